@@ -1,0 +1,204 @@
+"""Every error that melange raises, in one tree.
+
+    MelangeError
+    ├── ConfigurationError            what the program asked for cannot be, fix the call
+    │   ├── UnknownDriverError        no driver of that name
+    │   ├── NoDriverError             no driver chosen yet
+    │   ├── InvalidNameError          a topic or queue name the broker would refuse
+    │   ├── DuplicateHandlerError     a second listener, class or handler for one name
+    │   └── HandlerNotFoundError      nothing registered that could handle it
+    ├── SerializationError
+    │   ├── EncodeError               an event that cannot become a message
+    │   └── DecodeError               a message that cannot become an event
+    ├── PublishError                  part of a batch was not accepted
+    ├── DriverError                   the broker, or the way to it
+    │   ├── DriverConnectionError     worth retrying: network, throttling, outage
+    │   ├── DriverClosedError         used after close()
+    │   ├── TopicNotFoundError
+    │   ├── QueueNotFoundError
+    │   ├── AccessDeniedError         credentials missing, wrong or without the permission
+    │   └── InvalidMessageError       a message the broker would refuse, found before sending
+    │       └── MessageTooLargeError
+    ├── LeaseLostError                the delivery is no longer ours to settle
+    └── DeduplicationError            the deduplication store is out of reach or broken
+
+    Outcome steering, raised by listeners; not MelangeErrors:
+    Retry(delay_seconds), Reject(reason)
+
+No exception of botocore, redis or marshmallow crosses melange's border: each is mapped where it
+enters, with ``raise ... from``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from melange.messages import Failure, Message
+
+
+class MelangeError(Exception):
+    """The base of all errors of melange."""
+
+
+class ConfigurationError(MelangeError):
+    """What was asked for cannot be; the call has to change."""
+
+
+class UnknownDriverError(ConfigurationError):
+    """No driver is registered under this name."""
+
+    def __init__(self, driver_name: str, known_names: Iterable[str]) -> None:
+        self.driver_name = driver_name
+        self.known_names = sorted(known_names)
+        super().__init__(
+            f"there is no driver {driver_name!r}{nearest(driver_name, self.known_names)}; "
+            f"known are {', '.join(map(repr, self.known_names))}. A driver of your own is added with "
+            "DriverManager.instance().add_available_drivers(name=DriverClass)"
+        )
+
+
+class NoDriverError(ConfigurationError):
+    """No driver was chosen."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no driver was chosen: call DriverManager.instance().use_driver(driver_name='memory') "
+            "(or 'aws') first, or pass driver= to the publisher or consumer"
+        )
+
+
+class InvalidNameError(ConfigurationError):
+    """A topic or queue name that the broker would refuse."""
+
+    def __init__(self, kind: str, name: object, rule: str) -> None:
+        self.name = name
+        super().__init__(f"{name!r} is no valid {kind} name: {rule}")
+
+
+class DuplicateHandlerError(ConfigurationError):
+    """Something is already registered under this name."""
+
+
+class HandlerNotFoundError(ConfigurationError):
+    """Nothing is registered that could handle this."""
+
+
+class SerializationError(MelangeError):
+    """An event and its text form do not match."""
+
+
+class EncodeError(SerializationError):
+    """This event cannot be written as a message."""
+
+
+class DecodeError(SerializationError):
+    """This message cannot be read as an event."""
+
+
+class PublishError(MelangeError):
+    """Some messages of a batch were not accepted.
+
+    ``succeeded`` holds the ids of the messages that the broker has accepted, ``failures`` the
+    others, each with its own error. Publishing the failed ones again is safe.
+    """
+
+    def __init__(self, succeeded: Sequence[str], failures: Sequence[Failure[Message]]) -> None:
+        self.succeeded = list(succeeded)
+        self.failures = list(failures)
+        first = self.failures[0]
+        super().__init__(
+            f"{len(self.failures)} of {len(self.failures) + len(self.succeeded)} messages were not "
+            f"accepted; the first, {first.item.message_id}: {first.error}. "
+            "See .failures for each, and publish those again"
+        )
+
+
+class DriverError(MelangeError):
+    """The broker, or the way to it, failed."""
+
+
+class DriverConnectionError(DriverError):
+    """The broker could not be reached or was too busy; trying again later may work."""
+
+
+class DriverClosedError(DriverError):
+    """The driver was used after ``close()``."""
+
+    def __init__(self) -> None:
+        super().__init__("this driver is closed; make a new one with DriverManager.use_driver()")
+
+
+class TopicNotFoundError(DriverError):
+    """There is no such topic."""
+
+    def __init__(self, topic_name: str, advice: str = "") -> None:
+        self.topic_name = topic_name
+        super().__init__(f"there is no topic {topic_name!r}{advice}")
+
+
+class QueueNotFoundError(DriverError):
+    """There is no such queue."""
+
+    def __init__(self, queue_name: str, advice: str = "") -> None:
+        self.queue_name = queue_name
+        super().__init__(f"there is no queue {queue_name!r}{advice}")
+
+
+class AccessDeniedError(DriverError):
+    """Credentials are missing, wrong, or lack the permission."""
+
+
+class InvalidMessageError(DriverError):
+    """The broker would refuse this message; nothing was sent."""
+
+
+class MessageTooLargeError(InvalidMessageError):
+    """The message is larger than its topic or queue allows; nothing was sent."""
+
+    def __init__(self, message_id: str, size_bytes: int, max_bytes: int) -> None:
+        self.message_id = message_id
+        self.size_bytes = size_bytes
+        self.max_bytes = max_bytes
+        super().__init__(
+            f"message {message_id} has {size_bytes:,} bytes with its headers, {max_bytes:,} are "
+            "allowed: store the large part elsewhere and publish a reference to it"
+        )
+
+
+class LeaseLostError(MelangeError):
+    """The delivery's visibility ran out, so another receiver may have it by now."""
+
+
+class DeduplicationError(MelangeError):
+    """The deduplication store could not be asked; nothing was decided."""
+
+
+class Retry(Exception):
+    """Raise it in a listener to have the event again after ``delay_seconds``.
+
+    It counts as an attempt: the last one ends in the dead-letter queue.
+    """
+
+    def __init__(self, delay_seconds: float) -> None:
+        if not 0 <= delay_seconds < math.inf:
+            raise ValueError(f"delay_seconds must be 0 or more, not {delay_seconds!r}")
+        self.delay_seconds = delay_seconds
+        super().__init__(f"retry in {delay_seconds} s")
+
+
+class Reject(Exception):
+    """Raise it in a listener to send the event to the dead-letter queue without further attempts."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+def nearest(name: str, known_names: Iterable[str]) -> str:
+    """Return ``", did you mean 'x'?"`` for the closest known name, or nothing."""
+    close = difflib.get_close_matches(name, list(known_names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
