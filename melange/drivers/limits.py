@@ -22,6 +22,7 @@ MAX_BATCH_BYTES = 1_048_576
 MAX_IN_FLIGHT = 120_000
 DEDUPLICATION_SECONDS = 300
 ATTRIBUTE_TYPE = "String"
+MAX_NAME_CHARACTERS = 256
 MIN_RETENTION_SECONDS = 60
 MAX_RETENTION_SECONDS = 1_209_600
 DEFAULT_RETENTION_SECONDS = 345_600
@@ -33,7 +34,7 @@ _QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|(?=.{6,80}\Z)[A-Za-z0-9_-]+\.fifo
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9_-]{1,256}|(?=.{6,256}\Z)[A-Za-z0-9_-]+\.fifo")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
 _ATTRIBUTE_NAME = re.compile(
-    r"(?!.*\.\.)(?!(?:aws|amazon)\.)[a-z0-9_-](?:[a-z0-9_.-]{0,254}[a-z0-9_-])?", re.I
+    r"(?!.*\.\.)(?!(?:aws|amazon)\.)[a-z0-9_-](?:[a-z0-9_.-]{0,254}[a-z0-9_-])?", re.IGNORECASE
 )
 _FORBIDDEN_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -73,7 +74,7 @@ def check_message(
         raise InvalidMessageError(f"message {message_id} has an empty body, which no broker takes")
     _check_characters(message.body, "body", message_id)
     if message.event_type_name is not None:
-        _check_attribute_value(message.event_type_name, "event type name", message_id)
+        _check_event_type_name(message.event_type_name, message_id)
     if message.headers:
         _check_headers(message.headers, message_id)
     if message.message_group_id is not None:
@@ -139,10 +140,14 @@ def _check_headers(headers: Mapping[str, str], message_id: str) -> None:
         _check_characters(value, f"header {name!r}", message_id)
 
 
-def _check_attribute_value(value: str, kind: str, message_id: str) -> None:
+def _check_event_type_name(value: str, message_id: str) -> None:
     if not isinstance(value, str) or not value:
-        raise InvalidMessageError(f"the {kind} of message {message_id} must be text and not empty")
-    _check_characters(value, kind, message_id)
+        raise InvalidMessageError(f"the event type name of message {message_id} must be text and not empty")
+    if len(value) > MAX_NAME_CHARACTERS:
+        raise InvalidMessageError(
+            f"the event type name of message {message_id} has {len(value)} characters, {MAX_NAME_CHARACTERS} are allowed"
+        )
+    _check_characters(value, "event type name", message_id)
 
 
 def _check_characters(text: str, kind: str, message_id: str) -> None:

@@ -1,0 +1,1 @@
+"""Messaging for event-driven Python applications."""
