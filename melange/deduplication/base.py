@@ -1,0 +1,67 @@
+"""What consumers ask of a deduplication store."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import Enum
+from typing import NamedTuple
+
+
+class DeduplicationKey(NamedTuple):
+    """One listener's work on one message of one queue."""
+
+    queue_name: str
+    listener_name: str
+    message_id: str
+
+
+class Claimed(NamedTuple):
+    """The right to run the listener, until it is completed, abandoned or its lease runs out.
+
+    ``token`` tells this claim from any other of the same key, so that a worker that overslept its lease
+    can't speak for its successor.
+    """
+
+    key: DeduplicationKey
+    token: str
+
+
+class ClaimRefusal(Enum):
+    """Why a claim was refused."""
+
+    BUSY = "busy"
+    """Somebody else is running the listener for this message: wait, and decide nothing."""
+    DONE = "done"
+    """The listener has finished this message before: do not run it again."""
+
+
+class DeduplicationStore(ABC):
+    """Remembers which listeners have finished which messages, and who is at work.
+
+    A listener is claimed before it runs, completed when it returned, abandoned when it raised: never
+    marked before it ran, or a crash would lose the message. All methods are thread-safe. A store may keep
+    a database transaction open between ``claim`` and ``complete`` (its own ``Claimed`` is handed back to
+    it), so that effect and mark are committed together.
+
+    Each method raises ``DeduplicationError`` when the store can't be asked; nothing is decided then.
+    """
+
+    @abstractmethod
+    def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
+        """Claim the key, for ``lease_seconds`` unless renewed; at most one claim of a key holds at a time.
+
+        The caller makes the token. Claiming again with the same token succeeds, so that a command that
+        was sent twice recognises itself.
+        """
+
+    @abstractmethod
+    def complete(self, claimed: Claimed) -> bool:
+        """Mark the key as done for good; False when the claim was lost meanwhile, and nothing is marked."""
+
+    @abstractmethod
+    def abandon(self, claimed: Claimed) -> bool:
+        """Give the claim back so that another may have it at once; False when it was lost meanwhile."""
+
+    @abstractmethod
+    def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
+        """Keep the claim for ``lease_seconds`` from now; False when it was lost meanwhile."""

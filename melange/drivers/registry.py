@@ -1,0 +1,144 @@
+"""The registry of drivers: names to lazily imported drivers, and the one in use."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, ClassVar, Self
+
+from melange.drivers.base import MessagingDriver
+from melange.errors import ConfigurationError, NoDriverError, UnknownDriverError, nearest
+
+ENTRY_POINT_GROUP = "melange.drivers"
+
+_BUILT_IN = {
+    "memory": EntryPoint("memory", "melange.drivers.memory:InMemoryDriver", ENTRY_POINT_GROUP),
+    "aws": EntryPoint("aws", "melange.drivers.aws:AwsDriver", ENTRY_POINT_GROUP),
+}
+
+DriverFactory = Callable[..., MessagingDriver]
+
+
+class DriverManager:
+    """Knows the drivers by name and holds the one that publishers and consumers use by default.
+
+    ``DriverManager.instance()`` is the process's own. Publishers and consumers that are given
+    ``driver=`` never ask it. Thread-safe.
+    """
+
+    _instance: ClassVar[DriverManager | None] = None
+    _instance_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._added: dict[str, DriverFactory] = {}
+        self._driver: MessagingDriver | None = None
+
+    @classmethod
+    def instance(cls) -> Self:
+        """Return the process-wide manager."""
+        with DriverManager._instance_lock:
+            if cls._instance is None:
+                cls._instance = cls()
+            assert isinstance(cls._instance, cls)
+            return cls._instance
+
+    def add_available_drivers(self, **drivers: DriverFactory) -> None:
+        """Make drivers known by name: classes, or functions that return a ``MessagingDriver``.
+
+        A name given here goes before a driver of melange's own or an installed package's.
+        """
+        for name, factory in drivers.items():
+            if not callable(factory):
+                raise ConfigurationError(
+                    f"the driver {name!r} must be a class or function that makes a driver, not {factory!r}"
+                )
+        with self._lock:
+            self._added.update(drivers)
+
+    def use_driver(
+        self,
+        driver: MessagingDriver | None = None,
+        driver_name: str | None = None,
+        **options: Any,
+    ) -> MessagingDriver:
+        """Choose the driver for all publishers and consumers that are not given one; return it.
+
+        Either a driver object, or the name of one with the options of its constructor. The driver used
+        before stays open, since consumers may still hold it: close it when they are done.
+
+        Raises:
+            UnknownDriverError: no driver has this name.
+            ConfigurationError: both or neither were given, or an option is unknown.
+        """
+        if (driver is None) == (driver_name is None):
+            raise ConfigurationError(
+                "say which driver: either use_driver(driver_name='memory') or use_driver(driver)"
+            )
+        if driver is None:
+            assert driver_name is not None
+            driver = self._make(driver_name, options)
+        elif options:
+            raise ConfigurationError(
+                f"the options {sorted(options)} go with driver_name=; a driver object has its own already"
+            )
+        _require_driver(driver)
+        with self._lock:
+            self._driver = driver
+        return driver
+
+    def get_driver(self) -> MessagingDriver:
+        """Return the driver in use.
+
+        Raises:
+            NoDriverError: none was chosen.
+        """
+        driver = self._driver
+        if driver is None:
+            raise NoDriverError
+        return driver
+
+    def _make(self, driver_name: str, options: Mapping[str, Any]) -> MessagingDriver:
+        factory = self._find(driver_name)
+        _check_options(driver_name, factory, options)
+        return factory(**options)
+
+    def _find(self, driver_name: str) -> DriverFactory:
+        with self._lock:
+            added = dict(self._added)
+        if driver_name in added:
+            return added[driver_name]
+        # Our own come before installed ones: no package can pass itself off as "aws" unasked.
+        available = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)} | _BUILT_IN
+        if driver_name not in available:
+            raise UnknownDriverError(driver_name, {*added, *available})
+        return _load(available[driver_name])
+
+
+def _load(entry_point: EntryPoint) -> DriverFactory:
+    try:
+        factory: DriverFactory = entry_point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"the driver {entry_point.name!r} could not be imported from {entry_point.value!r}: {error}"
+        ) from error
+    return factory
+
+
+def _check_options(driver_name: str, factory: DriverFactory, options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(factory).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for option in options:
+        if option not in parameters:
+            known = ", ".join(parameters) or "none"
+            raise ConfigurationError(
+                f"the driver {driver_name!r} has no option {option!r}{nearest(option, parameters)}; its options: {known}"
+            )
+
+
+def _require_driver(driver: object) -> None:
+    if not isinstance(driver, MessagingDriver):
+        raise ConfigurationError(f"{driver!r} is no MessagingDriver; a name goes in driver_name=")
