@@ -1,0 +1,46 @@
+"""What all tests share: no test can reach a real AWS account, and those that ask for it get a local one."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+
+import pytest
+
+SNS_SQS_SERVERS = ("ministack", "localstack")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_real_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Replace whatever the machine says about AWS by dummy credentials and a region."""
+    nowhere = tmp_path_factory.mktemp("aws")
+    with pytest.MonkeyPatch.context() as environment:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            environment.delenv(name)
+        environment.setenv("AWS_ACCESS_KEY_ID", "test")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.setenv("AWS_CONFIG_FILE", str(nowhere / "config"))
+        environment.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere / "credentials"))
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
+@pytest.fixture(scope="session")
+def sns_sqs_server() -> Iterator[str]:
+    """Yield the URL of a local SNS+SQS server, shared by the whole run: give topics and queues own names.
+
+    ``MELANGE_TEST_ENDPOINT_URL`` names one that runs already; otherwise one is started, of the kind that
+    ``MELANGE_TEST_SERVER`` names: ``ministack`` (the default) or ``localstack``. A server that does not
+    start fails the tests that need it.
+    """
+    endpoint_url = os.environ.get("MELANGE_TEST_ENDPOINT_URL")
+    if endpoint_url:
+        yield endpoint_url
+        return
+    name = os.environ.get("MELANGE_TEST_SERVER") or "ministack"
+    if name not in SNS_SQS_SERVERS:
+        pytest.fail(f"MELANGE_TEST_SERVER is {name!r}, it may be {' or '.join(SNS_SQS_SERVERS)}")
+    with importlib.import_module(f"services.{name}").run() as url:
+        yield url

@@ -1,0 +1,57 @@
+"""Virtual environments for servers whose requirements would fight with ours.
+
+``python tests/services/environments.py NAME...`` builds them ahead of a test run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ENVIRONMENTS = HERE.parent.parent / ".services"
+
+
+def environment_with(name: str) -> Path:
+    """Return the directory with the programs that ``NAME.txt`` installs, building it on first use.
+
+    It is kept in ``.services``, one for each content of the file and version of Python. Building takes from
+    seconds to minutes, and asks the package index. Safe from several processes at once: one builds, the
+    others wait. An environment that was left half built is never used.
+    """
+    requirements = HERE / f"{name}.txt"
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
+    environment = ENVIRONMENTS / f"{name}-{digest}-py{sys.version_info.major}.{sys.version_info.minor}"
+    complete = environment / "complete"
+    if not complete.exists():
+        ENVIRONMENTS.mkdir(exist_ok=True)
+        with environment.with_name(f"{environment.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not complete.exists():
+                _build(environment, requirements)
+                # Written last: scripts hold the environment's path, so it can't be built aside and moved.
+                complete.touch()
+    return environment / "bin"
+
+
+def _build(environment: Path, requirements: Path) -> None:
+    shutil.rmtree(environment, ignore_errors=True)
+    venv.create(environment, with_pip=True)
+    isolated = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
+    subprocess.run(
+        [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--requirement", requirements],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        env=isolated,
+    )
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        print(environment_with(argument))

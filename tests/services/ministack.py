@@ -1,0 +1,28 @@
+"""MiniStack: SNS and SQS in one light process. The default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from services.environments import environment_with
+from services.servers import answers_http, free_port, running
+
+
+@contextmanager
+def run() -> Iterator[str]:
+    """Start MiniStack on a free loopback port and yield its URL; it is up in about a second."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with running(
+        [environment_with("ministack") / "ministack"],
+        environment={
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(port),
+            "SERVICES": "sns,sqs",
+            "LOG_LEVEL": "WARNING",
+        },
+        is_ready=lambda: answers_http(f"{url}/_ministack/health"),
+        start_seconds=30,
+    ):
+        yield url

@@ -1,0 +1,107 @@
+"""Starting a server, waiting until it answers, and stopping it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+POLL_SECONDS = 0.05
+LOG_TAIL_BYTES = 20_000
+STOP = b"stop"
+
+
+class ServerError(Exception):
+    """A server did not come up; the text holds the end of its log."""
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def answers_http(url: str) -> bool:
+    """Tell whether an HTTP server answers at ``url``, whatever the answer is."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def running(
+    command: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str],
+    is_ready: Callable[[], bool],
+    start_seconds: float,
+) -> Iterator[Path]:
+    """Run ``command`` until the block ends or this process does, even by SIGKILL.
+
+    The block begins when ``is_ready`` says so. The server's own directory is yielded: it is its working
+    directory and ``TMPDIR``, and vanishes with it. ``environment`` is added to ``PATH`` and ``HOME``;
+    nothing else of ours is passed on.
+
+    Raises:
+        ServerError: the server ended, or was not ready after ``start_seconds``.
+    """
+    scratch_directory = tempfile.mkdtemp(prefix="melange-server-")
+    with tempfile.TemporaryFile() as log:
+        supervisor = subprocess.Popen(
+            [sys.executable, SUPERVISOR, str(os.getpid()), scratch_directory, *command],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={
+                "PATH": os.environ.get("PATH", os.defpath),
+                "HOME": scratch_directory,
+                "TMPDIR": scratch_directory,
+                **environment,
+            },
+            # So that Ctrl-C, or a kill of our process group, leaves the supervisor to do its work.
+            start_new_session=True,
+        )
+        try:
+            _wait_until_ready(supervisor, is_ready, start_seconds, log)
+            yield Path(scratch_directory)
+        finally:
+            supervisor.communicate(STOP)
+
+
+def _wait_until_ready(
+    supervisor: subprocess.Popen[bytes], is_ready: Callable[[], bool], start_seconds: float, log: IO[bytes]
+) -> None:
+    deadline = time.monotonic() + start_seconds
+    while True:
+        ready = is_ready()
+        # Asked second: another's server on our port may answer while ours fails to bind it.
+        if supervisor.poll() is not None:
+            raise ServerError(f"the server ended with code {supervisor.returncode}\n{_tail(log)}")
+        if ready:
+            return
+        if time.monotonic() > deadline:
+            raise ServerError(f"the server was not ready after {start_seconds:g} s\n{_tail(log)}")
+        time.sleep(POLL_SECONDS)
+
+
+def _tail(log: IO[bytes]) -> str:
+    # The server writes at the offset that it shares with us: read without moving it.
+    size = os.fstat(log.fileno()).st_size
+    tail = os.pread(log.fileno(), LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES))
+    return tail.decode(errors="replace")
