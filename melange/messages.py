@@ -36,7 +36,8 @@ class Message:
     message_id: str
     body: str
     event_type_name: str | None = None
-    headers: Mapping[str, str] = NO_HEADERS
+    # Python 3.11 takes a mapping proxy for a mutable default and refuses it: hence the factory.
+    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
     published_at: datetime | None = None
     content_type: str = JSON_CONTENT_TYPE
     message_group_id: str | None = None
