@@ -7,6 +7,7 @@ more), and refuse empty values. The in-memory driver counts sizes by the same fo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -14,6 +15,17 @@ from types import MappingProxyType
 from melange.messages import JSON_CONTENT_TYPE, NO_HEADERS, Message
 
 MAX_ATTRIBUTES = 10
+MAX_NAME_CHARACTERS = 256
+
+IDENTIFIER = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
+"""What message, group and deduplication ids may be."""
+
+FORBIDDEN_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What neither a body nor an attribute may contain."""
+
+ATTRIBUTE_NAME = re.compile(
+    r"(?!.*\.\.)(?!(?:aws|amazon)\.)[a-z0-9_-](?:[a-z0-9_.-]{0,254}[a-z0-9_-])?", re.IGNORECASE
+)
 
 MESSAGE_ID_ATTRIBUTE = "melange-message-id"
 EVENT_TYPE_ATTRIBUTE = "melange-event-type"
@@ -56,11 +68,17 @@ def message_from_attributes(
     message_group_id: str | None = None,
     message_deduplication_id: str | None = None,
 ) -> Message:
-    """Return the message that ``attributes_of`` described; somebody else's attributes are headers."""
+    """Return the message that ``attributes_of`` described; somebody else's attributes are headers.
+
+    Anyone may send attributes under our names: the result can always be sent again, to a dead-letter queue
+    for instance.
+    """
+    message_id = attributes.get(MESSAGE_ID_ATTRIBUTE, "")
+    event_type_name = attributes.get(EVENT_TYPE_ATTRIBUTE, "")
     return Message(
-        message_id=attributes.get(MESSAGE_ID_ATTRIBUTE) or fallback_message_id,
+        message_id=message_id if IDENTIFIER.fullmatch(message_id) else fallback_message_id,
         body=body,
-        event_type_name=attributes.get(EVENT_TYPE_ATTRIBUTE),
+        event_type_name=event_type_name if 0 < len(event_type_name) <= MAX_NAME_CHARACTERS else None,
         headers=_unfold(attributes),
         published_at=_parse_time(attributes.get(PUBLISHED_AT_ATTRIBUTE)),
         content_type=attributes.get(CONTENT_TYPE_ATTRIBUTE, JSON_CONTENT_TYPE),
@@ -70,32 +88,40 @@ def message_from_attributes(
 
 
 def _fold(headers: Mapping[str, str], room: int) -> dict[str, str]:
-    empty = {name: value for name, value in headers.items() if not value}
-    filled = {name: value for name, value in headers.items() if value}
-    if not empty and len(filled) <= room:
-        return filled
-    kept = dict(list(filled.items())[: room - 1])
+    plain = {name: value for name, value in headers.items() if value and name != FOLDED_HEADERS_ATTRIBUTE}
+    if len(plain) == len(headers) <= room:
+        return plain
+    kept = dict(list(plain.items())[: room - 1])
     folded = {name: value for name, value in headers.items() if name not in kept}
     return {**kept, FOLDED_HEADERS_ATTRIBUTE: json.dumps(folded, separators=(",", ":"))}
 
 
 def _unfold(attributes: Mapping[str, str]) -> Mapping[str, str]:
+    if len(attributes) <= len(OWN_ATTRIBUTES) and OWN_ATTRIBUTES.issuperset(attributes):
+        folded = attributes.get(FOLDED_HEADERS_ATTRIBUTE)
+        return MappingProxyType(_parse_folded(folded)) if folded else NO_HEADERS
     headers = {name: value for name, value in attributes.items() if name not in OWN_ATTRIBUTES}
-    folded = attributes.get(FOLDED_HEADERS_ATTRIBUTE)
-    if folded:
-        headers.update(_parse_folded(folded))
-    return MappingProxyType(headers) if headers else NO_HEADERS
+    return MappingProxyType(headers | _parse_folded(attributes.get(FOLDED_HEADERS_ATTRIBUTE, "{}")))
 
 
-def _parse_folded(text: str) -> Mapping[str, str]:
-    # Anyone may send an attribute of this name: what is not ours is passed on as it came.
+def _parse_folded(text: str) -> dict[str, str]:
+    # What we did not fold ourselves is passed on as it came.
     try:
         folded = json.loads(text)
     except (ValueError, RecursionError):
         return {FOLDED_HEADERS_ATTRIBUTE: text}
-    if not isinstance(folded, dict) or not all(isinstance(value, str) for value in folded.values()):
+    if not isinstance(folded, dict) or not all(map(_is_header, folded.items())):
         return {FOLDED_HEADERS_ATTRIBUTE: text}
     return folded
+
+
+def _is_header(item: tuple[str, object]) -> bool:
+    name, value = item
+    return (
+        bool(ATTRIBUTE_NAME.fullmatch(name))
+        and isinstance(value, str)
+        and not FORBIDDEN_CHARACTER.search(value)
+    )
 
 
 def _parse_time(text: str | None) -> datetime | None:

@@ -9,7 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from melange.drivers.attributes import attributes_of
+from melange.drivers.attributes import (
+    ATTRIBUTE_NAME,
+    FORBIDDEN_CHARACTER,
+    IDENTIFIER,
+    MAX_NAME_CHARACTERS,
+    attributes_of,
+)
 from melange.errors import ConfigurationError, InvalidMessageError, InvalidNameError, MessageTooLargeError
 from melange.messages import Message
 
@@ -22,7 +28,6 @@ MAX_BATCH_BYTES = 1_048_576
 MAX_IN_FLIGHT = 120_000
 DEDUPLICATION_SECONDS = 300
 ATTRIBUTE_TYPE = "String"
-MAX_NAME_CHARACTERS = 256
 MIN_RETENTION_SECONDS = 60
 MAX_RETENTION_SECONDS = 1_209_600
 DEFAULT_RETENTION_SECONDS = 345_600
@@ -32,11 +37,6 @@ _SMALL_ATTRIBUTES_BYTES = 4_096
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|(?=.{6,80}\Z)[A-Za-z0-9_-]+\.fifo")
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9_-]{1,256}|(?=.{6,256}\Z)[A-Za-z0-9_-]+\.fifo")
-_IDENTIFIER = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
-_ATTRIBUTE_NAME = re.compile(
-    r"(?!.*\.\.)(?!(?:aws|amazon)\.)[a-z0-9_-](?:[a-z0-9_.-]{0,254}[a-z0-9_-])?", re.IGNORECASE
-)
-_FORBIDDEN_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def check_queue_name(name: str) -> None:
@@ -107,7 +107,7 @@ def check_whole_seconds(name: str, value: int, lowest: int, highest: int) -> Non
 
 
 def _check_identifier(identifier: str, kind: str, message_id: str) -> None:
-    if not isinstance(identifier, str) or not _IDENTIFIER.fullmatch(identifier):
+    if not isinstance(identifier, str) or not IDENTIFIER.fullmatch(identifier):
         raise InvalidMessageError(
             f"the {kind} {identifier!r} of message {message_id!r} must be 1 to 128 letters, digits and "
             "ASCII punctuation marks"
@@ -128,7 +128,7 @@ def _check_fifo(message: Message, content_based_deduplication: bool) -> None:
 
 def _check_headers(headers: Mapping[str, str], message_id: str) -> None:
     for name, value in headers.items():
-        if not isinstance(name, str) or not _ATTRIBUTE_NAME.fullmatch(name):
+        if not isinstance(name, str) or not ATTRIBUTE_NAME.fullmatch(name):
             raise InvalidMessageError(
                 f"the header name {name!r} of message {message_id} must be 1 to 256 letters, digits, '-', '_' "
                 "and '.' (not first, last or twice in a row), and not begin with 'AWS.' or 'Amazon.'"
@@ -153,7 +153,7 @@ def _check_event_type_name(value: str, message_id: str) -> None:
 def _check_characters(text: str, kind: str, message_id: str) -> None:
     if text.isascii() and text.isprintable():
         return
-    forbidden = _FORBIDDEN_CHARACTER.search(text)
+    forbidden = FORBIDDEN_CHARACTER.search(text)
     if forbidden:
         raise InvalidMessageError(
             f"the {kind} of message {message_id} contains U+{ord(forbidden[0]):04X} at position "

@@ -1,0 +1,1 @@
+"""Listeners and the consumers that run them."""

@@ -1,0 +1,228 @@
+"""The consumer: one queue, its listeners, one poll at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeVar
+
+from melange.consuming.declaration import QueueDeclaration
+from melange.consuming.listener import (
+    EventType,
+    ExchangeListener,
+    resolve_event_types,
+    subscription_for,
+    subscription_for_function,
+)
+from melange.consuming.outcomes import Backoff, Outcome
+from melange.consuming.processor import DeliveryProcessor
+from melange.consuming.settling import Settler
+from melange.consuming.subscriptions import Subscriptions
+from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
+from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Queue, Unchanged
+from melange.drivers.limits import check_whole_seconds
+from melange.drivers.registry import DriverManager
+from melange.errors import ConfigurationError, HandlerNotFoundError
+from melange.messages import Delivery
+from melange.serialization import EventSerializer
+
+ListenerFunction = TypeVar("ListenerFunction", bound=Callable[..., object])
+
+
+class ExchangeMessageConsumer:
+    """Consumes the events of one queue with its listeners.
+
+    Building it declares the queue, its bindings to the topics and its dead-letter queue on the driver
+    given, or else the one in use at that moment, so that nothing published afterwards is missed. The
+    listeners may be changed at any time from any thread; ``consume_event`` may run in several threads, if
+    the listeners can.
+    """
+
+    def __init__(
+        self,
+        event_queue_name: str,
+        *topics_to_subscribe: str,
+        driver: MessagingDriver | None = None,
+        filter_events: Sequence[EventType] | None = None,
+        filter_scope: Literal["headers", "body"] = "headers",
+        dead_letter_queue_name: str | None | Unchanged = UNCHANGED,
+        max_attempts: int = 5,
+        visibility_timeout_seconds: int = 30,
+        wait_seconds: int = 20,
+        on_unhandled: Literal["acknowledge", "reject"] = "acknowledge",
+        backoff: Callable[[int], float] | None = None,
+        deduplication: DeduplicationStore | None | Unchanged = UNCHANGED,
+        declare: bool = True,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Declare the queue and get ready to consume.
+
+        Args:
+            event_queue_name: the queue; ``*.fifo`` for a FIFO queue. With ``declare=False``, also an ARN.
+            topics_to_subscribe: the topics to bind it to, created if need be; an ARN names an existing one.
+            driver: the driver to use instead of the one in use.
+            filter_events: the only event types that the topics shall pass on to this queue.
+            filter_scope: where the broker reads the type: ``"headers"`` is free, but blind to messages that
+                were published without melange; ``"body"`` sees them, and Amazon bills for it.
+            dead_letter_queue_name: where rejected messages go: by default ``<queue>-dlq``, made together with
+                the queue; a name of your own; None for none, and then what is rejected stays in the queue.
+            max_attempts: after how many failed attempts a message is rejected.
+            visibility_timeout_seconds: how long a received message is kept from others; longer than the
+                slowest batch of ten takes.
+            wait_seconds: how long ``consume_event`` waits for a message by default, 0 to 20.
+            on_unhandled: what becomes of a message that no listener accepts.
+            backoff: how many seconds to wait after the given number of attempts; by default 1 s doubling
+                to 15 minutes, with full jitter.
+            deduplication: the store that keeps listeners from running twice for one message: by default the
+                process's own in memory; None for no deduplication.
+            declare: False only looks up what exists and creates nothing.
+            tags: cost tags and the like, for the queues.
+
+        Raises:
+            NoDriverError: no driver was given or chosen.
+            ConfigurationError: an argument is out of bounds, or contradicts what exists.
+            QueueNotFoundError, TopicNotFoundError: with ``declare=False``, there is none.
+        """
+        self._driver = driver or DriverManager.instance().get_driver()
+        _check_arguments(self._driver, max_attempts, visibility_timeout_seconds, wait_seconds, on_unhandled)
+        declaration = QueueDeclaration(
+            queue_name=event_queue_name,
+            topic_names=topics_to_subscribe,
+            dead_letter_queue_name=dead_letter_queue_name,
+            max_attempts=max_attempts,
+            event_filter=_event_filter(filter_events, filter_scope),
+            tags=tags,
+        )
+        self._queue = declaration.declare(self._driver) if declare else declaration.look_up(self._driver)
+        self._visibility_timeout_seconds = visibility_timeout_seconds
+        self._wait_seconds = wait_seconds
+        self._subscriptions = Subscriptions()
+        backoff = backoff or Backoff()
+        self._settler = Settler(self._driver, self._queue, backoff)
+        self._processor = DeliveryProcessor(
+            self._subscriptions,
+            EventSerializer.instance(),
+            clock=self._driver.clock,
+            deduplication=MemoryDeduplicationStore.shared()
+            if isinstance(deduplication, Unchanged)
+            else deduplication,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            on_unhandled=on_unhandled,
+        )
+
+    @property
+    def queue(self) -> Queue:
+        """The queue as its driver knows it, with its dead-letter queue."""
+        return self._queue
+
+    def subscribe(self, listener: ExchangeListener) -> None:
+        """Add a listener, to be run after those that are there.
+
+        Raises:
+            ConfigurationError: it is no listener, or asks for something that does not exist.
+            DuplicateHandlerError: a listener of this name is there already.
+        """
+        self._subscriptions.add(subscription_for(listener))
+
+    def unsubscribe(self, listener: object) -> None:
+        """Take a listener object, or a decorated function, away.
+
+        Raises:
+            HandlerNotFoundError: it is not subscribed.
+        """
+        if not self._subscriptions.remove(listener):
+            raise HandlerNotFoundError(f"{listener!r} is not subscribed to queue {self._queue.name}")
+
+    def listener(
+        self, *event_types: EventType, name: str | None = None
+    ) -> Callable[[ListenerFunction], ListenerFunction]:
+        """Subscribe the decorated function for these event types, for all when there are none.
+
+        ``@consumer.listener("ProductAdded")``; the function takes what ``ExchangeListener.process`` may.
+        Its ``__qualname__`` is the listener's stable name unless ``name`` gives another.
+        """
+        if any(callable(one) and not isinstance(one, type) for one in event_types):
+            raise ConfigurationError(
+                "write @consumer.listener() with parentheses; event types go inside them"
+            )
+
+        def subscribe(function: ListenerFunction) -> ListenerFunction:
+            self._subscriptions.add(subscription_for_function(function, event_types, name))
+            return function
+
+        return subscribe
+
+    def consume_event(self, wait_seconds: int | None = None) -> int:
+        """Poll once and process what came; return how many deliveries were settled.
+
+        Blocks until messages come, ``wait_seconds`` at most (by default the consumer's), and then until their
+        listeners have run and the acknowledgements are sent. Up to ten messages are taken at once, from a
+        FIFO queue one. What listeners raise is logged and settled, not raised.
+
+        Raises:
+            ConfigurationError: there is no listener.
+            DriverError: the broker could not be asked.
+            DeduplicationError: the deduplication store could not be asked; the messages were given back.
+        """
+        self._require_listener()
+        deliveries = self._driver.receive(
+            self._queue,
+            self._batch_size,
+            self._wait_seconds if wait_seconds is None else wait_seconds,
+            visibility_timeout_seconds=self._visibility_timeout_seconds,
+        )
+        return self._process(deliveries) if deliveries else 0
+
+    def _require_listener(self) -> None:
+        if not self._subscriptions:
+            raise ConfigurationError(
+                f"nothing listens on queue {self._queue.name}: subscribe a listener first, or messages would be "
+                "acknowledged that nobody has seen"
+            )
+
+    @property
+    def _batch_size(self) -> int:
+        # On FIFO a failure has to stop the rest of its group, and giving back the followers would count as a
+        # receive of each: one at a time, nobody pays for a neighbour.
+        return 1 if self._queue.is_fifo else self._driver.capabilities.max_receive_batch
+
+    def _process(self, deliveries: Sequence[Delivery]) -> int:
+        outcomes: list[tuple[Delivery, Outcome]] = []
+        try:
+            for delivery in deliveries:
+                outcome = self._processor.process(delivery)
+                outcomes.append((delivery, outcome))
+        except BaseException:
+            # The store is out of reach, or the process is told to end: what is finished is settled all the
+            # same, the one at work comes back by itself, the rest at once.
+            self._settler.settle(outcomes)
+            self._settler.release(deliveries[len(outcomes) :])
+            raise
+        return self._settler.settle(outcomes)
+
+
+def _check_arguments(
+    driver: MessagingDriver,
+    max_attempts: int,
+    visibility_timeout_seconds: int,
+    wait_seconds: int,
+    on_unhandled: str,
+) -> None:
+    capabilities = driver.capabilities
+    check_whole_seconds(
+        "visibility_timeout_seconds", visibility_timeout_seconds, 1, capabilities.max_visibility_seconds
+    )
+    check_whole_seconds("wait_seconds", wait_seconds, 0, capabilities.max_wait_seconds)
+    if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
+        raise ConfigurationError(f"max_attempts must be a whole number of at least 1, not {max_attempts!r}")
+    if on_unhandled not in ("acknowledge", "reject"):
+        raise ConfigurationError(f"on_unhandled must be 'acknowledge' or 'reject', not {on_unhandled!r}")
+
+
+def _event_filter(
+    event_types: Sequence[EventType] | None, scope: Literal["headers", "body"]
+) -> EventFilter | None:
+    if scope not in ("headers", "body"):
+        raise ConfigurationError(f"filter_scope must be 'headers' or 'body', not {scope!r}")
+    names, _ = resolve_event_types("filter_events", event_types)
+    return EventFilter(tuple(sorted(names)), scope) if names else None

@@ -1,0 +1,190 @@
+"""What users subclass to react to events, and how a consumer calls it."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from melange.errors import ConfigurationError, DuplicateHandlerError, nearest
+from melange.events import EventMessage
+from melange.messages import Delivery
+
+EventType = str | type[EventMessage]
+
+
+class ExchangeListener(ABC):
+    """Reacts to the events of a queue. Subclasses need not call ``super().__init__()``.
+
+    ``name`` is the listener's stable name: what it has finished is remembered under it, so a renamed
+    listener is a new one. By default it is the class's ``__qualname__``.
+    """
+
+    name: str = ""
+
+    @abstractmethod
+    def process(self, event: Any, *args: Any, **kwargs: Any) -> None:
+        """React to one event.
+
+        Returning means done: the event is never given to this listener again. Raising means not done: it
+        comes again later, at most ``max_attempts`` times; ``Retry`` and ``Reject`` steer that.
+
+        Declare the keywords you want, or none: ``message_id`` (the same each time the event comes),
+        ``event_type_name``, ``headers`` (read-only mapping of texts), ``receive_count`` (1 the first
+        time), ``queue_name``. ``event`` is an object for the event classes that ``listens_to`` names, else
+        a dict; listeners of one consumer share it.
+        """
+
+    def listens_to(self) -> Sequence[EventType] | None:
+        """Return the event type names or event classes to react to; None or empty for all."""
+        return None
+
+
+# What ``process`` may ask for by name, and where it comes from.
+_KEYWORDS: dict[str, Callable[[Delivery, str], object]] = {
+    "message_id": lambda delivery, event_type_name: delivery.message.message_id,
+    "event_type_name": lambda delivery, event_type_name: event_type_name,
+    "headers": lambda delivery, event_type_name: delivery.message.headers,
+    "receive_count": lambda delivery, event_type_name: delivery.receive_count,
+    "queue_name": lambda delivery, event_type_name: delivery.queue.name,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A listener as its consumer holds it: checked once, ready to be called.
+
+    ``keywords`` are those that its ``process`` takes, empty for the event alone.
+    """
+
+    listener: object
+    name: str
+    event_type_names: frozenset[str]
+    event_classes: Mapping[str, type[EventMessage]]
+    process: Callable[..., object]
+    keywords: tuple[str, ...]
+
+    def accepts(self, event_type_name: str) -> bool:
+        """Return whether the listener wants events of this type."""
+        return not self.event_type_names or event_type_name in self.event_type_names
+
+    def run(self, event: Any, delivery: Delivery, event_type_name: str) -> None:
+        """Call the listener; what it raises passes."""
+        keywords = {name: _KEYWORDS[name](delivery, event_type_name) for name in self.keywords}
+        result = self.process(event, **keywords)
+        if result is not None and inspect.isawaitable(result):
+            raise ConfigurationError(
+                f"listener {self.name} returned {type(result).__name__}, which nobody awaits"
+            )
+
+
+def subscription_for(listener: ExchangeListener) -> Subscription:
+    """Return the listener ready to be called.
+
+    Raises:
+        ConfigurationError: it is no listener, ``listens_to`` does not name event types, or ``process`` asks
+            for keywords that do not exist.
+    """
+    if isinstance(listener, type):
+        raise ConfigurationError(
+            f"subscribe an object, not the class: consumer.subscribe({listener.__name__}())"
+        )
+    if not isinstance(listener, ExchangeListener):
+        raise ConfigurationError(
+            f"{listener!r} is no ExchangeListener; a function is subscribed with @consumer.listener('EventTypeName')"
+        )
+    return _subscription(
+        listener, listener.name or type(listener).__qualname__, listener.listens_to(), listener.process
+    )
+
+
+def subscription_for_function(
+    function: Callable[..., object], event_types: Sequence[EventType], name: str | None
+) -> Subscription:
+    """Return the function ready to be called as a listener; raises as ``subscription_for``."""
+    return _subscription(function, name or function.__qualname__, event_types, function)
+
+
+def _subscription(
+    listener: object, name: str, event_types: Sequence[EventType] | None, process: Callable[..., object]
+) -> Subscription:
+    names, classes = resolve_event_types(f"listens_to of {name}", event_types)
+    return Subscription(
+        listener=listener,
+        name=name,
+        event_type_names=names,
+        event_classes=classes,
+        process=process,
+        keywords=_keywords_of(name, process),
+    )
+
+
+def resolve_event_types(
+    origin: str, event_types: Sequence[EventType] | None
+) -> tuple[frozenset[str], dict[str, type[EventMessage]]]:
+    """Return the type names, and the classes by type name; ``origin`` says in errors who named them.
+
+    Raises:
+        ConfigurationError: it is no sequence of type names and event classes.
+    """
+    if isinstance(event_types, (str, type)):
+        raise ConfigurationError(
+            f"{origin} must be a sequence of event types, such as [{event_types!r}], "
+            f"not {event_types!r} itself"
+        )
+    names: set[str] = set()
+    classes: dict[str, type[EventMessage]] = {}
+    for event_type in event_types or ():
+        if isinstance(event_type, str) and event_type:
+            names.add(event_type)
+        elif isinstance(event_type, type) and issubclass(event_type, EventMessage):
+            names.add(event_type.event_type_name)
+            require_one_class(event_type.event_type_name, event_type, classes.get(event_type.event_type_name))
+            classes[event_type.event_type_name] = event_type
+        else:
+            raise ConfigurationError(
+                f"{origin} holds {event_type!r}, which is neither an event type name nor "
+                "a class that inherits from EventMessage"
+            )
+    return frozenset(names), classes
+
+
+def require_one_class(
+    event_type_name: str, event_class: type[EventMessage], other_class: type[EventMessage] | None
+) -> None:
+    """Raise ``DuplicateHandlerError`` when a type name already stands for another class."""
+    if other_class is not None and other_class is not event_class:
+        raise DuplicateHandlerError(
+            f"both {_place(other_class)} and {_place(event_class)} are the event type {event_type_name!r} here: give "
+            "one of them another event_type_name, or listen to the name instead of the class"
+        )
+
+
+def _keywords_of(listener_name: str, process: Callable[..., object]) -> tuple[str, ...]:
+    if inspect.iscoroutinefunction(process):
+        raise ConfigurationError(f"{listener_name} is asynchronous: process must be a plain function")
+    parameters = list(inspect.signature(process).parameters.values())
+    if not parameters or parameters[0].kind not in (
+        parameters[0].POSITIONAL_ONLY,
+        parameters[0].POSITIONAL_OR_KEYWORD,
+        parameters[0].VAR_POSITIONAL,
+    ):
+        raise ConfigurationError(f"process of {listener_name} must take the event as its first argument")
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return tuple(_KEYWORDS)
+    wanted = [parameter for parameter in parameters[1:] if parameter.kind is not parameter.VAR_POSITIONAL]
+    for parameter in wanted:
+        if parameter.default is parameter.empty and (
+            parameter.name not in _KEYWORDS or parameter.kind is parameter.POSITIONAL_ONLY
+        ):
+            raise ConfigurationError(
+                f"process of {listener_name} asks for {parameter.name!r}{nearest(parameter.name, _KEYWORDS)}; it can "
+                f"have {', '.join(_KEYWORDS)} as keywords"
+            )
+    return tuple(parameter.name for parameter in wanted if parameter.name in _KEYWORDS)
+
+
+def _place(event_class: type) -> str:
+    return f"{event_class.__module__}.{event_class.__qualname__}"

@@ -1,0 +1,57 @@
+"""What the processing of a delivery decided."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Everything that had to happen has happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Not done; the delivery comes back after ``delay_seconds``."""
+
+    delay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """It will not work: the message is set aside in the dead-letter queue, with the reason."""
+
+    reason: str
+    listener_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Nothing may be done to the delivery: its lease was lost, and somebody else may have it."""
+
+
+Outcome = Acknowledge | Retry | Reject | Leave
+
+ACKNOWLEDGE = Acknowledge()
+LEAVE = Leave()
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential backoff with full jitter: a random delay up to a doubling ceiling.
+
+    Called with the number of attempts so far (1 after the first), it returns seconds. Any such callable
+    can stand in for it. Why full jitter:
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+
+    first_seconds: float = 1.0
+    max_seconds: float = 900.0
+    random: Callable[[], float] = random.random
+
+    def __call__(self, attempts: int) -> float:
+        # Beyond 2**32 the ceiling has long been reached; large powers would overflow a float.
+        ceiling = min(self.max_seconds, self.first_seconds * 2 ** min(attempts - 1, 32))
+        return ceiling * self.random()

@@ -1,0 +1,168 @@
+"""From a delivery to its outcome: decode, choose the listeners, deduplicate, run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from melange import errors
+from melange.clock import Clock
+from melange.consuming.listener import Subscription
+from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Leave, Outcome, Reject, Retry
+from melange.consuming.subscriptions import Subscriptions
+from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
+from melange.errors import DecodeError
+from melange.messages import Delivery
+from melange.serialization import EventSerializer
+
+logger = logging.getLogger(__name__)
+
+
+class DeliveryProcessor:
+    """Runs the listeners that accept a delivery's event and says what is to be done with it.
+
+    It decides and settles nothing: it never talks to the driver. Thread-safe if the listeners are.
+    """
+
+    def __init__(
+        self,
+        subscriptions: Subscriptions,
+        serializer: EventSerializer,
+        *,
+        clock: Clock,
+        deduplication: DeduplicationStore | None,
+        max_attempts: int,
+        backoff: Callable[[int], float],
+        on_unhandled: Literal["acknowledge", "reject"],
+    ) -> None:
+        self._subscriptions = subscriptions
+        self._serializer = serializer
+        self._clock = clock
+        self._deduplication = deduplication
+        self._max_attempts = max_attempts
+        self._backoff = backoff
+        self._on_unhandled = on_unhandled
+
+    def process(self, delivery: Delivery) -> Outcome:
+        """Return the outcome of running every listener that accepts the delivery's event.
+
+        What listeners raise becomes an outcome.
+
+        Raises:
+            DeduplicationError: the store can't be asked; nothing was decided about the delivery.
+        """
+        try:
+            event_type_name, data = self._serializer.read(delivery.message)
+            listeners = self._subscriptions.accepting(event_type_name)
+            if not listeners:
+                return self._unhandled(event_type_name)
+            event = self._serializer.load(event_type_name, data, self._subscriptions.event_classes)
+        except DecodeError as error:
+            return Reject(f"malformed message: {error}")
+        if len(listeners) == 1:
+            return self._run(listeners[0], event, delivery, event_type_name)
+        return _combine([self._run(listener, event, delivery, event_type_name) for listener in listeners])
+
+    def _unhandled(self, event_type_name: str) -> Outcome:
+        if self._on_unhandled == "reject":
+            return Reject(f"no listener accepts {event_type_name!r}")
+        logger.debug("no listener accepts %r: acknowledged", event_type_name)
+        return ACKNOWLEDGE
+
+    def _run(self, listener: Subscription, event: Any, delivery: Delivery, event_type_name: str) -> Outcome:
+        """Run one listener unless it has finished this message before or somebody is at it."""
+        lease_seconds = delivery.deadline - self._clock.monotonic()
+        if lease_seconds <= 0:
+            return LEAVE
+        run = partial(listener.run, event, delivery, event_type_name)
+        store = self._deduplication
+        if store is None:
+            return self._attempt(run, listener, delivery)
+        key = DeduplicationKey(delivery.queue.name, listener.name, delivery.message.message_id)
+        claimed = store.claim(key, os.urandom(16).hex(), lease_seconds)
+        if not isinstance(claimed, Claimed):
+            return self._refused(claimed, delivery)
+        try:
+            outcome = self._attempt(run, listener, delivery)
+        except BaseException:  # KeyboardInterrupt, SystemExit: not done, and nobody should wait for us
+            store.abandon(claimed)
+            raise
+        if outcome is not ACKNOWLEDGE:
+            store.abandon(claimed)
+            return outcome
+        # A claim that was lost meanwhile is somebody else's work by now: not ours to acknowledge.
+        return ACKNOWLEDGE if store.complete(claimed) else LEAVE
+
+    def _refused(self, refusal: ClaimRefusal, delivery: Delivery) -> Outcome:
+        if refusal is ClaimRefusal.DONE:
+            return ACKNOWLEDGE
+        # Busy is no failed attempt, so it never rejects.
+        return Retry(self._backoff(delivery.receive_count))
+
+    def _attempt(
+        self, listener: Subscription, event: Any, delivery: Delivery, event_type_name: str
+    ) -> Outcome:
+        try:
+            run()
+        except errors.Reject as steering:
+            return Reject(steering.reason, listener.name)
+        except errors.Retry as steering:
+            return self._failed(listener, delivery, steering, steering.delay_seconds)
+        except Exception as error:
+            return self._failed(listener, delivery, error, self._backoff(delivery.receive_count))
+        return ACKNOWLEDGE
+
+    def _failed(
+        self, listener: Subscription, delivery: Delivery, error: Exception, delay_seconds: float
+    ) -> Outcome:
+        attempt, last = delivery.receive_count, self._max_attempts
+        logger.warning(
+            "listener %s failed on message %s, attempt %d of %d",
+            listener.name,
+            delivery.message.message_id,
+            attempt,
+            last,
+            exc_info=None if isinstance(error, errors.Retry) else error,
+            extra=_log_fields(delivery, listener),
+        )
+        if attempt < last:
+            return Retry(delay_seconds)
+        return Reject(f"attempt {attempt} of {last} failed: {type(error).__name__}: {error}", listener.name)
+
+
+def _combine(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return what several listeners' outcomes come to.
+
+    A listener that may yet succeed is waited for, also when another rejects: the dead-letter queue is for
+    when nothing is left to try. Of several delays the longest holds, so that nobody comes too early.
+    """
+    if any(isinstance(outcome, Leave) for outcome in outcomes):
+        return LEAVE
+    retries = [outcome.delay_seconds for outcome in outcomes if isinstance(outcome, Retry)]
+    if retries:
+        return Retry(max(retries))
+    return _combine_rejects([outcome for outcome in outcomes if isinstance(outcome, Reject)])
+
+
+def _combine_rejects(rejects: Sequence[Reject]) -> Acknowledge | Reject:
+    if not rejects:
+        return ACKNOWLEDGE
+    return Reject(
+        "; ".join(reject.reason for reject in rejects), _join(reject.listener_name for reject in rejects)
+    )
+
+
+def _join(names: Iterable[str | None]) -> str:
+    return ", ".join(name for name in names if name)
+
+
+def _log_fields(delivery: Delivery, listener: Subscription) -> dict[str, object]:
+    return {
+        "message_id": delivery.message.message_id,
+        "queue_name": delivery.queue.name,
+        "listener_name": listener.name,
+        "receive_count": delivery.receive_count,
+    }
