@@ -18,19 +18,20 @@ HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parent.parent / ".services"
 
 
-def environment_with(name: str) -> Path:
-    """Return the directory with the programs that ``NAME.txt`` installs, building it on first use.
+def environment_with(requirements: Path, kept_in: Path = ENVIRONMENTS) -> Path:
+    """Return the directory with the programs that ``requirements`` install, building it on first use.
 
-    It is kept in ``.services``, one for each content of the file and version of Python. Building takes from
-    seconds to minutes, and asks the package index. Safe from several processes at once: one builds, the
-    others wait. An environment that was left half built is never used.
+    There is one for each content of the file and version of Python. Building takes from seconds to minutes,
+    and asks the package index. Safe from several processes at once: one builds, the others wait. An
+    environment that was left half built is never used.
     """
-    requirements = HERE / f"{name}.txt"
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
-    environment = ENVIRONMENTS / f"{name}-{digest}-py{sys.version_info.major}.{sys.version_info.minor}"
+    environment = (
+        kept_in / f"{requirements.stem}-{digest}-py{sys.version_info.major}.{sys.version_info.minor}"
+    )
     complete = environment / "complete"
     if not complete.exists():
-        ENVIRONMENTS.mkdir(exist_ok=True)
+        kept_in.mkdir(exist_ok=True)
         with environment.with_name(f"{environment.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not complete.exists():
@@ -53,5 +54,5 @@ def _build(environment: Path, requirements: Path) -> None:
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        print(environment_with(argument))
+    for name in sys.argv[1:]:
+        print(environment_with(HERE / f"{name}.txt"))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from services.environments import environment_with
 from services.servers import answers_http, free_port, running
+
+REQUIREMENTS = Path(__file__).with_suffix(".txt")
 
 
 @contextmanager
@@ -15,7 +18,7 @@ def run() -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with running(
-        [environment_with("ministack") / "ministack"],
+        [environment_with(REQUIREMENTS) / "ministack"],
         environment={
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(port),
