@@ -1,0 +1,175 @@
+"""JSON as events travel in it: strict both ways, at the price of the standard library's C code.
+
+The standard library writes and reads NaN, turns the key 1 into "1" without a word, reads 1e400 as
+infinity and lone surrogates as text that no UTF-8 can carry. None of that passes here. What is wrong
+is looked for only after something was found to be wrong, so that good events do not pay for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from melange.errors import DecodeError, EncodeError
+
+_JSON_TYPES = (str, int, float, bool, type(None), dict, list, tuple)
+
+_TYPED_KEY_SUSPECT = re.compile(
+    # A number, true, false or null as a key ends so once it is written. Keys of text may as well: only
+    # then the event is searched. The first group is there to let most keys off quickly.
+    r'":(?<=[0-9el]":)(?:(?<=[0-9]":)|(?<="true":)|(?<="false":)|(?<="null":))'
+)
+
+_LONGEST_STEP = 64
+
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+
+# The noncharacters that UTF-8 can carry and SQS refuses.
+_ESCAPED = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
+
+
+class _NotJSON(ValueError):
+    """The text goes beyond JSON; says how, without quoting it."""
+
+
+def to_json(value: dict[str, Any]) -> str:
+    """Return ``value`` as compact JSON text, in which every character can travel.
+
+    Tuples become arrays. Everything else must be what JSON knows: dict with text keys, list, text, int,
+    finite float, bool, None.
+
+    Raises:
+        EncodeError: names the first place that is not JSON, never its value.
+    """
+    try:
+        text = _ENCODER.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EncodeError(_offence(value)) from error
+    if _TYPED_KEY_SUSPECT.search(text):
+        _refuse_typed_keys(value)
+    return text if text.isascii() else _transportable(text, value)
+
+
+def from_json(text: str) -> Any:
+    """Return what ``text`` says; the answer can always be written again.
+
+    Raises:
+        DecodeError: says what is wrong and never quotes the text.
+    """
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise DecodeError(f"the body is not JSON: {error.msg} at character {error.pos}") from error
+    except _NotJSON as error:
+        raise DecodeError(f"the body is not JSON: {error}") from None
+    except RecursionError as error:
+        raise DecodeError("the body is nested too deeply") from error
+    except ValueError as error:
+        # The one ValueError left: Python's limit on the digits of an integer.
+        raise DecodeError("the body contains an integer with too many digits") from error
+    if not text.isascii() or "\\u" in text:
+        _refuse_lone_surrogates(text, value)
+    return value
+
+
+def _transportable(text: str, value: dict[str, Any]) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise EncodeError(_offence(value)) from error
+    # Outside of its strings JSON is ASCII, so these can only stand where an escape may stand.
+    return text.translate(_ESCAPED) if "\ufffe" in text or "\uffff" in text else text
+
+
+def _refuse_typed_keys(value: Any) -> None:
+    containers = [value]
+    for container in containers:
+        children = container
+        if isinstance(container, dict):
+            if not all(isinstance(key, str) for key in container):
+                raise EncodeError(_offence(value))
+            children = container.values()
+        containers.extend(child for child in children if isinstance(child, (dict, list, tuple)))
+
+
+def _refuse_lone_surrogates(text: str, value: Any) -> None:
+    try:
+        text.encode()
+        if _SURROGATE_ESCAPE.search(text):
+            _ENCODER.encode(value).encode()
+    except UnicodeEncodeError as error:
+        raise DecodeError("the body contains half of a surrogate pair, which is no text") from error
+    except RecursionError as error:
+        raise DecodeError("the body is nested too deeply") from error
+
+
+def _offence(event: Any) -> str:
+    try:
+        found = next(_offences(event, "", ()), None)
+    except RecursionError:
+        found = None
+    return f"this event is not JSON: {found or 'it is nested too deeply'}"
+
+
+def _offences(value: Any, path: str, ancestors: tuple[int, ...]) -> Iterator[str]:
+    where = path.removeprefix(".") or "the event"
+    if not isinstance(value, _JSON_TYPES):
+        yield (
+            f"{where} is a {type(value).__name__}: write it as text or a number, or publish a dataclass "
+            "that inherits from EventMessage"
+        )
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} is not a finite number"
+    elif isinstance(value, str) and not _is_unicode(value):
+        yield f"{where} contains half of a surrogate pair, which is no text"
+    elif isinstance(value, int) and not _is_writable(value):
+        yield f"{where} has too many digits"
+    elif id(value) in ancestors:
+        yield f"{where} contains itself"
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"a key of {where} is a {type(key).__name__}, it must be text"
+            elif not _is_unicode(key):
+                yield f"a key of {where} contains half of a surrogate pair, which is no text"
+            else:
+                yield from _offences(item, path + _step(key), (*ancestors, id(value)))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _offences(item, f"{path}[{index}]", (*ancestors, id(value)))
+
+
+def _step(key: str) -> str:
+    if key.isidentifier() and len(key) <= _LONGEST_STEP:
+        return f".{key}"
+    return f"[{key[:_LONGEST_STEP]!a}]"
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _is_writable(number: int) -> bool:
+    try:
+        int.__repr__(number)
+    except ValueError:
+        return False
+    return True
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise _NotJSON("a number is too large")
+    return number
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _NotJSON(f"it contains {name}")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)

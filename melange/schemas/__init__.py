@@ -1,0 +1,1 @@
+"""Schemas derived from dataclasses: strict marshmallow fields, chosen by annotation."""
