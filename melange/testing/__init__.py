@@ -1,0 +1,29 @@
+"""What melange ships for tests: contract suites for drivers and stores, and a clock to hold still.
+
+The suites need pytest, the rest does not: import a suite from its own module,
+``from melange.testing.driver_contract import DriverContract``, or from here, where it is looked up on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from melange.testing.clock import ManualClock
+
+if TYPE_CHECKING:
+    from melange.testing.deduplication_contract import DeduplicationStoreContract
+    from melange.testing.driver_contract import DriverContract
+
+__all__ = ["DeduplicationStoreContract", "DriverContract", "ManualClock"]
+
+_SUITES = {
+    "DeduplicationStoreContract": "melange.testing.deduplication_contract",
+    "DriverContract": "melange.testing.driver_contract",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SUITES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_SUITES[name]), name)
