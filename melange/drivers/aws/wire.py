@@ -1,0 +1,114 @@
+"""How messages look on SNS and SQS, and back: dictionaries in, dictionaries out, no calls."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any
+
+from melange.drivers.attributes import MESSAGE_ID_ATTRIBUTE, attributes_of, message_from_attributes
+from melange.drivers.base import Queue
+from melange.drivers.limits import ATTRIBUTE_TYPE
+from melange.messages import Delivery, Message
+
+Entry = dict[str, Any]
+
+_ENVELOPE_SIGN = '"TopicArn"'
+
+
+def publish_entry(message: Message) -> Entry:
+    """Return the message as an entry of SNS ``PublishBatch``, without its ``Id``."""
+    return {"Message": message.body, **_common_fields(message)}
+
+
+def send_entry(message: Message, delay_seconds: int) -> Entry:
+    """Return the message as an entry of SQS ``SendMessageBatch``, without its ``Id``."""
+    entry = {"MessageBody": message.body, **_common_fields(message)}
+    if delay_seconds:
+        entry["DelaySeconds"] = delay_seconds
+    return entry
+
+
+def delivery_from(raw: Mapping[str, Any], queue: Queue, deadline: float) -> Delivery:
+    """Return what SQS ``ReceiveMessage`` gave as a delivery.
+
+    An SNS envelope is taken off where there is one; whatever else the body holds is data.
+    """
+    system = raw.get("Attributes", {})
+    body = raw["Body"]
+    attributes = {name: _attribute_text(value) for name, value in raw.get("MessageAttributes", {}).items()}
+    fallback_message_id = raw["MessageId"]
+    # What melange published arrives with its id beside the body: only the rest can be an envelope.
+    if MESSAGE_ID_ATTRIBUTE not in attributes and _ENVELOPE_SIGN in body:
+        envelope = _envelope(body)
+        if envelope:
+            body = envelope["Message"]
+            attributes |= _envelope_attributes(envelope)
+            fallback_message_id = _text(envelope.get("MessageId")) or fallback_message_id
+    message = message_from_attributes(
+        body,
+        attributes,
+        fallback_message_id=fallback_message_id,
+        message_group_id=system.get("MessageGroupId"),
+        message_deduplication_id=system.get("MessageDeduplicationId"),
+    )
+    return Delivery(
+        message=message,
+        queue=queue,
+        receipt_handle=raw["ReceiptHandle"],
+        receive_count=int(system.get("ApproximateReceiveCount", 1)),
+        deadline=deadline,
+    )
+
+
+def _common_fields(message: Message) -> Entry:
+    fields: Entry = {
+        "MessageAttributes": {
+            name: {"DataType": ATTRIBUTE_TYPE, "StringValue": value}
+            for name, value in attributes_of(message).items()
+        }
+    }
+    if message.message_group_id is not None:
+        fields["MessageGroupId"] = message.message_group_id
+    if message.message_deduplication_id is not None:
+        fields["MessageDeduplicationId"] = message.message_deduplication_id
+    return fields
+
+
+def _attribute_text(value: Mapping[str, Any]) -> str:
+    text = value.get("StringValue")
+    if text is not None:
+        return str(text)
+    return b64encode(value.get("BinaryValue", b"")).decode("ascii")
+
+
+def _envelope(body: str) -> Mapping[str, Any] | None:
+    try:
+        envelope = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if (
+        isinstance(envelope, dict)
+        and envelope.get("Type") == "Notification"
+        and isinstance(envelope.get("TopicArn"), str)
+        and isinstance(envelope.get("Message"), str)
+    ):
+        return envelope
+    return None
+
+
+def _envelope_attributes(envelope: Mapping[str, Any]) -> dict[str, str]:
+    attributes = envelope.get("MessageAttributes")
+    if not isinstance(attributes, dict):
+        return {}
+    # Numbers and base64 come as text in an envelope already.
+    return {
+        name: attribute["Value"]
+        for name, attribute in attributes.items()
+        if isinstance(attribute, dict) and isinstance(attribute.get("Value"), str)
+    }
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
