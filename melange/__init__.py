@@ -1,1 +1,85 @@
-"""Messaging for event-driven Python applications."""
+"""Messaging for event-driven Python applications: publish to topics, consume from queues.
+
+The same program runs on Amazon SNS+SQS and, in memory, on a laptop. Importing this imports no broker's client
+library: a driver brings its own when it is chosen.
+"""
+
+import logging
+
+from melange.consuming.consumer import ExchangeMessageConsumer
+from melange.consuming.listener import ExchangeListener
+from melange.consuming.outcomes import Backoff
+from melange.consuming.threaded import ThreadedExchangeMessageConsumer
+from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
+from melange.drivers.base import MessagingDriver
+from melange.drivers.registry import DriverManager
+from melange.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    DecodeError,
+    DeduplicationError,
+    DriverClosedError,
+    DriverConnectionError,
+    DriverError,
+    DuplicateHandlerError,
+    EncodeError,
+    HandlerNotFoundError,
+    InvalidMessageError,
+    InvalidNameError,
+    LeaseLostError,
+    MelangeError,
+    MessageTooLargeError,
+    NoDriverError,
+    PublishError,
+    QueueNotFoundError,
+    Reject,
+    Retry,
+    SerializationError,
+    TopicNotFoundError,
+    UnknownDriverError,
+)
+from melange.events import EventMessage, EventSchema
+from melange.publishing import ExchangeMessagePublisher, QueueMessagePublisher
+from melange.serialization import EventSerializer
+
+__all__ = [
+    "AccessDeniedError",
+    "Backoff",
+    "ConfigurationError",
+    "DecodeError",
+    "DeduplicationError",
+    "DeduplicationStore",
+    "DriverClosedError",
+    "DriverConnectionError",
+    "DriverError",
+    "DriverManager",
+    "DuplicateHandlerError",
+    "EncodeError",
+    "EventMessage",
+    "EventSchema",
+    "EventSerializer",
+    "ExchangeListener",
+    "ExchangeMessageConsumer",
+    "ExchangeMessagePublisher",
+    "HandlerNotFoundError",
+    "InvalidMessageError",
+    "InvalidNameError",
+    "LeaseLostError",
+    "MelangeError",
+    "MemoryDeduplicationStore",
+    "MessageTooLargeError",
+    "MessagingDriver",
+    "NoDriverError",
+    "PublishError",
+    "QueueMessagePublisher",
+    "QueueNotFoundError",
+    "Reject",
+    "Retry",
+    "SerializationError",
+    "ThreadedExchangeMessageConsumer",
+    "TopicNotFoundError",
+    "UnknownDriverError",
+]
+
+# Applications decide where logs go; a library stays silent until they do.
+logging.getLogger("melange").addHandler(logging.NullHandler())

@@ -9,9 +9,15 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from melange.drivers.base import MessagingDriver, Queue, Topic
+from melange.drivers.base import MessagingDriver, Queue, Topic, find_topic
 from melange.drivers.registry import DriverManager
-from melange.errors import InvalidMessageError, PublishError, QueueNotFoundError, TopicNotFoundError
+from melange.errors import (
+    InvalidMessageError,
+    InvalidNameError,
+    PublishError,
+    QueueNotFoundError,
+    TopicNotFoundError,
+)
 from melange.events import EventMessage
 from melange.messages import NO_HEADERS, RESERVED_HEADER_PREFIX, Failure, Message
 from melange.serialization import EventSerializer
@@ -33,7 +39,8 @@ class ExchangeMessagePublisher:
 
         ``declare=False`` only looks it up, for roles that may not create topics.
         """
-        self._topic = _Destination(driver, lambda driver: _find_topic(driver, topic, declare))
+        _require_text("topic", topic)
+        self._topic = _Destination(driver, lambda driver: find_topic(driver, topic, declare=declare))
         self._is_fifo = topic.endswith(".fifo")
 
     def publish(
@@ -128,6 +135,7 @@ class QueueMessagePublisher:
 
     def __init__(self, queue_name: str, driver: MessagingDriver | None = None) -> None:
         """Name the queue, or give its ARN."""
+        _require_text("queue", queue_name)
         self._queue = _Destination(driver, lambda driver: driver.get_queue(queue_name))
         self._is_fifo = queue_name.endswith(".fifo")
 
@@ -209,7 +217,7 @@ class _Destination(Generic[DestinationT]):
         self, driver: MessagingDriver | None, find: Callable[[MessagingDriver], DestinationT]
     ) -> None:
         self._driver = driver
-        self._find = find
+        self._find: Callable[[MessagingDriver], DestinationT] = find
         self._lock = threading.Lock()
         self._found: tuple[MessagingDriver, DestinationT] | None = None
 
@@ -227,9 +235,9 @@ class _Destination(Generic[DestinationT]):
         self._found = None
 
 
-def _find_topic(driver: MessagingDriver, name: str, declare: bool) -> Topic:
-    # A topic given by ARN is somebody's own: it is never created.
-    return driver.declare_topic(name) if declare and not name.startswith("arn:") else driver.get_topic(name)
+def _require_text(kind: str, name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise InvalidNameError(kind, name, "give its name as text, or its ARN")
 
 
 def _message(

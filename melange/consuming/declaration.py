@@ -6,7 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Queue, Topic, Unchanged
+from melange.drivers.base import (
+    UNCHANGED,
+    EventFilter,
+    MessagingDriver,
+    Queue,
+    Unchanged,
+    find_topic,
+)
 from melange.errors import ConfigurationError, QueueNotFoundError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +40,7 @@ class QueueDeclaration:
 
     def declare(self, driver: MessagingDriver) -> Queue:
         """Create or complete the queue; idempotent, and safe from several processes at once."""
-        topics = [declare_topic(driver, name) for name in self.topic_names]
+        topics = [find_topic(driver, name, declare=True) for name in self.topic_names]
         dead_letter_queue = self._declare_dead_letter_queue(driver)
         queue = driver.declare_queue(
             self.queue_name,
@@ -57,7 +64,7 @@ class QueueDeclaration:
         if self.event_filter or self.tags:
             raise ConfigurationError("filter_events= and tags= need declare=True: looking up changes nothing")
         for name in self.topic_names:
-            driver.get_topic(name)
+            find_topic(driver, name, declare=False)
         queue = driver.get_queue(self.queue_name)
         if self.dead_letter_queue_name is None:
             return replace(queue, dead_letter_queue=None)
@@ -101,11 +108,6 @@ class QueueDeclaration:
                 self.max_attempts,
                 self.max_receive_count,
             )
-
-
-def declare_topic(driver: MessagingDriver, name: str) -> Topic:
-    """Return the topic, created if need be; a topic given by ARN is somebody's own and must exist."""
-    return driver.get_topic(name) if name.startswith("arn:") else driver.declare_topic(name)
 
 
 def default_dead_letter_name(queue_name: str) -> str:

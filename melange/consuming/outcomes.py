@@ -53,5 +53,5 @@ class Backoff:
 
     def __call__(self, attempts: int) -> float:
         # Beyond 2**32 the ceiling has long been reached; large powers would overflow a float.
-        ceiling = min(self.max_seconds, self.first_seconds * 2 ** min(attempts - 1, 32))
-        return ceiling * self.random()
+        ceiling = min(self.max_seconds, self.first_seconds * 2.0 ** min(attempts - 1, 32))
+        return ceiling * (1 - self.random())  # above 0: at once is no backoff

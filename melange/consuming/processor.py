@@ -102,9 +102,7 @@ class DeliveryProcessor:
         # Busy is no failed attempt, so it never rejects.
         return Retry(self._backoff(delivery.receive_count))
 
-    def _attempt(
-        self, listener: Subscription, event: Any, delivery: Delivery, event_type_name: str
-    ) -> Outcome:
+    def _attempt(self, run: Callable[[], None], listener: Subscription, delivery: Delivery) -> Outcome:
         try:
             run()
         except errors.Reject as steering:

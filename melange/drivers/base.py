@@ -263,3 +263,13 @@ class BrokerAdministration(ABC):
     @abstractmethod
     def delete_topic(self, topic: Topic) -> None:
         """Remove a topic and its bindings; no error when it is gone already."""
+
+
+def find_topic(driver: MessagingDriver, name: str, *, declare: bool) -> Topic:
+    """Return the topic, created if need be and ``declare`` is true.
+
+    A topic given by ARN is somebody's own: it must exist and is never created.
+    """
+    if declare and not (isinstance(name, str) and name.startswith("arn:")):
+        return driver.declare_topic(name)
+    return driver.get_topic(name)

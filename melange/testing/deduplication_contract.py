@@ -1,0 +1,173 @@
+"""The contract of deduplication stores, to be run against one's own."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
+
+
+class DeduplicationStoreContract(ABC):
+    """What every deduplication store promises: subclass it and name a constructor.
+
+    class TestMyStore(DeduplicationStoreContract):
+        def make_store(self):
+            return MyStore()
+
+    ``pass_time`` must let the given seconds pass for the store: by default it waits.
+    """
+
+    @abstractmethod
+    def make_store(self) -> DeduplicationStore:
+        """Return a store; called once per test."""
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass; a store with a clock of its own advances that instead."""
+        threading.Event().wait(seconds)
+
+    @pytest.fixture
+    def store(self) -> DeduplicationStore:
+        return self.make_store()
+
+    @pytest.fixture
+    def key(self) -> DeduplicationKey:
+        return DeduplicationKey("orders", "StockListener", str(uuid.uuid4()))
+
+    def test_a_new_key_can_be_claimed(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
+        claimed = store.claim(key, "token", 30)
+
+        assert isinstance(claimed, Claimed)
+        assert claimed.key == key
+
+    def test_a_claimed_key_is_busy_for_others(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
+        store.claim(key, "first", 30)
+
+        assert store.claim(key, "second", 30) is ClaimRefusal.BUSY
+
+    def test_a_claim_that_is_sent_twice_recognises_itself(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        store.claim(key, "token", 30)
+
+        assert isinstance(store.claim(key, "token", 30), Claimed)
+
+    def test_a_completed_key_is_done_for_everyone(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        claimed = _claim(store, key, "token")
+
+        assert store.complete(claimed)
+
+        assert store.claim(key, "other", 30) is ClaimRefusal.DONE
+        assert store.claim(key, "token", 30) is ClaimRefusal.DONE
+
+    def test_an_abandoned_key_can_be_claimed_at_once(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        claimed = _claim(store, key, "first")
+
+        assert store.abandon(claimed)
+
+        assert isinstance(store.claim(key, "second", 30), Claimed)
+
+    def test_a_claim_ends_with_its_lease(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
+        store.claim(key, "crashed", 1)
+
+        self.pass_time(1.1)
+
+        assert isinstance(store.claim(key, "successor", 30), Claimed)
+
+    def test_a_renewed_claim_outlives_its_first_lease(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        claimed = _claim(store, key, "token", lease_seconds=1)
+
+        assert store.renew(claimed, 30)
+        self.pass_time(1.1)
+
+        assert store.claim(key, "other", 30) is ClaimRefusal.BUSY
+
+    def test_who_overslept_cannot_complete_for_the_successor(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        overslept = _claim(store, key, "overslept", lease_seconds=1)
+        self.pass_time(1.1)
+        _claim(store, key, "successor")
+
+        assert not store.complete(overslept)
+
+        assert store.claim(key, "third", 30) is ClaimRefusal.BUSY
+
+    def test_who_overslept_cannot_abandon_for_the_successor(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        overslept = _claim(store, key, "overslept", lease_seconds=1)
+        self.pass_time(1.1)
+        _claim(store, key, "successor")
+
+        assert not store.abandon(overslept)
+
+        assert store.claim(key, "third", 30) is ClaimRefusal.BUSY
+
+    def test_who_overslept_cannot_renew(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
+        overslept = _claim(store, key, "overslept", lease_seconds=1)
+        self.pass_time(1.1)
+        successor = _claim(store, key, "successor")
+
+        assert not store.renew(overslept, 30)
+
+        assert store.complete(successor)
+
+    def test_an_abandon_after_the_completion_takes_nothing_back(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        claimed = _claim(store, key, "token")
+        store.complete(claimed)
+
+        store.abandon(claimed)
+
+        assert store.claim(key, "other", 30) is ClaimRefusal.DONE
+
+    @pytest.mark.parametrize("part", ["queue_name", "listener_name", "message_id"])
+    def test_keys_that_differ_in_one_part_are_independent(
+        self, store: DeduplicationStore, key: DeduplicationKey, part: str
+    ) -> None:
+        store.complete(_claim(store, key, "token"))
+
+        other_key = key._replace(**{part: "another"})
+
+        assert isinstance(store.claim(other_key, "token", 30), Claimed)
+
+    def test_parts_of_keys_do_not_run_together(self, store: DeduplicationStore) -> None:
+        unique = str(uuid.uuid4())
+        store.complete(_claim(store, DeduplicationKey("a", "b:c", unique), "token"))
+
+        assert isinstance(store.claim(DeduplicationKey("a:b", "c", unique), "token", 30), Claimed)
+
+    def test_of_many_who_claim_at_once_one_succeeds(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        start = threading.Barrier(8)
+
+        def claim(number: int) -> Claimed | ClaimRefusal:
+            start.wait(timeout=30)
+            return store.claim(key, f"token-{number}", 30)
+
+        with ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(claim, range(8)))
+
+        assert sum(isinstance(result, Claimed) for result in results) == 1
+        assert results.count(ClaimRefusal.BUSY) == 7
+
+
+def _claim(
+    store: DeduplicationStore, key: DeduplicationKey, token: str, lease_seconds: float = 30
+) -> Claimed:
+    claimed = store.claim(key, token, lease_seconds)
+    assert isinstance(claimed, Claimed)
+    return claimed

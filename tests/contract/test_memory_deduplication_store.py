@@ -1,0 +1,55 @@
+"""The in-memory deduplication store keeps the contract of deduplication stores."""
+
+import pytest
+
+from melange.deduplication import DeduplicationKey, DeduplicationStore, MemoryDeduplicationStore
+from melange.testing.clock import ManualClock
+from melange.testing.deduplication_contract import DeduplicationStoreContract
+
+
+class TestMemoryDeduplicationStore(DeduplicationStoreContract):
+    @pytest.fixture(autouse=True)
+    def _clock(self) -> None:
+        self.clock = ManualClock()
+
+    def make_store(self) -> DeduplicationStore:
+        return MemoryDeduplicationStore(clock=self.clock)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+
+class _MarksBeforeRunning(MemoryDeduplicationStore):
+    """Negative control: the mark is set with the claim, so a crash loses the message."""
+
+    def claim(self, key, token, lease_seconds):
+        claimed = super().claim(key, token, lease_seconds)
+        if isinstance(claimed, tuple):
+            super().complete(claimed)
+        return claimed
+
+
+class _Unfenced(MemoryDeduplicationStore):
+    """Negative control: whoever completes is believed, whether the claim is still its own or not."""
+
+    def complete(self, claimed):
+        super().complete(claimed)
+        holder = self._claims.get(claimed.key)
+        return holder is None or super().complete(claimed._replace(token=holder[0]))
+
+
+@pytest.mark.parametrize(
+    ("broken_store", "test_name"),
+    [
+        (_MarksBeforeRunning, "test_a_claim_ends_with_its_lease"),
+        (_MarksBeforeRunning, "test_an_abandoned_key_can_be_claimed_at_once"),
+        (_Unfenced, "test_who_overslept_cannot_complete_for_the_successor"),
+    ],
+)
+def test_the_contract_catches_a_broken_store(broken_store, test_name):
+    suite = TestMemoryDeduplicationStore()
+    suite.clock = ManualClock()
+    store = broken_store(clock=suite.clock)
+
+    with pytest.raises(AssertionError):
+        getattr(suite, test_name)(store, DeduplicationKey("queue", "listener", "message"))

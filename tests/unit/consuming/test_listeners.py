@@ -1,0 +1,292 @@
+"""What a listener may look like, and what is refused when it is subscribed."""
+
+import functools
+from dataclasses import dataclass
+
+import pytest
+
+from melange import (
+    ConfigurationError,
+    DuplicateHandlerError,
+    EventMessage,
+    ExchangeListener,
+    HandlerNotFoundError,
+)
+
+
+@dataclass(frozen=True)
+class ProductAdded(EventMessage):
+    product_id: int
+
+
+EVENT = {"event_type_name": "ProductAdded", "product_id": 1}
+
+
+class EventOnly(ExchangeListener):
+    def process(self, event):
+        self.seen = event
+
+
+class SomeKeywords(ExchangeListener):
+    def process(self, event, receive_count, *, message_id):
+        self.seen = {"receive_count": receive_count, "message_id": message_id}
+
+
+class AllKeywords(ExchangeListener):
+    def __init__(self):
+        pass  # does not call super().__init__()
+
+    def process(self, event, **kwargs):
+        self.seen = kwargs
+
+
+class OptionalParameter(ExchangeListener):
+    def process(self, event, greeting="hello", headers=None):
+        self.seen = (greeting, headers["trace"])
+
+
+def test_process_may_take_the_event_alone(make_consumer, publisher):
+    consumer, listener = make_consumer(), EventOnly()
+    consumer.subscribe(listener)
+    publisher.publish(EVENT)
+
+    consumer.consume_event()
+
+    assert listener.seen == EVENT
+
+
+def test_process_may_take_some_of_the_keywords(make_consumer, publisher):
+    consumer, listener = make_consumer(), SomeKeywords()
+    consumer.subscribe(listener)
+    message_id = publisher.publish(EVENT)
+
+    consumer.consume_event()
+
+    assert listener.seen == {"receive_count": 1, "message_id": message_id}
+
+
+def test_process_may_take_all_keywords(make_consumer, publisher):
+    consumer, listener = make_consumer(), AllKeywords()
+    consumer.subscribe(listener)
+    message_id = publisher.publish(EVENT, headers={"trace": "t-1"})
+
+    consumer.consume_event()
+
+    assert listener.seen == {
+        "message_id": message_id,
+        "event_type_name": "ProductAdded",
+        "headers": {"trace": "t-1"},
+        "receive_count": 1,
+        "queue_name": "stock",
+    }
+
+
+def test_parameters_of_its_own_keep_their_defaults(make_consumer, publisher):
+    consumer, listener = make_consumer(), OptionalParameter()
+    consumer.subscribe(listener)
+    publisher.publish(EVENT, headers={"trace": "t-1"})
+
+    consumer.consume_event()
+
+    assert listener.seen == ("hello", "t-1")
+
+
+def test_headers_cannot_be_changed_by_a_listener(make_consumer, publisher):
+    consumer, listener = make_consumer(), AllKeywords()
+    consumer.subscribe(listener)
+    publisher.publish(EVENT, headers={"trace": "t-1"})
+    consumer.consume_event()
+
+    with pytest.raises(TypeError):
+        listener.seen["headers"]["trace"] = "changed"
+
+
+def test_a_function_can_listen_and_stays_a_function(make_consumer, publisher):
+    consumer = make_consumer()
+    seen = []
+
+    @consumer.listener("ProductAdded")
+    def note(event, message_id):
+        seen.append((event, message_id))
+
+    message_id = publisher.publish(EVENT)
+
+    consumer.consume_event()
+
+    assert seen == [(EVENT, message_id)]
+    note({}, "called directly")
+    assert seen[-1] == ({}, "called directly")
+
+
+def test_a_listener_to_a_class_is_given_objects(make_consumer, publisher):
+    consumer = make_consumer()
+    seen = []
+    consumer.listener(ProductAdded)(seen.append)
+    event = ProductAdded(1)
+    publisher.publish(event)
+
+    consumer.consume_event()
+
+    assert seen == [event]
+    assert seen[0].occurred_on == event.occurred_on
+
+
+def test_one_consumers_classes_are_nothing_to_another(make_consumer, publisher):
+    typed, untyped = make_consumer("typed"), make_consumer("untyped")
+    seen = []
+    typed.listener(ProductAdded)(lambda event: seen.append(type(event)))
+    untyped.listener("ProductAdded", name="by name")(lambda event: seen.append(type(event)))
+    publisher.publish(ProductAdded(1))
+
+    typed.consume_event()
+    untyped.consume_event()
+
+    assert seen == [ProductAdded, dict]
+
+
+def test_listeners_choose_their_events(make_consumer, publisher):
+    consumer = make_consumer()
+    seen = []
+    consumer.listener("A", "B", name="a and b")(lambda event: seen.append(("ab", event["event_type_name"])))
+    consumer.listener(name="all")(lambda event: seen.append(("all", event["event_type_name"])))
+    for name in "ABC":
+        publisher.publish({}, name)
+
+    consumer.consume_event()
+
+    assert seen == [("ab", "A"), ("all", "A"), ("ab", "B"), ("all", "B"), ("all", "C")]
+
+
+def test_a_listener_can_be_taken_away(make_consumer, publisher):
+    consumer = make_consumer()
+    kept, removed = AllKeywords(), EventOnly()
+    consumer.subscribe(kept)
+    consumer.subscribe(removed)
+    publisher.publish(EVENT)
+    consumer.consume_event()
+    del kept.seen, removed.seen
+
+    consumer.unsubscribe(removed)
+    publisher.publish(EVENT)
+    consumer.consume_event()
+
+    assert hasattr(kept, "seen")
+    assert not hasattr(removed, "seen")
+
+
+def test_only_what_is_subscribed_can_be_taken_away(make_consumer):
+    with pytest.raises(HandlerNotFoundError, match="not subscribed to queue stock"):
+        make_consumer().unsubscribe(EventOnly())
+
+
+def test_two_listeners_of_one_class_need_names(make_consumer, publisher):
+    consumer = make_consumer()
+    consumer.subscribe(EventOnly())
+
+    with pytest.raises(DuplicateHandlerError, match="give each its own"):
+        consumer.subscribe(EventOnly())
+
+    second = EventOnly()
+    second.name = "second"
+    consumer.subscribe(second)
+    publisher.publish(EVENT)
+    consumer.consume_event()
+    assert second.seen == EVENT
+
+
+def test_two_classes_for_one_event_type_are_refused(make_consumer):
+    consumer = make_consumer()
+
+    def define():
+        @dataclass
+        class ProductAdded(EventMessage):
+            name: str
+
+        return ProductAdded
+
+    consumer.listener(ProductAdded, name="first")(print)
+    with pytest.raises(DuplicateHandlerError, match="'ProductAdded'"):
+        consumer.listener(define(), name="second")(print)
+
+
+class ReturnsString(EventOnly):
+    def listens_to(self):
+        return "ProductAdded"
+
+
+class ReturnsClass(EventOnly):
+    def listens_to(self):
+        return ProductAdded
+
+
+class ReturnsNumbers(EventOnly):
+    def listens_to(self):
+        return [1]
+
+
+class ReturnsOtherClass(EventOnly):
+    def listens_to(self):
+        return [dict]
+
+
+class TakesNothing(ExchangeListener):
+    def process(self):
+        pass
+
+
+class AsksForUnknown(ExchangeListener):
+    def process(self, event, mesage_id):
+        pass
+
+
+class Asynchronous(ExchangeListener):
+    async def process(self, event):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("listener", "message"),
+    [
+        (EventOnly, r"subscribe an object, not the class: consumer.subscribe\(EventOnly\(\)\)"),
+        (print, r"@consumer.listener"),
+        (None, "no ExchangeListener"),
+        (ReturnsString(), "must be a sequence"),
+        (ReturnsClass(), "must be a sequence"),
+        (ReturnsNumbers(), "neither an event type name nor a class"),
+        (ReturnsOtherClass(), "neither an event type name nor a class"),
+        (TakesNothing(), "must take the event as its first argument"),
+        (AsksForUnknown(), "asks for 'mesage_id'.*did you mean 'message_id'"),
+        (Asynchronous(), "must be a plain function"),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_what_cannot_listen_is_refused_when_it_is_subscribed(make_consumer, listener, message):
+    with pytest.raises(ConfigurationError, match=message):
+        make_consumer().subscribe(listener)
+
+
+def test_the_decorator_needs_its_parentheses(make_consumer):
+    with pytest.raises(ConfigurationError, match="with parentheses"):
+        make_consumer().listener(lambda event: None)
+
+
+def test_a_coroutine_that_nobody_awaits_is_a_failure_and_not_a_success(make_consumer, publisher, caplog):
+    consumer = make_consumer()
+
+    async def work():
+        pass
+
+    coroutines = []
+
+    @consumer.listener()
+    @functools.wraps(print)
+    def hidden(event):
+        coroutines.append(work())
+        return coroutines[-1]
+
+    publisher.publish(EVENT)
+
+    consumer.consume_event()
+
+    assert "which nobody awaits" in caplog.text
+    coroutines[0].close()

@@ -1,0 +1,135 @@
+"""The consumer that polls on a thread of its own."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+from melange import (
+    ConfigurationError,
+    DriverConnectionError,
+    ExchangeMessagePublisher,
+    ThreadedExchangeMessageConsumer,
+)
+from melange.consuming import threaded
+from melange.drivers.memory import InMemoryDriver
+
+EVENT = {"event_type_name": "ProductAdded", "product_id": 1}
+DEADLINE_SECONDS = 30
+
+
+@pytest.fixture
+def real_time_driver():
+    with InMemoryDriver() as driver:
+        yield driver
+
+
+def make(driver, store, **options):
+    return ThreadedExchangeMessageConsumer(
+        "stock", "products", driver=driver, deduplication=store, wait_seconds=1, **options
+    )
+
+
+def test_events_are_processed_in_the_background(real_time_driver, store):
+    consumer = make(real_time_driver, store)
+    processed = threading.Event()
+    threads = []
+
+    @consumer.listener()
+    def note(event):
+        threads.append(threading.current_thread())
+        processed.set()
+
+    consumer.start()
+    ExchangeMessagePublisher("products", real_time_driver).publish(EVENT)
+
+    assert processed.wait(DEADLINE_SECONDS)
+    assert consumer.shutdown(DEADLINE_SECONDS)
+    assert threads[0] is not threading.current_thread()
+    assert threads[0].daemon
+
+
+def test_starting_and_stopping_may_be_repeated(real_time_driver, store):
+    consumer = make(real_time_driver, store)
+    processed = threading.Semaphore(0)
+    consumer.listener(name="count")(lambda event: processed.release())
+
+    assert consumer.shutdown()
+    for _ in range(2):
+        consumer.start()
+        consumer.start()
+        ExchangeMessagePublisher("products", real_time_driver).publish(EVENT)
+        assert processed.acquire(timeout=DEADLINE_SECONDS)
+        assert consumer.shutdown(DEADLINE_SECONDS)
+        assert consumer.shutdown(DEADLINE_SECONDS)
+
+    assert not processed.acquire(blocking=False)
+
+
+def test_without_a_listener_it_does_not_start(real_time_driver, store):
+    with pytest.raises(ConfigurationError, match="subscribe a listener first"):
+        make(real_time_driver, store).start()
+
+
+def test_a_listener_can_stop_its_own_consumer(real_time_driver, store):
+    consumer = make(real_time_driver, store)
+    answers = []
+
+    @consumer.listener()
+    def stop(event):
+        answers.append(consumer.shutdown())
+
+    consumer.start()
+    ExchangeMessagePublisher("products", real_time_driver).publish(EVENT)
+    consumer._thread.join(DEADLINE_SECONDS)
+
+    assert answers == [False]
+    assert consumer.shutdown(DEADLINE_SECONDS)
+    assert real_time_driver.measure_queue(consumer.queue).in_flight == 0
+
+
+class Unreliable(InMemoryDriver):
+    """Fails the first polls."""
+
+    failures_left = 3
+
+    def receive(self, queue, limit, wait_seconds, *, visibility_timeout_seconds=30):
+        if self.failures_left:
+            self.failures_left -= 1
+            raise DriverConnectionError("out of reach")
+        return super().receive(
+            queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
+        )
+
+
+def test_the_thread_survives_errors_and_says_so(store, caplog, monkeypatch):
+    monkeypatch.setattr(threaded, "Backoff", lambda **options: lambda attempts: 0.01)
+    with Unreliable() as driver:
+        consumer = make(driver, store)
+        processed = threading.Event()
+        consumer.listener(name="note")(lambda event: processed.set())
+        consumer.start()
+
+        ExchangeMessagePublisher("products", driver).publish(EVENT)
+
+        assert processed.wait(DEADLINE_SECONDS)
+        assert consumer.shutdown(DEADLINE_SECONDS)
+    assert caplog.text.count("consuming from queue stock failed") == 3
+
+
+def test_a_running_consumer_does_not_keep_the_process_from_exiting():
+    program = """
+        from melange import DriverManager, ThreadedExchangeMessageConsumer
+        DriverManager.instance().use_driver(driver_name="memory")
+        consumer = ThreadedExchangeMessageConsumer("stock", "products")
+        consumer.listener()(print)
+        consumer.start()
+    """
+
+    finished = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], timeout=DEADLINE_SECONDS, check=False
+    )
+
+    assert finished.returncode == 0
