@@ -11,6 +11,14 @@ import pytest
 SNS_SQS_SERVERS = ("ministack", "localstack")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for the server, so that ``-m sns_sqs`` chooses it; first, for ``-m`` looks at it next."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "sns_sqs_server" in item.fixturenames:
+            item.add_marker("sns_sqs")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_real_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Replace whatever the machine says about AWS by dummy credentials and a region."""
