@@ -62,11 +62,11 @@ class EventMessage:
         object.__setattr__(event, OCCURRED_ON_KEY, datetime.now(UTC))
         return event
 
-    def __reduce_ex__(self, protocol: SupportsIndex, /) -> tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> str | tuple[Any, ...]:
         """Keep ``occurred_on`` in copies: frozen dataclasses with slots copy nothing but their fields."""
         reduced = super().__reduce_ex__(protocol)
-        if isinstance(reduced, str):
-            raise TypeError(f"{type(self).__qualname__} cannot be copied by name")
+        if isinstance(reduced, str):  # the name of a global: its copies are itself
+            return reduced
         make, arguments, *state = reduced
         return (_remake, (self.occurred_on, make, arguments), *state)
 

@@ -329,7 +329,16 @@ def test_subclasses_carry_the_fields_of_their_bases() -> None:
 
 @pytest.mark.parametrize(
     "annotation",
-    [int | str, Union["int", str, None], bytes, object, dict[int, str], Literal[b"x"], list[complex]],
+    [
+        int | str,
+        Union["int", str, None],
+        bytes,
+        object,
+        dict[int, str],
+        Literal[b"x"],
+        list[complex],
+        type[int],
+    ],
 )
 def test_what_cannot_be_derived_names_class_and_field(annotation: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"Event.*'value'.*EventSchema"):

@@ -87,6 +87,16 @@ def test_copies_keep_occurred_on(event_class: Any, duplicate: Any) -> None:
     assert copied.occurred_on == datetime(2020, 1, 1, tzinfo=UTC)
 
 
+def test_an_event_that_is_copied_by_name_stays_itself() -> None:
+    class Started(EventMessage):
+        def __reduce__(self) -> str:
+            return "STARTED"
+
+    event = Started()
+
+    assert copy.copy(event) is event
+
+
 @pytest.mark.parametrize("event_class", [Frozen, FrozenSlotted])
 def test_frozen_events_stay_frozen(event_class: Any) -> None:
     event = event_class("x")
@@ -154,6 +164,10 @@ class PlainPartWithParts(Schema):
     parts = fields.List(fields.Nested(PlainPart))
 
 
+class TolerantPart(EventSchema):
+    parts = fields.List(fields.Nested(PlainPart))
+
+
 class StrictPart(Schema):
     size = fields.Integer()
 
@@ -198,6 +212,7 @@ def test_schemas_with_a_meta_of_their_own_ignore_unknown_fields() -> None:
         (fields.Dict(fields.String(), fields.Nested(PlainPart)), lambda part: {"a": part}),
         (fields.Nested(PlainPartWithParts), lambda part: {"parts": [part]}),
         (fields.Nested(PlainPartWithParts()), lambda part: {"parts": [part]}),
+        (fields.Nested(TolerantPart), lambda part: {"parts": [part]}),
     ],
     ids=[
         "class",
@@ -212,6 +227,7 @@ def test_schemas_with_a_meta_of_their_own_ignore_unknown_fields() -> None:
         "dict values",
         "nested twice",
         "nested twice by instance",
+        "nested in an EventSchema",
     ],
 )
 def test_nested_schemas_that_say_nothing_ignore_unknown_fields(field: Any, wrap: Any) -> None:

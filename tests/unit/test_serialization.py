@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from marshmallow import RAISE, ValidationError, fields, post_load, pre_dump
+from marshmallow import RAISE, ValidationError, fields, post_load, pre_dump, validates_schema
 
 from melange.errors import ConfigurationError, DecodeError, DuplicateHandlerError, EncodeError
 from melange.events import EventMessage, EventSchema
@@ -348,6 +348,18 @@ def test_escaped_surrogate_pairs_and_large_numbers_are_read(serializer: EventSer
     assert data == {"a": "😀", "b": 1e308, "c": "\\ud800"}
 
 
+def test_nesting_close_to_the_limit_is_read_or_refused(serializer: EventSerializer) -> None:
+    problems = set()
+
+    for levels in range(800, 1_100):
+        try:
+            serializer.read(message('{"a":' + "[" * levels + r'"\ud83d\ude00"' + "]" * levels + "}", "A"))
+        except DecodeError as error:
+            problems.add(str(error))
+
+    assert problems == {"the body is nested too deeply"}
+
+
 # Loading
 
 
@@ -434,6 +446,7 @@ def test_an_occurred_on_of_the_class_itself_travels_as_its_field(serializer: Eve
 
     assert json.loads(body)["occurred_on"] == "2026-01-01T02:00:00+02:00"
     assert read == event
+    assert read.occurred_on.utcoffset() == timedelta(hours=2)
 
 
 @pytest.mark.parametrize(
@@ -607,6 +620,37 @@ def test_keys_of_the_payload_are_not_shown(serializer: EventSerializer) -> None:
 
     assert SECRET not in str(refused.value)
     assert "name: Missing data" in str(refused.value)
+
+
+def test_talkative_validators_make_short_errors(serializer: EventSerializer) -> None:
+    def refuse(value: str) -> None:
+        raise ValidationError("no " * 1_000)
+
+    class NamedSchema(EventSchema):
+        names = fields.List(fields.String(validate=refuse))
+
+    serializer.register(NamedSchema)
+
+    with pytest.raises(DecodeError, match=r"names\[0\]: no no .*; and more$") as refused:
+        serializer.load("Named", {"names": ["x"] * 100}, {})
+
+    assert len(str(refused.value)) < 1_500
+
+
+def test_problems_of_a_whole_event_are_told(serializer: EventSerializer) -> None:
+    class RangeSchema(EventSchema):
+        low = fields.Integer()
+        high = fields.Integer()
+
+        @validates_schema
+        def check(self, values: dict[str, int], **_: Any) -> None:
+            if values["low"] > values["high"]:
+                raise ValidationError("low is above high")
+
+    serializer.register(RangeSchema)
+
+    with pytest.raises(DecodeError, match=r"'Range' is refused: low is above high$"):
+        serializer.load("Range", {"low": 2, "high": 1}, {})
 
 
 def test_registering_the_same_again_changes_nothing(serializer: EventSerializer) -> None:
