@@ -21,7 +21,7 @@ from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
 from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Queue, Unchanged
 from melange.drivers.limits import check_whole_seconds
 from melange.drivers.registry import DriverManager
-from melange.errors import ConfigurationError, HandlerNotFoundError
+from melange.errors import ConfigurationError, HandlerNotFoundError, InvalidNameError
 from melange.messages import Delivery
 from melange.serialization import EventSerializer
 
@@ -82,6 +82,8 @@ class ExchangeMessageConsumer:
             ConfigurationError: an argument is out of bounds, or contradicts what exists.
             QueueNotFoundError, TopicNotFoundError: with ``declare=False``, there is none.
         """
+        if not isinstance(event_queue_name, str):
+            raise InvalidNameError("queue", event_queue_name, "give its name as text, or its ARN")
         self._driver = driver or DriverManager.instance().get_driver()
         _check_arguments(self._driver, max_attempts, visibility_timeout_seconds, wait_seconds, on_unhandled)
         declaration = QueueDeclaration(

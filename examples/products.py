@@ -1,0 +1,63 @@
+"""Publish product events to a topic and react to them from a queue: melange's main job.
+
+    python examples/products.py            # in memory, nothing else needed
+    python examples/products.py aws        # Amazon SNS+SQS, or a local server named by AWS_ENDPOINT_URL
+"""
+
+import json
+import sys
+
+from melange import DriverManager, ExchangeListener, ExchangeMessageConsumer, ExchangeMessagePublisher, Reject
+
+driver_name = sys.argv[1] if len(sys.argv) > 1 else "memory"
+DriverManager.instance().use_driver(driver_name=driver_name)
+
+
+class StockListener(ExchangeListener):
+    """Takes products into stock; fails once for umbrellas, and for good for ghosts."""
+
+    def process(self, event, receive_count):
+        if event["name"] == "Ghosts":
+            raise Reject("there are no ghosts")
+        if event["name"] == "Umbrellas" and receive_count == 1:
+            raise ConnectionError("the stock service is away")
+        print(f"  stock:  {event['name']} added (attempt {receive_count})")
+
+    def listens_to(self):
+        return ["ProductAdded"]
+
+
+class AuditListener(ExchangeListener):
+    """Sees every event, each once, whatever happens to other listeners."""
+
+    def process(self, event, event_type_name, message_id):
+        print(f"  audit:  {event_type_name} {event['name']}, message {message_id[:8]}")
+
+
+def main() -> None:
+    # Built before anything is published: the queue is there from now on, and misses nothing.
+    consumer = ExchangeMessageConsumer("stock", "products", wait_seconds=2)
+    consumer.subscribe(StockListener())
+    consumer.subscribe(AuditListener())
+
+    publisher = ExchangeMessagePublisher("products")
+    for number, name in enumerate(["Coolers", "Umbrellas", "Ghosts"]):
+        publisher.publish({"event_type_name": "ProductAdded", "product_id": number, "name": name})
+    print(f"published 3 events to topic 'products' on driver {driver_name!r}")
+
+    while settled := consumer.consume_event():
+        print(f"settled {settled} deliveries of queue 'stock'")
+    print("nothing more came within 2 seconds")
+
+    dead_letters = ExchangeMessageConsumer("stock-dlq", wait_seconds=2)
+
+    @dead_letters.listener()
+    def show(event, headers):
+        why = json.loads(headers["melange-dead-letter"])
+        print(f"set aside in 'stock-dlq': {event['name']}, because {why['listener']} said: {why['reason']}")
+
+    dead_letters.consume_event()
+
+
+if __name__ == "__main__":
+    main()
