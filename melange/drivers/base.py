@@ -217,7 +217,8 @@ class MessagingDriver(ABC):
         """Make the deliveries visible again after ``seconds`` from now; 0 is at once.
 
         Used to give work back, and to keep it: pushing the deadline out. Lost leases are reported as
-        for ``acknowledge``.
+        for ``acknowledge``. The deliveries themselves stay as they are: who keeps one beyond its deadline
+        goes on with ``replace(delivery, deadline=...)``, counted from before this call.
         """
 
     @abstractmethod
