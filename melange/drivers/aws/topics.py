@@ -11,7 +11,7 @@ from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.clients import Clients
 from melange.drivers.base import Topic
 from melange.drivers.limits import FIFO_SUFFIX, check_topic_name
-from melange.errors import AccessDeniedError, ConfigurationError, DriverConnectionError, TopicNotFoundError
+from melange.errors import AccessDeniedError, ConfigurationError, DriverError, TopicNotFoundError
 
 logger = logging.getLogger(__name__)
 
@@ -144,14 +144,14 @@ class Topics:
             # Every valid credential may ask this, whatever its policies say.
             identity = self._calls(self._clients.sts.get_caller_identity, "sts:GetCallerIdentity", topic_name)
             return str(identity["Account"])
-        except (AccessDeniedError, DriverConnectionError, ConfigurationError) as no_identity:
+        except (DriverError, ConfigurationError):
             # A network without a way to STS, or a local server without it.
             try:
                 return self._find_in_listing(topic_name).account
-            except AccessDeniedError:
-                raise ConfigurationError(
-                    f"the account of topic {topic_name!r} could not be found out: give the topic as an ARN"
-                ) from no_identity
+            except AccessDeniedError as denied:
+                raise AccessDeniedError(
+                    f"the account of topic {topic_name!r} could not be found out; give it as an ARN. {denied}"
+                ) from denied
 
     def _find_in_listing(self, topic_name: str) -> Arn:
         parameters: dict[str, Any] = {}

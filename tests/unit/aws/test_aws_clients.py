@@ -1,0 +1,203 @@
+"""The clients: where they come from, how they are set up, and what is said when they cannot be made."""
+
+from urllib.parse import urlencode
+
+import boto3
+import pytest
+from botocore.config import Config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aws_answers import QUEUE, TOPIC, CannedBroker, publish_answer, sns_answer, sns_error, sqs_answer
+from melange.drivers.aws import AwsDriver
+from melange.drivers.aws.clients import build_clients, encode_body_once
+from melange.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    DriverConnectionError,
+    TopicNotFoundError,
+)
+from melange.messages import Message
+
+TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:products"
+IDENTITY = sns_answer("GetCallerIdentity", "<Account>123456789012</Account>")
+ATTRIBUTES = sns_answer("GetTopicAttributes", "<Attributes></Attributes>")
+LISTING = sns_answer("ListTopics", f"<Topics><member><TopicArn>{TOPIC_ARN}</TopicArn></member></Topics>")
+
+
+@pytest.fixture
+def broker():
+    return CannedBroker()
+
+
+@pytest.fixture
+def _no_region(monkeypatch):
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.delenv("AWS_REGION", raising=False)
+
+
+@pytest.fixture
+def _no_credentials(monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
+
+
+@pytest.mark.usefixtures("_no_region")
+def test_a_missing_region_says_where_to_put_one():
+    with pytest.raises(ConfigurationError, match=r"region_name=.*AWS_REGION"):
+        AwsDriver()
+
+
+def test_an_invalid_region_says_where_to_put_one():
+    with pytest.raises(ConfigurationError, match=r"region_name=.*AWS_REGION"):
+        AwsDriver(region_name="not a region!")
+
+
+@pytest.mark.usefixtures("_no_credentials")
+def test_missing_credentials_say_where_to_put_them():
+    driver = AwsDriver(config=Config(retries={"total_max_attempts": 1, "mode": "standard"}))
+
+    with pytest.raises(AccessDeniedError, match="AWS_ACCESS_KEY_ID"):
+        driver.receive(QUEUE, 1, 0)
+
+
+def test_an_unknown_profile_is_a_configuration_error(monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+
+    with pytest.raises(ConfigurationError, match="nobody"):
+        AwsDriver()
+
+
+def test_an_endpoint_that_is_no_url_is_a_configuration_error():
+    with pytest.raises(ConfigurationError, match="endpoint_url='localhost'"):
+        AwsDriver(endpoint_url="localhost")
+
+
+def test_an_endpoint_where_nobody_listens_is_a_connection_error():
+    driver = AwsDriver(
+        endpoint_url="http://127.0.0.1:1",
+        config=Config(retries={"total_max_attempts": 1, "mode": "standard"}),
+    )
+
+    with pytest.raises(DriverConnectionError, match=r"127\.0\.0\.1:1"):
+        driver.receive(QUEUE, 1, 0)
+
+
+def test_a_read_timeout_within_the_longest_wait_is_refused():
+    with pytest.raises(ConfigurationError, match="read_timeout"):
+        AwsDriver(config=Config(read_timeout=20))
+
+
+def test_the_callers_settings_win_and_the_others_stay():
+    clients = build_clients(None, "eu-west-1", None, Config(max_pool_connections=3))
+
+    config = clients.sqs.meta.config
+    assert (config.max_pool_connections, config.read_timeout, config.retries["mode"]) == (3, 30, "standard")
+    assert clients.region_name == "eu-west-1"
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"), [("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")]
+)
+def test_the_partition_is_the_regions(region, partition):
+    assert build_clients(None, region, None, None).partition == partition
+
+
+def test_a_session_brings_its_own_region():
+    session = boto3.Session(region_name="ap-south-1")
+
+    assert build_clients(session, None, None, None).region_name == "ap-south-1"
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[A-Za-z0-9.]{1,20}", fullmatch=True), st.text(st.characters(codec="utf-8"))
+    )
+)
+def test_a_form_is_encoded_as_botocore_would(form):
+    params = {"body": dict(form)}
+
+    encode_body_once(params)
+
+    assert params["body"] == urlencode(form, doseq=True).encode()
+
+
+def test_a_publish_is_signed_and_sent_as_the_same_bytes(broker):
+    bodies = []
+    broker.session.events.register("before-send.sns", lambda request, **_: bodies.append(request.body))
+    broker.will_answer("PublishBatch", publish_answer())
+
+    broker.driver().publish(TOPIC, [Message("id", "é & ü")])
+
+    assert b"%C3%A9+%26+%C3%BC" in bodies[0]
+
+
+def test_a_topic_is_found_by_name_through_the_callers_account(broker):
+    broker.will_answer("GetCallerIdentity", IDENTITY)
+    broker.will_answer("GetTopicAttributes", ATTRIBUTES)
+    driver = broker.driver()
+
+    assert driver.get_topic("products").address == TOPIC_ARN
+    assert driver.get_topic("orders").address == TOPIC_ARN.replace("products", "orders")
+
+    assert broker.requests["GetCallerIdentity"] == 1
+
+
+def test_a_topic_is_found_in_the_listing_where_there_is_no_sts(broker):
+    broker.will_answer("GetCallerIdentity", sns_error("InvalidAction"))
+    broker.will_answer("ListTopics", LISTING)
+    broker.will_answer("GetTopicAttributes", ATTRIBUTES)
+
+    assert broker.driver().get_topic("products").address == TOPIC_ARN
+
+
+def test_a_topic_that_is_not_in_the_listing_is_missing(broker):
+    broker.will_answer("GetCallerIdentity", sns_error("AccessDenied", status=403))
+    broker.will_answer("ListTopics", LISTING)
+
+    with pytest.raises(TopicNotFoundError):
+        broker.driver().get_topic("orders")
+
+
+def test_a_role_that_may_neither_is_told_to_give_an_arn(broker):
+    broker.will_answer("GetCallerIdentity", sns_error("AccessDenied", status=403))
+    broker.will_answer("ListTopics", sns_error("AuthorizationError", status=403))
+
+    with pytest.raises(AccessDeniedError, match=r"ARN.*sns:ListTopics"):
+        broker.driver().get_topic("products")
+
+
+def test_a_role_that_may_only_publish_gets_its_topic_by_arn(broker):
+    broker.will_answer("GetTopicAttributes", sns_error("AuthorizationError", status=403))
+
+    topic = broker.driver().get_topic(TOPIC_ARN)
+
+    assert (topic.name, topic.address, topic.max_message_bytes) == ("products", TOPIC_ARN, 262_144)
+
+
+def test_a_raised_size_limit_of_a_topic_is_read(broker):
+    entry = "<entry><key>MaximumMessageSize</key><value>1048576</value></entry>"
+    broker.will_answer(
+        "GetTopicAttributes", sns_answer("GetTopicAttributes", f"<Attributes>{entry}</Attributes>")
+    )
+
+    assert broker.driver().get_topic(TOPIC_ARN).max_message_bytes == 1_048_576
+
+
+@pytest.mark.parametrize(
+    "arn",
+    ["arn:aws:sns:eu-west-1:123456789012:products", "arn:aws:sqs:us-east-1:123456789012:q", "arn:aws:sns"],
+)
+def test_an_arn_of_another_region_or_service_is_refused(broker, arn):
+    with pytest.raises(ConfigurationError):
+        broker.driver().get_topic(arn)
+
+
+def test_a_queue_arn_asks_for_the_queue_of_its_account(broker):
+    broker.will_answer("GetQueueUrl", sqs_answer(QueueUrl="https://sqs.example/999999999999/stock"))
+    broker.will_answer("GetQueueAttributes", sqs_answer(Attributes={"MaximumMessageSize": "262144"}))
+
+    queue = broker.driver().get_queue("arn:aws:sqs:us-east-1:999999999999:stock")
+
+    assert broker.sent["GetQueueUrl"] == [{"QueueName": "stock", "QueueOwnerAWSAccountId": "999999999999"}]
+    assert (queue.name, queue.max_message_bytes) == ("stock", 262_144)
