@@ -13,9 +13,9 @@ REQUIREMENTS = Path(__file__).with_suffix(".txt")
 
 
 @contextmanager
-def run() -> Iterator[str]:
-    """Start MiniStack on a free loopback port and yield its URL; it is up in about a second."""
-    port = free_port()
+def run(port: int | None = None) -> Iterator[str]:
+    """Start MiniStack on a loopback port, a free one by default, and yield its URL; it is up in about a second."""
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     with running(
         [environment_with(REQUIREMENTS) / "ministack"],
