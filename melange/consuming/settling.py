@@ -8,7 +8,6 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 
 from melange.consuming.outcomes import Acknowledge, Leave, Outcome, Reject, Retry
@@ -121,7 +120,7 @@ def _explained(message: Message, delivery: Delivery, outcome: Reject, rejected_a
         "rejected_at": rejected_at,
     }
     headers = {**message.headers, DEAD_LETTER_HEADER: json.dumps(reason)}
-    return replace(message, headers=MappingProxyType(headers))
+    return message._replace(headers=MappingProxyType(headers))
 
 
 def _with_fifo_ids(delivery: Delivery) -> Message:
@@ -129,8 +128,7 @@ def _with_fifo_ids(delivery: Delivery) -> Message:
     # five minutes would count as a duplicate, vanish from the dead letters, and then be acknowledged.
     message = delivery.message
     one_receipt = hashlib.sha256(f"{message.message_id} {delivery.receipt_handle}".encode())
-    return replace(
-        message,
+    return message._replace(
         message_group_id=message.message_group_id or message.message_id,
         message_deduplication_id=one_receipt.hexdigest(),
     )

@@ -218,7 +218,7 @@ class MessagingDriver(ABC):
 
         Used to give work back, and to keep it: pushing the deadline out. Lost leases are reported as
         for ``acknowledge``. The deliveries themselves stay as they are: who keeps one beyond its deadline
-        goes on with ``replace(delivery, deadline=...)``, counted from before this call.
+        goes on with ``delivery._replace(deadline=...)``, counted from before this call.
         """
 
     @abstractmethod

@@ -15,22 +15,10 @@ from melange.drivers.aws.policy import allow_topics, allowed_topics
 from melange.drivers.base import EventFilter, Queue, Topic
 from melange.errors import ConfigurationError, DriverConnectionError, TopicNotFoundError
 
-MAX_FILTER_VALUES = 150
 _POLICY_ATTEMPTS = 8
 _SETTLING_SECONDS = 0.2
 
 ReadPolicy = Callable[[], str | None]
-
-
-def check_event_filter(event_filter: EventFilter | None) -> None:
-    """Raise ``ConfigurationError`` for a filter that SNS would refuse."""
-    if event_filter is None:
-        return
-    count = len(set(event_filter.event_type_names))
-    if not 1 <= count <= MAX_FILTER_VALUES:
-        raise ConfigurationError(
-            f"a filter names 1 to {MAX_FILTER_VALUES} event types, not {count}; leave it out to receive all"
-        )
 
 
 def filter_attributes(event_filter: EventFilter) -> dict[str, str]:

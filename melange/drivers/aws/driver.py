@@ -13,7 +13,6 @@ from melange.clock import Clock, SystemClock
 from melange.drivers.aws.bindings import Bindings
 from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.clients import build_clients
-from melange.drivers.aws.queue_wishes import QueueWishes
 from melange.drivers.aws.queues import Queues
 from melange.drivers.aws.sending import Sender
 from melange.drivers.aws.settling import Settler
@@ -37,6 +36,7 @@ from melange.drivers.limits import (
     MAX_WAIT_SECONDS,
     check_whole_seconds,
 )
+from melange.drivers.queue_wishes import QueueWishes
 from melange.errors import ConfigurationError
 from melange.messages import Delivery, Failure, Message
 
@@ -122,18 +122,16 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         A changed filter takes up to 15 minutes to apply everywhere on AWS. The name of a queue deleted
         less than a minute ago is not free yet: that raises ``DriverConnectionError``, worth a later try.
         """
-        return self._queues.declare(
-            QueueWishes(
-                name,
-                topics,
-                dead_letter_queue,
-                max_receive_count,
-                retention_seconds,
-                event_filter,
-                content_based_deduplication,
-                tags,
-            )
+        wishes = QueueWishes(
+            name,
+            topics,
+            dead_letter_queue,
+            max_receive_count,
+            retention_seconds,
+            event_filter,
+            content_based_deduplication,
         )
+        return self._queues.declare(wishes, tags or {})
 
     def get_topic(self, name: str) -> Topic:
         return self._topics.get(name)
@@ -158,8 +156,8 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
     def receive(
         self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
     ) -> list[Delivery]:
-        if limit < 1:
-            raise ConfigurationError(f"limit must be 1 or more, not {limit!r}")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ConfigurationError(f"limit must be a whole number of at least 1, not {limit!r}")
         check_whole_seconds("wait_seconds", wait_seconds, 0, MAX_WAIT_SECONDS)
         check_whole_seconds(
             "visibility_timeout_seconds", visibility_timeout_seconds, 0, MAX_VISIBILITY_SECONDS

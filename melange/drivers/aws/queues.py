@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from melange.drivers.aws.arns import Arn, is_arn, parse_arn
 from melange.drivers.aws.bindings import Bindings
 from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.clients import Clients
-from melange.drivers.aws.queue_wishes import Attributes, QueueWishes, parse_redrive_policy
+from melange.drivers.aws.queue_attributes import Attributes, attributes_to_change, parse_redrive_policy
 from melange.drivers.base import Queue
 from melange.drivers.limits import FIFO_SUFFIX, check_queue_name
+from melange.drivers.queue_wishes import QueueWishes
 from melange.errors import AccessDeniedError, ConfigurationError, QueueNotFoundError
 
 logger = logging.getLogger(__name__)
@@ -33,15 +35,15 @@ class Queues:
         self.content_based: dict[str, bool] = {}
         """By address: whether the queue derives deduplication ids itself, as far as this driver knows."""
 
-    def declare(self, wishes: QueueWishes) -> Queue:
+    def declare(self, wishes: QueueWishes, tags: Mapping[str, str]) -> Queue:
         """See ``MessagingDriver.declare_queue``."""
         wishes.check()
         name = wishes.name
         dead_letter_arn = None
         if isinstance(wishes.dead_letter_queue, Queue):
             dead_letter_arn = self.attributes(wishes.dead_letter_queue, "QueueArn")["QueueArn"]
-        address, attributes = self._find_or_create(wishes, dead_letter_arn)
-        changes = wishes.changes(attributes, dead_letter_arn, self._kms_master_key_id)
+        address, attributes = self._find_or_create(wishes, tags, dead_letter_arn)
+        changes = attributes_to_change(wishes, attributes, dead_letter_arn, self._kms_master_key_id)
         if changes:
             self._calls(
                 self._clients.sqs.set_queue_attributes,
@@ -88,24 +90,26 @@ class Queues:
         except QueueNotFoundError:
             return
 
-    def _find_or_create(self, wishes: QueueWishes, dead_letter_arn: str | None) -> tuple[str, Attributes]:
+    def _find_or_create(
+        self, wishes: QueueWishes, tags: Mapping[str, str], dead_letter_arn: str | None
+    ) -> tuple[str, Attributes]:
         try:
             address = self._address(wishes.name)
         except QueueNotFoundError:
-            address = self._create(wishes, dead_letter_arn)
+            address = self._create(wishes, tags, dead_letter_arn)
             return address, self._attributes_of_new(wishes.name, address)
-        if wishes.tags:
+        if tags:
             self._calls(
                 self._clients.sqs.tag_queue,
                 "sqs:TagQueue",
                 wishes.name,
                 QueueUrl=address,
-                Tags=dict(wishes.tags),
+                Tags=dict(tags),
             )
         return address, self._attributes(wishes.name, address)
 
-    def _create(self, wishes: QueueWishes, dead_letter_arn: str | None) -> str:
-        attributes = wishes.changes({}, dead_letter_arn, self._kms_master_key_id)
+    def _create(self, wishes: QueueWishes, tags: Mapping[str, str], dead_letter_arn: str | None) -> str:
+        attributes = attributes_to_change(wishes, {}, dead_letter_arn, self._kms_master_key_id)
         if wishes.is_fifo:
             attributes["FifoQueue"] = "true"
         try:
@@ -115,7 +119,7 @@ class Queues:
                 wishes.name,
                 QueueName=wishes.name,
                 Attributes=attributes,
-                tags=dict(wishes.tags or {}),
+                tags=dict(tags),
             )
         except ConfigurationError:
             # Refused for its attributes, or made by somebody else just now with others: then it is there.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from dataclasses import replace
 
 from melange.drivers.limits import DEDUPLICATION_SECONDS
 from melange.messages import Message
@@ -43,4 +42,4 @@ def with_deduplication_id(message: Message, deduplication_id: str | None) -> Mes
     """Return the message with this deduplication id, itself if it has that already."""
     if message.message_deduplication_id == deduplication_id:
         return message
-    return replace(message, message_deduplication_id=deduplication_id)
+    return message._replace(message_deduplication_id=deduplication_id)

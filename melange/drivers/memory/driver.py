@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 
 from melange.clock import Clock, SystemClock
@@ -256,4 +255,4 @@ def _own(message: Message) -> Message:
     """Return the message with headers that nobody else holds: even a read-only view may be of a living dict."""
     if message.headers is NO_HEADERS:
         return message
-    return replace(message, headers=MappingProxyType(dict(message.headers)))
+    return message._replace(headers=MappingProxyType(dict(message.headers)))

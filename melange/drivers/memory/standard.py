@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 
 from melange.drivers.base import Queue
 from melange.drivers.memory.copies import Copy
@@ -23,7 +22,7 @@ class StandardQueue(MemoryQueue):
     def put(self, message: Message, now: float, delay_seconds: int = 0) -> None:
         if message.message_deduplication_id is not None:
             # What came through a FIFO topic arrives without its id: standard queues know none.
-            message = replace(message, message_deduplication_id=None)
+            message = message._replace(message_deduplication_id=None)
         self._store(message, now, delay_seconds)
 
     def _append(self, copy: Copy) -> None:

@@ -100,7 +100,7 @@ class ProductAdded(EventMessage):
     pass
 
 
-@pytest.mark.parametrize("event_type", ["ProductAdded", ProductAdded])
+@pytest.mark.parametrize("event_type", ["ProductAdded", ProductAdded], ids=["name", "class"])
 def test_a_filter_keeps_other_events_from_the_queue(driver, make_consumer, publisher, event_type):
     consumer = make_consumer(filter_events=[event_type])
 

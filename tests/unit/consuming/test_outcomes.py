@@ -400,25 +400,24 @@ def test_without_a_dead_letter_queue_a_rejected_message_stays(
 # --- malformed messages ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "not json",
-        "5",
-        "null",
-        '"text"',
-        "[1, 2]",
-        "{}",
-        '{"event_type_name": 5}',
-        '{"event_type_name": ""}',
-        '{"event_type_name": "ProductAdded", "price": NaN}',
-        '{"event_type_name": "ProductAdded", "price": 1e400}',
-        '{"event_type_name": "ProductAdded", "name": "\\ud800"}',
-        '{"event_type_name": "ProductAdded", "number": ' + "9" * 4301 + "}",
-        "[" * 5000 + "]" * 5000,
-    ],
-    ids=lambda body: body[:30],
-)
+MALFORMED = {
+    "not JSON": "not json",
+    "a number": "5",
+    "null": "null",
+    "a text": '"text"',
+    "a list": "[1, 2]",
+    "no type": "{}",
+    "a number as type": '{"event_type_name": 5}',
+    "an empty type": '{"event_type_name": ""}',
+    "NaN": '{"event_type_name": "ProductAdded", "price": NaN}',
+    "infinity": '{"event_type_name": "ProductAdded", "price": 1e400}',
+    "a lone surrogate": '{"event_type_name": "ProductAdded", "name": "\\ud800"}',
+    "a huge integer": '{"event_type_name": "ProductAdded", "number": ' + "9" * 4301 + "}",
+    "deep nesting": "[" * 5000 + "]" * 5000,
+}
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_message_is_set_aside_and_its_neighbours_are_processed(
     driver, make_consumer, publisher, dead_letters, body
 ):

@@ -1,0 +1,1 @@
+"""The parts of ``melange.testing.driver_contract``, by topic."""

@@ -1,0 +1,199 @@
+"""Visibility, acknowledging and deferring."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from melange.errors import LeaseLostError
+from melange.messages import Delivery, Failure
+from melange.testing.driver_behaviours.case import DriverCase, bodies, message
+
+
+class Leases(DriverCase):
+    """Who holds a delivery holds it alone, until its deadline and no longer."""
+
+    def test_a_delivered_message_is_invisible_to_others(self) -> None:
+        queue = self.queue()
+        self.send(queue, message())
+
+        self.take(queue)
+
+        self.expect_nothing(queue)
+
+    def test_the_first_delivery_counts_one_and_tells_its_deadline(self) -> None:
+        queue = self.queue()
+        self.send(queue, message())
+        before = self.driver.clock.monotonic()
+
+        (delivery,) = self.take(queue, visibility_timeout_seconds=20)
+
+        assert delivery.receive_count == 1
+        assert before + 20 <= delivery.deadline <= self.driver.clock.monotonic() + 20
+
+    def test_what_is_not_acknowledged_comes_back_after_its_deadline_and_counts_up(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("again"))
+        first = self._take_shortly()
+
+        self.pass_time(self.driver, self.short_visibility_seconds)
+        (second,) = self.take(first.queue)
+
+        assert second.message == first.message
+        assert second.receive_count == 2
+
+    def test_what_is_acknowledged_never_comes_back(self) -> None:
+        queue = self.queue()
+        self.send(queue, message())
+        self.acknowledge(self._take_shortly())
+
+        self.pass_time(self.driver, self.short_visibility_seconds + 0.5)
+
+        self.expect_nothing(queue)
+
+    def test_acknowledging_leaves_the_neighbours(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("one"), message("two"))
+        one, two = self.take(queue, 2)
+
+        self.acknowledge(one)
+        assert self.driver.defer([two], 0) == []
+
+        assert bodies(self.take(queue)) == [two.message.body]
+
+    def test_acknowledging_twice_is_fine(self) -> None:
+        queue = self.queue()
+        self.send(queue, message())
+        (delivery,) = self.take(queue)
+
+        self.acknowledge(delivery)
+        self.acknowledge(delivery)
+
+        self.expect_nothing(queue)
+
+    def test_deliveries_of_several_queues_are_acknowledged_together(self) -> None:
+        first, second = self.queue(), self.queue()
+        self.send(first, message())
+        self.send(second, message())
+
+        self.acknowledge(*self.take(first), *self.take(second))
+
+        self.expect_nothing(first)
+        self.expect_nothing(second)
+
+    def test_more_than_ten_deliveries_are_acknowledged_together(self) -> None:
+        queue = self.queue()
+        self.send(queue, *[message(f"{number}") for number in range(12)])
+        deliveries = self.take(queue, 12, visibility_timeout_seconds=self.short_visibility_seconds + 2)
+
+        self.acknowledge(*deliveries)
+        self.pass_time(self.driver, self.short_visibility_seconds + 2)
+
+        self.expect_nothing(queue)
+
+    def test_a_late_acknowledge_is_reported_and_leaves_the_message(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("again"))
+        late = self._take_shortly()
+        self.pass_time(self.driver, self.short_visibility_seconds)
+
+        failures = self.driver.acknowledge([late])
+
+        _expect_lease_lost(failures, late)
+        assert bodies(self.take(queue)) == ["again"]
+
+    def test_a_late_defer_is_reported(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("again"))
+        late = self._take_shortly()
+        self.pass_time(self.driver, self.short_visibility_seconds)
+
+        failures = self.driver.defer([late], 60)
+
+        _expect_lease_lost(failures, late)
+        assert bodies(self.take(queue)) == ["again"]
+
+    def test_part_of_a_batch_fails_and_the_rest_stands(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("late"))
+        late = self._take_shortly()
+        self.send(queue, message("in time"))
+        (in_time,) = self.take(queue)
+        self.pass_time(self.driver, self.short_visibility_seconds)
+
+        failures = self.driver.acknowledge([late, in_time])
+
+        _expect_lease_lost(failures, late)
+        assert bodies(self.take(queue)) == ["late"]
+        self.expect_nothing(queue)
+
+    def test_deferred_by_zero_is_visible_at_once_and_counts_up(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("again"))
+        (first,) = self.take(queue)
+
+        assert self.driver.defer([first], 0) == []
+
+        (second,) = self.take(queue)
+        assert second.message == first.message
+        assert second.receive_count == 2
+
+    def test_deferred_by_some_seconds_is_visible_after_them_and_not_before(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("again"))
+        (delivery,) = self.take(queue)
+
+        assert self.driver.defer([delivery], self.short_visibility_seconds) == []
+
+        self.expect_nothing(queue)
+        self.pass_time(self.driver, self.short_visibility_seconds)
+        assert bodies(self.take(queue)) == ["again"]
+
+    def test_deferring_pushes_the_deadline_out(self) -> None:
+        queue = self.queue()
+        self.send(queue, message())
+        delivery = self._take_shortly()
+        kept = replace(delivery, deadline=self.driver.clock.monotonic() + 30)
+
+        assert self.driver.defer([delivery], 30) == []
+        self.pass_time(self.driver, self.short_visibility_seconds + 0.5)
+
+        self.expect_nothing(queue)
+        self.acknowledge(kept)
+
+    def test_a_stale_handle_cannot_acknowledge_the_new_holders_delivery(self) -> None:
+        self.needs("detects_stale_handles")
+        stale, held = self._stale_and_held()
+
+        failures = self.driver.acknowledge([stale])
+
+        _expect_lease_lost(failures, stale)
+        assert self.driver.defer([held], 0) == []
+        assert bodies(self.take(held.queue)) == [held.message.body]
+
+    def test_a_stale_handle_cannot_defer_the_new_holders_delivery(self) -> None:
+        self.needs("detects_stale_handles")
+        stale, held = self._stale_and_held()
+
+        failures = self.driver.defer([stale], 0)
+
+        _expect_lease_lost(failures, stale)
+        self.expect_nothing(held.queue)
+        self.acknowledge(held)
+
+    def _take_shortly(self) -> Delivery:
+        queue = self._queues[-1]
+        (delivery,) = self.take(queue, visibility_timeout_seconds=self.short_visibility_seconds)
+        return delivery
+
+    def _stale_and_held(self) -> tuple[Delivery, Delivery]:
+        queue = self.queue()
+        self.send(queue, message())
+        (stale,) = self.take(queue)
+        assert self.driver.defer([stale], 0) == []
+        (held,) = self.take(queue)
+        return stale, held
+
+
+def _expect_lease_lost(failures: list[Failure[Delivery]], *deliveries: Delivery) -> None:
+    assert [failure.item for failure in failures] == list(deliveries)
+    assert all(isinstance(failure.error, LeaseLostError) for failure in failures)

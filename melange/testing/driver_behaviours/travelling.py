@@ -1,0 +1,158 @@
+"""Publish, send, receive: who gets what, and in which state it arrives."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from melange.drivers.base import Queue
+from melange.messages import Message
+from melange.testing.driver_behaviours.case import DriverCase, bodies, in_parallel, message
+
+
+class Travelling(DriverCase):
+    """Messages arrive as they were, everywhere they should and nowhere else."""
+
+    def test_a_published_message_arrives_as_it_was(self) -> None:
+        topic = self.topic()
+        queue = self.queue(topic)
+        published = message(
+            '{"event_type_name":"OrderPlaced","total":"12.50"}',
+            event_type_name="OrderPlaced",
+            headers={"correlation-id": "c-1", "tenant": "north"},
+            published_at=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+        )
+
+        self.publish(topic, published)
+
+        assert self._arrived(queue) == published
+
+    def test_a_sent_message_arrives_as_it_was(self) -> None:
+        queue = self.queue()
+        sent = message("not even JSON", headers={"correlation-id": "c-1"}, content_type="text/plain")
+
+        self.send(queue, sent)
+
+        assert self._arrived(queue) == sent
+
+    def test_unicode_and_emoji_arrive_in_body_type_and_headers(self) -> None:
+        topic = self.topic()
+        queue = self.queue(topic)
+        published = message(
+            '{"name":"Kühlbox 🧊 \t\n \\" 日本"}',
+            event_type_name="BestellungÜberfällig",
+            headers={"who": "Zoë 🎉", "lines": "one\ntwo"},
+        )
+
+        self.publish(topic, published)
+
+        assert self._arrived(queue) == published
+
+    def test_more_than_ten_headers_and_empty_ones_arrive(self) -> None:
+        topic = self.topic()
+        queue = self.queue(topic)
+        headers = {f"header-{number}": f"value {number}" for number in range(14)} | {"empty": ""}
+
+        self.publish(topic, message(event_type_name="OrderPlaced", headers=headers))
+
+        assert self._arrived(queue).headers == headers
+
+    def test_headers_that_the_caller_changes_after_publishing_arrive_unchanged(self) -> None:
+        topic = self.topic()
+        queue = self.queue(topic)
+        headers = {"tenant": "north"}
+
+        self.publish(topic, message(headers=headers))
+        headers["tenant"] = "south"
+
+        assert self._arrived(queue).headers == {"tenant": "north"}
+
+    def test_each_queue_gets_its_own_copy(self) -> None:
+        topic = self.topic()
+        first, second = self.queue(topic), self.queue(topic)
+
+        self.publish(topic, message("news"))
+        self.acknowledge(*self.take(first))
+
+        assert bodies(self.take(second)) == ["news"]
+        self.expect_nothing(first)
+
+    def test_topics_are_isolated(self) -> None:
+        ours, theirs = self.topic(), self.topic()
+        queue, other_queue = self.queue(ours), self.queue(theirs)
+
+        self.publish(ours, message("ours"))
+
+        assert bodies(self.take(queue)) == ["ours"]
+        self.expect_nothing(other_queue)
+
+    def test_what_is_sent_to_a_queue_stays_out_of_its_neighbours(self) -> None:
+        topic = self.topic()
+        queue, neighbour = self.queue(topic), self.queue(topic)
+
+        self.send(queue, message("for one"))
+
+        assert bodies(self.take(queue)) == ["for one"]
+        self.expect_nothing(neighbour)
+
+    def test_competing_receivers_share_a_queue_without_overlap(self) -> None:
+        queue = self.queue()
+        self.send(queue, *[message(f"{number}") for number in range(30)])
+
+        shares = in_parallel(*[lambda: self.take(queue, 10)] * 3)
+
+        received = [body for share in shares for body in bodies(share)]
+        assert sorted(received, key=int) == [f"{number}" for number in range(30)]
+
+    def test_a_queue_keeps_what_came_before_its_first_receiver(self) -> None:
+        topic = self.topic()
+        declared = self.queue(topic)
+        self.publish(topic, message("early"))
+
+        late_receiver = self.driver.get_queue(declared.name)
+
+        assert bodies(self.take(late_receiver)) == ["early"]
+
+    def test_eleven_published_messages_arrive(self) -> None:
+        topic = self.topic()
+        queue = self.queue(topic)
+
+        self.publish(topic, *[message(f"{number}") for number in range(11)])
+
+        assert sorted(bodies(self.take(queue, 11)), key=int) == [f"{number}" for number in range(11)]
+        self.expect_nothing(queue)
+
+    def test_eleven_sent_messages_arrive(self) -> None:
+        queue = self.queue()
+
+        self.send(queue, *[message(f"{number}") for number in range(11)])
+
+        assert sorted(bodies(self.take(queue, 11)), key=int) == [f"{number}" for number in range(11)]
+        self.expect_nothing(queue)
+
+    def test_publishing_and_settling_nothing_is_fine(self) -> None:
+        topic = self.topic()
+        queue = self.queue(topic)
+
+        self.publish(topic)
+        self.send(queue)
+        self.acknowledge()
+
+        assert self.driver.defer([], 0) == []
+        self.expect_nothing(queue)
+
+    def test_a_receive_returns_no_more_than_its_limit(self) -> None:
+        queue = self.queue()
+        self.send(queue, *[message(f"{number}") for number in range(5)])
+
+        deliveries = self.driver.receive(queue, 2, 0)
+
+        assert len(deliveries) <= 2
+        assert len(self.take(queue, 5 - len(deliveries))) == 5 - len(deliveries)
+
+    def test_an_empty_queue_gives_nothing(self) -> None:
+        self.expect_nothing(self.queue())
+
+    def _arrived(self, queue: Queue) -> Message:
+        (delivery,) = self.take(queue)
+        assert delivery.queue.name == queue.name
+        return delivery.message

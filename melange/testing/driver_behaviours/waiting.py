@@ -1,0 +1,93 @@
+"""Long polls."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from melange.drivers.base import Queue
+from melange.messages import Delivery
+from melange.testing.driver_behaviours.case import DriverCase, bodies, message
+
+
+class Waiting(DriverCase):
+    """A receive waits for the first message, as long as it was told to and no longer."""
+
+    def test_a_waiting_receive_returns_when_something_arrives(self) -> None:
+        topic = self.topic()
+        queue = self.queue(topic)
+        wait_seconds = self.driver.capabilities.max_wait_seconds
+        with ThreadPoolExecutor() as pool:
+            started_at = time.monotonic()
+            receiver = self._start_receive(pool, queue, wait_seconds)
+
+            self.publish(topic, message("at last"))
+
+            assert bodies(receiver.result()) == ["at last"]
+            assert time.monotonic() - started_at < wait_seconds * 0.75
+
+    def test_a_receive_does_not_wait_when_something_is_there(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("here"))
+        started_at = time.monotonic()
+
+        deliveries = self.driver.receive(queue, 10, self.driver.capabilities.max_wait_seconds)
+
+        assert bodies(deliveries) == ["here"]
+        assert time.monotonic() - started_at < self.driver.capabilities.max_wait_seconds * 0.75
+
+    def test_a_waiting_receive_of_an_empty_queue_ends_after_its_time_and_not_before(self) -> None:
+        queue = self.queue()
+        started_at = self.driver.clock.monotonic()
+        with ThreadPoolExecutor() as pool:
+            receiver = self._start_receive(pool, queue, wait_seconds=1)
+
+            self._pass_time_until_done(receiver)
+
+            assert receiver.result() == []
+            # Brokers measure time by a clock of their own, and round.
+            assert self.driver.clock.monotonic() - started_at > 0.9
+
+    def test_a_waiting_receive_gets_what_becomes_visible_meanwhile(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("again"))
+        self.take(queue, visibility_timeout_seconds=self.short_visibility_seconds)
+        with ThreadPoolExecutor() as pool:
+            receiver = self._start_receive(pool, queue, self.driver.capabilities.max_wait_seconds)
+
+            self._pass_time_until_done(receiver)
+
+            assert bodies(receiver.result()) == ["again"]
+
+    def test_of_many_waiting_receivers_each_gets_something(self) -> None:
+        queue = self.queue()
+        with ThreadPoolExecutor() as pool:
+            receivers = [self._start_receive(pool, queue, wait_seconds=10, limit=1) for _ in range(3)]
+
+            self.send(queue, *[message(f"{number}") for number in range(3)])
+
+            received = [body for receiver in receivers for body in bodies(receiver.result())]
+            assert sorted(received) == ["0", "1", "2"]
+
+    def _start_receive(
+        self, pool: ThreadPoolExecutor, queue: Queue, wait_seconds: int, limit: int = 10
+    ) -> Future[list[Delivery]]:
+        begun = threading.Event()
+
+        def receive() -> list[Delivery]:
+            begun.set()
+            return self.driver.receive(queue, limit, wait_seconds)
+
+        receiver = pool.submit(receive)
+        begun.wait()
+        # Most of the time it is waiting by now. Where it is not, the test proves less but still holds.
+        threading.Event().wait(0.05)
+        return receiver
+
+    def _pass_time_until_done(self, receiver: Future[list[Delivery]]) -> None:
+        for _ in range(10):
+            self.pass_time(self.driver, 0.5)
+            if receiver.done():
+                return
+            threading.Event().wait(0.02)

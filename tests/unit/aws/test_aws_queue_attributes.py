@@ -1,0 +1,82 @@
+"""Wishes as SQS attributes: only what was named and differs is changed."""
+
+import json
+
+import pytest
+
+from melange.drivers.aws.bindings import filter_attributes
+from melange.drivers.aws.queue_attributes import attributes_to_change as changes
+from melange.drivers.base import EventFilter, Queue
+from melange.drivers.queue_wishes import QueueWishes
+from melange.errors import ConfigurationError
+
+DLQ = Queue("stock-dlq", "https://sqs.example/1/stock-dlq")
+DLQ_ARN = "arn:aws:sqs:us-east-1:123456789012:stock-dlq"
+OTHER_ARN = "arn:aws:sqs:us-east-1:123456789012:other"
+REDRIVEN = {"RedrivePolicy": json.dumps({"deadLetterTargetArn": DLQ_ARN, "maxReceiveCount": 7})}
+
+
+def wishes(**named):
+    return QueueWishes("stock", (), **named)
+
+
+def redrive_of(changed):
+    policy = json.loads(changed["RedrivePolicy"])
+    return policy["deadLetterTargetArn"], int(policy["maxReceiveCount"])
+
+
+def test_nothing_named_changes_nothing():
+    current = {**REDRIVEN, "MessageRetentionPeriod": "60", "KmsMasterKeyId": "theirs"}
+
+    assert changes(wishes(), current, None, None) == {}
+
+
+def test_what_is_as_named_is_not_set_again():
+    current = {**REDRIVEN, "MessageRetentionPeriod": "600", "KmsMasterKeyId": "key"}
+
+    named = wishes(dead_letter_queue=DLQ, max_receive_count=7, retention_seconds=600)
+
+    assert changes(named, current, DLQ_ARN, "key") == {}
+
+
+def test_what_differs_is_set():
+    changed = changes(wishes(retention_seconds=600), {"MessageRetentionPeriod": "60"}, None, "key")
+
+    assert changed == {"MessageRetentionPeriod": "600", "KmsMasterKeyId": "key"}
+
+
+def test_a_new_dead_letter_queue_gets_the_brokers_receive_count():
+    assert redrive_of(changes(wishes(dead_letter_queue=DLQ), {}, DLQ_ARN, None)) == (DLQ_ARN, 10)
+
+
+def test_a_receive_count_that_is_not_named_stays():
+    assert changes(wishes(dead_letter_queue=DLQ), REDRIVEN, DLQ_ARN, None) == {}
+    assert redrive_of(changes(wishes(dead_letter_queue=DLQ), REDRIVEN, OTHER_ARN, None)) == (OTHER_ARN, 7)
+
+
+def test_a_dead_letter_queue_that_is_not_named_stays():
+    assert redrive_of(changes(wishes(max_receive_count=9), REDRIVEN, None, None)) == (DLQ_ARN, 9)
+
+
+def test_none_takes_the_dead_letter_queue_off():
+    assert changes(wishes(dead_letter_queue=None), REDRIVEN, None, None) == {"RedrivePolicy": ""}
+    assert changes(wishes(dead_letter_queue=None), {}, None, None) == {}
+
+
+def test_a_receive_count_needs_a_dead_letter_queue():
+    with pytest.raises(ConfigurationError, match="dead_letter_queue="):
+        changes(wishes(max_receive_count=3), {}, None, None)
+
+
+def test_a_filter_by_header_reads_our_attribute():
+    assert filter_attributes(EventFilter(("A", "B", "A"))) == {
+        "FilterPolicyScope": "MessageAttributes",
+        "FilterPolicy": '{"melange-event-type":["A","B"]}',
+    }
+
+
+def test_a_filter_by_body_reads_the_type_in_the_event():
+    assert filter_attributes(EventFilter(("A",), scope="body")) == {
+        "FilterPolicyScope": "MessageBody",
+        "FilterPolicy": '{"event_type_name":["A"]}',
+    }
