@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from melange.errors import (
     TopicNotFoundError,
 )
 from melange.events import EventMessage
+from melange.identifiers import new_message_id
 from melange.messages import NO_HEADERS, RESERVED_HEADER_PREFIX, Failure, Message
 from melange.serialization import EventSerializer
 
@@ -251,7 +251,7 @@ def _message(
     is_fifo: bool,
 ) -> Message:
     event_type_name, body = EventSerializer.instance().encode(event, event_type_name)
-    message_id = _new_message_id() if message_id is None else message_id
+    message_id = new_message_id() if message_id is None else message_id
     if is_fifo and message_deduplication_id is None:
         message_deduplication_id = message_id
     return Message(
@@ -291,12 +291,6 @@ def _messages(
 
 def _id_of(event: Event, identifier: str | IdOf | None) -> str | None:
     return identifier(event) if callable(identifier) else identifier
-
-
-def _new_message_id() -> str:
-    # A version 4 UUID, at a third of what uuid.uuid4() costs.
-    digits = os.urandom(16).hex()
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 def _checked(headers: Mapping[str, str] | None) -> Mapping[str, str]:

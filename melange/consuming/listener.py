@@ -72,8 +72,12 @@ class Subscription:
 
     def run(self, event: Any, delivery: Delivery, event_type_name: str) -> None:
         """Call the listener; what it raises passes."""
-        keywords = {name: _KEYWORDS[name](delivery, event_type_name) for name in self.keywords}
-        result = self.process(event, **keywords)
+        if self.keywords:
+            result = self.process(
+                event, **{name: _KEYWORDS[name](delivery, event_type_name) for name in self.keywords}
+            )
+        else:
+            result = self.process(event)
         if result is not None and inspect.isawaitable(result):
             raise ConfigurationError(
                 f"listener {self.name} returned {type(result).__name__}, which nobody awaits"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, Literal
 
 from melange import errors
@@ -15,6 +13,7 @@ from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Leave, O
 from melange.consuming.subscriptions import Subscriptions
 from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
 from melange.errors import DecodeError
+from melange.identifiers import new_token
 from melange.messages import Delivery
 from melange.serialization import EventSerializer
 
@@ -77,16 +76,15 @@ class DeliveryProcessor:
         lease_seconds = delivery.deadline - self._clock.monotonic()
         if lease_seconds <= 0:
             return LEAVE
-        run = partial(listener.run, event, delivery, event_type_name)
         store = self._deduplication
         if store is None:
-            return self._attempt(run, listener, delivery)
+            return self._attempt(listener, event, delivery, event_type_name)
         key = DeduplicationKey(delivery.queue.name, listener.name, delivery.message.message_id)
-        claimed = store.claim(key, os.urandom(16).hex(), lease_seconds)
+        claimed = store.claim(key, new_token(), lease_seconds)
         if not isinstance(claimed, Claimed):
             return self._refused(claimed, delivery)
         try:
-            outcome = self._attempt(run, listener, delivery)
+            outcome = self._attempt(listener, event, delivery, event_type_name)
         except BaseException:  # KeyboardInterrupt, SystemExit: not done, and nobody should wait for us
             store.abandon(claimed)
             raise
@@ -102,9 +100,11 @@ class DeliveryProcessor:
         # Busy is no failed attempt, so it never rejects.
         return Retry(self._backoff(delivery.receive_count))
 
-    def _attempt(self, run: Callable[[], None], listener: Subscription, delivery: Delivery) -> Outcome:
+    def _attempt(
+        self, listener: Subscription, event: Any, delivery: Delivery, event_type_name: str
+    ) -> Outcome:
         try:
-            run()
+            listener.run(event, delivery, event_type_name)
         except errors.Reject as steering:
             return Reject(steering.reason, listener.name)
         except errors.Retry as steering:

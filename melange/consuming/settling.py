@@ -33,17 +33,20 @@ class Settler:
 
         What the broker does not take is logged and left to redelivery.
         """
-        rejected, deferred = self._reject(
-            [(delivery, outcome) for delivery, outcome in outcomes if isinstance(outcome, Reject)]
-        )
-        acknowledged = [delivery for delivery, outcome in outcomes if isinstance(outcome, Acknowledge)]
-        deferred += [
-            (delivery, outcome.delay_seconds) for delivery, outcome in outcomes if isinstance(outcome, Retry)
-        ]
+        acknowledged: list[Delivery] = []
+        deferred: list[tuple[Delivery, float]] = []
         for delivery, outcome in outcomes:
-            if isinstance(outcome, Leave):
+            if isinstance(outcome, Acknowledge):
+                acknowledged.append(delivery)
+            elif isinstance(outcome, Retry):
+                deferred.append((delivery, outcome.delay_seconds))
+            elif isinstance(outcome, Leave):
                 _log_lease_lost(delivery)
-        return self._acknowledge(acknowledged + rejected) + self._defer(deferred)
+            elif self._set_aside(delivery, outcome):
+                acknowledged.append(delivery)
+            else:
+                deferred.append((delivery, max(1.0, self._backoff(delivery.receive_count))))
+        return self._acknowledge(acknowledged) + self._defer(deferred)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Give back deliveries that nobody has worked on: visible to others at once."""
@@ -69,20 +72,8 @@ class Settler:
             settled += len(deliveries) - len(failures)
         return settled
 
-    def _reject(
-        self, rejects: Sequence[tuple[Delivery, Reject]]
-    ) -> tuple[list[Delivery], list[tuple[Delivery, float]]]:
-        """Send to the dead-letter queue; return what may be acknowledged now, and what must come back."""
-        set_aside: list[Delivery] = []
-        come_back: list[tuple[Delivery, float]] = []
-        for delivery, outcome in rejects:
-            if self._set_aside(delivery, outcome):
-                set_aside.append(delivery)
-            else:
-                come_back.append((delivery, max(1.0, self._backoff(delivery.receive_count))))
-        return set_aside, come_back
-
     def _set_aside(self, delivery: Delivery, outcome: Reject) -> bool:
+        """Send the message to the dead-letter queue; only when that went well may it be acknowledged."""
         dead_letter_queue = self._queue.dead_letter_queue
         if dead_letter_queue is None:
             _log_rejected(logging.ERROR, delivery, outcome, "it stays: the queue has no dead-letter queue")

@@ -13,6 +13,9 @@ DEFAULT_RETENTION_SECONDS = 18 * 24 * 3600.0
 """As long as a message can come back: a queue's default 4 days and its dead-letter queue's 14."""
 
 
+_SMALLEST_SWEEP = 1_000
+
+
 class MemoryDeduplicationStore(DeduplicationStore):
     """Marks kept in memory, for the consumers of one process; gone when it ends.
 
@@ -34,8 +37,9 @@ class MemoryDeduplicationStore(DeduplicationStore):
         self._max_marks = max_marks
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        # Both are kept oldest first. A plain dict would be slow to take the oldest from, over and over.
-        self._claims: OrderedDict[DeduplicationKey, tuple[str, float]] = OrderedDict()
+        self._claims: dict[DeduplicationKey, tuple[str, float]] = {}
+        self._sweep_at = _SMALLEST_SWEEP
+        # Oldest first: a plain dict would be slow to take the oldest from, over and over.
         self._marks: OrderedDict[DeduplicationKey, float] = OrderedDict()
 
     @classmethod
@@ -49,63 +53,58 @@ class MemoryDeduplicationStore(DeduplicationStore):
     def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
         with self._lock:
             now = self._clock.monotonic()
-            if self._marks.get(key, now) > now:
-                return ClaimRefusal.DONE
+            if key in self._marks:
+                if self._marks[key] > now:
+                    return ClaimRefusal.DONE
+                del self._marks[key]
             holder = self._claims.get(key)
             if holder is not None and holder[0] != token and holder[1] > now:
                 return ClaimRefusal.BUSY
-            self._hold(key, token, now, lease_seconds)
+            self._claims[key] = (token, now + lease_seconds)
+            if len(self._claims) > self._sweep_at:
+                self._forget_expired_claims(now)
             return Claimed(key, token)
 
     def complete(self, claimed: Claimed) -> bool:
         with self._lock:
-            if not self._let_go(claimed):
+            if not self._holds(claimed):
                 return False
+            del self._claims[claimed.key]
             now = self._clock.monotonic()
             self._marks[claimed.key] = now + self._retention_seconds
-            self._marks.move_to_end(claimed.key)
-            self._forget_old_marks(now)
+            self._forget_oldest_mark(now)
             return True
 
     def abandon(self, claimed: Claimed) -> bool:
         with self._lock:
-            return self._let_go(claimed)
+            if not self._holds(claimed):
+                return False
+            del self._claims[claimed.key]
+            return True
 
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
         with self._lock:
-            if not self._let_go(claimed):
+            if not self._holds(claimed):
                 return False
-            self._hold(claimed.key, claimed.token, self._clock.monotonic(), lease_seconds)
+            self._claims[claimed.key] = (claimed.token, self._clock.monotonic() + lease_seconds)
             return True
 
     def __len__(self) -> int:
         """Return how many marks are held."""
         return len(self._marks)
 
-    def _hold(self, key: DeduplicationKey, token: str, now: float, lease_seconds: float) -> None:
-        self._claims.pop(key, None)  # so that the newest is last
-        self._claims[key] = (token, now + lease_seconds)
-        self._forget_expired_claims(now)
-
-    def _let_go(self, claimed: Claimed) -> bool:
+    def _holds(self, claimed: Claimed) -> bool:
         # A lease that ran out while nobody else took over still counts: the work was done.
         holder = self._claims.get(claimed.key)
-        if holder is None or holder[0] != claimed.token:
-            return False
-        del self._claims[claimed.key]
-        return True
+        return holder is not None and holder[0] == claimed.token
 
     def _forget_expired_claims(self, now: float) -> None:
-        # Claims of crashed listeners, whose messages never came back. Oldest first, stop at the first live one.
-        while self._claims:
-            key, (_, expires_at) = next(iter(self._claims.items()))
-            if expires_at > now:
-                return
-            del self._claims[key]
+        """Forget claims of crashed listeners whose messages never came back; each time twice as many are there."""
+        self._claims = {key: holder for key, holder in self._claims.items() if holder[1] > now}
+        self._sweep_at = max(_SMALLEST_SWEEP, 2 * len(self._claims))
 
-    def _forget_old_marks(self, now: float) -> None:
-        while self._marks:
-            key, expires_at = next(iter(self._marks.items()))
-            if expires_at > now and len(self._marks) <= self._max_marks:
-                return
-            del self._marks[key]
+    def _forget_oldest_mark(self, now: float) -> None:
+        # One mark comes, so at most one has to go for its size, and the expired go as fast as new ones come.
+        oldest = next(iter(self._marks))
+        if self._marks[oldest] <= now or len(self._marks) > self._max_marks:
+            del self._marks[oldest]

@@ -41,11 +41,11 @@ def test_claims_of_crashed_listeners_do_not_pile_up():
     clock = ManualClock()
     store = MemoryDeduplicationStore(clock=clock)
 
-    for number in range(100):
+    for number in range(5_000):
         store.claim(key(number), "token", 1)
         clock.advance(2)
 
-    assert len(store._claims) == 1
+    assert len(store._claims) <= 1_001
 
 
 def test_a_lease_of_no_length_does_not_break_the_store():

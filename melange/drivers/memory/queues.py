@@ -213,7 +213,9 @@ def _number_in(receipt_handle: str) -> int:
 
 def _is_held(copy: Copy, delivery: Delivery, now: float) -> bool:
     # The delivery's own deadline counts too: where the broker cannot tell, it is all there is to go by.
-    return now < delivery.deadline and now < copy.visible_at and copy.receipt_handle == delivery.receipt_handle
+    return (
+        now < delivery.deadline and now < copy.visible_at and copy.receipt_handle == delivery.receipt_handle
+    )
 
 
 def _lease_lost(delivery: Delivery) -> LeaseLostError:

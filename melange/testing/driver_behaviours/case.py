@@ -143,7 +143,9 @@ def message(body: str = '{"event_type_name":"OrderPlaced"}', **fields: Any) -> M
 
 def fifo_message(body: str, group: str = "group", **fields: Any) -> Message:
     """Return a message for a FIFO topic or queue, with ids of its own."""
-    return message(body, **{"message_group_id": group, "message_deduplication_id": str(uuid.uuid4())} | fields)
+    return message(
+        body, **{"message_group_id": group, "message_deduplication_id": str(uuid.uuid4())} | fields
+    )
 
 
 def bodies(deliveries: Sequence[Delivery]) -> list[str]:
