@@ -9,6 +9,7 @@ from melange.consuming.declaration import QueueDeclaration
 from melange.consuming.listener import (
     EventType,
     ExchangeListener,
+    Subscription,
     resolve_event_types,
     subscription_for,
     subscription_for_function,
@@ -98,11 +99,12 @@ class ExchangeMessageConsumer:
         self._visibility_timeout_seconds = visibility_timeout_seconds
         self._wait_seconds = wait_seconds
         self._subscriptions = Subscriptions()
+        self._serializer = EventSerializer.instance()
         backoff = backoff or Backoff()
         self._settler = Settler(self._driver, self._queue, backoff)
         self._processor = DeliveryProcessor(
             self._subscriptions,
-            EventSerializer.instance(),
+            self._serializer,
             clock=self._driver.clock,
             deduplication=MemoryDeduplicationStore.shared()
             if isinstance(deduplication, Unchanged)
@@ -124,7 +126,7 @@ class ExchangeMessageConsumer:
             ConfigurationError: it is no listener, or asks for something that does not exist.
             DuplicateHandlerError: a listener of this name is there already.
         """
-        self._subscriptions.add(subscription_for(listener))
+        self._add(subscription_for(listener))
 
     def unsubscribe(self, listener: object) -> None:
         """Take a listener object, or a decorated function, away.
@@ -149,7 +151,7 @@ class ExchangeMessageConsumer:
             )
 
         def subscribe(function: ListenerFunction) -> ListenerFunction:
-            self._subscriptions.add(subscription_for_function(function, event_types, name))
+            self._add(subscription_for_function(function, event_types, name))
             return function
 
         return subscribe
@@ -174,6 +176,11 @@ class ExchangeMessageConsumer:
             visibility_timeout_seconds=self._visibility_timeout_seconds,
         )
         return self._process(deliveries) if deliveries else 0
+
+    def _add(self, subscription: Subscription) -> None:
+        for event_class in subscription.event_classes.values():
+            self._serializer.check_event_class(event_class)
+        self._subscriptions.add(subscription)
 
     def _require_listener(self) -> None:
         if not self._subscriptions:

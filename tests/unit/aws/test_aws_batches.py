@@ -294,3 +294,13 @@ def test_acknowledging_to_a_queue_that_is_gone_is_reported_not_raised(broker):
     failures = broker.driver().acknowledge(deliveries(1))
 
     assert isinstance(failures[0].error, QueueNotFoundError)
+
+
+def test_acknowledging_again_what_sqs_has_forgotten_is_no_failure(broker):
+    broker.will_answer("DeleteMessageBatch", batch_answer())
+    driver = broker.driver()
+    driver.acknowledge(deliveries(1))
+
+    assert driver.acknowledge(deliveries(1)) == []
+
+    assert len(broker.sent["DeleteMessageBatch"]) == 2

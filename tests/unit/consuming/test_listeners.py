@@ -265,6 +265,15 @@ def test_what_cannot_listen_is_refused_when_it_is_subscribed(make_consumer, list
         make_consumer().subscribe(listener)
 
 
+class Unreadable(EventMessage):
+    """No dataclass, and no schema is registered for it."""
+
+
+def test_an_event_class_that_nobody_could_read_is_refused_when_it_is_subscribed(make_consumer):
+    with pytest.raises(ConfigurationError, match="Unreadable"):
+        make_consumer().listener(Unreadable)(print)
+
+
 def test_the_decorator_needs_its_parentheses(make_consumer):
     with pytest.raises(ConfigurationError, match="with parentheses"):
         make_consumer().listener(lambda event: None)
