@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from melange.errors import LeaseLostError
 from melange.messages import Delivery, Failure
 from melange.testing.driver_behaviours.case import DriverCase, bodies, message
@@ -152,7 +150,7 @@ class Leases(DriverCase):
         queue = self.queue()
         self.send(queue, message())
         delivery = self._take_shortly()
-        kept = replace(delivery, deadline=self.driver.clock.monotonic() + 30)
+        kept = delivery._replace(deadline=self.driver.clock.monotonic() + 30)
 
         assert self.driver.defer([delivery], 30) == []
         self.pass_time(self.driver, self.short_visibility_seconds + 0.5)
