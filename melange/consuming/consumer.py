@@ -67,8 +67,8 @@ class ExchangeMessageConsumer:
             dead_letter_queue_name: where rejected messages go: by default ``<queue>-dlq``, made together with
                 the queue; a name of your own; None for none, and then what is rejected stays in the queue.
             max_attempts: after how many failed attempts a message is rejected.
-            visibility_timeout_seconds: how long a received message is kept from others; longer than the
-                slowest batch of ten takes.
+            visibility_timeout_seconds: how long a received message is kept from others, at least, and up to
+                ``wait_seconds`` longer; more than the slowest batch of ten takes.
             wait_seconds: how long ``consume_event`` waits for a message by default, 0 to 20.
             on_unhandled: what becomes of a message that no listener accepts.
             backoff: how many seconds to wait after the given number of attempts; by default 1 s doubling
@@ -169,11 +169,12 @@ class ExchangeMessageConsumer:
             DeduplicationError: the deduplication store could not be asked; the messages were given back.
         """
         self._require_listener()
+        wait_seconds = self._wait_seconds if wait_seconds is None else wait_seconds
         deliveries = self._driver.receive(
             self._queue,
             self._batch_size,
-            self._wait_seconds if wait_seconds is None else wait_seconds,
-            visibility_timeout_seconds=self._visibility_timeout_seconds,
+            wait_seconds,
+            visibility_timeout_seconds=self._visibility_timeout(wait_seconds),
         )
         return self._process(deliveries) if deliveries else 0
 
@@ -188,6 +189,12 @@ class ExchangeMessageConsumer:
                 f"nothing listens on queue {self._queue.name}: subscribe a listener first, or messages would be "
                 "acknowledged that nobody has seen"
             )
+
+    def _visibility_timeout(self, wait_seconds: int) -> int:
+        # Deadlines count from before the request, the only moment that is known not to be too late: a process
+        # may be held up just when the answer comes. The wait must not eat the time that is left for the work.
+        longest = self._driver.capabilities.max_visibility_seconds
+        return min(self._visibility_timeout_seconds + wait_seconds, longest)
 
     @property
     def _batch_size(self) -> int:

@@ -565,6 +565,35 @@ def test_work_that_outlasted_its_lease_is_recognised_when_it_comes_back(
     assert is_empty(driver)
 
 
+class AnswersLate(InMemoryDriver):
+    """Messages come at the end of the wait, and deadlines count from its beginning, as over a network."""
+
+    def receive(self, queue, limit, wait_seconds, *, visibility_timeout_seconds=30):
+        asked_at = self.clock.monotonic()
+        self.clock.advance(wait_seconds)
+        return [
+            delivery._replace(deadline=asked_at + visibility_timeout_seconds)
+            for delivery in super().receive(
+                queue, limit, 0, visibility_timeout_seconds=visibility_timeout_seconds
+            )
+        ]
+
+
+def test_a_long_wait_leaves_the_whole_visibility_timeout_for_the_work(clock, store):
+    driver = AnswersLate(clock=clock)
+    consumer = ExchangeMessageConsumer(
+        "stock", driver=driver, deduplication=store, wait_seconds=20, visibility_timeout_seconds=10
+    )
+    recorder = Recorder()
+    consumer.subscribe(recorder)
+    driver.send(consumer.queue, [Message("id-1", json.dumps(EVENT))])
+
+    assert consumer.consume_event() == 1
+
+    assert recorder.events == [EVENT]
+    assert is_empty(driver)
+
+
 class FailingAcknowledgements(InMemoryDriver):
     """Acknowledges nothing for a while, as a broker that is out of reach."""
 
