@@ -169,7 +169,10 @@ class ExchangeMessageConsumer:
             DeduplicationError: the deduplication store could not be asked; the messages were given back.
         """
         self._require_listener()
-        wait_seconds = self._wait_seconds if wait_seconds is None else wait_seconds
+        if wait_seconds is None:
+            wait_seconds = self._wait_seconds
+        else:
+            check_whole_seconds("wait_seconds", wait_seconds, 0, self._driver.capabilities.max_wait_seconds)
         deliveries = self._driver.receive(
             self._queue,
             self._batch_size,

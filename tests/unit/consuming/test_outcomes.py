@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from melange import (
+    ConfigurationError,
     DeduplicationError,
     DriverConnectionError,
     ExchangeListener,
@@ -120,6 +121,17 @@ def test_without_a_listener_nothing_is_consumed(driver, make_consumer, publisher
         consumer.consume_event()
 
     assert depth(driver).visible == 1
+
+
+@pytest.mark.parametrize("wait_seconds", [-1, 21, 0.5, "20", True])
+def test_a_wait_that_no_broker_knows_is_refused(make_consumer, wait_seconds):
+    consumer = make_consumer()
+    consumer.subscribe(Recorder())
+
+    with pytest.raises(
+        ConfigurationError, match="wait_seconds must be a whole number of seconds from 0 to 20"
+    ):
+        consumer.consume_event(wait_seconds=wait_seconds)
 
 
 # --- failures --------------------------------------------------------------------------------------

@@ -1,0 +1,23 @@
+"""Ids that nobody else makes."""
+
+from __future__ import annotations
+
+import os
+import random
+
+# Seeded by the operating system, apart from the application's own random.seed(), and anew after a fork, where
+# two processes would otherwise go on with the same ids.
+_random = random.Random()  # noqa: S311 - ids have to differ, they are no secrets
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_random.seed)
+
+
+def new_message_id() -> str:
+    """Return a version 4 UUID, at a quarter of what ``uuid.uuid4()`` costs."""
+    digits = f"{_random.getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+
+def new_token() -> str:
+    """Return a token that tells one claim from any other."""
+    return f"{_random.getrandbits(128):x}"
