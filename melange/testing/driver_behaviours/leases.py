@@ -66,14 +66,19 @@ class Leases(DriverCase):
         self.acknowledge(delivery)
         self.acknowledge(delivery)
 
-        self.expect_nothing(queue)
-
     def test_deliveries_of_several_queues_are_acknowledged_together(self) -> None:
         first, second = self.queue(), self.queue()
         self.send(first, message())
         self.send(second, message())
+        visibility = self.short_visibility_seconds + 1
+        deliveries = [
+            delivery
+            for queue in (first, second)
+            for delivery in self.take(queue, visibility_timeout_seconds=visibility)
+        ]
 
-        self.acknowledge(*self.take(first), *self.take(second))
+        self.acknowledge(*deliveries)
+        self.pass_time(self.driver, visibility)
 
         self.expect_nothing(first)
         self.expect_nothing(second)
@@ -115,13 +120,14 @@ class Leases(DriverCase):
         self.send(queue, message("late"))
         late = self._take_shortly()
         self.send(queue, message("in time"))
-        (in_time,) = self.take(queue)
+        (in_time,) = self.take(queue, visibility_timeout_seconds=self.short_visibility_seconds + 2)
         self.pass_time(self.driver, self.short_visibility_seconds)
 
         failures = self.driver.acknowledge([late, in_time])
 
         _expect_lease_lost(failures, late)
         assert bodies(self.take(queue)) == ["late"]
+        self.pass_time(self.driver, self.short_visibility_seconds + 2)
         self.expect_nothing(queue)
 
     def test_deferred_by_zero_is_visible_at_once_and_counts_up(self) -> None:

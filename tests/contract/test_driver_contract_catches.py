@@ -1,0 +1,290 @@
+"""Negative controls: drivers that are broken on purpose, and the test of the contract that catches each."""
+
+import itertools
+
+import pytest
+
+from melange.drivers.base import UNCHANGED
+from melange.drivers.memory import InMemoryDriver
+from melange.errors import InvalidMessageError
+from melange.testing import DriverContract, ManualClock
+
+
+class KeepsOneCopyPerTopic(InMemoryDriver):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self._bound = set()
+
+    def declare_queue(self, name, *topics, **options):
+        unbound = [topic for topic in topics if topic not in self._bound]
+        self._bound.update(topics)
+        return super().declare_queue(name, *unbound, **options)
+
+
+class DeliversTwice(InMemoryDriver):
+    def publish(self, topic, messages):
+        return super().publish(topic, [message for message in messages for _ in range(2)])
+
+
+class LosesEveryHundredth(InMemoryDriver):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self._numbers = itertools.count(1)
+
+    def publish(self, topic, messages):
+        return super().publish(topic, [message for message in messages if next(self._numbers) % 100])
+
+
+class DropsHeaders(InMemoryDriver):
+    def publish(self, topic, messages):
+        return super().publish(topic, [message._replace(headers={}) for message in messages])
+
+
+class MixesTopicsUp(InMemoryDriver):
+    def publish(self, topic, messages):
+        return [self.send(queue.queue, messages) for queue in self._topology.queues.values()] and []
+
+
+class ForgetsTheBatchAfterTen(InMemoryDriver):
+    def send(self, queue, messages, **options):
+        return super().send(queue, messages[:10], **options)
+
+
+class IgnoresTheLimit(InMemoryDriver):
+    def receive(self, queue, limit, wait_seconds, **options):
+        return super().receive(queue, max(limit, 10), wait_seconds, **options)
+
+
+class NeverHides(InMemoryDriver):
+    def receive(self, queue, limit, wait_seconds, **options):
+        return super().receive(queue, limit, wait_seconds, visibility_timeout_seconds=0)
+
+
+class HidesForEver(InMemoryDriver):
+    def receive(self, queue, limit, wait_seconds, **options):
+        return super().receive(queue, limit, wait_seconds, visibility_timeout_seconds=43_200)
+
+
+class CountsNoReceives(InMemoryDriver):
+    def receive(self, *arguments, **options):
+        return [delivery._replace(receive_count=1) for delivery in super().receive(*arguments, **options)]
+
+
+class NeverWaits(InMemoryDriver):
+    def receive(self, queue, limit, wait_seconds, **options):
+        return super().receive(queue, limit, 0, **options)
+
+
+class ReportsNoFailures(InMemoryDriver):
+    def acknowledge(self, deliveries):
+        super().acknowledge(deliveries)
+        return []
+
+    def defer(self, deliveries, seconds):
+        super().defer(deliveries, seconds)
+        return []
+
+
+class FailsTheWholeBatch(InMemoryDriver):
+    def acknowledge(self, deliveries):
+        late = [delivery for delivery in deliveries if delivery.deadline <= self.clock.monotonic()]
+        return super().acknowledge(late or deliveries)
+
+
+class AcknowledgesOneQueue(InMemoryDriver):
+    def acknowledge(self, deliveries):
+        return super().acknowledge([one for one in deliveries if one.queue == deliveries[0].queue])
+
+
+class AcknowledgesTen(InMemoryDriver):
+    def acknowledge(self, deliveries):
+        return super().acknowledge(deliveries[:10])
+
+
+class NeverAcknowledges(InMemoryDriver):
+    def acknowledge(self, deliveries):
+        return []
+
+
+class AcceptsOldHandles(InMemoryDriver):
+    """Knows deliveries by their message, so that any old handle speaks for the present holder."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self._present = {}
+
+    def receive(self, *arguments, **options):
+        deliveries = super().receive(*arguments, **options)
+        self._present.update({delivery.message.message_id: delivery for delivery in deliveries})
+        return deliveries
+
+    def acknowledge(self, deliveries):
+        return super().acknowledge([self._present[delivery.message.message_id] for delivery in deliveries])
+
+    def defer(self, deliveries, seconds):
+        return super().defer([self._present[delivery.message.message_id] for delivery in deliveries], seconds)
+
+
+class DefersAtOnce(InMemoryDriver):
+    def defer(self, deliveries, seconds):
+        return super().defer(deliveries, 0)
+
+
+class IgnoresDelays(InMemoryDriver):
+    def send(self, queue, messages, *, delay_seconds=0):
+        return super().send(queue, messages)
+
+
+class HasNoDeadLetters(InMemoryDriver):
+    def declare_queue(self, name, *topics, dead_letter_queue=UNCHANGED, max_receive_count=None, **options):
+        return super().declare_queue(name, *topics, **options)
+
+
+class ForgetsDeadLetterQueues(InMemoryDriver):
+    def declare_queue(self, name, *topics, dead_letter_queue=None, **options):
+        return super().declare_queue(name, *topics, dead_letter_queue=dead_letter_queue, **options)
+
+
+class ReversesGroups(InMemoryDriver):
+    def receive(self, *arguments, **options):
+        return super().receive(*arguments, **options)[::-1]
+
+
+class KnowsNoGroups(InMemoryDriver):
+    """Each message is a group of its own: nothing blocks anything."""
+
+    def send(self, queue, messages, **options):
+        alone = [message._replace(message_group_id=message.message_id) for message in messages]
+        return super().send(queue, alone if queue.is_fifo else messages, **options)
+
+    def publish(self, topic, messages):
+        alone = [message._replace(message_group_id=message.message_id) for message in messages]
+        return super().publish(topic, alone if topic.is_fifo else messages)
+
+
+class NeverDeduplicates(InMemoryDriver):
+    def send(self, queue, messages, **options):
+        unique = [message._replace(message_deduplication_id=message.message_id) for message in messages]
+        return super().send(queue, unique if queue.is_fifo else messages, **options)
+
+
+class KnowsNoFilters(InMemoryDriver):
+    def declare_queue(self, name, *topics, event_filter=None, **options):
+        return super().declare_queue(name, *topics, **options)
+
+
+class OneFilterPerTopic(InMemoryDriver):
+    def declare_queue(self, name, *topics, event_filter=None, **options):
+        if event_filter is not None:
+            for other in list(self._topology.queues):
+                super().declare_queue(other, *topics, event_filter=event_filter)
+        return super().declare_queue(name, *topics, event_filter=event_filter, **options)
+
+
+class OneTopicPerQueue(InMemoryDriver):
+    def declare_queue(self, name, *topics, **options):
+        for topic in self._topology.topics.values():
+            if topics:
+                topic.unbind(name)
+        return super().declare_queue(name, *topics, **options)
+
+
+class CreatesWhatItLooksUp(InMemoryDriver):
+    def get_queue(self, name):
+        return self.declare_queue(name)
+
+
+class SendsTheValidPart(InMemoryDriver):
+    def send(self, queue, messages, **options):
+        for message in messages:
+            super().send(queue, [message], **options)
+        return []
+
+
+class CountsCharacters(InMemoryDriver):
+    def send(self, queue, messages, **options):
+        try:
+            return super().send(queue, messages, **options)
+        except InvalidMessageError:
+            return []
+
+
+class StaysOpen(InMemoryDriver):
+    def close(self):
+        pass
+
+
+CAUGHT = [
+    (KeepsOneCopyPerTopic, "test_each_queue_gets_its_own_copy"),
+    (DeliversTwice, "test_eleven_published_messages_arrive"),
+    (DeliversTwice, "test_many_messages_between_many_threads_arrive_once_each"),
+    (LosesEveryHundredth, "test_many_messages_between_many_threads_arrive_once_each"),
+    (DropsHeaders, "test_a_published_message_arrives_as_it_was"),
+    (DropsHeaders, "test_more_than_ten_headers_and_empty_ones_arrive"),
+    (MixesTopicsUp, "test_topics_are_isolated"),
+    (ForgetsTheBatchAfterTen, "test_eleven_sent_messages_arrive"),
+    (IgnoresTheLimit, "test_a_receive_returns_no_more_than_its_limit"),
+    (NeverHides, "test_a_delivered_message_is_invisible_to_others"),
+    (HidesForEver, "test_what_is_not_acknowledged_comes_back_after_its_deadline_and_counts_up"),
+    (CountsNoReceives, "test_what_is_not_acknowledged_comes_back_after_its_deadline_and_counts_up"),
+    (NeverWaits, "test_a_waiting_receive_returns_when_something_arrives"),
+    (NeverWaits, "test_a_waiting_receive_of_an_empty_queue_ends_after_its_time_and_not_before"),
+    (ReportsNoFailures, "test_a_late_acknowledge_is_reported_and_leaves_the_message"),
+    (ReportsNoFailures, "test_a_late_defer_is_reported"),
+    (FailsTheWholeBatch, "test_part_of_a_batch_fails_and_the_rest_stands"),
+    (AcknowledgesOneQueue, "test_deliveries_of_several_queues_are_acknowledged_together"),
+    (AcknowledgesTen, "test_more_than_ten_deliveries_are_acknowledged_together"),
+    (NeverAcknowledges, "test_what_is_acknowledged_never_comes_back"),
+    (AcceptsOldHandles, "test_a_stale_handle_cannot_acknowledge_the_new_holders_delivery"),
+    (AcceptsOldHandles, "test_a_stale_handle_cannot_defer_the_new_holders_delivery"),
+    (DefersAtOnce, "test_deferred_by_some_seconds_is_visible_after_them_and_not_before"),
+    (DefersAtOnce, "test_deferring_pushes_the_deadline_out"),
+    (IgnoresDelays, "test_a_delayed_message_is_visible_after_its_delay_and_not_before"),
+    (HasNoDeadLetters, "test_a_message_received_too_often_is_set_aside_as_it_was"),
+    (ForgetsDeadLetterQueues, "test_redeclaring_without_naming_it_keeps_the_dead_letter_queue"),
+    (ReversesGroups, "test_several_messages_of_a_group_received_at_once_are_in_order"),
+    (KnowsNoGroups, "test_a_group_in_hand_blocks_itself_and_no_other"),
+    (NeverDeduplicates, "test_a_deduplication_id_outlives_the_message"),
+    (KnowsNoFilters, "test_a_filter_lets_its_type_pass_and_nothing_else"),
+    (OneFilterPerTopic, "test_a_second_queues_filter_does_not_change_the_firsts"),
+    (OneTopicPerQueue, "test_a_second_topics_binding_keeps_the_firsts"),
+    (CreatesWhatItLooksUp, "test_a_queue_that_is_not_there_is_not_found_and_not_created"),
+    (SendsTheValidPart, "test_the_largest_message_of_a_queue_passes_and_one_byte_more_does_not"),
+    (CountsCharacters, "test_headers_count_towards_the_size"),
+    (StaysOpen, "test_everything_after_close_is_a_clear_error"),
+]
+
+
+@pytest.mark.parametrize(
+    ("broken_driver", "test_name"),
+    [pytest.param(*case, id="-".join((case[0].__name__, case[1]))) for case in CAUGHT],
+)
+def test_the_contract_catches_a_broken_driver(broken_driver, test_name):
+    suite = _suite(broken_driver)
+
+    try:
+        with pytest.raises((AssertionError, pytest.fail.Exception)):
+            getattr(suite, test_name)()
+    finally:
+        suite.teardown_method()
+
+
+@pytest.mark.parametrize("test_name", sorted({test_name for _, test_name in CAUGHT}))
+def test_the_contract_is_content_with_the_sound_driver_under_the_same_conditions(test_name):
+    suite = _suite(InMemoryDriver)
+
+    getattr(suite, test_name)()
+    suite.teardown_method()
+
+
+def _suite(driver_class):
+    class Suite(DriverContract):
+        patience_seconds = 0.2
+
+        def make_driver(self):
+            return driver_class(clock=ManualClock())
+
+        def pass_time(self, driver, seconds):
+            driver.clock.advance(seconds)
+
+    return Suite()
