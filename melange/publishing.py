@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from melange.drivers.base import MessagingDriver, Queue, Topic, find_topic
 from melange.drivers.registry import DriverManager
 from melange.errors import (
+    DriverConnectionError,
     InvalidMessageError,
     InvalidNameError,
     PublishError,
@@ -115,7 +116,7 @@ class ExchangeMessagePublisher:
             message_deduplication_id=message_deduplication_id,
             is_fifo=self._is_fifo,
         )
-        return _accepted_ids(messages, self._publish(messages) if messages else [])
+        return _accepted_ids(messages, self._publish)
 
     def _publish(self, messages: Sequence[Message]) -> list[Failure[Message]]:
         driver, topic = self._topic.get()
@@ -196,7 +197,7 @@ class QueueMessagePublisher:
             message_deduplication_id=message_deduplication_id,
             is_fifo=self._is_fifo,
         )
-        return _accepted_ids(messages, self._send(messages, delay_seconds) if messages else [])
+        return _accepted_ids(messages, lambda messages: self._send(messages, delay_seconds))
 
     def _send(self, messages: Sequence[Message], delay_seconds: int) -> list[Failure[Message]]:
         driver, queue = self._queue.get()
@@ -305,8 +306,18 @@ def _checked(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     return MappingProxyType(dict(headers))
 
 
-def _accepted_ids(messages: Sequence[Message], failures: Sequence[Failure[Message]]) -> list[str]:
+def _accepted_ids(
+    messages: Sequence[Message], deliver: Callable[[Sequence[Message]], list[Failure[Message]]]
+) -> list[str]:
+    """Hand the messages over and return their ids, or say in one ``PublishError`` which failed."""
+    if not messages:
+        return []
+    try:
+        failures = deliver(messages)
+    except DriverConnectionError as error:
+        failures = [Failure(message, error) for message in messages]
     if not failures:
         return [message.message_id for message in messages]
     failed = {id(failure.item) for failure in failures}
-    raise PublishError([message.message_id for message in messages if id(message) not in failed], failures)
+    succeeded = [message.message_id for message in messages if id(message) not in failed]
+    raise PublishError(succeeded, failures) from failures[0].error

@@ -237,6 +237,21 @@ def test_a_half_failed_batch_says_what_succeeded_and_what_did_not():
     assert {type(failure.error) for failure in caught.value.failures} == {DriverConnectionError}
 
 
+class OutOfReach(InMemoryDriver):
+    def publish(self, topic, messages):
+        raise DriverConnectionError("out of reach")
+
+
+def test_a_batch_that_did_not_get_through_at_all_is_reported_the_same_way():
+    publisher = ExchangeMessagePublisher("products", OutOfReach())
+
+    with pytest.raises(PublishError, match="2 of 2 messages were not accepted") as caught:
+        publisher.publish_batch([EVENT] * 2)
+
+    assert caught.value.succeeded == []
+    assert isinstance(caught.value.__cause__, DriverConnectionError)
+
+
 def test_a_single_failure_is_raised_as_itself():
     with pytest.raises(DriverConnectionError, match="too busy"):
         ExchangeMessagePublisher("products", RefusesAll()).publish(EVENT)
