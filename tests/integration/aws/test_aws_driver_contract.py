@@ -1,0 +1,31 @@
+"""The driver contract over real boto3 and HTTP, on the local server that ``MELANGE_TEST_SERVER`` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from integration.aws.deviations import DEVIATIONS
+from melange.drivers.aws import AwsDriver
+from melange.testing.driver_contract import DriverContract
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+class TestAwsDriver(DriverContract):
+    @pytest.fixture(autouse=True)
+    def _server(self, sns_sqs_server: str) -> None:
+        self.endpoint_url = sns_sqs_server
+
+    def make_driver(self) -> AwsDriver:
+        return AwsDriver(endpoint_url=self.endpoint_url)
+
+
+@pytest.mark.parametrize("server", DEVIATIONS)
+def test_each_deviation_is_of_a_test_of_the_contract_and_its_rule_is_kept_elsewhere(server):
+    for test_name, deviation in DEVIATIONS[server].items():
+        path, covering_test = deviation.covered_by.split("::")
+
+        assert hasattr(DriverContract, test_name)
+        assert f"def {covering_test}(" in (REPOSITORY / path).read_text()
