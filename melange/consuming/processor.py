@@ -80,9 +80,9 @@ class DeliveryProcessor:
         if store is None:
             return self._attempt(listener, event, delivery, event_type_name)
         key = DeduplicationKey(delivery.queue.name, listener.name, delivery.message.message_id)
-        claimed = store.claim(key, new_token(), lease_seconds)
+        claimed = store.claim(key, new_token(), lease_seconds, body=delivery.message.body)
         if not isinstance(claimed, Claimed):
-            return self._refused(claimed, delivery)
+            return self._refused(claimed, listener, delivery)
         try:
             outcome = self._attempt(listener, event, delivery, event_type_name)
         except BaseException:  # KeyboardInterrupt, SystemExit: not done, and nobody should wait for us
@@ -94,9 +94,13 @@ class DeliveryProcessor:
         # A claim that was lost meanwhile is somebody else's work by now: not ours to acknowledge.
         return ACKNOWLEDGE if store.complete(claimed) else LEAVE
 
-    def _refused(self, refusal: ClaimRefusal, delivery: Delivery) -> Outcome:
+    def _refused(self, refusal: ClaimRefusal, listener: Subscription, delivery: Delivery) -> Outcome:
         if refusal is ClaimRefusal.DONE:
             return ACKNOWLEDGE
+        if refusal is ClaimRefusal.CONFLICT:
+            return Reject(
+                f"another message of the id {delivery.message.message_id} was processed before", listener.name
+            )
         # Busy is no failed attempt, so it never rejects.
         return Retry(self._backoff(delivery.receive_count))
 

@@ -33,6 +33,8 @@ class ClaimRefusal(Enum):
     """Somebody else is running the listener for this message: wait, and decide nothing."""
     DONE = "done"
     """The listener has finished this message before: do not run it again."""
+    CONFLICT = "conflict"
+    """The listener has finished a message of this id, but with another body: one of the two is an error."""
 
 
 class DeduplicationStore(ABC):
@@ -47,11 +49,13 @@ class DeduplicationStore(ABC):
     """
 
     @abstractmethod
-    def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
+    def claim(
+        self, key: DeduplicationKey, token: str, lease_seconds: float, *, body: str
+    ) -> Claimed | ClaimRefusal:
         """Claim the key, for ``lease_seconds`` unless renewed; at most one claim of a key holds at a time.
 
         The caller makes the token. Claiming again with the same token succeeds, so that a command that
-        was sent twice recognises itself.
+        was sent twice recognises itself. Of the message's ``body`` a digest is kept beside the mark.
         """
 
     @abstractmethod
@@ -65,3 +69,7 @@ class DeduplicationStore(ABC):
     @abstractmethod
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
         """Keep the claim for ``lease_seconds`` from now; False when it was lost meanwhile."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise ``DeduplicationError`` while the store is out of reach; asked before polling goes on."""

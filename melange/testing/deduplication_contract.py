@@ -39,22 +39,22 @@ class DeduplicationStoreContract(ABC):
         return DeduplicationKey("orders", "StockListener", str(uuid.uuid4()))
 
     def test_a_new_key_can_be_claimed(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        claimed = store.claim(key, "token", 30)
+        claimed = store.claim(key, "token", 30, body="{}")
 
         assert isinstance(claimed, Claimed)
         assert claimed.key == key
 
     def test_a_claimed_key_is_busy_for_others(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        store.claim(key, "first", 30)
+        store.claim(key, "first", 30, body="{}")
 
-        assert store.claim(key, "second", 30) is ClaimRefusal.BUSY
+        assert store.claim(key, "second", 30, body="{}") is ClaimRefusal.BUSY
 
     def test_a_claim_that_is_sent_twice_recognises_itself(
         self, store: DeduplicationStore, key: DeduplicationKey
     ) -> None:
-        store.claim(key, "token", 30)
+        store.claim(key, "token", 30, body="{}")
 
-        assert isinstance(store.claim(key, "token", 30), Claimed)
+        assert isinstance(store.claim(key, "token", 30, body="{}"), Claimed)
 
     def test_a_completed_key_is_done_for_everyone(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -63,8 +63,18 @@ class DeduplicationStoreContract(ABC):
 
         assert store.complete(claimed)
 
-        assert store.claim(key, "other", 30) is ClaimRefusal.DONE
-        assert store.claim(key, "token", 30) is ClaimRefusal.DONE
+        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
+        assert store.claim(key, "token", 30, body="{}") is ClaimRefusal.DONE
+
+    def test_a_completed_key_with_another_body_is_a_conflict(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        store.complete(_claim(store, key, "token"))
+
+        assert store.claim(key, "other", 30, body='{"another": 1}') is ClaimRefusal.CONFLICT
+
+    def test_a_store_in_reach_says_so(self, store: DeduplicationStore) -> None:
+        assert store.check() is None
 
     def test_an_abandoned_key_can_be_claimed_at_once(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -73,14 +83,14 @@ class DeduplicationStoreContract(ABC):
 
         assert store.abandon(claimed)
 
-        assert isinstance(store.claim(key, "second", 30), Claimed)
+        assert isinstance(store.claim(key, "second", 30, body="{}"), Claimed)
 
     def test_a_claim_ends_with_its_lease(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        store.claim(key, "crashed", 1)
+        store.claim(key, "crashed", 1, body="{}")
 
         self.pass_time(1.1)
 
-        assert isinstance(store.claim(key, "successor", 30), Claimed)
+        assert isinstance(store.claim(key, "successor", 30, body="{}"), Claimed)
 
     def test_a_renewed_claim_outlives_its_first_lease(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -90,7 +100,7 @@ class DeduplicationStoreContract(ABC):
         assert store.renew(claimed, 30)
         self.pass_time(1.1)
 
-        assert store.claim(key, "other", 30) is ClaimRefusal.BUSY
+        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.BUSY
 
     def test_who_overslept_cannot_complete_for_the_successor(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -101,7 +111,7 @@ class DeduplicationStoreContract(ABC):
 
         assert not store.complete(overslept)
 
-        assert store.claim(key, "third", 30) is ClaimRefusal.BUSY
+        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
 
     def test_who_overslept_cannot_abandon_for_the_successor(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -112,7 +122,7 @@ class DeduplicationStoreContract(ABC):
 
         assert not store.abandon(overslept)
 
-        assert store.claim(key, "third", 30) is ClaimRefusal.BUSY
+        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
 
     def test_who_overslept_cannot_renew(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
         overslept = _claim(store, key, "overslept", lease_seconds=1)
@@ -131,7 +141,7 @@ class DeduplicationStoreContract(ABC):
 
         store.abandon(claimed)
 
-        assert store.claim(key, "other", 30) is ClaimRefusal.DONE
+        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
 
     @pytest.mark.parametrize("part", ["queue_name", "listener_name", "message_id"])
     def test_keys_that_differ_in_one_part_are_independent(
@@ -141,13 +151,13 @@ class DeduplicationStoreContract(ABC):
 
         other_key = key._replace(**{part: "another"})
 
-        assert isinstance(store.claim(other_key, "token", 30), Claimed)
+        assert isinstance(store.claim(other_key, "token", 30, body="{}"), Claimed)
 
     def test_parts_of_keys_do_not_run_together(self, store: DeduplicationStore) -> None:
         unique = str(uuid.uuid4())
         store.complete(_claim(store, DeduplicationKey("a", "b:c", unique), "token"))
 
-        assert isinstance(store.claim(DeduplicationKey("a:b", "c", unique), "token", 30), Claimed)
+        assert isinstance(store.claim(DeduplicationKey("a:b", "c", unique), "token", 30, body="{}"), Claimed)
 
     def test_of_many_who_claim_at_once_one_succeeds(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -156,7 +166,7 @@ class DeduplicationStoreContract(ABC):
 
         def claim(number: int) -> Claimed | ClaimRefusal:
             start.wait(timeout=30)
-            return store.claim(key, f"token-{number}", 30)
+            return store.claim(key, f"token-{number}", 30, body="{}")
 
         with ThreadPoolExecutor(8) as pool:
             results = list(pool.map(claim, range(8)))
@@ -168,6 +178,6 @@ class DeduplicationStoreContract(ABC):
 def _claim(
     store: DeduplicationStore, key: DeduplicationKey, token: str, lease_seconds: float = 30
 ) -> Claimed:
-    claimed = store.claim(key, token, lease_seconds)
+    claimed = store.claim(key, token, lease_seconds, body="{}")
     assert isinstance(claimed, Claimed)
     return claimed

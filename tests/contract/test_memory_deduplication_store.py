@@ -22,8 +22,8 @@ class TestMemoryDeduplicationStore(DeduplicationStoreContract):
 class _MarksBeforeRunning(MemoryDeduplicationStore):
     """Negative control: the mark is set with the claim, so a crash loses the message."""
 
-    def claim(self, key, token, lease_seconds):
-        claimed = super().claim(key, token, lease_seconds)
+    def claim(self, key, token, lease_seconds, *, body):
+        claimed = super().claim(key, token, lease_seconds, body=body)
         if isinstance(claimed, tuple):
             super().complete(claimed)
         return claimed

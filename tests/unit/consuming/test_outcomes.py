@@ -465,6 +465,23 @@ def test_a_copy_of_a_finished_message_is_acknowledged_without_running(driver, ma
     assert is_empty(driver)
 
 
+def test_another_message_under_a_used_id_is_set_aside_and_not_dropped(
+    driver, make_consumer, publisher, dead_letters
+):
+    consumer = make_consumer()
+    recorder = Recorder()
+    consumer.subscribe(recorder)
+    publisher.publish(EVENT, message_id="same")
+    publisher.publish({**EVENT, "product_id": 2}, message_id="same")
+
+    consumer.consume_event()
+
+    assert recorder.events == [EVENT]
+    [dead] = dead_letters()
+    assert reason_of(dead)["reason"] == "another message of the id same was processed before"
+    assert is_empty(driver)
+
+
 def test_the_same_message_on_two_queues_runs_on_both(make_consumer, publisher):
     recorders = []
     for queue_name in ("stock", "mail"):
@@ -498,7 +515,7 @@ def test_a_message_somebody_else_is_at_comes_back_later_and_is_no_failed_attempt
     recorder = Recorder()
     consumer.subscribe(recorder)
     message_id = publisher.publish(EVENT)
-    store.claim(("stock", "Recorder", message_id), "somebody else", 15)
+    store.claim(("stock", "Recorder", message_id), "somebody else", 15, body="{}")
 
     consumer.consume_event()
     assert recorder.events == []
@@ -513,10 +530,10 @@ def test_a_message_somebody_else_is_at_comes_back_later_and_is_no_failed_attempt
 class UnavailableStore(MemoryDeduplicationStore):
     """Is out of reach for one message."""
 
-    def claim(self, key, token, lease_seconds):
+    def claim(self, key, token, lease_seconds, *, body):
         if key.message_id == "unlucky":
             raise DeduplicationError("the store is out of reach")
-        return super().claim(key, token, lease_seconds)
+        return super().claim(key, token, lease_seconds, body=body)
 
 
 def test_a_store_out_of_reach_gives_the_messages_back_unrun(driver, make_consumer, publisher):
