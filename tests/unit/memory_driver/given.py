@@ -1,0 +1,40 @@
+"""What the tests of the in-memory driver hand in, and how they look at what comes out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from melange.drivers.base import Queue
+from melange.drivers.memory import InMemoryDriver
+from melange.messages import Delivery, Message
+
+
+def messages(*texts: str) -> list[Message]:
+    return [Message(f"id-of-{text}", text) for text in texts]
+
+
+def fifo_messages(*texts: str, group: str = "group") -> list[Message]:
+    return [
+        Message(f"id-of-{text}", text, message_group_id=group, message_deduplication_id=text)
+        for text in texts
+    ]
+
+
+def bodies(deliveries: Sequence[Delivery]) -> list[str]:
+    return [delivery.message.body for delivery in deliveries]
+
+
+def start_receive(
+    pool: ThreadPoolExecutor, driver: InMemoryDriver, queue: Queue, wait_seconds: int = 20
+) -> Future[list[Delivery]]:
+    """Start a receive in a thread and return once it waits."""
+    receiver = pool.submit(driver.receive, queue, 10, wait_seconds)
+    waiting_in = driver._topology.queues[queue.name]
+    give_up_at = time.monotonic() + 10
+    while not waiting_in._waiting:
+        assert time.monotonic() < give_up_at, "the receiver does not wait"
+        threading.Event().wait(0.001)
+    return receiver
