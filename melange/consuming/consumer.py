@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 from melange.consuming.declaration import QueueDeclaration
+from melange.consuming.leases import Lease
 from melange.consuming.listener import (
     EventType,
     ExchangeListener,
@@ -52,6 +53,7 @@ class ExchangeMessageConsumer:
         on_unhandled: Literal["acknowledge", "reject"] = "acknowledge",
         backoff: Callable[[int], float] | None = None,
         deduplication: DeduplicationStore | None | Unchanged = UNCHANGED,
+        on_unavailable: Literal["retry", "process"] = "retry",
         declare: bool = True,
         tags: Mapping[str, str] | None = None,
     ) -> None:
@@ -75,6 +77,8 @@ class ExchangeMessageConsumer:
                 to 15 minutes, with full jitter.
             deduplication: the store that keeps listeners from running twice for one message: by default the
                 process's own in memory; None for no deduplication.
+            on_unavailable: while the store is out of reach, ``"retry"`` gives messages back and waits, and
+                ``"process"`` runs the listeners without deduplication.
             declare: False only looks up what exists and creates nothing.
             tags: cost tags and the like, for the queues.
 
@@ -86,7 +90,10 @@ class ExchangeMessageConsumer:
         if not isinstance(event_queue_name, str):
             raise InvalidNameError("queue", event_queue_name, "give its name as text, or its ARN")
         self._driver = driver or DriverManager.instance().get_driver()
-        _check_arguments(self._driver, max_attempts, visibility_timeout_seconds, wait_seconds, on_unhandled)
+        _check_arguments(self._driver, max_attempts, visibility_timeout_seconds, wait_seconds)
+        _check_choice("on_unhandled", on_unhandled, "acknowledge", "reject")
+        _check_choice("on_unavailable", on_unavailable, "retry", "process")
+        _check_choice("filter_scope", filter_scope, "headers", "body")
         declaration = QueueDeclaration(
             queue_name=event_queue_name,
             topic_names=topics_to_subscribe,
@@ -105,13 +112,13 @@ class ExchangeMessageConsumer:
         self._processor = DeliveryProcessor(
             self._subscriptions,
             self._serializer,
-            clock=self._driver.clock,
             deduplication=MemoryDeduplicationStore.shared()
             if isinstance(deduplication, Unchanged)
             else deduplication,
             max_attempts=max_attempts,
             backoff=backoff,
             on_unhandled=on_unhandled,
+            on_unavailable=on_unavailable,
         )
 
     @property
@@ -169,17 +176,29 @@ class ExchangeMessageConsumer:
             DeduplicationError: the deduplication store could not be asked; the messages were given back.
         """
         self._require_listener()
+        self._subscriptions.require_synchronous()
         if wait_seconds is None:
             wait_seconds = self._wait_seconds
         else:
             check_whole_seconds("wait_seconds", wait_seconds, 0, self._driver.capabilities.max_wait_seconds)
-        deliveries = self._driver.receive(
-            self._queue,
-            self._batch_size,
-            wait_seconds,
-            visibility_timeout_seconds=self._visibility_timeout(wait_seconds),
-        )
+        # On FIFO a failure has to stop the rest of its group, and giving back the followers would count as a
+        # receive of each: one at a time, nobody pays for a neighbour.
+        limit = 1 if self._queue.is_fifo else self._driver.capabilities.max_receive_batch
+        deliveries = self.receive(limit, wait_seconds)
         return self._process(deliveries) if deliveries else 0
+
+    def receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
+        """Take at most ``limit`` deliveries from the queue, for a loop of one's own; see ``consume_event``.
+
+        Each has to be processed and settled, or released, before its deadline.
+        """
+        # Deadlines count from before the request, the only moment that is known not to be too late: a process
+        # may be held up just when the answer comes. The wait must not eat the time that is left for the work.
+        longest = self._driver.capabilities.max_visibility_seconds
+        visibility_timeout_seconds = min(self._visibility_timeout_seconds + wait_seconds, longest)
+        return self._driver.receive(
+            self._queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
+        )
 
     def _add(self, subscription: Subscription) -> None:
         for event_class in subscription.event_classes.values():
@@ -193,23 +212,11 @@ class ExchangeMessageConsumer:
                 "acknowledged that nobody has seen"
             )
 
-    def _visibility_timeout(self, wait_seconds: int) -> int:
-        # Deadlines count from before the request, the only moment that is known not to be too late: a process
-        # may be held up just when the answer comes. The wait must not eat the time that is left for the work.
-        longest = self._driver.capabilities.max_visibility_seconds
-        return min(self._visibility_timeout_seconds + wait_seconds, longest)
-
-    @property
-    def _batch_size(self) -> int:
-        # On FIFO a failure has to stop the rest of its group, and giving back the followers would count as a
-        # receive of each: one at a time, nobody pays for a neighbour.
-        return 1 if self._queue.is_fifo else self._driver.capabilities.max_receive_batch
-
     def _process(self, deliveries: Sequence[Delivery]) -> int:
         outcomes: list[tuple[Delivery, Outcome]] = []
         try:
             for delivery in deliveries:
-                outcome = self._processor.process(delivery)
+                outcome = self._processor.process(Lease(delivery, self._driver.clock))
                 outcomes.append((delivery, outcome))
         except BaseException:
             # The store is out of reach, or the process is told to end: what is finished is settled all the
@@ -225,7 +232,6 @@ def _check_arguments(
     max_attempts: int,
     visibility_timeout_seconds: int,
     wait_seconds: int,
-    on_unhandled: str,
 ) -> None:
     capabilities = driver.capabilities
     check_whole_seconds(
@@ -234,14 +240,15 @@ def _check_arguments(
     check_whole_seconds("wait_seconds", wait_seconds, 0, capabilities.max_wait_seconds)
     if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
         raise ConfigurationError(f"max_attempts must be a whole number of at least 1, not {max_attempts!r}")
-    if on_unhandled not in ("acknowledge", "reject"):
-        raise ConfigurationError(f"on_unhandled must be 'acknowledge' or 'reject', not {on_unhandled!r}")
+
+
+def _check_choice(name: str, value: object, *choices: str) -> None:
+    if value not in choices:
+        raise ConfigurationError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
 
 
 def _event_filter(
     event_types: Sequence[EventType] | None, scope: Literal["headers", "body"]
 ) -> EventFilter | None:
-    if scope not in ("headers", "body"):
-        raise ConfigurationError(f"filter_scope must be 'headers' or 'body', not {scope!r}")
     names, _ = resolve_event_types("filter_events", event_types)
     return EventFilter(tuple(sorted(names)), scope) if names else None

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from melange.consuming.leases import Lease
 from melange.errors import ConfigurationError, DuplicateHandlerError, nearest
 from melange.events import EventMessage
-from melange.messages import Delivery
 
 EventType = str | type[EventMessage]
 
@@ -33,8 +33,11 @@ class ExchangeListener(ABC):
 
         Declare the keywords you want, or none: ``message_id`` (the same each time the event comes),
         ``event_type_name``, ``headers`` (read-only mapping of texts), ``receive_count`` (1 the first
-        time), ``queue_name``. ``event`` is an object for the event classes that ``listens_to`` names, else
+        time), ``queue_name``, ``lease_lost`` (call it: True once another receiver may have the event, so
+        that what is done from now on may be done twice). ``event`` is an object for the event classes that ``listens_to`` names, else
         a dict; listeners of one consumer share it.
+
+        It may be ``async def``: it then runs on the event loop of the ``Worker``, which it needs.
         """
 
     def listens_to(self) -> Sequence[EventType] | None:
@@ -43,12 +46,13 @@ class ExchangeListener(ABC):
 
 
 # What ``process`` may ask for by name, and where it comes from.
-_KEYWORDS: dict[str, Callable[[Delivery, str], object]] = {
-    "message_id": lambda delivery, event_type_name: delivery.message.message_id,
-    "event_type_name": lambda delivery, event_type_name: event_type_name,
-    "headers": lambda delivery, event_type_name: delivery.message.headers,
-    "receive_count": lambda delivery, event_type_name: delivery.receive_count,
-    "queue_name": lambda delivery, event_type_name: delivery.queue.name,
+_KEYWORDS: dict[str, Callable[[Lease, str], object]] = {
+    "message_id": lambda lease, event_type_name: lease.delivery.message.message_id,
+    "event_type_name": lambda lease, event_type_name: event_type_name,
+    "headers": lambda lease, event_type_name: lease.delivery.message.headers,
+    "receive_count": lambda lease, event_type_name: lease.attempt,
+    "queue_name": lambda lease, event_type_name: lease.delivery.queue.name,
+    "lease_lost": lambda lease, event_type_name: lease.is_lost,
 }
 
 
@@ -65,23 +69,19 @@ class Subscription:
     event_classes: Mapping[str, type[EventMessage]]
     process: Callable[..., object]
     keywords: tuple[str, ...]
+    is_async: bool
 
     def accepts(self, event_type_name: str) -> bool:
         """Return whether the listener wants events of this type."""
         return not self.event_type_names or event_type_name in self.event_type_names
 
-    def run(self, event: Any, delivery: Delivery, event_type_name: str) -> None:
-        """Call the listener; what it raises passes."""
-        if self.keywords:
-            result = self.process(
-                event, **{name: _KEYWORDS[name](delivery, event_type_name) for name in self.keywords}
-            )
-        else:
-            result = self.process(event)
-        if result is not None and inspect.isawaitable(result):
-            raise ConfigurationError(
-                f"listener {self.name} returned {type(result).__name__}, which nobody awaits"
-            )
+    def run(self, event: Any, lease: Lease, event_type_name: str) -> object:
+        """Call the listener and return what it returned; what it raises passes."""
+        if not self.keywords:
+            return self.process(event)
+        return self.process(
+            event, **{name: _KEYWORDS[name](lease, event_type_name) for name in self.keywords}
+        )
 
 
 def subscription_for(listener: ExchangeListener) -> Subscription:
@@ -122,6 +122,7 @@ def _subscription(
         event_classes=classes,
         process=process,
         keywords=_keywords_of(name, process),
+        is_async=inspect.iscoroutinefunction(process),
     )
 
 
@@ -167,8 +168,6 @@ def require_one_class(
 
 
 def _keywords_of(listener_name: str, process: Callable[..., object]) -> tuple[str, ...]:
-    if inspect.iscoroutinefunction(process):
-        raise ConfigurationError(f"{listener_name} is asynchronous: process must be a plain function")
     parameters = list(inspect.signature(process).parameters.values())
     if not parameters or parameters[0].kind not in (
         parameters[0].POSITIONAL_ONLY,

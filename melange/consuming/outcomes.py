@@ -14,9 +14,13 @@ class Acknowledge:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not done; the delivery comes back after ``delay_seconds``."""
+    """Not done; the delivery comes back after ``delay_seconds``.
+
+    ``counts`` is False when nothing was attempted, because somebody else is at it.
+    """
 
     delay_seconds: float
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Literal
 
 from melange import errors
-from melange.clock import Clock
+from melange.consuming.leases import Lease
 from melange.consuming.listener import Subscription
 from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Leave, Outcome, Reject, Retry
 from melange.consuming.subscriptions import Subscriptions
 from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
-from melange.errors import DecodeError
+from melange.errors import ConfigurationError, DecodeError, DeduplicationError
 from melange.identifiers import new_token
-from melange.messages import Delivery
 from melange.serialization import EventSerializer
 
 logger = logging.getLogger(__name__)
+
+RunCoroutine = Callable[[Coroutine[Any, Any, object]], object]
+"""Runs a coroutine to its end and returns what it returned, blocking the calling thread."""
 
 
 class DeliveryProcessor:
     """Runs the listeners that accept a delivery's event and says what is to be done with it.
 
     It decides and settles nothing: it never talks to the driver. Thread-safe if the listeners are.
+    ``run_coroutine`` is how asynchronous listeners are run; the worker sets it.
     """
 
     def __init__(
@@ -31,21 +35,22 @@ class DeliveryProcessor:
         subscriptions: Subscriptions,
         serializer: EventSerializer,
         *,
-        clock: Clock,
         deduplication: DeduplicationStore | None,
         max_attempts: int,
         backoff: Callable[[int], float],
         on_unhandled: Literal["acknowledge", "reject"],
+        on_unavailable: Literal["retry", "process"],
     ) -> None:
         self._subscriptions = subscriptions
         self._serializer = serializer
-        self._clock = clock
         self._deduplication = deduplication
         self._max_attempts = max_attempts
         self._backoff = backoff
         self._on_unhandled = on_unhandled
+        self._on_unavailable = on_unavailable
+        self.run_coroutine: RunCoroutine | None = None
 
-    def process(self, delivery: Delivery) -> Outcome:
+    def process(self, lease: Lease) -> Outcome:
         """Return the outcome of running every listener that accepts the delivery's event.
 
         What listeners raise becomes an outcome.
@@ -54,7 +59,7 @@ class DeliveryProcessor:
             DeduplicationError: the store can't be asked; nothing was decided about the delivery.
         """
         try:
-            event_type_name, data = self._serializer.read(delivery.message)
+            event_type_name, data = self._serializer.read(lease.delivery.message)
             listeners = self._subscriptions.accepting(event_type_name)
             if not listeners:
                 return self._unhandled(event_type_name)
@@ -62,8 +67,8 @@ class DeliveryProcessor:
         except DecodeError as error:
             return Reject(f"malformed message: {error}")
         if len(listeners) == 1:
-            return self._run(listeners[0], event, delivery, event_type_name)
-        return _combine([self._run(listener, event, delivery, event_type_name) for listener in listeners])
+            return self._run(listeners[0], event, lease, event_type_name)
+        return _combine([self._run(listener, event, lease, event_type_name) for listener in listeners])
 
     def _unhandled(self, event_type_name: str) -> Outcome:
         if self._on_unhandled == "reject":
@@ -71,64 +76,86 @@ class DeliveryProcessor:
         logger.debug("no listener accepts %r: acknowledged", event_type_name)
         return ACKNOWLEDGE
 
-    def _run(self, listener: Subscription, event: Any, delivery: Delivery, event_type_name: str) -> Outcome:
+    def _run(self, listener: Subscription, event: Any, lease: Lease, event_type_name: str) -> Outcome:
         """Run one listener unless it has finished this message before or somebody is at it."""
-        lease_seconds = delivery.deadline - self._clock.monotonic()
-        if lease_seconds <= 0:
+        remaining_seconds = lease.remaining_seconds
+        if remaining_seconds <= 0:
             return LEAVE
         store = self._deduplication
         if store is None:
-            return self._attempt(listener, event, delivery, event_type_name)
-        key = DeduplicationKey(delivery.queue.name, listener.name, delivery.message.message_id)
-        claimed = store.claim(key, new_token(), lease_seconds, body=delivery.message.body)
-        if not isinstance(claimed, Claimed):
-            return self._refused(claimed, listener, delivery)
+            return self._attempt(listener, event, lease, event_type_name)
+        message = lease.delivery.message
+        key = DeduplicationKey(lease.delivery.queue.name, listener.name, message.message_id)
         try:
-            outcome = self._attempt(listener, event, delivery, event_type_name)
+            claimed = store.claim(key, new_token(), remaining_seconds, body=message.body)
+        except DeduplicationError:
+            if self._on_unavailable == "retry":
+                raise
+            return self._attempt(listener, event, lease, event_type_name)
+        if not isinstance(claimed, Claimed):
+            return self._refused(claimed, listener, lease)
+        lease.claim = claimed
+        try:
+            outcome = self._attempt(listener, event, lease, event_type_name)
         except BaseException:  # KeyboardInterrupt, SystemExit: not done, and nobody should wait for us
             store.abandon(claimed)
             raise
+        finally:
+            lease.claim = None
         if outcome is not ACKNOWLEDGE:
             store.abandon(claimed)
             return outcome
         # A claim that was lost meanwhile is somebody else's work by now: not ours to acknowledge.
         return ACKNOWLEDGE if store.complete(claimed) else LEAVE
 
-    def _refused(self, refusal: ClaimRefusal, listener: Subscription, delivery: Delivery) -> Outcome:
+    def _refused(self, refusal: ClaimRefusal, listener: Subscription, lease: Lease) -> Outcome:
         if refusal is ClaimRefusal.DONE:
             return ACKNOWLEDGE
         if refusal is ClaimRefusal.CONFLICT:
-            return Reject(
-                f"another message of the id {delivery.message.message_id} was processed before", listener.name
-            )
+            message_id = lease.delivery.message.message_id
+            return Reject(f"another message of the id {message_id} was processed before", listener.name)
         # Busy is no failed attempt, so it never rejects.
-        return Retry(self._backoff(delivery.receive_count))
+        return Retry(self._backoff(lease.attempt), counts=False)
 
-    def _attempt(
-        self, listener: Subscription, event: Any, delivery: Delivery, event_type_name: str
-    ) -> Outcome:
+    def _attempt(self, listener: Subscription, event: Any, lease: Lease, event_type_name: str) -> Outcome:
         try:
-            listener.run(event, delivery, event_type_name)
+            result = listener.run(event, lease, event_type_name)
+            if result is not None and inspect.isawaitable(result):
+                self._await(listener, result)
         except errors.Reject as steering:
             return Reject(steering.reason, listener.name)
         except errors.Retry as steering:
-            return self._failed(listener, delivery, steering, steering.delay_seconds)
+            return self._failed(listener, lease, steering, steering.delay_seconds)
         except Exception as error:
-            return self._failed(listener, delivery, error, self._backoff(delivery.receive_count))
+            return self._failed(listener, lease, error, self._backoff(lease.attempt))
         return ACKNOWLEDGE
 
+    def _await(self, listener: Subscription, result: object) -> None:
+        if self.run_coroutine is None or not inspect.iscoroutine(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise ConfigurationError(
+                f"listener {listener.name} returned {type(result).__name__}, which nobody awaits"
+            )
+        self.run_coroutine(result)
+
     def _failed(
-        self, listener: Subscription, delivery: Delivery, error: Exception, delay_seconds: float
+        self, listener: Subscription, lease: Lease, error: Exception, delay_seconds: float
     ) -> Outcome:
-        attempt, last = delivery.receive_count, self._max_attempts
+        attempt, last = lease.attempt, self._max_attempts
         logger.warning(
             "listener %s failed on message %s, attempt %d of %d",
             listener.name,
-            delivery.message.message_id,
+            lease.delivery.message.message_id,
             attempt,
             last,
             exc_info=None if isinstance(error, errors.Retry) else error,
-            extra=_log_fields(delivery, listener),
+            extra={
+                "message_id": lease.delivery.message.message_id,
+                "queue_name": lease.delivery.queue.name,
+                "listener_name": listener.name,
+                "receive_count": attempt,
+            },
         )
         if attempt < last:
             return Retry(delay_seconds)
@@ -143,9 +170,11 @@ def _combine(outcomes: Sequence[Outcome]) -> Outcome:
     """
     if any(isinstance(outcome, Leave) for outcome in outcomes):
         return LEAVE
-    retries = [outcome.delay_seconds for outcome in outcomes if isinstance(outcome, Retry)]
+    retries = [outcome for outcome in outcomes if isinstance(outcome, Retry)]
     if retries:
-        return Retry(max(retries))
+        return Retry(
+            max(retry.delay_seconds for retry in retries), counts=any(retry.counts for retry in retries)
+        )
     return _combine_rejects([outcome for outcome in outcomes if isinstance(outcome, Reject)])
 
 
@@ -159,12 +188,3 @@ def _combine_rejects(rejects: Sequence[Reject]) -> Acknowledge | Reject:
 
 def _join(names: Iterable[str | None]) -> str:
     return ", ".join(name for name in names if name)
-
-
-def _log_fields(delivery: Delivery, listener: Subscription) -> dict[str, object]:
-    return {
-        "message_id": delivery.message.message_id,
-        "queue_name": delivery.queue.name,
-        "listener_name": listener.name,
-        "receive_count": delivery.receive_count,
-    }

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 
 from melange.consuming.listener import Subscription, require_one_class
-from melange.errors import DuplicateHandlerError
+from melange.errors import ConfigurationError, DuplicateHandlerError
 from melange.events import EventMessage
 
 
@@ -55,6 +55,15 @@ class Subscriptions:
         if accepting and any(event_type_name in one.event_type_names for one in accepting):
             self._accepting[event_type_name] = accepting
         return accepting
+
+    def require_synchronous(self) -> None:
+        """Raise ``ConfigurationError`` when a listener needs an event loop."""
+        for subscription in self._subscriptions:
+            if subscription.is_async:
+                raise ConfigurationError(
+                    f"listener {subscription.name} is asynchronous and needs the event loop of a worker: "
+                    "use consumer.run() or Worker(consumer).run()"
+                )
 
     def _replace(self, subscriptions: tuple[Subscription, ...]) -> None:
         self._subscriptions = subscriptions

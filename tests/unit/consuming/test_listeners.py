@@ -1,6 +1,5 @@
 """What a listener may look like, and what is refused when it is subscribed."""
 
-import functools
 from dataclasses import dataclass
 
 import pytest
@@ -72,6 +71,7 @@ def test_process_may_take_all_keywords(make_consumer, publisher):
 
     consumer.consume_event()
 
+    assert callable(listener.seen.pop("lease_lost"))
     assert listener.seen == {
         "message_id": message_id,
         "event_type_name": "ProductAdded",
@@ -239,11 +239,6 @@ class AsksForUnknown(ExchangeListener):
         pass
 
 
-class Asynchronous(ExchangeListener):
-    async def process(self, event):
-        pass
-
-
 @pytest.mark.parametrize(
     ("listener", "message"),
     [
@@ -256,7 +251,6 @@ class Asynchronous(ExchangeListener):
         (ReturnsOtherClass(), "neither an event type name nor a class"),
         (TakesNothing(), "must take the event as its first argument"),
         (AsksForUnknown(), "asks for 'mesage_id'.*did you mean 'message_id'"),
-        (Asynchronous(), "must be a plain function"),
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
@@ -279,23 +273,35 @@ def test_the_decorator_needs_its_parentheses(make_consumer):
         make_consumer().listener(lambda event: None)
 
 
-def test_a_coroutine_that_nobody_awaits_is_a_failure_and_not_a_success(make_consumer, publisher, caplog):
+def test_without_a_worker_an_asynchronous_listener_is_refused_and_nothing_is_received(
+    driver, make_consumer, publisher
+):
+    consumer = make_consumer()
+
+    @consumer.listener()
+    async def work(event):
+        pass
+
+    publisher.publish(EVENT)
+
+    with pytest.raises(ConfigurationError, match="asynchronous"):
+        consumer.consume_event()
+
+    assert driver.measure_queue(consumer.queue).visible == 1
+
+
+def test_a_coroutine_that_nobody_awaits_is_a_failure_and_not_a_success(
+    driver, make_consumer, publisher, caplog
+):
     consumer = make_consumer()
 
     async def work():
         pass
 
-    coroutines = []
-
-    @consumer.listener()
-    @functools.wraps(print)
-    def hidden(event):
-        coroutines.append(work())
-        return coroutines[-1]
-
+    consumer.listener(name="hidden")(lambda event: work())
     publisher.publish(EVENT)
 
     consumer.consume_event()
 
     assert "which nobody awaits" in caplog.text
-    coroutines[0].close()
+    assert driver.measure_queue(consumer.queue).in_flight == 1
