@@ -1,0 +1,123 @@
+"""Run the benchmarks and print their figures as markdown: ``tox -e benchmarks -- --help``.
+
+Figures go to standard output, a progress bar to standard error. Ratios are what counts: they are taken pair by
+pair from repetitions that take turns (A B A B ...), so that a busy machine disturbs both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TaskID
+
+from benchmarks import depth, importing, in_memory, profiling, sns_sqs
+from benchmarks.report import table_of_counts, table_of_rows
+from services import ministack
+
+GROUPS = ("in-memory", "depth", "sns-sqs", "import")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"all by default: {', '.join(GROUPS)}")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions, 100,000 messages queued")
+    parser.add_argument(
+        "--profile", action="store_true", help="where the time goes, instead of how much it is"
+    )
+    parser.add_argument("--endpoint-url", help="an SNS+SQS server that runs already, instead of MiniStack")
+    options = parser.parse_args(arguments)
+    groups = options.groups or GROUPS
+    if unknown := set(groups) - set(GROUPS):
+        parser.error(f"no such group: {', '.join(sorted(unknown))}")
+    print(machine())
+    if options.profile:
+        profile(groups, options.endpoint_url)
+    else:
+        with progress_bars() as progress:
+            measure(groups, options.endpoint_url, quick=options.quick, progress=progress)
+
+
+def measure(groups: Sequence[str], endpoint_url: str | None, *, quick: bool, progress: ProgressBars) -> None:
+    """Measure the groups and print their tables."""
+    repetitions = 7 if quick else 25
+    rows = []
+    if "in-memory" in groups:
+        rows += in_memory.rows(repetitions, progress)
+    if "depth" in groups:
+        queued, in_flight = (100_000, 10_000) if quick else (1_000_000, 100_000)
+        rows += depth.rows(repetitions, queued, in_flight, progress)
+    if "sns-sqs" in groups:
+        with server(endpoint_url) as url:
+            rows += sns_sqs.rows(url, repetitions, progress)
+            settings = sns_sqs.rows_of_settings(url, repetitions, progress)
+            counts = sns_sqs.counts(url)
+    if "import" in groups:
+        rows += importing.rows(15, progress)
+    print(table_of_rows(rows))
+    if "sns-sqs" in groups:
+        print("\n" + table_of_counts(counts))
+        print("\n" + table_of_rows(settings))
+
+
+def profile(groups: Sequence[str], endpoint_url: str | None) -> None:
+    """Profile the groups that run in this process, and the import."""
+    if "in-memory" in groups:
+        profiling.print_in_memory()
+    if "sns-sqs" in groups:
+        with server(endpoint_url) as url:
+            profiling.print_sns_sqs(url)
+    if "import" in groups:
+        profiling.print_import()
+
+
+@contextmanager
+def server(endpoint_url: str | None) -> Iterator[str]:
+    """Yield the server's URL; start one if none was named."""
+    with nullcontext(endpoint_url) if endpoint_url else ministack.run() as url:
+        yield url
+
+
+def machine() -> str:
+    """Return a line on where and when the figures were taken."""
+    load = os.getloadavg()[0]
+    versions = ", ".join(f"{name} {version(name)}" for name in ("boto3", "kombu", "marshmallow"))
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.system()} "
+        f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} at the start, {versions}\n"
+    )
+
+
+class ProgressBars:
+    """One bar for each series of measurements."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task: TaskID | None = None
+
+    def begin(self, title: str, steps: int) -> None:
+        self._task = self._bars.add_task(title, total=steps)
+
+    def advance(self) -> None:
+        assert self._task is not None
+        self._bars.advance(self._task)
+
+
+@contextmanager
+def progress_bars() -> Iterator[ProgressBars]:
+    """Show progress on standard error, if that is a terminal."""
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        yield ProgressBars(bars)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Measuring contenders side by side, so that what disturbs the machine disturbs all of them."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Is told how far the measurements are."""
+
+    def begin(self, title: str, steps: int) -> None:
+        """A series of measurements begins."""
+
+    def advance(self) -> None:
+        """One measurement of the series is done."""
+
+
+@dataclass(slots=True)
+class Cost:
+    """Seconds per item: CPU time of this process, all its threads, and the time that passed."""
+
+    cpu: float = 0.0
+    wall: float = 0.0
+
+
+Contender = Callable[[], Cost]
+
+
+@contextmanager
+def cost_per_item(items: int) -> Iterator[Cost]:
+    """Measure the block; the yielded cost is filled in at its end.
+
+    Garbage is collected before, so that nobody pays for what another left behind; the collector runs as
+    it does in an application.
+    """
+    cost = Cost()
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield cost
+    cost.cpu = (time.process_time() - cpu) / items
+    cost.wall = (time.perf_counter() - wall) / items
+
+
+def interleaved(
+    title: str, contenders: Mapping[str, Contender], repetitions: int, progress: Progress
+) -> dict[str, list[Cost]]:
+    """Run A B C A B C ..., so that each repetition sees all of them on the same machine at about the same time.
+
+    A first round warms up and does not count.
+    """
+    costs: dict[str, list[Cost]] = {name: [] for name in contenders}
+    progress.begin(title, (repetitions + 1) * len(contenders))
+    for repetition in range(repetitions + 1):
+        for name, run in contenders.items():
+            cost = run()
+            progress.advance()
+            if repetition:
+                costs[name].append(cost)
+    return costs
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How many times as much one contender costs as another, measured pair by pair."""
+
+    pairs: Sequence[float] = field(repr=False)
+
+    @property
+    def median(self) -> float:
+        """The middle of the pairs' ratios."""
+        return statistics.median(self.pairs)
+
+    def __str__(self) -> str:
+        lower, _, upper = statistics.quantiles(self.pairs, n=4)
+        return f"**{self.median:.2f}** ({lower:.2f} to {upper:.2f})"
+
+
+def cpu_of(costs: Sequence[Cost]) -> list[float]:
+    """Return the CPU times."""
+    return [cost.cpu for cost in costs]
+
+
+def wall_of(costs: Sequence[Cost]) -> list[float]:
+    """Return the times that passed."""
+    return [cost.wall for cost in costs]
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """Return the ratio of what was measured in the same repetitions."""
+    return Ratio([one / other for one, other in zip(ours, theirs, strict=True)])

@@ -1,0 +1,57 @@
+"""The figures as markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.measuring import Ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One comparison. ``ours`` and ``theirs`` are seconds; the unit is that in which they are shown."""
+
+    work: str
+    ours: Sequence[float]
+    rival: str
+    theirs: Sequence[float]
+    ratio: Ratio
+    aim: str
+    unit: str = "µs"
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Something counted rather than measured."""
+
+    what: str
+    count: float
+    aim: str
+
+
+_PER_SECOND = {"µs": 1e6, "ms": 1e3}
+
+
+def table_of_rows(rows: Sequence[Row]) -> str:
+    """Return the comparisons as a table; ratios with the range of the middle half of the pairs."""
+    lines = [
+        "| work | melange | beside | | ratio, pair by pair | aim |",
+        "|---|---:|---|---:|---:|---|",
+    ]
+    for row in rows:
+        ours, theirs = (_median(values, row.unit) for values in (row.ours, row.theirs))
+        lines.append(f"| {row.work} | {ours} | {row.rival} | {theirs} | {row.ratio} | {row.aim} |")
+    return "\n".join(lines)
+
+
+def table_of_counts(counts: Sequence[Count]) -> str:
+    """Return the counts as a table."""
+    lines = ["| counted | | aim |", "|---|---:|---|"]
+    lines += [f"| {count.what} | {count.count:.3f} | {count.aim} |" for count in counts]
+    return "\n".join(lines)
+
+
+def _median(seconds: Sequence[float], unit: str) -> str:
+    return f"{statistics.median(seconds) * _PER_SECOND[unit]:.1f} {unit}"
