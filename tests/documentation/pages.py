@@ -1,0 +1,139 @@
+"""Running the code blocks of a page, top to bottom, in one namespace and one empty directory.
+
+What the language of a block means here:
+
+| language | what happens |
+|---|---|
+| `python` | it is executed; when its first line is `# name.py` it is saved under that name instead |
+| `text` | what the blocks above have printed since the last one; `...` stands for anything |
+| `console` | each `$ command` is run, and must print what stands below it; `^C` there interrupts it |
+| any other, or none | nothing: it is there to be read |
+
+`<!-- skip: next "reason" -->` above a block leaves it out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import SkipTest
+
+from sybil import Document, Example
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser, SkipParser
+
+REPOSITORY = Path(__file__).parent.parent.parent
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+_FILE_NAME = re.compile(r"# (\w+\.py)\n")
+_COMMAND = re.compile(r"^\$ (.+)\n", re.MULTILINE)
+_INTERRUPT = "^C"
+_SECONDS_TO_PRINT = 60
+
+
+def page_name(page: Path) -> str:
+    return page.relative_to(REPOSITORY).as_posix()
+
+
+def run_page(page: Path, directory: Path) -> list[str]:
+    """Run the blocks of ``page`` in ``directory``, which must be the working one; return reasons of skips.
+
+    Raises:
+        AssertionError: a block printed something else than the page says.
+        Exception: whatever a block raised.
+    """
+    run = _Run(directory)
+    document = Document.parse(
+        str(page),
+        SkipParser(),
+        CodeBlockParser("python", run.python),
+        CodeBlockParser("text", run.text),
+        CodeBlockParser("console", run.console),
+    )
+    skipped = []
+    for example in document.examples():
+        try:
+            example.evaluate()
+        except SkipTest as reason:
+            skipped.append(str(reason))
+    return skipped
+
+
+class _Run:
+    """What the blocks of one page have printed, and where they write files."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._printed = io.StringIO()
+        self._execute: Callable[[Example], None] = PythonEvaluator()
+
+    def python(self, example: Example) -> None:
+        name = _FILE_NAME.match(example.parsed)
+        if name:
+            (self._directory / name[1]).write_text(example.parsed)
+            return
+        with contextlib.redirect_stdout(self._printed):
+            self._execute(example)
+
+    def text(self, example: Example) -> str | None:
+        printed = self._printed.getvalue()
+        self._printed.seek(0)
+        self._printed.truncate()
+        return _difference(example.parsed, printed)
+
+    def console(self, example: Example) -> str | None:
+        _, *parts = _COMMAND.split(example.parsed)
+        for command, expected in zip(parts[::2], parts[1::2], strict=True):
+            difference = self._command(command, expected)
+            if difference:
+                return f"$ {command}\n{difference}"
+        return None
+
+    def _command(self, command: str, expected: str) -> str | None:
+        expected, interrupt, _ = expected.partition(_INTERRUPT)
+        with _started(command, self._directory) as process:
+            assert process.stdout is not None
+            if interrupt:
+                printed = "".join(process.stdout.readline() for _ in expected.splitlines())
+                process.send_signal(signal.SIGINT)
+                process.wait(_SECONDS_TO_PRINT)
+            else:
+                printed, _ = process.communicate(timeout=_SECONDS_TO_PRINT)
+                if process.returncode:
+                    return f"{printed}\nended with code {process.returncode}"
+        return _difference(expected, printed)
+
+
+@contextlib.contextmanager
+def _started(command: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
+    program, *arguments = shlex.split(command)
+    assert program in ("python", "pytest"), f"{command!r}: only python and pytest are run"
+    modules = ["-m", "pytest", "-p", "no:cacheprovider"] if program == "pytest" else []
+    process = subprocess.Popen(
+        [sys.executable, *modules, *arguments],
+        cwd=directory,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _difference(expected: str, printed: str) -> str | None:
+    checker, options = doctest.OutputChecker(), doctest.ELLIPSIS
+    if checker.check_output(expected, printed, options):
+        return None
+    return f"the page says:\n{expected}\nprinted was:\n{printed}"

@@ -1,0 +1,76 @@
+"""The tables of the pages hold what the code says, all of it and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from importlib import import_module
+
+import pytest
+
+import melange
+import melange.errors
+import melange.testing
+from documentation.pages import PAGES, REPOSITORY
+from melange.drivers.aws import AwsDriver
+from melange.drivers.base import Capabilities
+from melange.drivers.memory import InMemoryDriver
+
+DOCS = REPOSITORY / "docs"
+
+
+@pytest.mark.parametrize("module", [melange, melange.testing], ids=lambda module: module.__name__)
+def test_the_api_page_lists_every_public_name(module) -> None:
+    names = first_column("api.md", heading=module.__name__)
+
+    assert sorted(names) == sorted(module.__all__)
+
+
+def test_what_the_api_page_lists_elsewhere_exists() -> None:
+    for path in first_column("api.md", heading="Elsewhere"):
+        module, _, name = path.rpartition(".")
+
+        assert name[0].islower() or hasattr(import_module(module), name)
+        assert name[0].isupper() or import_module(path)
+
+
+def test_the_errors_page_lists_every_error() -> None:
+    errors = {
+        name
+        for name, value in vars(melange.errors).items()
+        if isinstance(value, type) and issubclass(value, Exception)
+    }
+
+    assert first_column("errors.md") == errors
+
+
+def test_the_capability_table_holds_what_the_drivers_say() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (\w+) \|", (DOCS / "testing.md").read_text(), re.MULTILINE)
+
+    memory = dataclasses.asdict(InMemoryDriver().capabilities)
+    aws = dataclasses.asdict(AwsDriver(region_name="us-east-1").capabilities)
+    assert [name for name, _, _ in rows] == [field.name for field in dataclasses.fields(Capabilities)]
+    assert rows == [(name, str(memory[name]), str(aws[name])) for name, _, _ in rows]
+
+
+def test_the_annotations_of_the_events_page_are_those_of_the_code() -> None:
+    page = (DOCS / "events.md").read_text().replace(r"\|", "|")
+    table = re.findall(r"^\|.*\|$", import_module("melange.schemas.annotations").__doc__, re.MULTILINE)
+
+    assert [row for row in table if row.replace("``", "`") not in page] == []
+
+
+def test_every_page_is_listed_in_the_index_of_its_folder() -> None:
+    for page in PAGES[1:]:
+        index = page.parent / "index.md"
+
+        assert page == index or f"]({page.name})" in index.read_text(), page
+
+
+def first_column(page: str, heading: str | None = None) -> set[str]:
+    """Return the names in code type that begin a table row, of one section or of the whole page."""
+    text = (DOCS / page).read_text()
+    if heading is not None:
+        _, _, text = text.partition(f"\n## {heading}\n")
+        text = text.partition("\n## ")[0]
+    return set(re.findall(r"^\| `([\w.]+)(?:\([\w]*\))?` \|", text, re.MULTILINE))

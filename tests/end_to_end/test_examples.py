@@ -1,0 +1,57 @@
+"""The example of the README, as a program: it prints what the README shows, on both drivers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent.parent
+OUTPUT = re.compile(r"^```output\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHOWN_IN_MEMORY, SHOWN_ON_AWS = OUTPUT.findall((REPOSITORY / "README.md").read_text())
+
+
+def test_in_memory_the_example_prints_what_the_readme_shows() -> None:
+    printed = run_example()
+
+    assert without_ids(printed) == without_ids(SHOWN_IN_MEMORY)
+
+
+def test_on_sns_and_sqs_the_example_prints_the_same_but_for_ids_and_order(sns_sqs_server) -> None:
+    printed = run_example("aws", AWS_ENDPOINT_URL=sns_sqs_server)
+
+    assert sorted(events(printed)) == sorted(events(SHOWN_ON_AWS))
+    assert deliveries(printed) == deliveries(SHOWN_ON_AWS)
+
+
+def test_the_readme_shows_the_same_for_both_drivers_but_for_ids() -> None:
+    assert without_ids(SHOWN_ON_AWS).replace("'aws'", "'memory'") == without_ids(SHOWN_IN_MEMORY)
+
+
+def run_example(*arguments: str, **environment: str) -> str:
+    example = subprocess.run(
+        [sys.executable, REPOSITORY / "examples" / "products.py", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert (example.returncode, example.stderr) == (0, "")
+    return example.stdout
+
+
+def without_ids(output: str) -> str:
+    return re.sub(r"message \w+", "message ID", output)
+
+
+def events(output: str) -> list[str]:
+    """Return the lines about events; how many deliveries a poll brings is up to the broker."""
+    return [line for line in without_ids(output).splitlines() if not line.startswith("settled")]
+
+
+def deliveries(output: str) -> int:
+    """Return how many deliveries were settled in all."""
+    return sum(map(int, re.findall(r"^settled (\d+) ", output, re.MULTILINE)))
