@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from typing import Any, ClassVar, Self, SupportsIndex
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, SchemaOpts, class_registry, fields
 
 from melange.errors import ConfigurationError
+from melange.occurrence import Occurrence
 
 EVENT_TYPE_KEY = "event_type_name"
 """Where an event's body says its type."""
 
-OCCURRED_ON_KEY = "occurred_on"
-"""Where a typed event's body says when it happened."""
 
-
-class EventMessage:
+class EventMessage(Occurrence):
     """The base of typed events: inherit from it with a dataclass, frozen, slotted or plain.
 
         @dataclass(frozen=True)
@@ -43,9 +40,6 @@ class EventMessage:
 
     event_type_name: ClassVar[str] = "EventMessage"
 
-    # Only an annotation: a class attribute would become the default of a subclass's field of that name.
-    occurred_on: datetime
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         name = vars(cls).get(EVENT_TYPE_KEY, cls.__name__)
@@ -55,28 +49,6 @@ class EventMessage:
                 f"so write it without an annotation: event_type_name = {cls.__name__!r}"
             )
         cls.event_type_name = name
-
-    def __new__(cls, *args: object, **kwargs: object) -> Self:
-        event = super().__new__(cls)
-        # Not in __init__, which subclasses replace; not by assignment, which frozen ones refuse.
-        object.__setattr__(event, OCCURRED_ON_KEY, datetime.now(UTC))
-        return event
-
-    def __reduce_ex__(self, protocol: SupportsIndex, /) -> str | tuple[Any, ...]:
-        """Keep ``occurred_on`` in copies: frozen dataclasses with slots copy nothing but their fields."""
-        reduced = super().__reduce_ex__(protocol)
-        if isinstance(reduced, str):  # the name of a global: its copies are itself
-            return reduced
-        make, arguments, *state = reduced
-        return (_remake, (self.occurred_on, make, arguments), *state)
-
-
-def _remake(
-    occurred_on: datetime, make: Callable[..., EventMessage], arguments: tuple[Any, ...]
-) -> EventMessage:
-    event = make(*arguments)
-    object.__setattr__(event, OCCURRED_ON_KEY, occurred_on)
-    return event
 
 
 class _TolerantOpts(SchemaOpts):

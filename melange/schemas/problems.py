@@ -8,7 +8,8 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError
 
-from melange.events import OCCURRED_ON_KEY, nested_fields
+from melange.events import nested_fields
+from melange.occurrence import OCCURRED_ON_KEY
 from melange.schemas.derived import DataclassSchema
 
 _MOST_PROBLEMS = 5

@@ -14,7 +14,8 @@ from typing import Any
 from marshmallow import Schema, ValidationError
 
 from melange.errors import DecodeError, EncodeError, SerializationError
-from melange.events import EVENT_TYPE_KEY, OCCURRED_ON_KEY, EventMessage
+from melange.events import EVENT_TYPE_KEY, EventMessage
+from melange.occurrence import OCCURRED_ON_KEY
 from melange.schemas.problems import describe, shortened
 
 
