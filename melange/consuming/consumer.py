@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 from melange.consuming.declaration import QueueDeclaration
@@ -16,14 +16,14 @@ from melange.consuming.listener import (
     subscription_for_function,
 )
 from melange.consuming.outcomes import Backoff, Outcome
-from melange.consuming.processor import DeliveryProcessor
-from melange.consuming.settling import Settler
+from melange.consuming.processor import DeliveryProcessor, RunCoroutine
+from melange.consuming.settling import Settlement, Settler
 from melange.consuming.subscriptions import Subscriptions
 from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
 from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Queue, Unchanged
 from melange.drivers.limits import check_whole_seconds
 from melange.drivers.registry import DriverManager
-from melange.errors import ConfigurationError, HandlerNotFoundError, InvalidNameError
+from melange.errors import ConfigurationError, DecodeError, HandlerNotFoundError, InvalidNameError
 from melange.messages import Delivery
 from melange.serialization import EventSerializer
 
@@ -54,6 +54,8 @@ class ExchangeMessageConsumer:
         backoff: Callable[[int], float] | None = None,
         deduplication: DeduplicationStore | None | Unchanged = UNCHANGED,
         on_unavailable: Literal["retry", "process"] = "retry",
+        ordered_by: str | None = None,
+        on_reject: Literal["skip", "block"] = "skip",
         declare: bool = True,
         tags: Mapping[str, str] | None = None,
     ) -> None:
@@ -79,6 +81,11 @@ class ExchangeMessageConsumer:
                 process's own in memory; None for no deduplication.
             on_unavailable: while the store is out of reach, ``"retry"`` gives messages back and waits, and
                 ``"process"`` runs the listeners without deduplication.
+            ordered_by: the event field by which a ``Worker`` keeps events in order on a standard queue: of what
+                it has in hand, one at a time for each value, in the order of receipt. Other workers and
+                redeliveries know nothing of it; for order across them use a FIFO queue.
+            on_reject: on a FIFO queue, ``"skip"`` goes on with the group once a message is set aside;
+                ``"block"`` keeps it in the queue and holds its group until it succeeds or is taken away.
             declare: False only looks up what exists and creates nothing.
             tags: cost tags and the like, for the queues.
 
@@ -93,6 +100,7 @@ class ExchangeMessageConsumer:
         _check_arguments(self._driver, max_attempts, visibility_timeout_seconds, wait_seconds)
         _check_choice("on_unhandled", on_unhandled, "acknowledge", "reject")
         _check_choice("on_unavailable", on_unavailable, "retry", "process")
+        _check_choice("on_reject", on_reject, "skip", "block")
         _check_choice("filter_scope", filter_scope, "headers", "body")
         declaration = QueueDeclaration(
             queue_name=event_queue_name,
@@ -103,23 +111,32 @@ class ExchangeMessageConsumer:
             tags=tags,
         )
         self._queue = declaration.declare(self._driver) if declare else declaration.look_up(self._driver)
-        self._visibility_timeout_seconds = visibility_timeout_seconds
-        self._wait_seconds = wait_seconds
+        self.visibility_timeout_seconds = visibility_timeout_seconds
+        self.wait_seconds = wait_seconds
+        self.deduplication = (
+            MemoryDeduplicationStore.shared() if isinstance(deduplication, Unchanged) else deduplication
+        )
+        self._ordered_by = ordered_by
         self._subscriptions = Subscriptions()
         self._serializer = EventSerializer.instance()
         backoff = backoff or Backoff()
-        self._settler = Settler(self._driver, self._queue, backoff)
+        self._settler = Settler(
+            self._driver, self._queue, backoff, keeps_rejected=on_reject == "block" and self._queue.is_fifo
+        )
         self._processor = DeliveryProcessor(
             self._subscriptions,
             self._serializer,
-            deduplication=MemoryDeduplicationStore.shared()
-            if isinstance(deduplication, Unchanged)
-            else deduplication,
+            deduplication=self.deduplication,
             max_attempts=max_attempts,
             backoff=backoff,
             on_unhandled=on_unhandled,
             on_unavailable=on_unavailable,
         )
+
+    @property
+    def driver(self) -> MessagingDriver:
+        """The driver it was built on."""
+        return self._driver
 
     @property
     def queue(self) -> Queue:
@@ -178,7 +195,7 @@ class ExchangeMessageConsumer:
         self._require_listener()
         self._subscriptions.require_synchronous()
         if wait_seconds is None:
-            wait_seconds = self._wait_seconds
+            wait_seconds = self.wait_seconds
         else:
             check_whole_seconds("wait_seconds", wait_seconds, 0, self._driver.capabilities.max_wait_seconds)
         # On FIFO a failure has to stop the rest of its group, and giving back the followers would count as a
@@ -186,6 +203,17 @@ class ExchangeMessageConsumer:
         limit = 1 if self._queue.is_fifo else self._driver.capabilities.max_receive_batch
         deliveries = self.receive(limit, wait_seconds)
         return self._process(deliveries) if deliveries else 0
+
+    def run(self, *, concurrency: int = 10, grace_seconds: float = 25.0) -> int:
+        """Consume until the process is told to stop; the short form of ``Worker(consumer).run()``."""
+        from melange.consuming.worker import Worker  # noqa: PLC0415 - the worker knows consumers, not the reverse
+
+        return Worker(self, concurrency=concurrency, grace_seconds=grace_seconds).run()
+
+    def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
+        """Run asynchronous listeners with ``run_coroutine``; the worker calls this before it starts."""
+        self._require_listener()
+        self._processor.run_coroutine = run_coroutine
 
     def receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
         """Take at most ``limit`` deliveries from the queue, for a loop of one's own; see ``consume_event``.
@@ -195,10 +223,39 @@ class ExchangeMessageConsumer:
         # Deadlines count from before the request, the only moment that is known not to be too late: a process
         # may be held up just when the answer comes. The wait must not eat the time that is left for the work.
         longest = self._driver.capabilities.max_visibility_seconds
-        visibility_timeout_seconds = min(self._visibility_timeout_seconds + wait_seconds, longest)
+        visibility_timeout_seconds = min(self.visibility_timeout_seconds + wait_seconds, longest)
         return self._driver.receive(
             self._queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
         )
+
+    def process(self, lease: Lease) -> Outcome:
+        """Run the listeners for a delivery and return what is to be done with it; settles nothing.
+
+        Raises:
+            DeduplicationError: the deduplication store could not be asked; nothing was decided.
+        """
+        return self._processor.process(lease)
+
+    def settle(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> Settlement:
+        """Carry outcomes out: acknowledge, defer, or set aside. What the broker does not take is logged."""
+        return self._settler.settle(outcomes)
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Give back deliveries that nobody has worked on: visible to others at once."""
+        self._settler.release(deliveries)
+
+    def lane_of(self, delivery: Delivery) -> Hashable | None:
+        """Return what the delivery must be kept in order with, None for nothing."""
+        if self._queue.is_fifo:
+            return delivery.message.message_group_id
+        if self._ordered_by is None:
+            return None
+        try:
+            _, data = self._serializer.read(delivery.message)
+        except DecodeError:
+            return None
+        value = data.get(self._ordered_by)
+        return value if isinstance(value, (str, int)) else None
 
     def _add(self, subscription: Subscription) -> None:
         for event_class in subscription.event_classes.values():
@@ -224,7 +281,7 @@ class ExchangeMessageConsumer:
             self._settler.settle(outcomes)
             self._settler.release(deliveries[len(outcomes) :])
             raise
-        return self._settler.settle(outcomes)
+        return sum(self._settler.settle(outcomes))
 
 
 def _check_arguments(

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
+from typing import NamedTuple
 
 from melange.consuming.outcomes import Acknowledge, Leave, Outcome, Reject, Retry
 from melange.drivers.base import MessagingDriver, Queue
@@ -20,16 +21,31 @@ logger = logging.getLogger(__name__)
 MAX_REASON_CHARACTERS = 1_000
 
 
+class Settlement(NamedTuple):
+    """How many messages are gone from their queue, and how many will come back as decided."""
+
+    gone: int
+    deferred: int
+
+
 class Settler:
     """Carries outcomes out against the driver; thread-safe."""
 
-    def __init__(self, driver: MessagingDriver, queue: Queue, backoff: Callable[[int], float]) -> None:
+    def __init__(
+        self,
+        driver: MessagingDriver,
+        queue: Queue,
+        backoff: Callable[[int], float],
+        *,
+        keeps_rejected: bool = False,
+    ) -> None:
         self._driver = driver
         self._queue = queue
         self._backoff = backoff
+        self._keeps_rejected = keeps_rejected
 
-    def settle(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> int:
-        """Carry out the outcomes, in as few calls as the driver can; return how many took effect.
+    def settle(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> Settlement:
+        """Carry out the outcomes, in as few calls as the driver can.
 
         What the broker does not take is logged and left to redelivery.
         """
@@ -46,7 +62,7 @@ class Settler:
                 acknowledged.append(delivery)
             else:
                 deferred.append((delivery, max(1.0, self._backoff(delivery.receive_count))))
-        return self._acknowledge(acknowledged) + self._defer(deferred)
+        return Settlement(gone=self._acknowledge(acknowledged), deferred=self._defer(deferred))
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Give back deliveries that nobody has worked on: visible to others at once."""
@@ -74,6 +90,9 @@ class Settler:
 
     def _set_aside(self, delivery: Delivery, outcome: Reject) -> bool:
         """Send the message to the dead-letter queue; only when that went well may it be acknowledged."""
+        if self._keeps_rejected:
+            _log_rejected(logging.ERROR, delivery, outcome, "it stays and blocks its group")
+            return False
         dead_letter_queue = self._queue.dead_letter_queue
         if dead_letter_queue is None:
             _log_rejected(logging.ERROR, delivery, outcome, "it stays: the queue has no dead-letter queue")

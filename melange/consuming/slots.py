@@ -1,0 +1,57 @@
+"""How much a worker may have in hand, shared fairly by its queues."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Slots:
+    """As many as deliveries may be in hand at once; a poller takes them before it asks the broker.
+
+    So prefetch never exceeds what can be worked on, and other workers are not starved. No queue holds more
+    than its share while another one waits for slots. Thread-safe.
+    """
+
+    def __init__(self, count: int, queues: int) -> None:
+        self._free = count
+        self._share = max(1, count // queues)
+        self._changed = threading.Condition()
+        self._held = [0] * queues
+        self._waiting = [False] * queues
+        self._closed = False
+
+    def take(self, queue: int, most: int) -> int:
+        """Take up to ``most`` slots for a queue; blocks until there is one. 0 after ``close``."""
+        with self._changed:
+            self._waiting[queue] = True
+            try:
+                self._changed.wait_for(lambda: self._closed or self._available(queue) > 0)
+                taken = 0 if self._closed else min(most, self._available(queue))
+            finally:
+                self._waiting[queue] = False
+            self._free -= taken
+            self._held[queue] += taken
+            return taken
+
+    def give_back(self, queue: int, count: int = 1) -> None:
+        """Give slots back."""
+        with self._changed:
+            self._free += count
+            self._held[queue] -= count
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Hand out no more; whoever waits gets 0."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def held(self, queue: int) -> int:
+        """Return how many slots a queue holds, those of its open poll included."""
+        return self._held[queue]
+
+    def _available(self, queue: int) -> int:
+        others_wait = any(waiting for other, waiting in enumerate(self._waiting) if other != queue)
+        if others_wait and self._held[queue] >= self._share:
+            return 0
+        return self._free

@@ -1,0 +1,546 @@
+"""The worker, on the in-memory driver and in real time."""
+
+import asyncio
+import threading
+import time
+from collections import Counter, defaultdict
+
+import pytest
+
+from melange import (
+    ConfigurationError,
+    DriverConnectionError,
+    ExchangeMessageConsumer,
+    ExchangeMessagePublisher,
+    MemoryDeduplicationStore,
+    Reject,
+)
+from melange.consuming.worker import Worker
+from melange.drivers.memory import InMemoryDriver
+
+DEADLINE_SECONDS = 30
+EVENT = {"event_type_name": "ProductAdded"}
+
+
+@pytest.fixture
+def driver():
+    with InMemoryDriver() as driver:
+        yield driver
+
+
+@pytest.fixture
+def store():
+    return MemoryDeduplicationStore()
+
+
+@pytest.fixture
+def make_consumer(driver, store):
+    def make(queue_name="stock", topic_name="products", **options):
+        options = {"wait_seconds": 1, "deduplication": store, "backoff": lambda attempts: 0.05, **options}
+        return ExchangeMessageConsumer(queue_name, topic_name, driver=driver, **options)
+
+    return make
+
+
+@pytest.fixture
+def running():
+    """Start workers, and stop them at the end."""
+    workers = []
+
+    def start(*consumers, **options):
+        worker = Worker(*consumers, **{"grace_seconds": 10, **options})
+        worker.start()
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.stop(DEADLINE_SECONDS)
+
+
+def eventually(condition):
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        threading.Event().wait(0.01)
+
+
+def left_in(driver, queue_name="stock"):
+    depth = driver.measure_queue(driver.get_queue(queue_name))
+    return depth.visible + depth.in_flight + depth.delayed
+
+
+def publish(driver, count, topic="products", **options):
+    events = [{**EVENT, "number": number} for number in range(count)]
+    return ExchangeMessagePublisher(topic, driver).publish_batch(events, **options)
+
+
+def test_everything_is_processed_once_and_acknowledged(driver, make_consumer, running):
+    consumer = make_consumer()
+    seen = Counter()
+    consumer.listener(name="count")(lambda event: seen.update([event["number"]]))
+    publish(driver, 500)
+
+    worker = running(consumer, concurrency=8)
+    eventually(lambda: left_in(driver) == 0)
+
+    assert worker.stop(DEADLINE_SECONDS)
+    assert seen == Counter(range(500))
+
+
+def test_no_more_is_in_hand_than_the_concurrency(driver, make_consumer, running):
+    consumer = make_consumer()
+    gate = threading.Event()
+    started = threading.Semaphore(0)
+
+    @consumer.listener()
+    def wait(event):
+        started.release()
+        gate.wait(DEADLINE_SECONDS)
+
+    publish(driver, 20)
+    running(consumer, concurrency=3)
+    for _ in range(3):
+        assert started.acquire(timeout=DEADLINE_SECONDS)
+
+    assert driver.measure_queue(consumer.queue).in_flight == 3
+    assert driver.measure_queue(consumer.queue).visible == 17
+    assert not started.acquire(blocking=False)
+    gate.set()
+    eventually(lambda: left_in(driver) == 0)
+
+
+def test_a_busy_queue_does_not_starve_another(driver, make_consumer, running):
+    busy, other = make_consumer("busy"), make_consumer("other", "others")
+    gate = threading.Event()
+    seen = threading.Event()
+    busy.listener(name="busy")(lambda event: gate.wait(DEADLINE_SECONDS))
+    other.listener(name="other")(lambda event: seen.set())
+    publish(driver, 100)
+
+    running(busy, other, concurrency=4)
+    eventually(lambda: driver.measure_queue(busy.queue).in_flight > 0)
+    publish(driver, 1, "others")
+
+    assert seen.wait(DEADLINE_SECONDS)
+    gate.set()
+
+
+def test_an_idle_queue_leaves_the_slots_to_a_busy_one(driver, make_consumer, running):
+    busy, idle = make_consumer("busy", wait_seconds=20), make_consumer("idle", "others", wait_seconds=20)
+    gate = threading.Event()
+    busy.listener(name="busy")(lambda event: gate.wait(DEADLINE_SECONDS))
+    idle.listener(name="idle")(lambda event: None)
+
+    running(busy, idle, concurrency=8, grace_seconds=25)
+    publish(driver, 100)
+
+    eventually(lambda: driver.measure_queue(busy.queue).in_flight == 7)
+    gate.set()
+    driver.close()  # ends the open polls
+
+
+def test_a_slow_listener_keeps_its_lease(driver, make_consumer, running):
+    consumer = make_consumer(visibility_timeout_seconds=1, wait_seconds=0)
+    runs, lost = [], []
+
+    @consumer.listener()
+    def slow(event, lease_lost):
+        runs.append(event["number"])
+        threading.Event().wait(3)
+        lost.append(lease_lost())
+
+    publish(driver, 2)
+    running(consumer, concurrency=2)
+    eventually(lambda: left_in(driver) == 0)
+
+    assert sorted(runs) == [0, 1]
+    assert lost == [False, False]
+
+
+class RefusesRenewals(InMemoryDriver):
+    """Cannot defer, so that leases run out."""
+
+    def defer(self, deliveries, seconds):
+        raise DriverConnectionError("out of reach")
+
+
+def test_a_listener_can_learn_that_its_lease_is_lost(store):
+    with RefusesRenewals() as driver:
+        consumer = ExchangeMessageConsumer(
+            "stock", driver=driver, deduplication=store, wait_seconds=0, visibility_timeout_seconds=1
+        )
+        lost = threading.Event()
+
+        @consumer.listener()
+        def slow(event, lease_lost):
+            eventually(lease_lost)
+            lost.set()
+
+        worker = Worker(consumer, grace_seconds=10)
+        driver.declare_queue("stock", driver.declare_topic("products"))
+        publish(driver, 1)
+        worker.start()
+
+        assert lost.wait(DEADLINE_SECONDS)
+        worker.stop(DEADLINE_SECONDS)
+
+
+# --- asynchronous listeners ------------------------------------------------------------------------
+
+
+def test_asynchronous_listeners_wait_side_by_side(driver, make_consumer, running):
+    consumer = make_consumer()
+    at_once = []
+    waiting = 0
+
+    @consumer.listener()
+    async def wait(event):
+        nonlocal waiting
+        waiting += 1
+        at_once.append(waiting)
+        await asyncio.sleep(0.5)
+        waiting -= 1
+
+    publish(driver, 200)
+    running(consumer, concurrency=200)
+    eventually(lambda: left_in(driver) == 0)
+
+    assert max(at_once) >= 100
+    assert len(at_once) == 200
+
+
+def test_synchronous_and_asynchronous_listeners_mix(driver, make_consumer, running):
+    consumer = make_consumer()
+    seen = Counter()
+    consumer.listener(name="plain")(lambda event: seen.update(["plain"]))
+
+    @consumer.listener(name="asynchronous")
+    async def asynchronous(event):
+        seen.update(["asynchronous"])
+        if seen["asynchronous"] == 1:
+            raise ValueError
+
+    publish(driver, 1)
+    running(consumer)
+    eventually(lambda: left_in(driver) == 0)
+
+    assert seen == {"plain": 1, "asynchronous": 2}
+
+
+# --- order -----------------------------------------------------------------------------------------
+
+
+def test_groups_of_a_fifo_queue_are_in_order_one_at_a_time_and_beside_each_other(
+    driver, make_consumer, running
+):
+    consumer = make_consumer("stock.fifo", "products.fifo")
+    order, at_work, violations = defaultdict(list), Counter(), []
+    failed = set()
+    parallel = []
+
+    @consumer.listener()
+    def note(event):
+        group = event["number"] % 5
+        at_work[group] += 1
+        if at_work[group] > 1:
+            violations.append(group)
+        parallel.append(sum(at_work.values()))
+        threading.Event().wait(0.005)
+        at_work[group] -= 1
+        if event["number"] % 7 == 0 and event["number"] not in failed:
+            failed.add(event["number"])
+            raise ValueError
+        order[group].append(event["number"])
+
+    publish(driver, 100, "products.fifo", message_group_id=lambda event: str(event["number"] % 5))
+    running(consumer, concurrency=20)
+    eventually(lambda: left_in(driver, "stock.fifo") == 0)
+
+    assert order == {group: list(range(group, 100, 5)) for group in range(5)}
+    assert violations == []
+    assert max(parallel) > 1
+    assert failed
+
+
+def test_followers_wait_in_hand_and_are_not_received_again(driver, make_consumer, running):
+    consumer = make_consumer("stock.fifo", "products.fifo", max_attempts=5)
+    counts = defaultdict(list)
+
+    @consumer.listener()
+    def note(event, receive_count):
+        counts[event["number"]].append(receive_count)
+        if event["number"] < 4:
+            raise ValueError
+
+    publish(driver, 6, "products.fifo", message_group_id="a")
+    running(consumer, concurrency=10)
+    eventually(lambda: left_in(driver, "stock.fifo") == 0)
+
+    assert counts == {**{number: [1, 2, 3, 4, 5] for number in range(4)}, 4: [1], 5: [1]}
+    assert left_in(driver, "stock-dlq.fifo") == 4
+
+
+def test_a_blocked_group_waits_for_its_head_and_others_go_on(driver, make_consumer, running):
+    consumer = make_consumer("stock.fifo", "products.fifo", on_reject="block", backoff=lambda attempts: 1)
+    seen = []
+    mended = threading.Event()
+
+    @consumer.listener()
+    def note(event):
+        if event["number"] == 0 and not mended.is_set():
+            raise Reject("not yet")
+        seen.append(event["number"])
+
+    publish(driver, 6, "products.fifo", message_group_id=lambda event: str(event["number"] % 2))
+    running(consumer)
+    eventually(lambda: seen == [1, 3, 5])
+    mended.set()
+    eventually(lambda: left_in(driver, "stock.fifo") == 0)
+
+    assert seen == [1, 3, 5, 0, 2, 4]
+    assert left_in(driver, "stock-dlq.fifo") == 0
+
+
+def test_a_standard_queue_can_be_ordered_by_a_field(driver, make_consumer, running):
+    consumer = make_consumer(ordered_by="customer_id")
+    order = defaultdict(list)
+
+    @consumer.listener()
+    def note(event):
+        threading.Event().wait(0.01 if event["number"] % 2 else 0)
+        order[event["customer_id"]].append(event["number"])
+
+    events = [{**EVENT, "number": number, "customer_id": number % 3} for number in range(60)]
+    ExchangeMessagePublisher("products", driver).publish_batch(events)
+    running(consumer, concurrency=20)
+    eventually(lambda: left_in(driver) == 0)
+
+    assert order == {customer: list(range(customer, 60, 3)) for customer in range(3)}
+
+
+# --- the store -------------------------------------------------------------------------------------
+
+
+class Interruptible(MemoryDeduplicationStore):
+    """Is out of reach on request."""
+
+    away = False
+
+    def check(self):
+        if self.away:
+            from melange import DeduplicationError
+
+            raise DeduplicationError("away")
+
+    def claim(self, key, token, lease_seconds, *, body):
+        self.check()
+        return super().claim(key, token, lease_seconds, body=body)
+
+
+def test_while_the_store_is_away_nothing_runs_and_nothing_is_received(driver, make_consumer, running):
+    store = Interruptible()
+    consumer = make_consumer(deduplication=store, max_attempts=1)
+    seen = []
+    consumer.listener(name="note")(lambda event: seen.append(event["number"]))
+    store.away = True
+    publish(driver, 50)
+
+    worker = running(consumer, concurrency=4)
+    eventually(lambda: not worker.health().queues[0].store_is_up)
+    assert not worker.health().ready
+    store.away = False
+    eventually(lambda: left_in(driver) == 0)
+
+    assert sorted(seen) == list(range(50))
+    assert left_in(driver, "stock-dlq") == 0
+
+
+def test_a_store_that_is_away_can_be_done_without(driver, make_consumer, running):
+    store = Interruptible()
+    store.away = True
+    consumer = make_consumer(deduplication=store, on_unavailable="process")
+    seen = []
+    consumer.listener(name="note")(lambda event: seen.append(event["number"]))
+    publish(driver, 10)
+
+    running(consumer)
+    eventually(lambda: left_in(driver) == 0)
+
+    assert sorted(seen) == list(range(10))
+
+
+# --- stopping --------------------------------------------------------------------------------------
+
+
+def test_stopping_gives_back_what_has_not_begun_and_finishes_what_has(driver, make_consumer, running):
+    consumer = make_consumer("stock.fifo", "products.fifo")
+    gate, started = threading.Event(), threading.Event()
+    done = []
+
+    @consumer.listener()
+    def wait(event):
+        started.set()
+        gate.wait(DEADLINE_SECONDS)
+        done.append(event["number"])
+
+    publish(driver, 10, "products.fifo", message_group_id="a")
+    worker = running(consumer, concurrency=10)
+    assert started.wait(DEADLINE_SECONDS)
+    stopper = threading.Thread(target=worker.stop)
+    stopper.start()
+    queue = consumer.queue
+    eventually(lambda: driver.measure_queue(queue).visible == 9)
+    gate.set()
+    stopper.join(DEADLINE_SECONDS)
+
+    assert done == [0]
+    assert driver.measure_queue(queue).in_flight == 0
+    assert left_in(driver, "stock.fifo") == 9
+    assert worker.stop()
+
+
+def test_a_listener_that_outlasts_the_grace_is_left_to_redelivery(driver, make_consumer, running):
+    consumer = make_consumer()
+    gate, started = threading.Event(), threading.Event()
+
+    @consumer.listener()
+    def wait(event):
+        started.set()
+        gate.wait(DEADLINE_SECONDS)
+
+    publish(driver, 1)
+    worker = running(consumer, grace_seconds=1)
+    assert started.wait(DEADLINE_SECONDS)
+
+    assert not worker.stop(DEADLINE_SECONDS)
+    assert driver.measure_queue(consumer.queue).in_flight == 1
+    gate.set()
+
+
+def test_a_listener_may_stop_its_worker(driver, make_consumer, running):
+    consumer = make_consumer()
+    answers = []
+    consumer.listener(name="stop")(lambda event: answers.append(worker.stop()))
+    worker = running(consumer)
+    publish(driver, 1)
+
+    assert worker._ended.wait(DEADLINE_SECONDS)
+
+    assert answers == [False]
+    assert worker.stop()
+    assert left_in(driver) == 0
+
+
+def test_stopping_before_the_start_and_twice_is_safe(make_consumer):
+    consumer = make_consumer()
+    consumer.listener()(print)
+    worker = Worker(consumer, grace_seconds=10)
+
+    assert worker.stop()
+    worker.start()
+    assert worker.stop(DEADLINE_SECONDS)
+    assert worker.stop(DEADLINE_SECONDS)
+    with pytest.raises(ConfigurationError, match="runs once"):
+        worker.start()
+
+
+def test_all_threads_end_with_the_worker(driver, make_consumer, running):
+    before = set(threading.enumerate())
+    consumer = make_consumer()
+
+    @consumer.listener()
+    async def work(event):
+        pass
+
+    publish(driver, 10)
+    worker = running(consumer)
+    eventually(lambda: left_in(driver) == 0)
+    worker.stop(DEADLINE_SECONDS)
+
+    eventually(lambda: set(threading.enumerate()) <= before)
+
+
+# --- outages ---------------------------------------------------------------------------------------
+
+
+class Unreliable(InMemoryDriver):
+    failures_left = 3
+
+    def receive(self, queue, limit, wait_seconds, *, visibility_timeout_seconds=30):
+        if self.failures_left:
+            self.failures_left -= 1
+            raise DriverConnectionError("out of reach")
+        return super().receive(
+            queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
+        )
+
+
+def test_the_worker_outlives_outages_of_the_broker(store, caplog):
+    with Unreliable() as driver:
+        consumer = ExchangeMessageConsumer(
+            "stock", "products", driver=driver, deduplication=store, wait_seconds=1
+        )
+        seen = threading.Event()
+        consumer.listener(name="see")(lambda event: seen.set())
+        publish(driver, 1)
+        worker = Worker(consumer, grace_seconds=10)
+        worker.start()
+
+        assert seen.wait(DEADLINE_SECONDS)
+        assert worker.stop(DEADLINE_SECONDS)
+    assert caplog.text.count("out of reach") == 3
+
+
+def test_a_missing_queue_ends_the_worker_after_a_while(driver, make_consumer):
+    consumer = make_consumer()
+    consumer.listener()(print)
+    driver.delete_queue(consumer.queue)
+
+    worker = Worker(consumer, grace_seconds=10, give_up_seconds=0)
+
+    assert worker.run() == 1
+
+
+def test_a_listener_that_exits_the_interpreter_only_fails(driver, make_consumer, running):
+    consumer = make_consumer()
+    attempts = []
+
+    @consumer.listener()
+    def leave(event):
+        attempts.append(event)
+        if len(attempts) == 1:
+            raise SystemExit(3)
+
+    publish(driver, 1)
+    running(consumer)
+    eventually(lambda: left_in(driver) == 0)
+
+    assert len(attempts) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"concurrency": 0}, "concurrency must be"),
+        ({"concurrency": 1.5}, "concurrency must be"),
+        ({"grace_seconds": 0}, "grace_seconds must be"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused(make_consumer, options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Worker(make_consumer(), **options)
+
+
+def test_a_worker_needs_consumers_each_with_its_own_queue(make_consumer):
+    with pytest.raises(ConfigurationError, match="at least one consumer"):
+        Worker()
+    with pytest.raises(ConfigurationError, match="each its own queue"):
+        Worker(make_consumer(), make_consumer())
+    with pytest.raises(ConfigurationError, match="takes consumers"):
+        Worker("stock")
+
+
+def test_a_consumer_without_a_listener_does_not_start(make_consumer):
+    with pytest.raises(ConfigurationError, match="subscribe a listener first"):
+        Worker(make_consumer()).start()
