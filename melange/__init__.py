@@ -5,6 +5,7 @@ library: a driver brings its own when it is chosen.
 """
 
 import logging
+from typing import TYPE_CHECKING
 
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.listener import ExchangeListener
@@ -73,6 +74,7 @@ __all__ = [
     "PublishError",
     "QueueMessagePublisher",
     "QueueNotFoundError",
+    "RedisDeduplicationStore",
     "Reject",
     "Retry",
     "SerializationError",
@@ -83,3 +85,15 @@ __all__ = [
 
 # Applications decide where logs go; a library stays silent until they do.
 logging.getLogger("melange").addHandler(logging.NullHandler())
+
+if TYPE_CHECKING:
+    from melange.deduplication import RedisDeduplicationStore
+else:  # hidden from type checkers, which would take any name for one that may exist
+
+    def __getattr__(name: str) -> object:
+        # Only who asks for the Redis store pays for the import of its client library.
+        if name == "RedisDeduplicationStore":
+            from melange.deduplication import RedisDeduplicationStore  # noqa: PLC0415
+
+            return RedisDeduplicationStore
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

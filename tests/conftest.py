@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from services.redis import RedisServer
 
 SNS_SQS_SERVERS = ("ministack", "localstack")
 
@@ -52,3 +56,24 @@ def sns_sqs_server() -> Iterator[str]:
         pytest.fail(f"MELANGE_TEST_SERVER is {name!r}, it may be {' or '.join(SNS_SQS_SERVERS)}")
     with importlib.import_module(f"services.{name}").run() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Yield the URL of a Redis, shared by the whole run: use a namespace of one's own.
+
+    ``REDIS_URL`` names one that runs already.
+    """
+    url = os.environ.get("REDIS_URL")
+    if url:
+        yield url
+        return
+    with importlib.import_module("services.redis").run() as server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """Yield a Redis of the test's own, to be killed, stalled, restarted and set up."""
+    with importlib.import_module("services.redis").run() as server:
+        yield server

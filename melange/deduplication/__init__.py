@@ -1,5 +1,7 @@
 """Running each listener once per message: the store protocol and the stores."""
 
+from typing import TYPE_CHECKING
+
 from melange.deduplication.base import (
     Claimed,
     ClaimRefusal,
@@ -8,4 +10,23 @@ from melange.deduplication.base import (
 )
 from melange.deduplication.memory import MemoryDeduplicationStore
 
-__all__ = ["ClaimRefusal", "Claimed", "DeduplicationKey", "DeduplicationStore", "MemoryDeduplicationStore"]
+__all__ = [
+    "ClaimRefusal",
+    "Claimed",
+    "DeduplicationKey",
+    "DeduplicationStore",
+    "MemoryDeduplicationStore",
+    "RedisDeduplicationStore",
+]
+
+if TYPE_CHECKING:
+    from melange.deduplication.redis import RedisDeduplicationStore
+else:  # hidden from type checkers, which would take any name for one that may exist
+
+    def __getattr__(name: str) -> object:
+        # Only who asks for the Redis store pays for the import of its client library.
+        if name == "RedisDeduplicationStore":
+            from melange.deduplication.redis import RedisDeduplicationStore  # noqa: PLC0415
+
+            return RedisDeduplicationStore
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

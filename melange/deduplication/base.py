@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from enum import Enum
 from typing import NamedTuple
 
+DEFAULT_RETENTION_SECONDS = 18 * 24 * 3600.0
+"""As long as a message can come back: a queue's default 4 days and its dead-letter queue's 14."""
+
 
 class DeduplicationKey(NamedTuple):
     """One listener's work on one message of one queue."""
@@ -45,6 +48,10 @@ class DeduplicationStore(ABC):
     a database transaction open between ``claim`` and ``complete`` (its own ``Claimed`` is handed back to
     it), so that effect and mark are committed together.
 
+    A claim is lost once another has taken the key, whatever became of that one. A lease that ran out while
+    nobody did can still be completed, abandoned and renewed, for the work was done; a store that forgets such
+    a claim early calls it lost. What is sent twice, because an answer got lost, recognises itself by its token.
+
     Each method raises ``DeduplicationError`` when the store can't be asked; nothing is decided then.
     """
 
@@ -54,17 +61,23 @@ class DeduplicationStore(ABC):
     ) -> Claimed | ClaimRefusal:
         """Claim the key, for ``lease_seconds`` unless renewed; at most one claim of a key holds at a time.
 
-        The caller makes the token. Claiming again with the same token succeeds, so that a command that
-        was sent twice recognises itself. Of the message's ``body`` a digest is kept beside the mark.
+        The caller makes the token. Claiming again with the same token succeeds and starts the lease anew. Of
+        the message's ``body`` a digest is kept beside the mark.
         """
 
     @abstractmethod
     def complete(self, claimed: Claimed) -> bool:
-        """Mark the key as done for good; False when the claim was lost meanwhile, and nothing is marked."""
+        """Mark the key as done; False when the claim was lost meanwhile, and nothing is marked.
+
+        Completing again is True as long as the mark is there.
+        """
 
     @abstractmethod
     def abandon(self, claimed: Claimed) -> bool:
-        """Give the claim back so that another may have it at once; False when it was lost meanwhile."""
+        """Give the claim back so that another may have it at once; False when there is none to give.
+
+        What was completed stays so.
+        """
 
     @abstractmethod
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:

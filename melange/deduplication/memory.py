@@ -7,11 +7,13 @@ from collections import OrderedDict
 from typing import ClassVar, NamedTuple
 
 from melange.clock import Clock, SystemClock
-from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
-
-DEFAULT_RETENTION_SECONDS = 18 * 24 * 3600.0
-"""As long as a message can come back: a queue's default 4 days and its dead-letter queue's 14."""
-
+from melange.deduplication.base import (
+    DEFAULT_RETENTION_SECONDS,
+    Claimed,
+    ClaimRefusal,
+    DeduplicationKey,
+    DeduplicationStore,
+)
 
 _SMALLEST_SWEEP = 1_000
 
@@ -23,6 +25,7 @@ class _Claim(NamedTuple):
 
 
 class _Mark(NamedTuple):
+    token: str
     expires_at: float
     digest: int
 
@@ -82,10 +85,11 @@ class MemoryDeduplicationStore(DeduplicationStore):
     def complete(self, claimed: Claimed) -> bool:
         with self._lock:
             if not self._holds(claimed):
-                return False
+                mark = self._marks.get(claimed.key)
+                return mark is not None and mark.token == claimed.token
             claim = self._claims.pop(claimed.key)
             now = self._clock.monotonic()
-            self._marks[claimed.key] = _Mark(now + self._retention_seconds, claim.digest)
+            self._marks[claimed.key] = _Mark(claim.token, now + self._retention_seconds, claim.digest)
             self._forget_oldest_mark(now)
             return True
 

@@ -6,6 +6,7 @@ import threading
 import uuid
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import pytest
 
@@ -19,8 +20,11 @@ class DeduplicationStoreContract(ABC):
         def make_store(self):
             return MyStore()
 
-    ``pass_time`` must let the given seconds pass for the store: by default it waits.
+    ``pass_time`` must let the given seconds pass for the store: by default it waits. ``short_lease_seconds`` is
+    how long the leases are that are waited out.
     """
+
+    short_lease_seconds: ClassVar[float] = 1.0
 
     @abstractmethod
     def make_store(self) -> DeduplicationStore:
@@ -29,6 +33,10 @@ class DeduplicationStoreContract(ABC):
     def pass_time(self, seconds: float) -> None:
         """Let time pass; a store with a clock of its own advances that instead."""
         threading.Event().wait(seconds)
+
+    def pass_short_lease(self) -> None:
+        """Let a short lease run out."""
+        self.pass_time(1.1 * self.short_lease_seconds)
 
     @pytest.fixture
     def store(self) -> DeduplicationStore:
@@ -86,27 +94,27 @@ class DeduplicationStoreContract(ABC):
         assert isinstance(store.claim(key, "second", 30, body="{}"), Claimed)
 
     def test_a_claim_ends_with_its_lease(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        store.claim(key, "crashed", 1, body="{}")
+        store.claim(key, "crashed", self.short_lease_seconds, body="{}")
 
-        self.pass_time(1.1)
+        self.pass_short_lease()
 
         assert isinstance(store.claim(key, "successor", 30, body="{}"), Claimed)
 
     def test_a_renewed_claim_outlives_its_first_lease(
         self, store: DeduplicationStore, key: DeduplicationKey
     ) -> None:
-        claimed = _claim(store, key, "token", lease_seconds=1)
+        claimed = _claim(store, key, "token", lease_seconds=self.short_lease_seconds)
 
         assert store.renew(claimed, 30)
-        self.pass_time(1.1)
+        self.pass_short_lease()
 
         assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.BUSY
 
     def test_who_overslept_cannot_complete_for_the_successor(
         self, store: DeduplicationStore, key: DeduplicationKey
     ) -> None:
-        overslept = _claim(store, key, "overslept", lease_seconds=1)
-        self.pass_time(1.1)
+        overslept = _claim(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        self.pass_short_lease()
         _claim(store, key, "successor")
 
         assert not store.complete(overslept)
@@ -116,8 +124,8 @@ class DeduplicationStoreContract(ABC):
     def test_who_overslept_cannot_abandon_for_the_successor(
         self, store: DeduplicationStore, key: DeduplicationKey
     ) -> None:
-        overslept = _claim(store, key, "overslept", lease_seconds=1)
-        self.pass_time(1.1)
+        overslept = _claim(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        self.pass_short_lease()
         _claim(store, key, "successor")
 
         assert not store.abandon(overslept)
@@ -125,8 +133,8 @@ class DeduplicationStoreContract(ABC):
         assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
 
     def test_who_overslept_cannot_renew(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        overslept = _claim(store, key, "overslept", lease_seconds=1)
-        self.pass_time(1.1)
+        overslept = _claim(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        self.pass_short_lease()
         successor = _claim(store, key, "successor")
 
         assert not store.renew(overslept, 30)
@@ -142,6 +150,98 @@ class DeduplicationStoreContract(ABC):
         store.abandon(claimed)
 
         assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
+
+    def test_a_lease_that_ran_out_counts_until_another_takes_over(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        late = _claim(store, key, "late", lease_seconds=self.short_lease_seconds)
+
+        self.pass_short_lease()
+
+        assert store.complete(late)
+        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
+
+    def test_a_lease_that_ran_out_can_be_renewed_until_another_takes_over(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        late = _claim(store, key, "late", lease_seconds=self.short_lease_seconds)
+
+        self.pass_short_lease()
+
+        assert store.renew(late, 30)
+        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.BUSY
+
+    def test_who_overslept_cannot_complete_what_the_successor_gave_back(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        overslept = _claim(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        self.pass_short_lease()
+        store.abandon(_claim(store, key, "successor"))
+
+        assert not store.complete(overslept)
+
+        assert isinstance(store.claim(key, "third", 30, body="{}"), Claimed)
+
+    def test_who_overslept_cannot_renew_what_the_successor_completed(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        overslept = _claim(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        self.pass_short_lease()
+        store.complete(_claim(store, key, "successor"))
+
+        assert not store.renew(overslept, 30)
+        assert not store.abandon(overslept)
+
+        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.DONE
+
+    def test_a_completion_that_is_sent_twice_recognises_itself(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        claimed = _claim(store, key, "token")
+        store.complete(claimed)
+
+        assert store.complete(claimed)
+
+    def test_who_overslept_does_not_take_the_successors_completion_for_its_own(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        overslept = _claim(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        self.pass_short_lease()
+        store.complete(_claim(store, key, "successor"))
+
+        assert not store.complete(overslept)
+
+    def test_an_abandon_that_is_sent_twice_takes_nothing_from_the_next(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        claimed = _claim(store, key, "token")
+        store.abandon(claimed)
+        _claim(store, key, "next")
+
+        store.abandon(claimed)
+
+        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
+
+    def test_a_completed_key_is_not_renewed(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
+        claimed = _claim(store, key, "token")
+        store.complete(claimed)
+
+        assert not store.renew(claimed, self.short_lease_seconds)
+        self.pass_short_lease()
+
+        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
+
+    @pytest.mark.parametrize("text", ["", "naïve ☃ 🎉", "new\nline, tab\t, nul\0", "{a}:{b}", "x" * 100_000])
+    def test_any_text_may_stand_in_keys_tokens_and_bodies(self, store: DeduplicationStore, text: str) -> None:
+        key = DeduplicationKey(text, text, f"{uuid.uuid4()}{text}")
+        claimed = store.claim(key, f"token{text}", 30, body=text)
+        assert isinstance(claimed, Claimed)
+
+        assert store.renew(claimed, 30)
+        assert store.complete(claimed)
+
+        assert store.claim(key, "other", 30, body=text) is ClaimRefusal.DONE
+        assert store.claim(key, "other", 30, body=f"{text}!") is ClaimRefusal.CONFLICT
 
     @pytest.mark.parametrize("part", ["queue_name", "listener_name", "message_id"])
     def test_keys_that_differ_in_one_part_are_independent(

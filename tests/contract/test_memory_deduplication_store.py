@@ -38,12 +38,34 @@ class _Unfenced(MemoryDeduplicationStore):
         return holder is None or super().complete(claimed._replace(token=holder[0]))
 
 
+class _ForgetsWhatRanOut(MemoryDeduplicationStore):
+    """Negative control: work that was finished late, with nobody else at it, is done again."""
+
+    def complete(self, claimed):
+        holder = self._claims.get(claimed.key)
+        return (
+            holder is not None and holder.expires_at > self._clock.monotonic() and super().complete(claimed)
+        )
+
+
+class _BelievesWhatWasGivenBack(MemoryDeduplicationStore):
+    """Negative control: a free key is completed by whoever says so, also after a successor gave it back."""
+
+    def complete(self, claimed):
+        if claimed.key not in self._claims and claimed.key not in self._marks:
+            self.claim(claimed.key, claimed.token, 30, body="{}")
+        return super().complete(claimed)
+
+
 @pytest.mark.parametrize(
     ("broken_store", "test_name"),
     [
         (_MarksBeforeRunning, "test_a_claim_ends_with_its_lease"),
         (_MarksBeforeRunning, "test_an_abandoned_key_can_be_claimed_at_once"),
         (_Unfenced, "test_who_overslept_cannot_complete_for_the_successor"),
+        (_ForgetsWhatRanOut, "test_a_lease_that_ran_out_counts_until_another_takes_over"),
+        (_ForgetsWhatRanOut, "test_a_completion_that_is_sent_twice_recognises_itself"),
+        (_BelievesWhatWasGivenBack, "test_who_overslept_cannot_complete_what_the_successor_gave_back"),
     ],
 )
 def test_the_contract_catches_a_broken_store(broken_store, test_name):
