@@ -39,7 +39,7 @@ def test_the_blocks_of_a_page_on_aws_run_against_a_server(
 
     skipped = run_page(page, tmp_path)
 
-    assert len(skipped) <= SKIPPED_BLOCKS, skipped
+    assert len(skipped) == SKIPPED_BLOCKS, skipped
 
 
 class TestTheRunner:
