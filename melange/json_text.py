@@ -60,7 +60,7 @@ def from_json(text: str) -> Any:
         DecodeError: says what is wrong and never quotes the text.
     """
     try:
-        value = _DECODER.decode(text)
+        value = _decode(text)
     except json.JSONDecodeError as error:
         raise DecodeError(f"the body is not JSON: {error.msg} at character {error.pos}") from error
     except _NotJSON as error:
@@ -73,6 +73,15 @@ def from_json(text: str) -> Any:
     if not text.isascii() or "\\u" in text:
         _refuse_lone_surrogates(text, value)
     return value
+
+
+def _decode(text: str) -> Any:
+    # decode() looks for white space on both sides, a fifth of its time; what melange wrote has none.
+    if text.startswith("{"):
+        value, end = _DECODER.raw_decode(text)
+        if end == len(text):
+            return value
+    return _DECODER.decode(text)
 
 
 def _transportable(text: str, value: dict[str, Any]) -> str:
@@ -171,5 +180,10 @@ def _refuse_constant(name: str) -> NoReturn:
     raise _NotJSON(f"it contains {name}")
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False,
+    allow_nan=False,
+    separators=(",", ":"),
+    check_circular=False,  # what contains itself ends in a RecursionError, and is found then
+)
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)

@@ -43,6 +43,7 @@ class ExchangeMessagePublisher:
         _require_text("topic", topic)
         self._topic = _Destination(driver, lambda driver: find_topic(driver, topic, declare=declare))
         self._is_fifo = topic.endswith(".fifo")
+        self._serializer = EventSerializer.instance()
 
     def publish(
         self,
@@ -74,6 +75,7 @@ class ExchangeMessagePublisher:
             DriverError: the broker could not be reached or refused it.
         """
         message = _message(
+            self._serializer,
             event,
             event_type_name=event_type_name,
             headers=_checked(headers),
@@ -108,6 +110,7 @@ class ExchangeMessagePublisher:
                 reasons.
         """
         messages = _messages(
+            self._serializer,
             events,
             event_type_name=event_type_name,
             headers=_checked(headers),
@@ -139,6 +142,7 @@ class QueueMessagePublisher:
         _require_text("queue", queue_name)
         self._queue = _Destination(driver, lambda driver: driver.get_queue(queue_name))
         self._is_fifo = queue_name.endswith(".fifo")
+        self._serializer = EventSerializer.instance()
 
     def send(
         self,
@@ -160,6 +164,7 @@ class QueueMessagePublisher:
             QueueNotFoundError: there is no such queue.
         """
         message = _message(
+            self._serializer,
             event,
             event_type_name=event_type_name,
             headers=_checked(headers),
@@ -189,6 +194,7 @@ class QueueMessagePublisher:
         As ``ExchangeMessagePublisher.publish_batch``, with the ``delay_seconds`` of ``send`` for all.
         """
         messages = _messages(
+            self._serializer,
             events,
             event_type_name=event_type_name,
             headers=_checked(headers),
@@ -242,6 +248,7 @@ def _require_text(kind: str, name: object) -> None:
 
 
 def _message(
+    serializer: EventSerializer,
     event: Event,
     *,
     event_type_name: str | None,
@@ -251,7 +258,7 @@ def _message(
     message_deduplication_id: str | None,
     is_fifo: bool,
 ) -> Message:
-    event_type_name, body = EventSerializer.instance().encode(event, event_type_name)
+    event_type_name, body = serializer.encode(event, event_type_name)
     message_id = new_message_id() if message_id is None else message_id
     if is_fifo and message_deduplication_id is None:
         message_deduplication_id = message_id
@@ -267,6 +274,7 @@ def _message(
 
 
 def _messages(
+    serializer: EventSerializer,
     events: Iterable[Event],
     *,
     event_type_name: str | None,
@@ -278,6 +286,7 @@ def _messages(
 ) -> list[Message]:
     return [
         _message(
+            serializer,
             event,
             event_type_name=event_type_name,
             headers=headers,

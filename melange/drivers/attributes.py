@@ -20,8 +20,9 @@ MAX_NAME_CHARACTERS = 256
 IDENTIFIER = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
 """What message, group and deduplication ids may be."""
 
-FORBIDDEN_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What neither a body nor an attribute may contain."""
+FORBIDDEN_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""What neither a body nor an attribute may contain: all but #x9, #xA, #xD, and #x20 to #xD7FF, #xE000 to #xFFFD, and
+#x10000 to #x10FFFF."""
 
 ATTRIBUTE_NAME = re.compile(
     r"(?!.*\.\.)(?!(?:aws|amazon)\.)[a-z0-9_-](?:[a-z0-9_.-]{0,254}[a-z0-9_-])?", re.IGNORECASE
