@@ -11,6 +11,7 @@ from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.listener import ExchangeListener
 from melange.consuming.outcomes import Backoff
 from melange.consuming.threaded import ThreadedExchangeMessageConsumer
+from melange.consuming.worker import Worker
 from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
 from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager
@@ -81,6 +82,7 @@ __all__ = [
     "ThreadedExchangeMessageConsumer",
     "TopicNotFoundError",
     "UnknownDriverError",
+    "Worker",
 ]
 
 # Applications decide where logs go; a library stays silent until they do.

@@ -23,7 +23,13 @@ from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
 from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Queue, Unchanged
 from melange.drivers.limits import check_whole_seconds
 from melange.drivers.registry import DriverManager
-from melange.errors import ConfigurationError, DecodeError, HandlerNotFoundError, InvalidNameError
+from melange.errors import (
+    ConfigurationError,
+    DecodeError,
+    DeduplicationError,
+    HandlerNotFoundError,
+    InvalidNameError,
+)
 from melange.messages import Delivery
 from melange.serialization import EventSerializer
 
@@ -116,6 +122,7 @@ class ExchangeMessageConsumer:
         self.deduplication = (
             MemoryDeduplicationStore.shared() if isinstance(deduplication, Unchanged) else deduplication
         )
+        self._store_is_up = True
         self._ordered_by = ordered_by
         self._subscriptions = Subscriptions()
         self._serializer = EventSerializer.instance()
@@ -190,7 +197,8 @@ class ExchangeMessageConsumer:
         Raises:
             ConfigurationError: there is no listener.
             DriverError: the broker could not be asked.
-            DeduplicationError: the deduplication store could not be asked; the messages were given back.
+            DeduplicationError: the deduplication store could not be asked; the messages were given back, and
+                until it is in reach none is received.
         """
         self._require_listener()
         self._subscriptions.require_synchronous()
@@ -198,6 +206,10 @@ class ExchangeMessageConsumer:
             wait_seconds = self.wait_seconds
         else:
             check_whole_seconds("wait_seconds", wait_seconds, 0, self._driver.capabilities.max_wait_seconds)
+        if self.deduplication is not None and not self._store_is_up:
+            # Receiving what can't be processed would only bring it nearer to the dead letters.
+            self.deduplication.check()
+            self._store_is_up = True
         # On FIFO a failure has to stop the rest of its group, and giving back the followers would count as a
         # receive of each: one at a time, nobody pays for a neighbour.
         limit = 1 if self._queue.is_fifo else self._driver.capabilities.max_receive_batch
@@ -275,9 +287,10 @@ class ExchangeMessageConsumer:
             for delivery in deliveries:
                 outcome = self._processor.process(Lease(delivery, self._driver.clock))
                 outcomes.append((delivery, outcome))
-        except BaseException:
+        except BaseException as error:
             # The store is out of reach, or the process is told to end: what is finished is settled all the
-            # same, the one at work comes back by itself, the rest at once.
+            # same, the rest is given back.
+            self._store_is_up = not isinstance(error, DeduplicationError)
             self._settler.settle(outcomes)
             self._settler.release(deliveries[len(outcomes) :])
             raise

@@ -9,7 +9,7 @@ class Slots:
     """As many as deliveries may be in hand at once; a poller takes them before it asks the broker.
 
     So prefetch never exceeds what can be worked on, and other workers are not starved. No queue holds more
-    than its share while another one waits for slots. Thread-safe.
+    than its share while another one waits for slots, and each can always have one. Thread-safe.
     """
 
     def __init__(self, count: int, queues: int) -> None:
@@ -51,7 +51,11 @@ class Slots:
         return self._held[queue]
 
     def _available(self, queue: int) -> int:
-        others_wait = any(waiting for other, waiting in enumerate(self._waiting) if other != queue)
-        if others_wait and self._held[queue] >= self._share:
+        if self._held[queue] >= self._share and any(
+            waiting for other, waiting in enumerate(self._waiting) if other != queue
+        ):
             return 0
-        return self._free
+        # One slot is kept for each queue that holds none at the moment, so that none is shut out by
+        # others whose listeners take for ever.
+        kept = sum(held == 0 for other, held in enumerate(self._held) if other != queue)
+        return self._free - kept

@@ -1,30 +1,36 @@
-"""A consumer that polls on a thread of its own."""
+"""A consumer that works in the background."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Any
 
 from melange.consuming.consumer import ExchangeMessageConsumer
-from melange.consuming.outcomes import Backoff
-
-logger = logging.getLogger(__name__)
+from melange.consuming.worker import Worker
 
 
 class ThreadedExchangeMessageConsumer(ExchangeMessageConsumer):
     """An ``ExchangeMessageConsumer`` that consumes in the background between ``start`` and ``shutdown``.
 
-    It takes the same arguments. The thread survives errors: they are logged, and polling goes on after a
-    pause that grows while they last. It is a daemon thread and never keeps the process from exiting; what was
-    in hand then comes back from the queue.
+    It takes the same arguments, and those of ``Worker``: it is one for a single queue. By default it
+    runs one listener at a time. It survives errors: they are logged, and polling goes on after a pause that
+    grows while they last. Its threads are daemons and never keep the process from exiting; what was in hand
+    then comes back from the queue.
     """
 
-    def __init__(self, event_queue_name: str, *topics_to_subscribe: str, **options: Any) -> None:
+    def __init__(
+        self,
+        event_queue_name: str,
+        *topics_to_subscribe: str,
+        concurrency: int = 1,
+        grace_seconds: float = 25.0,
+        **options: Any,
+    ) -> None:
         super().__init__(event_queue_name, *topics_to_subscribe, **options)
+        self._concurrency = concurrency
+        self._grace_seconds = grace_seconds
         self._lifecycle = threading.Lock()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._worker = self._new_worker()
 
     def start(self) -> None:
         """Begin consuming; does nothing when it runs already. May be started again after ``shutdown``.
@@ -33,48 +39,23 @@ class ThreadedExchangeMessageConsumer(ExchangeMessageConsumer):
             ConfigurationError: there is no listener.
         """
         with self._lifecycle:
-            if self._thread is not None and self._thread.is_alive():
-                return
-            self._require_listener()
-            self._stopping = threading.Event()
-            self._thread = threading.Thread(
-                target=self._run,
-                args=(self._stopping,),
-                name=f"melange-consumer-{self.queue.name}",
-                daemon=True,
-            )
-            self._thread.start()
+            if self._worker.has_ended:
+                self._worker = self._new_worker()
+            if not self._worker.has_started:
+                self._worker.start()
 
     def shutdown(self, timeout_seconds: float | None = None) -> bool:
-        """Stop consuming; return whether the thread has ended.
+        """Stop consuming; return whether it has ended with nothing left behind.
 
-        Blocks until the open poll has ended and what it brought is settled, ``timeout_seconds`` at most. Safe
-        to call twice, before ``start``, and from a listener, where it only asks and returns False.
+        Blocks until the open poll has ended and listeners at work are done, for the grace period or
+        ``timeout_seconds`` at most. Safe to call twice, before ``start``, and from a listener, where it only
+        asks and returns False.
         """
         with self._lifecycle:
-            thread = self._thread
-            self._stopping.set()
-        if thread is None:
-            return True
-        if thread is threading.current_thread():
-            return False
-        thread.join(timeout_seconds)
-        return not thread.is_alive()
+            worker = self._worker
+        return worker.stop(timeout_seconds) if worker.has_started else True
 
-    def _run(self, stopping: threading.Event) -> None:
-        backoff = Backoff(first_seconds=1.0, max_seconds=60.0)
-        failures = 0
-        while not stopping.is_set():
-            try:
-                self.consume_event()
-                failures = 0
-            except Exception:
-                failures += 1
-                pause_seconds = backoff(failures)
-                logger.exception(
-                    "consuming from queue %s failed; trying again in %.1f s",
-                    self.queue.name,
-                    pause_seconds,
-                    extra={"queue_name": self.queue.name},
-                )
-                stopping.wait(pause_seconds)
+    def _new_worker(self) -> Worker:
+        return Worker(
+            self, concurrency=self._concurrency, grace_seconds=self._grace_seconds, handle_signals=False
+        )

@@ -106,7 +106,7 @@ class Worker:
             ConfigurationError: a consumer has no listener, or the worker was started before.
         """
         with self._lifecycle:
-            if self._supervisor.ident is not None:
+            if self.has_started:
                 raise ConfigurationError("a worker runs once: make a new one")
             for runner in self._runners:
                 runner.consumer.use_event_loop(self._event_loop.run)
@@ -120,15 +120,25 @@ class Worker:
         """
         self._stopping.set()
         with self._lifecycle:
-            if self._supervisor.ident is None:
+            if not self.has_started:
                 return True
         if threading.current_thread() in self._pool:
             return False
         return self._ended.wait(timeout_seconds) and self._exit_code == 0
 
+    @property
+    def has_started(self) -> bool:
+        """Whether ``run`` or ``start`` was called."""
+        return self._supervisor.ident is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has worked and does not any more."""
+        return self._ended.is_set()
+
     def health(self) -> WorkerHealth:
         """Return whether the worker does its work, for a readiness probe."""
-        return health_of(self._runners, running=self._supervisor.is_alive() and not self._stopping.is_set())
+        return health_of(self._runners, running=self.has_started and not self._stopping.is_set())
 
     def _give_up(self) -> None:
         self._gave_up = True
