@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from typing import ClassVar, NamedTuple
+from collections import deque
+from typing import ClassVar
 
 from melange.clock import Clock, SystemClock
 from melange.deduplication.base import (
@@ -18,16 +18,16 @@ from melange.deduplication.base import (
 _SMALLEST_SWEEP = 1_000
 
 
-class _Claim(NamedTuple):
-    token: str
-    expires_at: float
-    digest: int
+class _Entry:
+    """A claim, until it is completed; then the same is the mark."""
 
+    __slots__ = ("digest", "expires_at", "key", "token")
 
-class _Mark(NamedTuple):
-    token: str
-    expires_at: float
-    digest: int
+    def __init__(self, key: DeduplicationKey, token: str, digest: int, expires_at: float) -> None:
+        self.key = key
+        self.token = token
+        self.digest = digest
+        self.expires_at = expires_at
 
 
 class MemoryDeduplicationStore(DeduplicationStore):
@@ -51,10 +51,10 @@ class MemoryDeduplicationStore(DeduplicationStore):
         self._max_marks = max_marks
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        self._claims: dict[DeduplicationKey, _Claim] = {}
+        self._claims: dict[DeduplicationKey, _Entry] = {}
         self._sweep_at = _SMALLEST_SWEEP
-        # Oldest first: a plain dict would be slow to take the oldest from, over and over.
-        self._marks: OrderedDict[DeduplicationKey, _Mark] = OrderedDict()
+        self._marks: dict[DeduplicationKey, _Entry] = {}
+        self._marks_by_age: deque[_Entry] = deque()
 
     @classmethod
     def shared(cls) -> MemoryDeduplicationStore:
@@ -70,43 +70,43 @@ class MemoryDeduplicationStore(DeduplicationStore):
         with self._lock:
             now = self._clock.monotonic()
             mark = self._marks.get(key)
-            if mark is not None:
-                if mark.expires_at > now:
-                    return ClaimRefusal.DONE if mark.digest == hash(body) else ClaimRefusal.CONFLICT
-                del self._marks[key]
+            if mark is not None and mark.expires_at > now:
+                return ClaimRefusal.DONE if mark.digest == hash(body) else ClaimRefusal.CONFLICT
             holder = self._claims.get(key)
             if holder is not None and holder.token != token and holder.expires_at > now:
                 return ClaimRefusal.BUSY
-            self._claims[key] = _Claim(token, now + lease_seconds, hash(body))
+            self._claims[key] = _Entry(key, token, hash(body), now + lease_seconds)
             if len(self._claims) > self._sweep_at:
                 self._forget_expired_claims(now)
             return Claimed(key, token)
 
     def complete(self, claimed: Claimed) -> bool:
         with self._lock:
-            if not self._holds(claimed):
+            entry = self._held(claimed)
+            if entry is None:
                 mark = self._marks.get(claimed.key)
                 return mark is not None and mark.token == claimed.token
-            claim = self._claims.pop(claimed.key)
+            del self._claims[entry.key]
             now = self._clock.monotonic()
-            self._marks[claimed.key] = _Mark(claim.token, now + self._retention_seconds, claim.digest)
+            entry.expires_at = now + self._retention_seconds
+            self._marks[entry.key] = entry
+            self._marks_by_age.append(entry)
             self._forget_oldest_mark(now)
             return True
 
     def abandon(self, claimed: Claimed) -> bool:
         with self._lock:
-            if not self._holds(claimed):
-                return False
-            del self._claims[claimed.key]
-            return True
+            entry = self._held(claimed)
+            if entry is not None:
+                del self._claims[entry.key]
+            return entry is not None
 
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
         with self._lock:
-            if not self._holds(claimed):
-                return False
-            expires_at = self._clock.monotonic() + lease_seconds
-            self._claims[claimed.key] = self._claims[claimed.key]._replace(expires_at=expires_at)
-            return True
+            entry = self._held(claimed)
+            if entry is not None:
+                entry.expires_at = self._clock.monotonic() + lease_seconds
+            return entry is not None
 
     def check(self) -> None:
         """Return: memory is always in reach."""
@@ -115,10 +115,10 @@ class MemoryDeduplicationStore(DeduplicationStore):
         """Return how many marks are held."""
         return len(self._marks)
 
-    def _holds(self, claimed: Claimed) -> bool:
+    def _held(self, claimed: Claimed) -> _Entry | None:
         # A lease that ran out while nobody else took over still counts: the work was done.
         holder = self._claims.get(claimed.key)
-        return holder is not None and holder.token == claimed.token
+        return holder if holder is not None and holder.token == claimed.token else None
 
     def _forget_expired_claims(self, now: float) -> None:
         """Forget claims of crashed listeners whose messages never came back; each time twice as many are there."""
@@ -127,6 +127,8 @@ class MemoryDeduplicationStore(DeduplicationStore):
 
     def _forget_oldest_mark(self, now: float) -> None:
         # One mark comes, so at most one has to go for its size, and the expired go as fast as new ones come.
-        oldest = next(iter(self._marks))
-        if self._marks[oldest].expires_at <= now or len(self._marks) > self._max_marks:
-            del self._marks[oldest]
+        oldest = self._marks_by_age[0]
+        if oldest.expires_at <= now or len(self._marks_by_age) > self._max_marks:
+            self._marks_by_age.popleft()
+            if self._marks[oldest.key] is oldest:  # otherwise its message came again after the retention
+                del self._marks[oldest.key]

@@ -35,7 +35,7 @@ class _Unfenced(MemoryDeduplicationStore):
     def complete(self, claimed):
         super().complete(claimed)
         holder = self._claims.get(claimed.key)
-        return holder is None or super().complete(claimed._replace(token=holder[0]))
+        return holder is None or super().complete(claimed._replace(token=holder.token))
 
 
 class _ForgetsWhatRanOut(MemoryDeduplicationStore):

@@ -37,6 +37,18 @@ def test_marks_are_forgotten_after_the_retention():
     assert len(store) == 1
 
 
+def test_a_message_that_comes_again_after_the_retention_is_remembered_anew():
+    clock = ManualClock()
+    store = MemoryDeduplicationStore(retention_seconds=60, clock=clock)
+    complete(store, 1)
+    clock.advance(61)
+
+    complete(store, 1)
+    complete(store, 2)
+
+    assert store.claim(key(1), "token", 30, body="{}") is ClaimRefusal.DONE
+
+
 def test_claims_of_crashed_listeners_do_not_pile_up():
     clock = ManualClock()
     store = MemoryDeduplicationStore(clock=clock)
