@@ -2,85 +2,81 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from services.servers import free_port
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from typing import Any
 
 CHUNK_BYTES = 65_536
-START_SECONDS = 10
 
 
-class Forwarder:
-    """Forwards connections from ``port`` to another loopback port."""
+class Forwarder(ThreadingTCPServer):
+    """Forwards what connects to ``port`` to another loopback port."""
 
     def __init__(self, upstream_port: int, tls: ssl.SSLContext | None) -> None:
-        self.port = free_port()
-        self._upstream_port = upstream_port
+        self.upstream_port = upstream_port
+        self.open: set[socket.socket] = set()
+        self.losing = threading.Event()
         self._tls = tls
-        self._losing = threading.Event()
+        super().__init__(("127.0.0.1", 0), _Connection)
+        self.port: int = self.server_address[1]
 
     def lose_next_answer(self) -> None:
         """Close the next connection that is answered, instead of passing the answer on."""
-        self._losing.set()
+        self.losing.set()
 
-    async def serve(self, started: threading.Event, stop: asyncio.Event) -> None:
-        """Forward until told to stop."""
-        async with await asyncio.start_server(self._forward, "127.0.0.1", self.port, ssl=self._tls):
-            started.set()
-            await stop.wait()
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; one that does not get its TLS right is dropped, as an OSError always is."""
+        connection, address = self.socket.accept()
+        if self._tls is None:
+            return connection, address
+        return self._tls.wrap_socket(connection, server_side=True), address
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
+    def server_close(self) -> None:
+        """Close what listens and what is still connected, and wait until all of it has ended."""
+        for connection in list(self.open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        super().server_close()
+
+
+class _Connection(BaseRequestHandler):
+    server: Forwarder
+    request: socket.socket
+
+    def handle(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.server.upstream_port)) as upstream:
+            self.server.open |= {self.request, upstream}
+            asking = threading.Thread(target=self._copy, args=(self.request, upstream))
+            asking.start()
+            self._copy(upstream, self.request, answers=True)
+            asking.join()
+            self.server.open -= {self.request, upstream}
+
+    def _copy(self, source: socket.socket, target: socket.socket, *, answers: bool = False) -> None:
         with contextlib.suppress(OSError):
-            await asyncio.gather(
-                self._copy(reader, upstream_writer),
-                self._copy(upstream_reader, writer, answers=True),
-            )
-
-    async def _copy(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = False
-    ) -> None:
-        try:
-            while data := await reader.read(CHUNK_BYTES):
-                if answers and self._losing.is_set():
-                    self._losing.clear()
-                    return
-                writer.write(data)
-                await writer.drain()
-        finally:
-            writer.close()
+            while data := source.recv(CHUNK_BYTES):
+                if answers and self.server.losing.is_set():
+                    self.server.losing.clear()
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
 def forwarding(upstream_port: int, tls: ssl.SSLContext | None = None) -> Iterator[Forwarder]:
     """Forward to a server on this machine, with TLS towards the client when there is a context for it."""
-    forwarder = Forwarder(upstream_port, tls)
-    started = threading.Event()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-    thread = threading.Thread(
-        target=lambda: loop.run_until_complete(forwarder.serve(started, stop)), daemon=True
-    )
-    thread.start()
-    try:
-        if not started.wait(START_SECONDS):
-            raise RuntimeError("the forwarder did not start")
-        yield forwarder
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(START_SECONDS)
-        _close(loop)
-
-
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    # Connections that are still open end with their loop.
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    loop.close()
+    with Forwarder(upstream_port, tls) as forwarder:
+        thread = threading.Thread(target=forwarder.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield forwarder
+        finally:
+            forwarder.shutdown()
+            thread.join()

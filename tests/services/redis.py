@@ -79,6 +79,8 @@ def run_cluster(nodes: int = 3) -> Iterator[redis.RedisCluster]:
             stack.enter_context(_redis(port, "--cluster-enabled", "yes"))
         clients = [stack.enter_context(redis.Redis(port=port)) for port in ports]
         for number, client in enumerate(clients):
+            # Nodes that all start with epoch 0 take seconds to agree.
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
             slots = range(SLOTS * number // nodes, SLOTS * (number + 1) // nodes)
             client.execute_command("CLUSTER ADDSLOTS", *slots)
             client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0])

@@ -8,7 +8,7 @@ from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
 from redis.client import Pipeline
 from redis.cluster import ClusterPipeline
-from redis.exceptions import ConnectionError, ReadOnlyError, RedisError  # noqa: A004 - redis names it so
+from redis.exceptions import ConnectionError, RedisError  # noqa: A004 - redis names it so
 from redis.retry import Retry
 from redis_cache import SimpleCache  # type: ignore[import-untyped]
 
@@ -55,9 +55,9 @@ def _from_url(url: str, timeout_seconds: float) -> Redis:
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             health_check_interval=HEALTH_CHECK_SECONDS,
-            # Once more at once, over a new connection: Redis was restarted, or a name points to the new primary.
-            # What was sent twice recognises itself. A timeout is not tried again: it took long enough.
-            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError, ReadOnlyError)),
+            # Once more at once, over a new connection, for the old one may have ended with a restart. What was
+            # sent twice recognises itself. A timeout is not tried again: it took long enough.
+            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
             # An old server's answer to version 3's greeting would quote the password.
             protocol=2,
         )

@@ -21,18 +21,19 @@ from redis.exceptions import (
 
 from melange.errors import DeduplicationError
 
-# The first class that fits says it: subclasses come before their bases.
-_EXPLANATIONS: tuple[tuple[type[Exception], str], ...] = (
-    (AuthenticationError, "it refused the user name or password"),
-    (NoPermissionError, "this user lacks a permission"),
-    (BusyLoadingError, "it is still loading its data"),
-    (MaxConnectionsError, "every connection of this client's pool is taken"),
-    (ReadOnlyError, "it is a replica, which keeps no marks of its own: name the primary"),
-    (OutOfMemoryError, "its memory is full"),
-    (AskError, "it is one node of a cluster: pass a redis.cluster.RedisCluster instead"),
-    (TimeoutError, "it did not answer in time"),
-    (ConnectionError, "it can't be reached"),
-    (RedisClusterException, "its cluster can't be reached"),
+# The first that fits says it, so subclasses come before their bases. The code is for what fails within a script:
+# there Redis 6 gives it as a part of the text only.
+_EXPLANATIONS: tuple[tuple[type[Exception], str | None, str], ...] = (
+    (AuthenticationError, None, "it refused the user name or password"),
+    (NoPermissionError, "user executing the script", "this user lacks a permission"),
+    (BusyLoadingError, None, "it is still loading its data"),
+    (MaxConnectionsError, None, "every connection of this client's pool is taken"),
+    (ReadOnlyError, "-READONLY", "it is a replica, which keeps no marks of its own: name the primary"),
+    (OutOfMemoryError, "-OOM", "its memory is full"),
+    (AskError, None, "it is one node of a cluster: pass a redis.cluster.RedisCluster instead"),
+    (TimeoutError, None, "it did not answer in time"),
+    (ConnectionError, None, "it can't be reached"),
+    (RedisClusterException, None, "its cluster can't be reached"),
 )
 
 
@@ -47,7 +48,7 @@ def mapped_errors(action: str) -> Iterator[None]:
 
 
 def _explanation(error: Exception) -> str:
-    for error_class, explanation in _EXPLANATIONS:
-        if isinstance(error, error_class):
+    for error_class, code, explanation in _EXPLANATIONS:
+        if isinstance(error, error_class) or (code and code in str(error)):
             return f"Redis: {explanation} ({error})"
     return f"Redis failed: {error}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 
+from redis import Redis
 from redis.exceptions import NoScriptError
 
 from melange.deduplication.base import (
@@ -58,6 +59,7 @@ class RedisDeduplicationStore(DeduplicationStore):
         if not 0 < retention_seconds < math.inf:
             raise ConfigurationError(f"retention_seconds has to be above 0, not {retention_seconds!r}")
         self._client, default_namespace = connected(redis, timeout_seconds)
+        self._owns_client = isinstance(redis, str)
         self._namespace = namespace or default_namespace
         self._kept_ms = _milliseconds(retention_seconds)
         self._eviction = EvictionWarning(self._client)
@@ -92,7 +94,11 @@ class RedisDeduplicationStore(DeduplicationStore):
         When it is back, and the first time, its eviction policy is looked at: a warning is logged if marks
         could be evicted.
         """
-        self._run("check", scripts.CHECK, f"{self._namespace}:check".encode())
+        try:
+            self._run("check", scripts.CHECK, f"{self._namespace}:check".encode())
+        except DeduplicationError:
+            self._reconnect()
+            raise
         self._eviction.look()
 
     def _run_held(self, action: str, script: Script, claimed: Claimed, *arguments: int) -> int:
@@ -108,6 +114,11 @@ class RedisDeduplicationStore(DeduplicationStore):
         except DeduplicationError:
             self._eviction.look_again()
             raise
+
+    def _reconnect(self) -> None:
+        """Have what is asked next look up the name anew: after a failover it points to another server."""
+        if self._owns_client and isinstance(self._client, Redis):
+            self._client.connection_pool.disconnect(inuse_connections=False)
 
     def _key(self, key: DeduplicationKey) -> bytes:
         # Bytes, for a client may be set up to encode text otherwise (a SimpleCache's does it as Latin-1).
