@@ -153,7 +153,8 @@ def _check_event_type_name(value: str, message_id: str) -> None:
 
 
 def _check_characters(text: str, kind: str, message_id: str) -> None:
-    if text.isascii() and not _has_control_characters(text.encode()):
+    # The quickest look for control characters, at half of what a regular expression or isprintable() costs.
+    if text.isascii() and len(text.encode().translate(None, _CONTROL_CHARACTERS)) == len(text):
         return
     forbidden = FORBIDDEN_CHARACTER.search(text)
     if forbidden:
@@ -161,8 +162,3 @@ def _check_characters(text: str, kind: str, message_id: str) -> None:
             f"the {kind} of message {message_id} contains U+{ord(forbidden[0]):04X} at position "
             f"{forbidden.start()}, a character that SQS does not accept"
         )
-
-
-def _has_control_characters(text: bytes) -> bool:
-    # Half of what a regular expression or str.isprintable() costs.
-    return len(text.translate(None, _CONTROL_CHARACTERS)) < len(text)

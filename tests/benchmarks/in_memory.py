@@ -76,7 +76,7 @@ def publisher_and_consumer(driver: InMemoryDriver) -> tuple[Callable[[Event], st
     consumer = ExchangeMessageConsumer(
         "orders", "shop", driver=driver, deduplication=MemoryDeduplicationStore(), wait_seconds=0
     )
-    consumer.listener(name="nothing")(lambda event: None)
+    consumer.listener("OrderPlaced", "ProductAdded", name="nothing")(lambda event: None)
     publisher = ExchangeMessagePublisher("shop", driver)
 
     def consume(messages: int) -> None:

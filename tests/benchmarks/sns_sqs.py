@@ -146,7 +146,7 @@ def melange_loop(of: boto3.Session, endpoint_url: str) -> Loop:
     consumer = ExchangeMessageConsumer(
         name, name, driver=driver, deduplication=MemoryDeduplicationStore(), wait_seconds=1
     )
-    consumer.listener(name="nothing")(lambda event: None)
+    consumer.listener("OrderPlaced", "ProductAdded", name="nothing")(lambda event: None)
     publisher = ExchangeMessagePublisher(name, driver)
 
     def publish(messages: int) -> None:
