@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.listener import ExchangeListener
+from melange.consuming.middleware import Middleware
 from melange.consuming.outcomes import Backoff
 from melange.consuming.threaded import ThreadedExchangeMessageConsumer
 from melange.consuming.worker import Worker
@@ -71,6 +72,7 @@ __all__ = [
     "MemoryDeduplicationStore",
     "MessageTooLargeError",
     "MessagingDriver",
+    "Middleware",
     "NoDriverError",
     "PublishError",
     "QueueMessagePublisher",

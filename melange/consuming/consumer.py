@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Literal, TypeVar
 
 from melange.consuming.declaration import QueueDeclaration
@@ -15,6 +16,8 @@ from melange.consuming.listener import (
     subscription_for,
     subscription_for_function,
 )
+from melange.consuming.middleware import Middleware, checked_outcome, wrapped
+from melange.consuming.once import OncePerMessage
 from melange.consuming.outcomes import Backoff, Outcome
 from melange.consuming.processor import DeliveryProcessor, RunCoroutine
 from melange.consuming.settling import Settlement, Settler
@@ -60,6 +63,7 @@ class ExchangeMessageConsumer:
         backoff: Callable[[int], float] | None = None,
         deduplication: DeduplicationStore | None | Unchanged = UNCHANGED,
         on_unavailable: Literal["retry", "process"] = "retry",
+        middleware: Sequence[Middleware] = (),
         ordered_by: str | None = None,
         on_reject: Literal["skip", "block"] = "skip",
         declare: bool = True,
@@ -87,6 +91,7 @@ class ExchangeMessageConsumer:
                 process's own in memory; None for no deduplication.
             on_unavailable: while the store is out of reach, ``"retry"`` gives messages back and waits, and
                 ``"process"`` runs the listeners without deduplication.
+            middleware: hooks around polls, deliveries and listeners, the first outermost.
             ordered_by: the event field by which a ``Worker`` keeps events in order on a standard queue: of what
                 it has in hand, one at a time for each value, in the order of receipt. Other workers and
                 redeliveries know nothing of it; for order across them use a FIFO queue.
@@ -130,14 +135,16 @@ class ExchangeMessageConsumer:
         self._settler = Settler(
             self._driver, self._queue, backoff, keeps_rejected=on_reject == "block" and self._queue.is_fifo
         )
+        self._middleware = tuple(middleware)
         self._processor = DeliveryProcessor(
             self._subscriptions,
             self._serializer,
-            deduplication=self.deduplication,
+            middleware=self._middleware
+            if self.deduplication is None
+            else (*self._middleware, OncePerMessage(self.deduplication, backoff, on_unavailable)),
             max_attempts=max_attempts,
             backoff=backoff,
             on_unhandled=on_unhandled,
-            on_unavailable=on_unavailable,
         )
 
     @property
@@ -236,9 +243,20 @@ class ExchangeMessageConsumer:
         # may be held up just when the answer comes. The wait must not eat the time that is left for the work.
         longest = self._driver.capabilities.max_visibility_seconds
         visibility_timeout_seconds = min(self.visibility_timeout_seconds + wait_seconds, longest)
-        return self._driver.receive(
-            self._queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
-        )
+        received: list[Delivery] = []
+
+        def poll() -> list[Delivery]:
+            received[:] = self._driver.receive(
+                self._queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
+            )
+            return received
+
+        try:
+            wrapped(poll, [partial(one.around_poll, self._queue) for one in self._middleware])
+        except BaseException:
+            self.release(received)
+            raise
+        return received
 
     def process(self, lease: Lease) -> Outcome:
         """Run the listeners for a delivery and return what is to be done with it; settles nothing.
@@ -246,7 +264,15 @@ class ExchangeMessageConsumer:
         Raises:
             DeduplicationError: the deduplication store could not be asked; nothing was decided.
         """
-        return self._processor.process(lease)
+        if not self._middleware:
+            return self._processor.process(lease)
+        around = [partial(one.around_delivery, lease.delivery) for one in self._middleware]
+        try:
+            return checked_outcome(wrapped(lambda: self._processor.process(lease), around))
+        except DeduplicationError:
+            raise
+        except Exception as error:
+            return self._processor.failed(lease, error, "middleware")
 
     def settle(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> Settlement:
         """Carry outcomes out: acknowledge, defer, or set aside. What the broker does not take is logged."""
@@ -285,7 +311,7 @@ class ExchangeMessageConsumer:
         outcomes: list[tuple[Delivery, Outcome]] = []
         try:
             for delivery in deliveries:
-                outcome = self._processor.process(Lease(delivery, self._driver.clock))
+                outcome = self.process(Lease(delivery, self._driver.clock))
                 outcomes.append((delivery, outcome))
         except BaseException as error:
             # The store is out of reach, or the process is told to end: what is finished is settled all the

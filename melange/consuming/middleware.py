@@ -1,0 +1,84 @@
+"""Hooks around what a consumer does: polls, deliveries, listeners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from melange.consuming.leases import Lease
+from melange.consuming.listener import Subscription
+from melange.consuming.outcomes import Outcome
+from melange.drivers.base import Queue
+from melange.errors import ConfigurationError
+from melange.messages import Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerCall:
+    """One listener about to be run for one delivery."""
+
+    subscription: Subscription
+    event: Any
+    event_type_name: str
+    lease: Lease
+
+    @property
+    def listener_name(self) -> str:
+        """The listener's stable name."""
+        return self.subscription.name
+
+    @property
+    def delivery(self) -> Delivery:
+        """The delivery whose event the listener is given."""
+        return self.lease.delivery
+
+
+class Middleware:
+    """Wraps polls, deliveries and listeners, each in a call of its own: override what you need.
+
+    For tracing, metrics, database connections and the like. The first of a consumer's middleware is the
+    outermost. All methods are called on the worker's threads, several at once. An exception from a hook is
+    treated as one from what it wraps: a poll is tried again, a delivery or listener counts as failed and is
+    tried again later. Nothing is lost by it: what was received is given back.
+    """
+
+    def around_poll(self, queue: Queue, poll: Callable[[], Sequence[Delivery]]) -> Sequence[Delivery]:
+        """Call ``poll`` once and return what it received, possibly nothing after a long wait.
+
+        What was received is worked on, whatever is returned.
+        """
+        return poll()
+
+    def around_delivery(self, delivery: Delivery, process: Callable[[], Outcome]) -> Outcome:
+        """Call ``process``, which runs the listeners, and return its outcome, or another one."""
+        return process()
+
+    def around_listener(self, call: ListenerCall, run: Callable[[ListenerCall], Outcome]) -> Outcome:
+        """Call ``run(call)``, which runs one listener, and return its outcome, or another one.
+
+        It is called for each delivery, also when the listener then turns out to have finished the message
+        before. What the listener raises is an outcome by then.
+        """
+        return run(call)
+
+
+Wrapped = TypeVar("Wrapped")
+
+
+def wrapped(innermost: Callable[[], Wrapped], around: Sequence[Callable[..., Wrapped]]) -> Wrapped:
+    """Return what ``innermost`` returns, called through the hooks, the first outermost."""
+    call = innermost
+    for hook in reversed(around):
+        call = partial(hook, call)
+    return call()
+
+
+def checked_outcome(outcome: object) -> Outcome:
+    """Return what a hook returned; raise ``ConfigurationError`` if that is no outcome."""
+    if not isinstance(outcome, Outcome):
+        raise ConfigurationError(
+            f"middleware returned {type(outcome).__name__}: return the outcome of what it wraps"
+        )
+    return outcome

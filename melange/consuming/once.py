@@ -1,0 +1,66 @@
+"""Runs each listener once per message: claimed before, completed or abandoned after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from melange.consuming.middleware import ListenerCall, Middleware
+from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Outcome, Reject, Retry
+from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
+from melange.errors import DeduplicationError
+from melange.identifiers import new_token
+
+
+class OncePerMessage(Middleware):
+    """The innermost middleware of a consumer that has a deduplication store."""
+
+    def __init__(
+        self,
+        store: DeduplicationStore,
+        backoff: Callable[[int], float],
+        on_unavailable: Literal["retry", "process"],
+    ) -> None:
+        self._store = store
+        self._backoff = backoff
+        self._on_unavailable = on_unavailable
+
+    def around_listener(self, call: ListenerCall, run: Callable[[ListenerCall], Outcome]) -> Outcome:
+        """Run the listener unless it has finished this message before or somebody is at it.
+
+        Raises:
+            DeduplicationError: the store can't be asked; nothing was decided.
+        """
+        lease = call.lease
+        store, message = self._store, lease.delivery.message
+        key = DeduplicationKey(lease.delivery.queue.name, call.subscription.name, message.message_id)
+        try:
+            claimed = store.claim(key, new_token(), lease.remaining_seconds, body=message.body)
+        except DeduplicationError:
+            if self._on_unavailable == "retry":
+                raise
+            return run(call)
+        if not isinstance(claimed, Claimed):
+            return self._refused(claimed, call)
+        lease.claim = claimed
+        try:
+            outcome = run(call)
+        except BaseException:  # KeyboardInterrupt, SystemExit: not done, and nobody should wait for us
+            store.abandon(claimed)
+            raise
+        finally:
+            lease.claim = None
+        if not isinstance(outcome, Acknowledge):
+            store.abandon(claimed)
+            return outcome
+        # A claim that was lost meanwhile is somebody else's work by now: not ours to acknowledge.
+        return ACKNOWLEDGE if store.complete(claimed) else LEAVE
+
+    def _refused(self, refusal: ClaimRefusal, call: ListenerCall) -> Outcome:
+        if refusal is ClaimRefusal.DONE:
+            return ACKNOWLEDGE
+        if refusal is ClaimRefusal.CONFLICT:
+            message_id = call.delivery.message.message_id
+            return Reject(f"another message of the id {message_id} was processed before", call.listener_name)
+        # Busy is no failed attempt, so it never rejects.
+        return Retry(self._backoff(call.lease.attempt), counts=False)

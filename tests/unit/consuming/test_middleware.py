@@ -1,0 +1,197 @@
+"""Hooks around polls, deliveries and listeners, and hooks that misbehave."""
+
+import threading
+
+import pytest
+
+from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, Middleware, Worker
+from melange.consuming.outcomes import Reject
+from melange.drivers.memory import InMemoryDriver
+
+EVENT = {"event_type_name": "ProductAdded"}
+
+
+class Noting(Middleware):
+    """Writes down what it goes around."""
+
+    def __init__(self, name, notes):
+        self.name = name
+        self.notes = notes
+
+    def around_poll(self, queue, poll):
+        self.notes.append(f"{self.name} before the poll of {queue.name}")
+        received = poll()
+        self.notes.append(f"{self.name} after {len(received)}")
+        return received
+
+    def around_delivery(self, delivery, process):
+        self.notes.append(f"{self.name} before delivery")
+        outcome = process()
+        self.notes.append(f"{self.name} after delivery: {type(outcome).__name__}")
+        return outcome
+
+    def around_listener(self, call, run):
+        self.notes.append(f"{self.name} before {call.listener_name} of {call.event_type_name}")
+        outcome = run(call)
+        self.notes.append(f"{self.name} after {call.listener_name}: {type(outcome).__name__}")
+        return outcome
+
+
+def test_hooks_go_around_the_first_outermost(make_consumer, publisher):
+    notes = []
+    consumer = make_consumer(middleware=[Noting("outer", notes), Noting("inner", notes)])
+    consumer.listener(name="listener")(lambda event: notes.append("listening"))
+    publisher.publish(EVENT)
+
+    consumer.consume_event()
+
+    assert notes == [
+        "outer before the poll of stock",
+        "inner before the poll of stock",
+        "inner after 1",
+        "outer after 1",
+        "outer before delivery",
+        "inner before delivery",
+        "outer before listener of ProductAdded",
+        "inner before listener of ProductAdded",
+        "listening",
+        "inner after listener: Acknowledge",
+        "outer after listener: Acknowledge",
+        "inner after delivery: Acknowledge",
+        "outer after delivery: Acknowledge",
+    ]
+
+
+def test_a_hook_sees_a_failure_as_an_outcome(make_consumer, publisher):
+    notes = []
+    consumer = make_consumer(middleware=[Noting("hook", notes)])
+
+    @consumer.listener(name="listener")
+    def fail(event):
+        raise ValueError
+
+    publisher.publish(EVENT)
+
+    consumer.consume_event()
+
+    assert "hook after listener: Retry" in notes
+    assert "hook after delivery: Retry" in notes
+
+
+class Overruling(Middleware):
+    def around_listener(self, call, run):
+        return Reject("overruled")
+
+
+def test_a_hook_may_decide_otherwise(make_consumer, publisher, dead_letters):
+    consumer = make_consumer(middleware=[Overruling()])
+    seen = []
+    consumer.listener(name="see")(seen.append)
+    publisher.publish(EVENT)
+
+    consumer.consume_event()
+
+    assert seen == []
+    assert len(dead_letters()) == 1
+
+
+class Failing(Middleware):
+    """Raises before or after what one of its hooks wraps, once."""
+
+    def __init__(self, hook, when):
+        self.hook = hook
+        self.when = when
+        self.failures_left = 1
+
+    def _go(self, hook, call):
+        if self.hook == hook and self.when == "before" and self.failures_left:
+            self.failures_left -= 1
+            raise ValueError("the hook is broken")
+        result = call()
+        if self.hook == hook and self.when == "after" and self.failures_left:
+            self.failures_left -= 1
+            raise ValueError("the hook is broken")
+        return result
+
+    def around_poll(self, queue, poll):
+        return self._go("poll", poll)
+
+    def around_delivery(self, delivery, process):
+        return self._go("delivery", process)
+
+    def around_listener(self, call, run):
+        return self._go("listener", lambda: run(call))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("hook", ["delivery", "listener"])
+def test_a_broken_hook_is_a_failed_attempt_and_loses_nothing(
+    driver, clock, make_consumer, publisher, hook, when
+):
+    consumer = make_consumer(middleware=[Failing(hook, when)])
+    seen = []
+    consumer.listener(name="see")(seen.append)
+    publisher.publish(EVENT)
+
+    assert consumer.consume_event() == 1
+    assert driver.measure_queue(consumer.queue).in_flight == 1
+    clock.advance(10)
+    assert consumer.consume_event() == 1
+
+    assert seen == [EVENT]
+    depth = driver.measure_queue(consumer.queue)
+    assert (depth.visible, depth.in_flight) == (0, 0)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_broken_hook_around_a_poll_gives_back_what_was_received(driver, make_consumer, publisher, when):
+    consumer = make_consumer(middleware=[Failing("poll", when)])
+    seen = []
+    consumer.listener(name="see")(seen.append)
+    publisher.publish(EVENT)
+
+    with pytest.raises(ValueError, match="the hook is broken"):
+        consumer.consume_event()
+    assert driver.measure_queue(consumer.queue).visible == 1
+    consumer.consume_event()
+
+    assert seen == [EVENT]
+
+
+class Forgetful(Middleware):
+    def around_delivery(self, delivery, process):
+        process()
+
+
+def test_a_hook_that_returns_nothing_is_a_failed_attempt_with_advice(make_consumer, publisher, caplog):
+    consumer = make_consumer(middleware=[Forgetful()])
+    consumer.listener(name="see")(lambda event: None)
+    publisher.publish(EVENT)
+
+    consumer.consume_event()
+
+    assert "return the outcome of what it wraps" in caplog.text
+
+
+@pytest.mark.parametrize("hook", ["poll", "delivery", "listener"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_broken_hook_leaks_no_slot_of_a_worker(store, hook, when):
+    with InMemoryDriver() as driver:
+        consumer = ExchangeMessageConsumer(
+            "stock",
+            "products",
+            driver=driver,
+            deduplication=store,
+            wait_seconds=1,
+            backoff=lambda attempts: 0.01,
+            middleware=[Failing(hook, when)],
+        )
+        done = threading.Semaphore(0)
+        consumer.listener(name="done")(lambda event: done.release())
+        worker = Worker(consumer, concurrency=1, grace_seconds=10)
+        ExchangeMessagePublisher("products", driver).publish_batch([EVENT] * 5)
+        worker.start()
+
+        for _ in range(5):
+            assert done.acquire(timeout=30)
+        assert worker.stop(30)
