@@ -1,7 +1,7 @@
 """Publish product events to a topic and react to them from a queue: melange's main job.
 
-    python examples/products.py            # in memory, nothing else needed
-    python examples/products.py aws        # Amazon SNS+SQS, or a local server named by AWS_ENDPOINT_URL
+python examples/products.py            # in memory, nothing else needed
+python examples/products.py aws        # Amazon SNS+SQS, or a local server named by AWS_ENDPOINT_URL
 """
 
 import json
