@@ -5,6 +5,7 @@ library: a driver brings its own when it is chosen.
 """
 
 import logging
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from melange.consuming.consumer import ExchangeMessageConsumer
@@ -18,6 +19,7 @@ from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager
 from melange.errors import (
     AccessDeniedError,
+    CascadeError,
     ConfigurationError,
     DecodeError,
     DeduplicationError,
@@ -48,10 +50,14 @@ from melange.serialization import EventSerializer
 __all__ = [
     "AccessDeniedError",
     "Backoff",
+    "CascadeError",
     "ConfigurationError",
     "DecodeError",
     "DeduplicationError",
     "DeduplicationStore",
+    "DomainEvent",
+    "DomainEventBus",
+    "DomainSubscriber",
     "DriverClosedError",
     "DriverConnectionError",
     "DriverError",
@@ -92,12 +98,18 @@ logging.getLogger("melange").addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from melange.deduplication import RedisDeduplicationStore
+    from melange.domain import DomainEvent, DomainEventBus, DomainSubscriber
 else:  # hidden from type checkers, which would take any name for one that may exist
+    # Only who asks for one of these pays for what it imports: a client library, asyncio.
+    _IMPORTED_WHEN_ASKED_FOR = {
+        "DomainEvent": "melange.domain",
+        "DomainEventBus": "melange.domain",
+        "DomainSubscriber": "melange.domain",
+        "RedisDeduplicationStore": "melange.deduplication",
+    }
 
     def __getattr__(name: str) -> object:
-        # Only who asks for the Redis store pays for the import of its client library.
-        if name == "RedisDeduplicationStore":
-            from melange.deduplication import RedisDeduplicationStore  # noqa: PLC0415
-
-            return RedisDeduplicationStore
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module_name = _IMPORTED_WHEN_ASKED_FOR.get(name)
+        if module_name is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(module_name), name)

@@ -20,6 +20,7 @@
     │   └── InvalidMessageError       a message the broker would refuse, found before sending
     │       └── MessageTooLargeError
     ├── LeaseLostError                the delivery is no longer ours to settle
+    ├── CascadeError                  domain events that call forth events without an end
     └── DeduplicationError            the deduplication store is out of reach or broken
 
     Outcome steering, raised by listeners; not MelangeErrors:
@@ -171,6 +172,19 @@ class MessageTooLargeError(InvalidMessageError):
 
 class LeaseLostError(MelangeError):
     """The delivery's visibility ran out, so another receiver may have it by now."""
+
+
+class CascadeError(MelangeError):
+    """Domain events, handled, call forth domain events without an end."""
+
+    def __init__(self, limit: int, last_event_types: Sequence[str]) -> None:
+        self.limit = limit
+        self.last_event_types = list(last_event_types)
+        super().__init__(
+            f"more than {limit:,} domain events followed from one publish; the last were "
+            f"{', '.join(self.last_event_types)}. Either their subscribers publish in a circle, or raise the "
+            "cascade_limit of the bus"
+        )
 
 
 class DeduplicationError(MelangeError):

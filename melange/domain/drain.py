@@ -1,0 +1,64 @@
+"""What one thread or task is publishing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from melange.errors import CascadeError
+
+
+class Drain:
+    """The events of one thread or task that wait until those before them were handled.
+
+    ``is_busy`` says that somebody publishes: what is published meanwhile waits in ``queue``. That somebody is
+    ``task``, None outside of asyncio: a child task has the same object at first and is another one.
+    ``awaits`` is true where asynchronous handlers may be called.
+
+    The one that holds events back until a block ends (``outer`` is the one that it stands for) is always busy.
+
+    Its attributes are set one by one, without a call: so no signal can come between and leave the bus mute.
+    """
+
+    __slots__ = ("awaits", "count", "is_busy", "outer", "queue", "task")
+
+    def __init__(self) -> None:
+        self.outer: Drain | None = None
+        self.is_busy = False
+        self.awaits = False
+        self.task: asyncio.Task[Any] | None = None
+        self.queue: deque[object] | None = None
+        self.count = 0
+
+    def add(self, events: Iterable[object], limit: int) -> None:
+        """Let events wait for their turn.
+
+        Raises:
+            CascadeError: ``limit`` events have followed from the one that was published first.
+        """
+        if self.queue is None:
+            self.queue = deque()
+        for event in events:
+            if self.outer is None:
+                self.count += 1
+                if self.count > limit:
+                    raise CascadeError(limit, [type(last).__qualname__ for last in [*self.queue, event][-4:]])
+            self.queue.append(event)
+
+
+def holding(outer: Drain, *, awaits: bool) -> Drain:
+    """Return a drain that holds events back for ``outer``."""
+    drain = Drain()
+    drain.outer = outer
+    drain.is_busy = True
+    drain.awaits = awaits
+    drain.task = running_task()
+    return drain
+
+
+def running_task() -> asyncio.Task[Any] | None:
+    """Return the asyncio task that runs in this thread, if any."""
+    loop = asyncio._get_running_loop()
+    return None if loop is None else asyncio.current_task(loop)

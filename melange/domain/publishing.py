@@ -1,0 +1,212 @@
+"""Handing events to subscribers: first in, first out, whoever publishes meanwhile."""
+
+from __future__ import annotations
+
+from asyncio import _get_running_loop, current_task
+from collections import deque
+from types import CoroutineType
+
+from melange.domain.calls import ErrorPolicy, explain, is_awaitable, refuse_awaitable
+from melange.domain.drain import Drain, running_task
+from melange.domain.local import Local, LocalVariable, nobody_subscribed
+from melange.errors import ConfigurationError
+from melange.handlers import Handler
+
+
+class Publishing:
+    """The half of the bus that publishes.
+
+    ``publish`` and ``publish_async`` hold the main path whole, for speed: one event that nobody else's handling
+    has called forth, errors raised. Everything else goes through ``_publish_all`` and its twin.
+    """
+
+    __slots__ = ("_here", "cascade_limit")
+
+    def __init__(self, cascade_limit: int) -> None:
+        self.cascade_limit = cascade_limit
+        self._here = LocalVariable("melange.domain.DomainEventBus", nobody_subscribed)
+
+    # ``errors`` is no keyword-only argument, because calls of functions that have one are slower.
+    def publish(self, event: object, errors: ErrorPolicy = "raise") -> None:
+        """Call the subscribers of the event's class, and of those that it inherits from.
+
+        Returns when they have run. Published while another event is being handled, it is handled after that
+        one and what was published before it, and this returns at once: the first publish does the work, and
+        its ``errors`` hold.
+
+        ``errors="raise"``: what a subscriber raises reaches the caller as it is; subscribers and events that
+        come after it are left out. ``errors="collect"``: all run, then an ``ExceptionGroup`` is raised;
+        what is no ``Exception`` (``KeyboardInterrupt``) passes at once. Either way the bus works on.
+
+        Raises:
+            ConfigurationError: an asynchronous subscriber listens to it; nobody was called.
+            CascadeError: events call forth events without an end.
+        """
+        local = self._here.get()
+        drain = local.drain
+        if drain.is_busy or errors != "raise":
+            self._publish_all((event,), errors)
+            return
+        try:
+            handlers = local.routes.compiled[type(event)]
+        except KeyError:
+            handlers = local.routes.for_publish(type(event))
+        loop = _get_running_loop()
+        try:
+            drain.is_busy = True
+            drain.task = None if loop is None else current_task(loop)
+            try:
+                for handler in handlers:
+                    result = handler(event)
+                    if result is not None:
+                        refuse_awaitable(handler, result)
+            except BaseException as error:
+                drain.queue = None
+                drain.count = 0
+                explain(error, handler, event)
+                raise
+            if drain.queue is not None:
+                self._work_off(drain, None)
+        finally:
+            drain.task = None
+            drain.is_busy = False
+
+    async def publish_async(self, event: object, errors: ErrorPolicy = "raise") -> None:
+        """Do as ``publish`` does, and await the subscribers that are asynchronous, one after the other.
+
+        Raises:
+            CascadeError: events call forth events without an end.
+        """
+        local = self._here.get()
+        drain = local.drain
+        if drain.is_busy or errors != "raise":
+            await self._publish_all_async((event,), errors)
+            return
+        try:
+            handlers = local.routes.compiled_async[type(event)]
+        except KeyError:
+            handlers = local.routes.for_publish_async(type(event))
+        loop = _get_running_loop()
+        try:
+            drain.is_busy = drain.awaits = True
+            drain.task = None if loop is None else current_task(loop)
+            try:
+                for handler in handlers:
+                    result = handler(event)
+                    # Coroutines first, because that is quick.
+                    if result is not None and (type(result) is CoroutineType or is_awaitable(result)):
+                        await result
+            except BaseException as error:
+                drain.queue = None
+                drain.count = 0
+                explain(error, handler, event)
+                raise
+            if drain.queue is not None:
+                await self._work_off_async(drain, None)
+        finally:
+            drain.task = None
+            drain.is_busy = drain.awaits = False
+
+    def is_publishing(self) -> bool:
+        """Return whether the caller is, directly or not, called by a subscriber of this thread or task."""
+        drain: Drain | None = self._own_local().drain
+        while drain is not None and drain.outer is not None:
+            drain = drain.outer
+        return drain is not None and drain.is_busy
+
+    def _publish_all(self, events: tuple[object, ...], errors: ErrorPolicy) -> None:
+        failures = _no_failures(errors)
+        local = self._own_local()
+        drain = local.drain
+        if not drain.awaits:
+            for event in events:  # refused now, by its publisher, if one of its subscribers is asynchronous
+                local.routes.for_publish(type(event))
+        if drain.is_busy:
+            drain.add(events, self.cascade_limit)
+            return
+        try:
+            drain.is_busy = True
+            drain.task = running_task()
+            drain.queue = deque(events)
+            self._work_off(drain, failures)
+        finally:
+            drain.task = None
+            drain.is_busy = False
+        _raise_collected(failures)
+
+    async def _publish_all_async(self, events: tuple[object, ...], errors: ErrorPolicy) -> None:
+        failures = _no_failures(errors)
+        drain = self._own_local().drain
+        if drain.is_busy:
+            self._publish_all(events, errors)
+            return
+        try:
+            drain.is_busy = drain.awaits = True
+            drain.task = running_task()
+            drain.queue = deque(events)
+            await self._work_off_async(drain, failures)
+        finally:
+            drain.task = None
+            drain.is_busy = drain.awaits = False
+        _raise_collected(failures)
+
+    def _work_off(self, drain: Drain, failures: list[Exception] | None) -> None:
+        queue = drain.queue
+        try:
+            while queue:
+                event = queue.popleft()
+                for handler in self._here.get().routes.for_publish(type(event)):
+                    try:
+                        result = handler(event)
+                        if result is not None:
+                            refuse_awaitable(handler, result)
+                    except BaseException as error:
+                        _keep_or_raise(failures, error, handler, event)
+        finally:
+            drain.queue = None
+            drain.count = 0
+
+    async def _work_off_async(self, drain: Drain, failures: list[Exception] | None) -> None:
+        queue = drain.queue
+        try:
+            while queue:
+                event = queue.popleft()
+                for handler in self._here.get().routes.for_publish_async(type(event)):
+                    try:
+                        result = handler(event)
+                        if result is not None and is_awaitable(result):
+                            await result
+                    except BaseException as error:
+                        _keep_or_raise(failures, error, handler, event)
+        finally:
+            drain.queue = None
+            drain.count = 0
+
+    def _own_local(self) -> Local:
+        """Return what this task works with: it may have begun with the drain of a task that is publishing."""
+        local = self._here.get()
+        if local.drain.is_busy and local.drain.task is not running_task():
+            local = Local(local.routes, Drain(), local.on_commit)
+            self._here.set(local)
+        return local
+
+
+def _no_failures(errors: ErrorPolicy) -> list[Exception] | None:
+    """Return where to collect what handlers raise; None to let it pass."""
+    if errors not in ("raise", "collect"):
+        raise ConfigurationError(f"errors must be 'raise' or 'collect', not {errors!r}")
+    return [] if errors == "collect" else None
+
+
+def _keep_or_raise(
+    failures: list[Exception] | None, error: BaseException, handler: Handler, event: object
+) -> None:
+    explain(error, handler, event)
+    if failures is None or not isinstance(error, Exception):
+        raise error
+    failures.append(error)
+
+
+def _raise_collected(failures: list[Exception] | None) -> None:
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} calls of domain subscribers failed", failures)

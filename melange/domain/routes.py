@@ -1,0 +1,78 @@
+"""Who hears an event: worked out once per class of event, then one dictionary hit."""
+
+from __future__ import annotations
+
+import functools
+
+from melange.domain.subscriber import Subscription, identity_of
+from melange.errors import ConfigurationError
+from melange.handlers import Handler
+
+_Compiled = dict[type, tuple[Handler, ...]]
+
+
+class Routes:
+    """Subscriptions, in order, and the handlers of each class of event that was published so far.
+
+    Never changed but for that memory, so threads and tasks may share it. ``compiled`` and ``compiled_async``
+    are that memory, for those who are in a hurry; a class that is missing there is looked up by
+    ``for_publish`` and ``for_publish_async``.
+    """
+
+    __slots__ = ("__weakref__", "compiled", "compiled_async", "subscriptions")
+
+    def __init__(self, subscriptions: tuple[Subscription, ...] = ()) -> None:
+        self.subscriptions = subscriptions
+        self.compiled: _Compiled = {}
+        self.compiled_async: _Compiled = {}
+
+    def for_publish(self, event_type: type) -> tuple[Handler, ...]:
+        """Return the handlers of events of exactly this class, each once.
+
+        Raises:
+            ConfigurationError: one of them is asynchronous.
+        """
+        handlers = self.compiled.get(event_type)
+        if handlers is None:
+            accepting = self._accepting(event_type)
+            for subscription in accepting:
+                if subscription.is_asynchronous:
+                    raise ConfigurationError(
+                        f"{subscription.name} listens to {event_type.__qualname__} and is asynchronous: publish with "
+                        "`await bus.publish_async(event)`. No subscriber was called"
+                    ) from None
+            handlers = self.compiled[event_type] = tuple(one.handle for one in accepting)
+        return handlers
+
+    def for_publish_async(self, event_type: type) -> tuple[Handler, ...]:
+        """Return the handlers of events of exactly this class, each once, asynchronous or not."""
+        handlers = self.compiled_async.get(event_type)
+        if handlers is None:
+            handlers = self.compiled_async[event_type] = tuple(
+                one.handle for one in self._accepting(event_type)
+            )
+        return handlers
+
+    def without(self, subscriber: object) -> Routes | None:
+        """Return the routes without this subscriber; None when it is in none of them."""
+        unwanted = identity_of(subscriber)
+        kept = tuple(one for one in self.subscriptions if one.identity != unwanted)
+        return Routes(kept) if len(kept) < len(self.subscriptions) else None
+
+    def _accepting(self, event_type: type) -> list[Subscription]:
+        # A subscriber that is there several times is called once, where it came first.
+        accepting: dict[object, Subscription] = {}
+        for subscription in self.subscriptions:
+            if subscription.accepts(event_type):
+                accepting.setdefault(subscription.identity, subscription)
+        return list(accepting.values())
+
+
+NO_ROUTES = Routes()
+
+
+# Bounded, for groups made on the fly; an application has a few that live for ever.
+@functools.lru_cache(maxsize=256)
+def extended(routes: Routes, subscriptions: tuple[Subscription, ...]) -> Routes:
+    """Return the routes with these subscriptions added, the same object each time."""
+    return Routes(routes.subscriptions + subscriptions)

@@ -1,0 +1,106 @@
+"""What users write to react to domain events, checked once when it is subscribed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+from melange.errors import ConfigurationError
+from melange.handlers import Handler, annotated_types, is_asynchronous, place, qualified_name
+
+
+class DomainSubscriber(ABC):
+    """Reacts to domain events. Subclasses need not call ``super().__init__()``."""
+
+    @abstractmethod
+    def process(self, event: Any) -> Awaitable[None] | None:
+        """React to one event. What it raises reaches the publisher.
+
+        It may be an ``async def``: its events then need ``publish_async``.
+        """
+
+    def listens_to(self) -> Sequence[type] | None:
+        """Return the classes to react to, subclasses included; None or empty for every event.
+
+        Asked once, when the subscriber is subscribed.
+        """
+        return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subscription:
+    """A subscriber as buses hold it: ``handle`` is called with each event of ``event_types``, empty for all."""
+
+    subscriber: object
+    handle: Handler
+    event_types: tuple[type, ...]
+    is_asynchronous: bool
+
+    @property
+    def name(self) -> str:
+        """The dotted name of the function, or of the subscriber's class."""
+        return qualified_name(self.subscriber)
+
+    def accepts(self, event_type: type) -> bool:
+        """Return whether it wants events of exactly this class."""
+        return not self.event_types or issubclass(event_type, self.event_types)
+
+    @property
+    def identity(self) -> object:
+        """What is equal for subscriptions of the same subscriber or function, and only for those."""
+        return identity_of(self.subscriber)
+
+
+def identity_of(subscriber: object) -> object:
+    """Return what tells this subscriber or function from all others, whatever its own ``__eq__`` says."""
+    if isinstance(subscriber, MethodType):  # a new object each time it is looked up
+        return (id(subscriber.__self__), subscriber.__func__)
+    return id(subscriber)
+
+
+def subscription_for(subscriber: object, event_types: Sequence[object] = ()) -> Subscription:
+    """Return the subscriber or function, checked and ready to be called.
+
+    A function without ``event_types`` is for those that its first parameter is annotated with.
+
+    Raises:
+        ConfigurationError: it is neither, its event types are no classes, or calling it would run nothing.
+    """
+    if isinstance(subscriber, type):
+        name = subscriber.__name__
+        raise ConfigurationError(f"subscribe an object, not the class: subscribe({name}())")
+    if isinstance(subscriber, DomainSubscriber):
+        handle: Handler = subscriber.process
+        classes = _listened_to(subscriber)
+    elif callable(subscriber):
+        handle = subscriber
+        classes = _checked(f"on(...) of {place(subscriber)}", event_types) or annotated_types(
+            subscriber, "annotate it with the event's class, or name the class: on(ProductAdded)"
+        )
+    else:
+        raise ConfigurationError(
+            f"{subscriber!r} is neither a DomainSubscriber nor a function that takes an event"
+        )
+    return Subscription(subscriber, handle, classes, is_asynchronous(handle))
+
+
+def _listened_to(subscriber: DomainSubscriber) -> tuple[type, ...]:
+    origin = f"listens_to of {qualified_name(subscriber)}"
+    event_types = subscriber.listens_to()
+    if event_types is None:
+        return ()
+    if isinstance(event_types, (str, type)) or not isinstance(event_types, (Sequence, set, frozenset)):
+        raise ConfigurationError(
+            f"{origin} must return a list of classes, such as [ProductAdded], not {event_types!r}"
+        )
+    return _checked(origin, event_types)
+
+
+def _checked(origin: str, event_types: Any) -> tuple[type, ...]:
+    for event_type in event_types:
+        if not isinstance(event_type, type):
+            raise ConfigurationError(f"{origin} names {event_type!r}, which is no class")
+    return tuple(event_types)
