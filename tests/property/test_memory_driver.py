@@ -110,28 +110,34 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def acknowledge(self, data):
         some = data.draw(st.lists(st.sampled_from(self.held), max_size=4, unique_by=id))
-        lost = [held.delivery for held in some if self._is_lost(held)]
+        lost = []
+        for held in some:
+            if self._is_lost(held):
+                lost.append(held.delivery)
+            elif held.sent in self.model.in_queue:
+                self.model.in_queue.remove(held.sent)
 
         failures = self.driver.acknowledge([held.delivery for held in some])
 
         self._check_failures(failures, lost)
-        for held in some:
-            if held.delivery not in lost and held.sent in self.model.in_queue:
-                self.model.in_queue.remove(held.sent)
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), seconds=durations)
-    def defer(self, data, seconds):
+    @rule(data=st.data(), seconds=durations, goes_by_new_deadline=st.booleans())
+    def defer(self, data, seconds, goes_by_new_deadline):
         some = data.draw(st.lists(st.sampled_from(self.held), max_size=4, unique_by=id))
-        lost = [held.delivery for held in some if self._is_lost(held) or held.sent not in self.model.in_queue]
+        deliveries = [held.delivery for held in some]
+        lost = []
+        for held in some:
+            if held.sent not in self.model.in_queue or self._is_lost(held):
+                lost.append(held.delivery)
+                continue
+            held.sent.visible_at = self.now + seconds
+            if goes_by_new_deadline:
+                held.delivery = held.delivery._replace(deadline=held.sent.visible_at)
 
-        failures = self.driver.defer([held.delivery for held in some], seconds)
+        failures = self.driver.defer(deliveries, seconds)
 
         self._check_failures(failures, lost)
-        for held in some:
-            if held.delivery not in lost:
-                held.sent.visible_at = self.now + seconds
-                held.delivery = held.delivery._replace(deadline=held.sent.visible_at)
 
     @rule(seconds=st.sampled_from([0.5, 1, 5, 40]))
     def let_time_pass(self, seconds):
@@ -165,6 +171,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _is_lost(self, held):
         if held.sent not in self.model.in_queue:
+            # Gone for good, be it by this delivery or a later one: there is nothing to lose any more.
             return self.now >= held.delivery.deadline
         is_latest = held.delivery.receive_count == held.sent.receive_count
         return not is_latest or self.now >= min(held.sent.visible_at, held.delivery.deadline)

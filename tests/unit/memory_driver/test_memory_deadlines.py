@@ -33,15 +33,16 @@ def test_removed_and_rescheduled_copies_are_passed_over():
 
 
 def test_outdated_deadlines_are_cleared_out_and_the_others_are_kept():
-    kept = _copy(-1, visible_at=99_999)
-    copies = {-1: kept}
+    copies = {-number: _copy(-number, visible_at=100_000 + number * 37 % 20) for number in range(1, 21)}
     deadlines = Deadlines(copies)
-    deadlines.add(kept.visible_at, [kept], invisible=1)
+    for kept in copies.values():
+        deadlines.add(kept.visible_at, [kept], invisible=20)
 
     for number in range(5_000):
         copies[number] = _copy(number, visible_at=number)
-        deadlines.add(number, [copies[number]], invisible=2)
+        deadlines.add(number, [copies[number]], invisible=21)
         del copies[number]
 
     assert len(deadlines) < 1_100
-    assert deadlines.pop_due(99_999) == [kept]
+    due = [kept.visible_at for kept in deadlines.pop_due(100_020)]
+    assert due == list(range(100_000, 100_020))

@@ -96,6 +96,9 @@ def test_a_deduplication_id_is_forgotten_after_five_minutes_from_its_first_use(d
     assert driver.measure_queue(queue).visible == 1
     clock.advance(1)
     hand_over()
+    assert driver.measure_queue(queue).visible == 2
+    clock.advance(DEDUPLICATION_SECONDS - 1)
+    hand_over()
 
     assert driver.measure_queue(queue).visible == 2
 
@@ -144,6 +147,31 @@ def test_a_deadline_that_is_set_twice_delivers_once(driver, clock):
 
     assert bodies(driver.receive(queue, 10, 0)) == ["once"]
     assert driver.measure_queue(queue) == QueueDepth(visible=0, in_flight=1, delayed=0)
+
+
+def test_who_has_given_a_delivery_back_cannot_settle_it_any_more(driver):
+    queue = driver.declare_queue("queue")
+    driver.send(queue, messages("given-back"))
+    given_back = driver.receive(queue, 1, 0)
+    driver.defer(given_back, 0)
+
+    (failure,) = driver.acknowledge(given_back)
+
+    assert isinstance(failure.error, LeaseLostError)
+    assert bodies(driver.receive(queue, 1, 0)) == ["given-back"]
+
+
+def test_who_goes_by_the_first_deadline_loses_what_was_deferred(driver, clock):
+    queue = driver.declare_queue("queue")
+    driver.send(queue, messages("kept"))
+    (held,) = driver.receive(queue, 1, 0, visibility_timeout_seconds=5)
+    driver.defer([held], 60)
+    clock.advance(5)
+
+    (failure,) = driver.acknowledge([held])
+
+    assert isinstance(failure.error, LeaseLostError)
+    assert driver.acknowledge([held._replace(deadline=60)]) == []
 
 
 def test_what_comes_back_stands_behind_what_waits(driver):

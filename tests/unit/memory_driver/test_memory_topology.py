@@ -43,6 +43,16 @@ def test_a_queue_is_not_declared_when_its_topic_is_gone(driver):
         driver.get_queue("queue")
 
 
+def test_a_queue_declared_anew_after_its_deletion_is_bound_anew(driver):
+    topic = driver.declare_topic("topic")
+    driver.delete_queue(driver.declare_queue("queue", topic))
+    queue = driver.declare_queue("queue", topic)
+
+    driver.publish(topic, messages("news"))
+
+    assert bodies(driver.receive(queue, 1, 0)) == ["news"]
+
+
 def test_settling_for_a_queue_that_is_gone_is_reported_for_each(driver):
     gone, kept = driver.declare_queue("gone"), driver.declare_queue("kept")
     for queue in (gone, kept):
