@@ -18,11 +18,11 @@ from importlib.metadata import version
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TaskID
 
-from benchmarks import depth, importing, in_memory, profiling, sns_sqs
-from benchmarks.report import table_of_counts, table_of_rows
-from services import ministack
+from benchmarks import deduplication, depth, importing, in_memory, profiling, sns_sqs
+from benchmarks.report import Count, Row, table_of_counts, table_of_rows
+from services import ministack, redis
 
-GROUPS = ("in-memory", "depth", "sns-sqs", "import")
+GROUPS = ("in-memory", "depth", "sns-sqs", "deduplication", "import")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure(groups: Sequence[str], endpoint_url: str | None, *, quick: bool, progress: ProgressBars) -> None:
     """Measure the groups and print their tables."""
     repetitions = 7 if quick else 25
-    rows = []
+    rows: list[Row] = []
+    counts: list[Count] = []
     if "in-memory" in groups:
         rows += in_memory.rows(repetitions, progress)
     if "depth" in groups:
@@ -59,12 +60,17 @@ def measure(groups: Sequence[str], endpoint_url: str | None, *, quick: bool, pro
         with server(endpoint_url) as url:
             rows += sns_sqs.rows(url, repetitions, progress)
             settings = sns_sqs.rows_of_settings(url, repetitions, progress)
-            counts = sns_sqs.counts(url)
+            counts += sns_sqs.counts(url)
+    if "deduplication" in groups:
+        with redis.run() as redis_server:
+            rows += deduplication.rows(redis_server, repetitions, progress)
+            counts += deduplication.counts(redis_server)
     if "import" in groups:
         rows += importing.rows(15, progress)
     print(table_of_rows(rows))
-    if "sns-sqs" in groups:
+    if counts:
         print("\n" + table_of_counts(counts))
+    if "sns-sqs" in groups:
         print("\n" + table_of_rows(settings))
 
 

@@ -13,7 +13,7 @@ from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_o
 from benchmarks.report import Row
 from melange.drivers.memory import InMemoryDriver
 
-MESSAGES = 5_000
+MESSAGES = 1_000
 
 
 def rows(repetitions: int, queued: int, in_flight: int, progress: Progress) -> list[Row]:

@@ -14,7 +14,7 @@ from benchmarks.report import Row
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore
 from melange.drivers.memory import InMemoryDriver
 
-MESSAGES = 5_000
+MESSAGES = 1_000
 Event = dict[str, Any]
 
 
