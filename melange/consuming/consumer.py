@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
+from melange.consuming.consumed_queue import ConsumedQueue
 from melange.consuming.declaration import QueueDeclaration
 from melange.consuming.leases import Lease
 from melange.consuming.listener import (
@@ -16,19 +16,16 @@ from melange.consuming.listener import (
     subscription_for,
     subscription_for_function,
 )
-from melange.consuming.middleware import Middleware, checked_outcome, wrapped
-from melange.consuming.once import OncePerMessage
+from melange.consuming.middleware import Middleware
 from melange.consuming.outcomes import Backoff, Outcome
-from melange.consuming.processor import DeliveryProcessor, RunCoroutine
-from melange.consuming.settling import Settlement, Settler
 from melange.consuming.subscriptions import Subscriptions
+from melange.consuming.worker import Worker
 from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
 from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Queue, Unchanged
 from melange.drivers.limits import check_whole_seconds
 from melange.drivers.registry import DriverManager
 from melange.errors import (
     ConfigurationError,
-    DecodeError,
     DeduplicationError,
     HandlerNotFoundError,
     InvalidNameError,
@@ -107,8 +104,8 @@ class ExchangeMessageConsumer:
         """
         if not isinstance(event_queue_name, str):
             raise InvalidNameError("queue", event_queue_name, "give its name as text, or its ARN")
-        self._driver = driver or DriverManager.instance().get_driver()
-        _check_arguments(self._driver, max_attempts, visibility_timeout_seconds, wait_seconds)
+        driver = driver or DriverManager.instance().get_driver()
+        _check_arguments(driver, max_attempts, visibility_timeout_seconds, wait_seconds)
         _check_choice("on_unhandled", on_unhandled, "acknowledge", "reject")
         _check_choice("on_unavailable", on_unavailable, "retry", "process")
         _check_choice("on_reject", on_reject, "skip", "block")
@@ -121,41 +118,33 @@ class ExchangeMessageConsumer:
             event_filter=_event_filter(filter_events, filter_scope),
             tags=tags,
         )
-        self._queue = declaration.declare(self._driver) if declare else declaration.look_up(self._driver)
-        self.visibility_timeout_seconds = visibility_timeout_seconds
-        self.wait_seconds = wait_seconds
-        self.deduplication = (
-            MemoryDeduplicationStore.shared() if isinstance(deduplication, Unchanged) else deduplication
-        )
-        self._store_is_up = True
-        self._ordered_by = ordered_by
-        self._subscriptions = Subscriptions()
-        self._serializer = EventSerializer.instance()
+        queue = declaration.declare(driver) if declare else declaration.look_up(driver)
+        store = MemoryDeduplicationStore.shared() if isinstance(deduplication, Unchanged) else deduplication
         backoff = backoff or Backoff()
-        self._settler = Settler(
-            self._driver, self._queue, backoff, keeps_rejected=on_reject == "block" and self._queue.is_fifo
-        )
-        self._middleware = tuple(middleware)
-        self._processor = DeliveryProcessor(
+        self._serializer = EventSerializer.instance()
+        self._subscriptions = Subscriptions()
+        self._store_is_up = True
+        self.consumed_queue = ConsumedQueue(
+            driver,
+            queue,
             self._subscriptions,
             self._serializer,
-            middleware=self._middleware
-            if self.deduplication is None
-            else (*self._middleware, OncePerMessage(self.deduplication, backoff, on_unavailable)),
+            store=store,
+            middleware=tuple(middleware),
             max_attempts=max_attempts,
             backoff=backoff,
+            visibility_timeout_seconds=visibility_timeout_seconds,
+            wait_seconds=wait_seconds,
+            ordered_by=ordered_by,
             on_unhandled=on_unhandled,
+            on_unavailable=on_unavailable,
+            on_reject=on_reject,
         )
-
-    @property
-    def driver(self) -> MessagingDriver:
-        """The driver it was built on."""
-        return self._driver
 
     @property
     def queue(self) -> Queue:
         """The queue as its driver knows it, with its dead-letter queue."""
-        return self._queue
+        return self.consumed_queue.queue
 
     def subscribe(self, listener: ExchangeListener) -> None:
         """Add a listener, to be run after those that are there.
@@ -173,7 +162,7 @@ class ExchangeMessageConsumer:
             HandlerNotFoundError: it is not subscribed.
         """
         if not self._subscriptions.remove(listener):
-            raise HandlerNotFoundError(f"{listener!r} is not subscribed to queue {self._queue.name}")
+            raise HandlerNotFoundError(f"{listener!r} is not subscribed to queue {self.queue.name}")
 
     def listener(
         self, *event_types: EventType, name: str | None = None
@@ -207,120 +196,47 @@ class ExchangeMessageConsumer:
             DeduplicationError: the deduplication store could not be asked; the messages were given back, and
                 until it is in reach none is received.
         """
-        self._require_listener()
+        self._subscriptions.require_some(self.queue.name)
         self._subscriptions.require_synchronous()
+        work = self.consumed_queue
         if wait_seconds is None:
-            wait_seconds = self.wait_seconds
+            wait_seconds = work.wait_seconds
         else:
-            check_whole_seconds("wait_seconds", wait_seconds, 0, self._driver.capabilities.max_wait_seconds)
-        if self.deduplication is not None and not self._store_is_up:
+            check_whole_seconds("wait_seconds", wait_seconds, 0, work.driver.capabilities.max_wait_seconds)
+        if work.store is not None and not self._store_is_up:
             # Receiving what can't be processed would only bring it nearer to the dead letters.
-            self.deduplication.check()
+            work.store.check()
             self._store_is_up = True
         # On FIFO a failure has to stop the rest of its group, and giving back the followers would count as a
         # receive of each: one at a time, nobody pays for a neighbour.
-        limit = 1 if self._queue.is_fifo else self._driver.capabilities.max_receive_batch
-        deliveries = self.receive(limit, wait_seconds)
+        limit = 1 if work.queue.is_fifo else work.driver.capabilities.max_receive_batch
+        deliveries = work.receive(limit, wait_seconds)
         return self._process(deliveries) if deliveries else 0
 
     def run(self, *, concurrency: int = 10, grace_seconds: float = 25.0) -> int:
         """Consume until the process is told to stop; the short form of ``Worker(consumer).run()``."""
-        from melange.consuming.worker import Worker  # noqa: PLC0415 - the worker knows consumers, not the reverse
-
         return Worker(self, concurrency=concurrency, grace_seconds=grace_seconds).run()
-
-    def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
-        """Run asynchronous listeners with ``run_coroutine``; the worker calls this before it starts."""
-        self._require_listener()
-        self._processor.run_coroutine = run_coroutine
-
-    def receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
-        """Take at most ``limit`` deliveries from the queue, for a loop of one's own; see ``consume_event``.
-
-        Each has to be processed and settled, or released, before its deadline.
-        """
-        # Deadlines count from before the request, the only moment that is known not to be too late: a process
-        # may be held up just when the answer comes. The wait must not eat the time that is left for the work.
-        longest = self._driver.capabilities.max_visibility_seconds
-        visibility_timeout_seconds = min(self.visibility_timeout_seconds + wait_seconds, longest)
-        received: list[Delivery] = []
-
-        def poll() -> list[Delivery]:
-            received[:] = self._driver.receive(
-                self._queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
-            )
-            return received
-
-        try:
-            wrapped(poll, [partial(one.around_poll, self._queue) for one in self._middleware])
-        except BaseException:
-            self.release(received)
-            raise
-        return received
-
-    def process(self, lease: Lease) -> Outcome:
-        """Run the listeners for a delivery and return what is to be done with it; settles nothing.
-
-        Raises:
-            DeduplicationError: the deduplication store could not be asked; nothing was decided.
-        """
-        if not self._middleware:
-            return self._processor.process(lease)
-        around = [partial(one.around_delivery, lease.delivery) for one in self._middleware]
-        try:
-            return checked_outcome(wrapped(lambda: self._processor.process(lease), around))
-        except DeduplicationError:
-            raise
-        except Exception as error:
-            return self._processor.failed(lease, error, "middleware")
-
-    def settle(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> Settlement:
-        """Carry outcomes out: acknowledge, defer, or set aside. What the broker does not take is logged."""
-        return self._settler.settle(outcomes)
-
-    def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give back deliveries that nobody has worked on: visible to others at once."""
-        self._settler.release(deliveries)
-
-    def lane_of(self, delivery: Delivery) -> Hashable | None:
-        """Return what the delivery must be kept in order with, None for nothing."""
-        if self._queue.is_fifo:
-            return delivery.message.message_group_id
-        if self._ordered_by is None:
-            return None
-        try:
-            _, data = self._serializer.read(delivery.message)
-        except DecodeError:
-            return None
-        value = data.get(self._ordered_by)
-        return value if isinstance(value, (str, int)) else None
 
     def _add(self, subscription: Subscription) -> None:
         for event_class in subscription.event_classes.values():
             self._serializer.check_event_class(event_class)
         self._subscriptions.add(subscription)
 
-    def _require_listener(self) -> None:
-        if not self._subscriptions:
-            raise ConfigurationError(
-                f"nothing listens on queue {self._queue.name}: subscribe a listener first, or messages would be "
-                "acknowledged that nobody has seen"
-            )
-
     def _process(self, deliveries: Sequence[Delivery]) -> int:
+        work = self.consumed_queue
         outcomes: list[tuple[Delivery, Outcome]] = []
         try:
             for delivery in deliveries:
-                outcome = self.process(Lease(delivery, self._driver.clock))
+                outcome = work.process(Lease(delivery, work.driver.clock))
                 outcomes.append((delivery, outcome))
         except BaseException as error:
             # The store is out of reach, or the process is told to end: what is finished is settled all the
             # same, the rest is given back.
             self._store_is_up = not isinstance(error, DeduplicationError)
-            self._settler.settle(outcomes)
-            self._settler.release(deliveries[len(outcomes) :])
+            work.settle(outcomes)
+            work.release(deliveries[len(outcomes) :])
             raise
-        return sum(self._settler.settle(outcomes))
+        return sum(work.settle(outcomes))
 
 
 def _check_arguments(

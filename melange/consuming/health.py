@@ -40,7 +40,7 @@ def health_of(runners: Sequence[QueueRunner], *, running: bool) -> WorkerHealth:
     now = time.monotonic()
     queues = [
         QueueHealth(
-            queue_name=runner.consumer.queue.name,
+            queue_name=runner.consumed.queue.name,
             seconds_since_poll=None if runner.last_poll_at is None else now - runner.last_poll_at,
             in_hand=runner.in_hand,
             store_is_up=runner.store_is_up,

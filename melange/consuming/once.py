@@ -9,6 +9,7 @@ from melange.consuming.middleware import ListenerCall, Middleware
 from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Outcome, Reject, Retry
 from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
 from melange.errors import DeduplicationError
+from melange.failpoints import fail_point
 from melange.identifiers import new_token
 
 
@@ -43,6 +44,7 @@ class OncePerMessage(Middleware):
         if not isinstance(claimed, Claimed):
             return self._refused(claimed, call)
         lease.claim = claimed
+        fail_point("after-claim")
         try:
             outcome = run(call)
         except BaseException:  # KeyboardInterrupt, SystemExit: not done, and nobody should wait for us
@@ -53,8 +55,11 @@ class OncePerMessage(Middleware):
         if not isinstance(outcome, Acknowledge):
             store.abandon(claimed)
             return outcome
+        fail_point("before-mark")
+        is_marked = store.complete(claimed)
+        fail_point("after-mark")
         # A claim that was lost meanwhile is somebody else's work by now: not ours to acknowledge.
-        return ACKNOWLEDGE if store.complete(claimed) else LEAVE
+        return ACKNOWLEDGE if is_marked else LEAVE
 
     def _refused(self, refusal: ClaimRefusal, call: ListenerCall) -> Outcome:
         if refusal is ClaimRefusal.DONE:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from melange.consuming.acknowledging import Acknowledger
-from melange.consuming.consumer import ExchangeMessageConsumer
+from melange.consuming.consumed_queue import ConsumedQueue
 from melange.consuming.lanes import Lanes
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Backoff, Leave, Outcome, Retry
@@ -41,7 +41,7 @@ class QueueRunner:
 
     def __init__(
         self,
-        consumer: ExchangeMessageConsumer,
+        consumed: ConsumedQueue,
         number: int,
         *,
         slots: Slots,
@@ -51,25 +51,23 @@ class QueueRunner:
         give_up_seconds: float,
         give_up: Callable[[], None],
     ) -> None:
-        self.consumer = consumer
+        self.consumed = consumed
         self.last_poll_at: float | None = None
         self.store_is_up = True
         self._number = number
         self._slots = slots
         self._pool = pool
         self._shares_slots = shares_slots
-        self._wait_seconds = min(consumer.wait_seconds, longest_wait_seconds)
+        self._wait_seconds = min(consumed.wait_seconds, longest_wait_seconds)
         self._give_up_seconds = give_up_seconds
         self._give_up = give_up
         self._backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
         self._stopping = threading.Event()
         self._lanes = Lanes()
-        self._keeper = LeaseKeeper(
-            consumer.driver, consumer.visibility_timeout_seconds, consumer.deduplication
-        )
-        self._acknowledger = Acknowledger(self._acknowledge, consumer.queue.name)
+        self._keeper = LeaseKeeper(consumed.driver, consumed.visibility_timeout_seconds, consumed.store)
+        self._acknowledger = Acknowledger(self._acknowledge, consumed.queue.name)
         self._thread = threading.Thread(
-            target=self._poll_on, name=f"melange-poll-{consumer.queue.name}", daemon=True
+            target=self._poll_on, name=f"melange-poll-{consumed.queue.name}", daemon=True
         )
 
     @property
@@ -100,7 +98,7 @@ class QueueRunner:
             logger.error(
                 "%d deliveries of queue %s were not finished in time and are left to redelivery",
                 left,
-                self.consumer.queue.name,
+                self.consumed.queue.name,
             )
         self._keeper.stop()
         return not left and not self._thread.is_alive()
@@ -121,7 +119,7 @@ class QueueRunner:
                     isinstance(error, _PERMANENT)
                     and time.monotonic() - failing_since >= self._give_up_seconds
                 ):
-                    logger.critical("giving up on queue %s: %s", self.consumer.queue.name, error)
+                    logger.critical("giving up on queue %s: %s", self.consumed.queue.name, error)
                     self._give_up()
                     return
                 self._pause(failures, error)
@@ -129,7 +127,7 @@ class QueueRunner:
     def _poll(self) -> None:
         # A queue that shares slots with others and is idle holds one; while it is busy it asks often.
         is_idle = self._shares_slots and self.in_hand == 0
-        most = 1 if is_idle else self.consumer.driver.capabilities.max_receive_batch
+        most = 1 if is_idle else self.consumed.driver.capabilities.max_receive_batch
         taken = self._slots.take(self._number, most)
         if not taken:
             return
@@ -138,7 +136,7 @@ class QueueRunner:
             wait_seconds = (
                 self._wait_seconds if is_idle or not self._shares_slots else min(1, self._wait_seconds)
             )
-            received = self.consumer.receive(taken, wait_seconds)
+            received = self.consumed.receive(taken, wait_seconds)
         finally:
             if len(received) < taken:
                 self._slots.give_back(self._number, taken - len(received))
@@ -151,29 +149,29 @@ class QueueRunner:
             self._release(leases)
             return
         for lease in leases:
-            lane = self.consumer.lane_of(lease.delivery)
+            lane = self.consumed.lane_of(lease.delivery)
             if lane is None or self._lanes.enter(lane, lease):
                 self._begin(Work(self, lease, lane))
 
     def _await_store(self) -> None:
         """Return when the deduplication store is in reach: polling on would only use up attempts."""
-        store = self.consumer.deduplication
+        store = self.consumed.store
         if self.store_is_up or store is None:
             return
         store.check()
         self.store_is_up = True
-        logger.info("the deduplication store is back; polling queue %s again", self.consumer.queue.name)
+        logger.info("the deduplication store is back; polling queue %s again", self.consumed.queue.name)
 
     def _pause(self, failures: int, error: Exception) -> None:
         # A store that is back should be noticed within seconds.
         pause_seconds = min(self._backoff(failures), 2.0 if isinstance(error, DeduplicationError) else 30.0)
         logger.warning(
             "polling queue %s failed, trying again in %.1f s: %s: %s",
-            self.consumer.queue.name,
+            self.consumed.queue.name,
             pause_seconds,
             type(error).__name__,
             error,
-            extra={"queue_name": self.consumer.queue.name},
+            extra={"queue_name": self.consumed.queue.name},
         )
         self._stopping.wait(pause_seconds)
 
@@ -197,7 +195,7 @@ class QueueRunner:
 
     def _outcome_of(self, lease: Lease) -> Outcome:
         try:
-            return self.consumer.process(lease)
+            return self.consumed.process(lease)
         except DeduplicationError as error:
             self.store_is_up = False
             logger.warning("message %s waits: %s", lease.delivery.message.message_id, error)
@@ -214,7 +212,7 @@ class QueueRunner:
             self._acknowledger.add(lease)
         else:
             self._keeper.release([lease])
-            self.consumer.settle([(lease.delivery, outcome)])
+            self.consumed.settle([(lease.delivery, outcome)])
 
     def _settle_in_lane(self, lease: Lease, outcome: Outcome) -> bool:
         """Settle the first of a lane; return whether its message is gone, so that the next may begin."""
@@ -222,7 +220,7 @@ class QueueRunner:
         self._keeper.release([lease])
         if isinstance(outcome, Leave) or lease.is_lost():
             outcome = LEAVE
-        return self.consumer.settle([(lease.delivery, outcome)]).gone == 1
+        return self.consumed.settle([(lease.delivery, outcome)]).gone == 1
 
     def _go_on(self, lane: Hashable) -> None:
         following = self._lanes.advance(lane)
@@ -235,11 +233,11 @@ class QueueRunner:
 
     def _acknowledge(self, leases: list[Lease]) -> None:
         self._keeper.release(leases)
-        self.consumer.settle([(lease.delivery, ACKNOWLEDGE) for lease in leases])
+        self.consumed.settle([(lease.delivery, ACKNOWLEDGE) for lease in leases])
 
     def _release(self, leases: list[Lease]) -> None:
         if not leases:
             return
         self._slots.give_back(self._number, len(leases))
         self._keeper.release(leases)
-        self.consumer.release([lease.delivery for lease in leases])
+        self.consumed.release([lease.delivery for lease in leases])

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from melange.consuming.outcomes import Acknowledge, Leave, Outcome, Reject, Retry
 from melange.drivers.base import MessagingDriver, Queue
 from melange.errors import DriverError, InvalidMessageError, LeaseLostError
+from melange.failpoints import fail_point
 from melange.messages import DEAD_LETTER_HEADER, Delivery, Failure, Message
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,9 @@ class Settler:
     def _acknowledge(self, deliveries: Sequence[Delivery]) -> int:
         if not deliveries:
             return 0
+        fail_point("before-acknowledge")
         failures = self._driver.acknowledge(deliveries)
+        fail_point("after-acknowledge")
         _log_failures("acknowledged", failures)
         return len(deliveries) - len(failures)
 

@@ -22,9 +22,6 @@ class Subscriptions:
         self._accepting: dict[str, tuple[Subscription, ...]] = {}
         self.event_classes: Mapping[str, type[EventMessage]] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._subscriptions)
-
     def add(self, subscription: Subscription) -> None:
         """Add a listener, last in order.
 
@@ -55,6 +52,14 @@ class Subscriptions:
         if accepting and any(event_type_name in one.event_type_names for one in accepting):
             self._accepting[event_type_name] = accepting
         return accepting
+
+    def require_some(self, queue_name: str) -> None:
+        """Raise ``ConfigurationError`` when there is no listener."""
+        if not self._subscriptions:
+            raise ConfigurationError(
+                f"nothing listens on queue {queue_name}: subscribe a listener first, or messages would be "
+                "acknowledged that nobody has seen"
+            )
 
     def require_synchronous(self) -> None:
         """Raise ``ConfigurationError`` when a listener needs an event loop."""

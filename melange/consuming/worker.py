@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 from contextlib import nullcontext
+from typing import Protocol
 
-from melange.consuming.consumer import ExchangeMessageConsumer
+from melange.consuming.consumed_queue import ConsumedQueue
 from melange.consuming.coroutines import EventLoopThread
 from melange.consuming.health import WorkerHealth, health_of
 from melange.consuming.pool import Pool
@@ -20,6 +21,15 @@ logger = logging.getLogger(__name__)
 
 SHORTEST_FINISH_SECONDS = 5
 """How much of the grace is left, at least, when the last poll has ended."""
+
+
+class HasConsumedQueue(Protocol):
+    """An ``ExchangeMessageConsumer``, as far as a worker knows it."""
+
+    @property
+    def consumed_queue(self) -> ConsumedQueue:
+        """The queue to work on."""
+        ...
 
 
 class Worker:
@@ -36,7 +46,7 @@ class Worker:
 
     def __init__(
         self,
-        *consumers: ExchangeMessageConsumer,
+        *consumers: HasConsumedQueue,
         concurrency: int = 10,
         grace_seconds: float = 25.0,
         handle_signals: bool = True,
@@ -65,7 +75,7 @@ class Worker:
         self._event_loop = EventLoopThread()
         self._runners = [
             QueueRunner(
-                consumer,
+                consumer.consumed_queue,
                 number,
                 slots=self._slots,
                 pool=self._pool,
@@ -109,7 +119,8 @@ class Worker:
             if self.has_started:
                 raise ConfigurationError("a worker runs once: make a new one")
             for runner in self._runners:
-                runner.consumer.use_event_loop(self._event_loop.run)
+                runner.consumed.subscriptions.require_some(runner.consumed.queue.name)
+                runner.consumed.use_event_loop(self._event_loop.run)
             self._supervisor.start()
 
     def stop(self, timeout_seconds: float | None = None) -> bool:
@@ -168,11 +179,13 @@ class Worker:
         return finished
 
 
-def _check(consumers: tuple[ExchangeMessageConsumer, ...], concurrency: int, grace_seconds: float) -> None:
+def _check(consumers: tuple[HasConsumedQueue, ...], concurrency: int, grace_seconds: float) -> None:
     for consumer in consumers:
-        if not isinstance(consumer, ExchangeMessageConsumer):
+        if not isinstance(getattr(consumer, "consumed_queue", None), ConsumedQueue):
             raise ConfigurationError(f"a worker takes consumers, not {consumer!r}")
-    queues = [(id(consumer.driver), consumer.queue.address) for consumer in consumers]
+    queues = [
+        (id(consumer.consumed_queue.driver), consumer.consumed_queue.queue.address) for consumer in consumers
+    ]
     if not queues or len(set(queues)) < len(queues):
         raise ConfigurationError("a worker needs at least one consumer, and each its own queue")
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < len(consumers):
