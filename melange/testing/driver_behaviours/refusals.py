@@ -82,8 +82,7 @@ class Refusals(DriverCase):
         ids=repr,
     )
     def test_one_invalid_message_keeps_its_whole_batch_from_being_sent(self, fields: dict[str, Any]) -> None:
-        topic = self.topic()
-        queue = self.queue(topic)
+        topic, queue = self.topic(), self.queue()
         invalid = Message(**{"message_id": "id", "body": "body"} | fields)
 
         with pytest.raises(InvalidMessageError):
