@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from melange.drivers.base import MessagingDriver, Queue, Topic, find_topic
 from melange.drivers.registry import DriverManager
 from melange.errors import (
     DriverConnectionError,
-    InvalidMessageError,
     InvalidNameError,
     PublishError,
     QueueNotFoundError,
     TopicNotFoundError,
 )
-from melange.events import EventMessage
-from melange.identifiers import new_message_id
-from melange.messages import JSON_CONTENT_TYPE, NO_HEADERS, RESERVED_HEADER_PREFIX, Failure, Message
+from melange.messages import Failure, Message
+from melange.outgoing import Event, IdOf, message_from, messages_from, own_headers
 from melange.serialization import EventSerializer
-
-Event = Mapping[str, Any] | EventMessage
-
-IdOf = Callable[[Event], str | None]
-"""Gives each event of a batch an id of its own, or None for the default."""
 
 
 class ExchangeMessagePublisher:
@@ -74,11 +65,11 @@ class ExchangeMessagePublisher:
             InvalidMessageError: the broker would refuse it (too large, a group id missing ...); nothing was sent.
             DriverError: the broker could not be reached or refused it.
         """
-        message = _message(
+        message = message_from(
             self._serializer,
             event,
             event_type_name=event_type_name,
-            headers=_checked(headers),
+            headers=own_headers(headers),
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
@@ -109,11 +100,11 @@ class ExchangeMessagePublisher:
             PublishError: some were not accepted: it holds the ids of those that were, and the others with their
                 reasons.
         """
-        messages = _messages(
+        messages = messages_from(
             self._serializer,
             events,
             event_type_name=event_type_name,
-            headers=_checked(headers),
+            headers=own_headers(headers),
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
@@ -163,11 +154,11 @@ class QueueMessagePublisher:
         Raises:
             QueueNotFoundError: there is no such queue.
         """
-        message = _message(
+        message = message_from(
             self._serializer,
             event,
             event_type_name=event_type_name,
-            headers=_checked(headers),
+            headers=own_headers(headers),
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
@@ -193,11 +184,11 @@ class QueueMessagePublisher:
 
         As ``ExchangeMessagePublisher.publish_batch``, with the ``delay_seconds`` of ``send`` for all.
         """
-        messages = _messages(
+        messages = messages_from(
             self._serializer,
             events,
             event_type_name=event_type_name,
-            headers=_checked(headers),
+            headers=own_headers(headers),
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
@@ -245,75 +236,6 @@ class _Destination(Generic[DestinationT]):
 def _require_text(kind: str, name: object) -> None:
     if not isinstance(name, str) or not name:
         raise InvalidNameError(kind, name, "give its name as text, or its ARN")
-
-
-def _message(
-    serializer: EventSerializer,
-    event: Event,
-    *,
-    event_type_name: str | None,
-    headers: Mapping[str, str],
-    message_id: str | None,
-    message_group_id: str | None,
-    message_deduplication_id: str | None,
-    is_fifo: bool,
-) -> Message:
-    event_type_name, body = serializer.encode(event, event_type_name)
-    message_id = new_message_id() if message_id is None else message_id
-    if is_fifo and message_deduplication_id is None:
-        message_deduplication_id = message_id
-    return Message(  # by position, which costs half of what keywords would
-        message_id,
-        body,
-        event_type_name,
-        headers,
-        datetime.now(UTC),
-        JSON_CONTENT_TYPE,
-        message_group_id,
-        message_deduplication_id,
-    )
-
-
-def _messages(
-    serializer: EventSerializer,
-    events: Iterable[Event],
-    *,
-    event_type_name: str | None,
-    headers: Mapping[str, str],
-    message_id: IdOf | None,
-    message_group_id: str | IdOf | None,
-    message_deduplication_id: IdOf | None,
-    is_fifo: bool,
-) -> list[Message]:
-    return [
-        _message(
-            serializer,
-            event,
-            event_type_name=event_type_name,
-            headers=headers,
-            message_id=_id_of(event, message_id),
-            message_group_id=_id_of(event, message_group_id),
-            message_deduplication_id=_id_of(event, message_deduplication_id),
-            is_fifo=is_fifo,
-        )
-        for event in events
-    ]
-
-
-def _id_of(event: Event, identifier: str | IdOf | None) -> str | None:
-    return identifier(event) if callable(identifier) else identifier
-
-
-def _checked(headers: Mapping[str, str] | None) -> Mapping[str, str]:
-    """Return a read-only copy: what the caller does to its dict afterwards changes no message."""
-    if not headers:
-        return NO_HEADERS
-    for name in headers:
-        if isinstance(name, str) and name.lower().startswith(RESERVED_HEADER_PREFIX):
-            raise InvalidMessageError(
-                f"the header name {name!r} is reserved: names that begin with 'melange-' are ours"
-            )
-    return MappingProxyType(dict(headers))
 
 
 def _accepted_ids(
