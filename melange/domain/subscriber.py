@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from types import MethodType
+from types import BuiltinMethodType, MethodType
 from typing import Any
 
 from melange.errors import ConfigurationError
@@ -56,8 +56,8 @@ class Subscription:
 
 def identity_of(subscriber: object) -> object:
     """Return what tells this subscriber or function from all others, whatever its own ``__eq__`` says."""
-    if isinstance(subscriber, MethodType):  # a new object each time it is looked up
-        return (id(subscriber.__self__), subscriber.__func__)
+    if isinstance(subscriber, (MethodType, BuiltinMethodType)):  # a new object each time it is looked up
+        return (id(subscriber.__self__), getattr(subscriber, "__func__", subscriber.__name__))
     return id(subscriber)
 
 
