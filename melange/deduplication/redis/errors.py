@@ -24,16 +24,16 @@ from melange.errors import DeduplicationError
 # The first that fits says it, so subclasses come before their bases. The code is for what fails within a script:
 # there Redis 6 gives it as a part of the text only.
 _EXPLANATIONS: tuple[tuple[type[Exception], str | None, str], ...] = (
-    (AuthenticationError, None, "it refused the user name or password"),
-    (NoPermissionError, "user executing the script", "this user lacks a permission"),
-    (BusyLoadingError, None, "it is still loading its data"),
-    (MaxConnectionsError, None, "every connection of this client's pool is taken"),
-    (ReadOnlyError, "-READONLY", "it is a replica, which keeps no marks of its own: name the primary"),
-    (OutOfMemoryError, "-OOM", "its memory is full"),
-    (AskError, None, "it is one node of a cluster: pass a redis.cluster.RedisCluster instead"),
-    (TimeoutError, None, "it did not answer in time"),
-    (ConnectionError, None, "it can't be reached"),
-    (RedisClusterException, None, "its cluster can't be reached"),
+    (AuthenticationError, None, "Redis refused the user name or password"),
+    (NoPermissionError, "user executing the script", "Redis refuses this user a permission"),
+    (BusyLoadingError, None, "Redis is still loading its data"),
+    (MaxConnectionsError, None, "every connection of the client's pool to Redis is taken"),
+    (ReadOnlyError, "-READONLY", "Redis is a replica here, which takes no marks: name the primary"),
+    (OutOfMemoryError, "-OOM", "the memory of Redis is full"),
+    (AskError, None, "this Redis is one node of a cluster: pass a redis.cluster.RedisCluster instead"),
+    (TimeoutError, None, "Redis did not answer in time"),
+    (ConnectionError, None, "Redis can't be reached"),
+    (RedisClusterException, None, "the Redis cluster can't be reached"),
 )
 
 
@@ -50,5 +50,5 @@ def mapped_errors(action: str) -> Iterator[None]:
 def _explanation(error: Exception) -> str:
     for error_class, code, explanation in _EXPLANATIONS:
         if isinstance(error, error_class) or (code and code in str(error)):
-            return f"Redis: {explanation} ({error})"
+            return f"{explanation} ({error})"
     return f"Redis failed: {error}"

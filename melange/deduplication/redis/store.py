@@ -35,12 +35,13 @@ class RedisDeduplicationStore(DeduplicationStore):
 
     ``redis`` is a URL (``redis://``, ``rediss://``, ``unix://``), a client of redis-py (``redis.Redis``, a
     sentinel's ``master_for(...)``, ``redis.cluster.RedisCluster``), or a ``redis_cache.SimpleCache``, of which
-    the connection and the key namespace are used. A client is used as it is, with its own timeouts and
-    retries. One that is made from a URL connects with its first command, waits at most ``timeout_seconds`` for
-    an answer, and tries once more at once when its connection is gone.
+    the connection and the key namespace are used. A client is used as it is: give it short timeouts and few
+    retries, for with redis-py's own a call may last a minute. A client that is made from a URL connects with
+    its first command, waits at most ``timeout_seconds`` for an answer, and tries once more, at once, when its
+    connection is gone.
 
     Stores of one ``namespace`` share their marks: by default all of one Redis, or of one SimpleCache. Marks
-    live for ``retention_seconds``, by default as long as a message can come back. Redis keeps about 200 bytes
+    live for ``retention_seconds``, by default as long as a message can come back. Redis keeps about 250 bytes
     for each; what it forgets (a restart without persistence, a failover, an eviction) can run again. Each
     method is one round trip, thread-safe.
 
@@ -95,7 +96,7 @@ class RedisDeduplicationStore(DeduplicationStore):
         could be evicted.
         """
         try:
-            self._run("check", scripts.CHECK, f"{self._namespace}:check".encode())
+            self._run("write", scripts.CHECK, f"{self._namespace}:check".encode())
         except DeduplicationError:
             self._reconnect()
             raise

@@ -57,7 +57,7 @@ def test_a_killed_redis_is_said_promptly_by_every_call(
     redis_server.kill()
 
     for call in every_call(store, claimed):
-        assert_fails_promptly(call, "deduplication store: Redis: it can't be reached")
+        assert_fails_promptly(call, "deduplication store: Redis can't be reached")
 
 
 def test_a_stalled_redis_is_said_promptly_by_every_call(
@@ -68,7 +68,7 @@ def test_a_stalled_redis_is_said_promptly_by_every_call(
     redis_server.stall()
 
     for call in every_call(store, claimed):
-        assert_fails_promptly(call, "Redis: it did not answer in time")
+        assert_fails_promptly(call, "Redis did not answer in time")
 
 
 def test_a_stalled_redis_goes_on_with_what_it_knew(
@@ -174,9 +174,9 @@ def test_a_replica_takes_no_marks_and_says_so(
     with redis_server.client() as client:
         client.replicaof("127.0.0.1", 1)
 
-    with pytest.raises(DeduplicationError, match="it is a replica"):
+    with pytest.raises(DeduplicationError, match="Redis is a replica"):
         store.claim(key._replace(message_id="new"), "token", 30, body="{}")
-    with pytest.raises(DeduplicationError, match="it is a replica"):
+    with pytest.raises(DeduplicationError, match="Redis is a replica"):
         store.check()
 
 
@@ -190,7 +190,7 @@ def test_when_a_name_points_to_a_new_primary_the_store_follows(
             client.replicaof("127.0.0.1", new_primary.port)
         name.upstream_port = new_primary.port  # of new connections: those that are open stay
 
-        with pytest.raises(DeduplicationError, match="it is a replica"):
+        with pytest.raises(DeduplicationError, match="Redis is a replica"):
             store.check()
 
         store.check()
@@ -204,9 +204,9 @@ def test_a_full_memory_is_said_and_what_is_claimed_can_still_be_completed(
     with redis_server.client() as client:
         client.config_set("maxmemory", 1)
 
-    with pytest.raises(DeduplicationError, match="its memory is full"):
+    with pytest.raises(DeduplicationError, match="memory of Redis is full"):
         store.check()
-    with pytest.raises(DeduplicationError, match="its memory is full"):
+    with pytest.raises(DeduplicationError, match="memory of Redis is full"):
         store.claim(key._replace(message_id="new"), "token", 30, body="{}")
     assert store.complete(claimed)
 
