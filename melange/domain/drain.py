@@ -18,8 +18,6 @@ class Drain:
     ``awaits`` is true where asynchronous handlers may be called.
 
     The one that holds events back until a block ends (``outer`` is the one that it stands for) is always busy.
-
-    Its attributes are set one by one, without a call: so no signal can come between and leave the bus mute.
     """
 
     __slots__ = ("awaits", "count", "is_busy", "outer", "queue", "task")

@@ -61,14 +61,13 @@ class Publishing:
                     if result is not None:
                         refuse_awaitable(handler, result)
             except BaseException as error:
-                drain.queue = None
-                drain.count = 0
                 explain(error, handler, event)
                 raise
             if drain.queue is not None:
                 self._work_off(drain, None)
-        finally:
-            drain.task = None
+        finally:  # by assignments alone, which no signal divides: it could leave the bus mute
+            drain.queue = drain.task = None
+            drain.count = 0
             drain.is_busy = False
 
     async def publish_async(self, event: object, errors: ErrorPolicy = "raise") -> None:
@@ -97,14 +96,13 @@ class Publishing:
                     if result is not None and (type(result) is CoroutineType or is_awaitable(result)):
                         await result
             except BaseException as error:
-                drain.queue = None
-                drain.count = 0
                 explain(error, handler, event)
                 raise
             if drain.queue is not None:
                 await self._work_off_async(drain, None)
         finally:
-            drain.task = None
+            drain.queue = drain.task = None
+            drain.count = 0
             drain.is_busy = drain.awaits = False
 
     def is_publishing(self) -> bool:
@@ -130,7 +128,8 @@ class Publishing:
             drain.queue = deque(events)
             self._work_off(drain, failures)
         finally:
-            drain.task = None
+            drain.queue = drain.task = None
+            drain.count = 0
             drain.is_busy = False
         _raise_collected(failures)
 
@@ -146,41 +145,34 @@ class Publishing:
             drain.queue = deque(events)
             await self._work_off_async(drain, failures)
         finally:
-            drain.task = None
+            drain.queue = drain.task = None
+            drain.count = 0
             drain.is_busy = drain.awaits = False
         _raise_collected(failures)
 
     def _work_off(self, drain: Drain, failures: list[Exception] | None) -> None:
         queue = drain.queue
-        try:
-            while queue:
-                event = queue.popleft()
-                for handler in self._here.get().routes.for_publish(type(event)):
-                    try:
-                        result = handler(event)
-                        if result is not None:
-                            refuse_awaitable(handler, result)
-                    except BaseException as error:
-                        _keep_or_raise(failures, error, handler, event)
-        finally:
-            drain.queue = None
-            drain.count = 0
+        while queue:
+            event = queue.popleft()
+            for handler in self._here.get().routes.for_publish(type(event)):
+                try:
+                    result = handler(event)
+                    if result is not None:
+                        refuse_awaitable(handler, result)
+                except BaseException as error:
+                    _keep_or_raise(failures, error, handler, event)
 
     async def _work_off_async(self, drain: Drain, failures: list[Exception] | None) -> None:
         queue = drain.queue
-        try:
-            while queue:
-                event = queue.popleft()
-                for handler in self._here.get().routes.for_publish_async(type(event)):
-                    try:
-                        result = handler(event)
-                        if result is not None and is_awaitable(result):
-                            await result
-                    except BaseException as error:
-                        _keep_or_raise(failures, error, handler, event)
-        finally:
-            drain.queue = None
-            drain.count = 0
+        while queue:
+            event = queue.popleft()
+            for handler in self._here.get().routes.for_publish_async(type(event)):
+                try:
+                    result = handler(event)
+                    if result is not None and is_awaitable(result):
+                        await result
+                except BaseException as error:
+                    _keep_or_raise(failures, error, handler, event)
 
     def _own_local(self) -> Local:
         """Return what this task works with: it may have begun with the drain of a task that is publishing."""
