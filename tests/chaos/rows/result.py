@@ -1,0 +1,27 @@
+"""What a run comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from chaos.checker import Findings
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What was done, what was found, what else was measured, and what else is wrong."""
+
+    load: str
+    findings: Findings
+    measured: Mapping[str, object] = field(default_factory=dict)
+    wrong: Sequence[str] = ()
+
+    def complaints(self) -> list[str]:
+        """Return all that is wrong, in words."""
+        return [f"{name}: {count}" for name, count in self.findings.wrong().items()] + list(self.wrong)
+
+
+def wrong_exit_codes(codes: Sequence[int]) -> list[str]:
+    """Return what is wrong with the exit codes of workers that were told to stop."""
+    return [f"a worker that was told to stop exited with {code}" for code in codes if code != 0]
