@@ -22,8 +22,16 @@ def main() -> None:
     _check("melange/py.typed" in files, "py.typed is not in the wheel")
     _check(any(file.endswith("licenses/LICENSE") for file in files), "LICENSE is not in the wheel")
     _check(not any(file.startswith("tests/") for file in files), "the tests are in the wheel")
-    heavy = {"boto3", "botocore", "redis", "redis_cache"} & set(packages)
+    heavy = {"boto3", "botocore", "click", "redis", "redis_cache"} & set(packages)
     _check(not heavy, f"importing melange imports {', '.join(heavy)}")
+    command = subprocess.run(
+        [Path(sys.executable).with_name("melange"), "--version"], capture_output=True, text=True, check=False
+    )
+    said = (command.returncode, command.stdout, command.stderr)
+    _check(
+        said == (2, "", "the melange command needs click: pip install 'melange[cli]'\n"),
+        f"without its extra the melange command said {said}",
+    )
     print(f"melange {distribution('melange').version}: the wheel is good")
 
 

@@ -22,6 +22,11 @@ class Subscriptions:
         self._accepting: dict[str, tuple[Subscription, ...]] = {}
         self.event_classes: Mapping[str, type[EventMessage]] = {}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The stable names of the listeners, in order of subscription."""
+        return tuple(one.name for one in self._subscriptions)
+
     def add(self, subscription: Subscription) -> None:
         """Add a listener, last in order.
 

@@ -68,6 +68,7 @@ class Worker:
             ConfigurationError: no consumer, two for one queue, or a number out of bounds.
         """
         _check(consumers, concurrency, grace_seconds)
+        self._concurrency = concurrency
         self._grace_seconds = grace_seconds
         self._handle_signals = handle_signals
         self._slots = Slots(concurrency, len(consumers))
@@ -121,6 +122,12 @@ class Worker:
             for runner in self._runners:
                 runner.consumed.subscriptions.require_some(runner.consumed.queue.name)
                 runner.consumed.use_event_loop(self._event_loop.run)
+            logger.info(
+                "working on %s; concurrency %d, grace %g s",
+                ", ".join(map(_described, self._runners)),
+                self._concurrency,
+                self._grace_seconds,
+            )
             self._supervisor.start()
 
     def stop(self, timeout_seconds: float | None = None) -> bool:
@@ -177,6 +184,12 @@ class Worker:
             finished &= runner.finish(deadline)
         self._event_loop.stop()
         return finished
+
+
+def _described(runner: QueueRunner) -> str:
+    consumed = runner.consumed
+    listeners = ", ".join(consumed.subscriptions.names)
+    return f"queue {consumed.queue.name} ({type(consumed.driver).__name__}) for {listeners}"
 
 
 def _check(consumers: tuple[HasConsumedQueue, ...], concurrency: int, grace_seconds: float) -> None:

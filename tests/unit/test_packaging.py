@@ -36,4 +36,4 @@ def test_importing_melange_imports_no_broker_or_store_client() -> None:
 
     packages = set(imported.stdout.split())
     assert "melange" in packages
-    assert not packages & {"boto3", "botocore", "redis", "redis_cache", "sqlalchemy"}
+    assert not packages & {"boto3", "botocore", "click", "redis", "redis_cache", "sqlalchemy"}

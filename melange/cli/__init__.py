@@ -1,0 +1,1 @@
+"""The ``melange`` command: runs workers from the shell. Needs the extra ``melange[cli]``."""

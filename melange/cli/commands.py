@@ -1,0 +1,129 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from melange.cli import logs
+from melange.cli.health_file import HealthFile, health_shown
+from melange.cli.lifeline import LEFT_WORK_BEHIND, WRONG_USAGE, Lifeline
+from melange.cli.processes import ProcessGroup
+from melange.cli.targets import load_worker
+from melange.consuming.worker import Worker
+from melange.errors import ConfigurationError, MelangeError
+
+logger = logging.getLogger(__name__)
+
+
+@click.group()
+@click.version_option(package_name="melange")
+def melange() -> None:
+    """Messaging for event-driven applications."""
+
+
+@melange.command()
+@click.argument("target", metavar="MODULE:ATTRIBUTE")
+@click.option("--concurrency", type=click.IntRange(min=1), help="Deliveries in hand at once.  [default: 10]")
+@click.option(
+    "--grace-seconds",
+    type=click.FloatRange(0, 3600, min_open=True),
+    help="How long listeners may go on after the stop.  [default: 25]",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Run as many processes, each with its own concurrency; those that are lost are replaced.",
+)
+@click.option(
+    "--health-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file that is there, and touched every second, while the worker does its work.",
+)
+@click.option(
+    "--log-level", type=click.Choice(logs.LEVELS, case_sensitive=False), default="info", show_default=True
+)
+@click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
+@click.option("--process-number", type=int, hidden=True, help="Which of the processes this is.")
+def worker(
+    *,
+    target: str,
+    concurrency: int | None,
+    grace_seconds: float | None,
+    processes: int,
+    health_file: Path | None,
+    log_level: str,
+    log_format: str,
+    process_number: int | None,
+) -> None:
+    """Consume until SIGTERM or SIGINT; a second one ends at once.
+
+    MODULE:ATTRIBUTE names a Worker, an ExchangeMessageConsumer, a list of consumers, or a function without
+    arguments that returns one of these.
+
+    Exit codes: 0 stopped cleanly; 1 work was left behind, or the worker gave up; 2 wrong usage or
+    configuration.
+    """
+    logs.configure(log_level, log_format)
+    if health_file is not None and not health_file.parent.is_dir():
+        raise click.UsageError(f"--health-file: there is no directory {health_file.parent}")
+    file = HealthFile(health_file) if health_file is not None else None
+    if processes > 1 and process_number is None:
+        logger.info("melange %s runs %s in %d processes", version("melange"), target, processes)
+        sys.exit(ProcessGroup([_command(number) for number in range(1, processes + 1)], file).run())
+    place = f"process {process_number} of {processes}" if process_number is not None else "one process"
+    logger.info("melange %s runs %s in %s", version("melange"), target, place)
+    lifeline = Lifeline() if process_number is not None else None
+    try:
+        loaded = load_worker(target, concurrency=concurrency, grace_seconds=grace_seconds)
+        if lifeline is not None:
+            lifeline.stops(loaded)
+        code = _run(loaded, file.of_process(process_number) if file and process_number else file)
+    except ConfigurationError as error:
+        _complain(error)
+        sys.exit(WRONG_USAGE)
+    except MelangeError as error:  # the broker can't be reached, say: another try may help
+        _complain(error)
+        sys.exit(1)
+    sys.exit(LEFT_WORK_BEHIND if code and lifeline is not None else code)
+
+
+def _run(loaded: Worker, health_file: HealthFile | None) -> int:
+    with health_shown(loaded, health_file):
+        code = loaded.run()
+    if code:
+        logger.error("the worker has ended with work left behind, or gave up")
+    else:
+        logger.info("the worker has stopped")
+    return code
+
+
+def _command(process_number: int) -> list[str]:
+    # The same arguments once more: every process reads them as this one did.
+    command, *arguments = sys.argv[1:]
+    return [sys.executable, "-m", "melange.cli", command, "--process-number", str(process_number), *arguments]
+
+
+def _complain(error: MelangeError) -> None:
+    if error.__cause__ is not None:
+        # What the program itself raised; the way to it through melange and importlib says nothing.
+        traceback.print_exception(_without_our_frames(error.__cause__))
+    click.echo(f"Error: {error}", err=True)
+
+
+def _without_our_frames(error: BaseException) -> BaseException:
+    frame = error.__traceback__
+    while frame is not None and _is_ours(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    return error.with_traceback(frame or error.__traceback__)
+
+
+def _is_ours(file_name: str) -> bool:
+    return file_name.startswith("<frozen importlib") or Path(file_name).parent.name in ("cli", "importlib")

@@ -1,0 +1,76 @@
+"""A file that says whether a worker does its work, for probes that can look at files only."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from melange.consuming.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+TOUCH_EVERY_SECONDS = 1.0
+STALE_SECONDS = 10.0
+
+
+class HealthFile:
+    """There, and touched every second, while something is ready; gone otherwise.
+
+    A process that is killed or hangs leaves it behind, so a probe looks at its age too. The file is empty:
+    no reader can see half of it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._failed = False
+
+    def of_process(self, number: int) -> HealthFile:
+        """Return the file of one of several processes, beside this one."""
+        return HealthFile(self._path.with_name(f"{self._path.name}.{number}"))
+
+    def show(self, ready: bool) -> None:
+        """Touch the file when ready, remove it when not; a file that can't be written is logged once."""
+        try:
+            if ready:
+                self._path.touch()
+            else:
+                self._path.unlink(missing_ok=True)
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                logger.error("the health file can't be kept: %s", error)
+            self._failed = True
+
+    def is_fresh(self) -> bool:
+        """Return whether the file was touched in the last few seconds."""
+        try:
+            return time.time() - self._path.stat().st_mtime < STALE_SECONDS
+        except OSError:
+            return False
+
+
+@contextmanager
+def health_shown(worker: Worker, file: HealthFile | None) -> Iterator[None]:
+    """Keep ``file`` as the worker's health is, inside the block; afterwards it is gone."""
+    if file is None:
+        yield
+        return
+    stopped = threading.Event()
+
+    def keep_showing() -> None:
+        while not stopped.is_set():
+            file.show(worker.health().ready)
+            stopped.wait(TOUCH_EVERY_SECONDS)
+
+    thread = threading.Thread(target=keep_showing, name="melange-health-file", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+        file.show(ready=False)

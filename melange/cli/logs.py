@@ -1,0 +1,110 @@
+"""Log records as lines: one each, whatever is in them, with ids and the like as fields."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from datetime import UTC, datetime
+
+FORMATS = ("text", "json")
+LEVELS = ("debug", "info", "warning", "error")
+
+_CLIENT_LIBRARIES = ("boto3", "botocore", "redis", "s3transfer", "urllib3")
+"""On DEBUG they log requests whole: bodies, receipt handles, signatures."""
+
+_OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message", "taskName"}
+
+
+def configure(level: str, log_format: str) -> None:
+    """Write the records of the whole program to standard error, from this level on.
+
+    Called before the program's own code is imported, so that what that sets up stays in force.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in _CLIENT_LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people: time, level, process, logger, message, then ``name=value`` fields.
+
+    Line breaks and other characters that do not print are written as escapes, in tracebacks too, so that
+    nothing in a message can pass for a record of its own.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
+        fields = _fields(record)
+        traceback = _traceback(self, record)
+        if traceback:
+            fields["traceback"] = traceback
+        head = (
+            f"{_time(record)} {record.levelname:<8} [{record.process}] {record.name}: {record.getMessage()}"
+        )
+        return " ".join([_printable(head), *(f"{name}={_quoted(value)}" for name, value in fields.items())])
+
+
+class JsonFormatter(logging.Formatter):
+    """Lines for machines: a JSON object each; what the program gives as ``extra`` are keys of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
+        line: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname,
+            "process": record.process,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name, value in _fields(record).items():
+            line.setdefault(name, value)
+        traceback = _traceback(self, record)
+        if traceback:
+            line["traceback"] = traceback
+        return json.dumps(line)  # in ASCII, so that nothing in it breaks a line
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """Return what the program gave as ``extra``, as values that JSON has."""
+    return {
+        name: value if _is_plain(value) else repr(value)
+        for name, value in vars(record).items()
+        if name not in _OF_EVERY_RECORD
+    }
+
+
+def _is_plain(value: object) -> bool:
+    return (
+        value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+    )
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    parts = [formatter.formatException(record.exc_info)] if record.exc_info and record.exc_info[0] else []
+    if record.stack_info:
+        parts.append(record.stack_info)
+    return "\n".join(parts)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    if text and not any(character in text for character in ' "='):
+        return _printable(text)
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{_printable(escaped)}"'
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
