@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 
 Task = Callable[[], None]
 
+_LONGEST_WAIT_SECONDS = 3600.0
+"""What is due later is looked at again: the system's own timers refuse waits of centuries."""
+
 
 class Pool:
     """Runs tasks on at most ``size`` threads, which are started as they are needed.
@@ -34,15 +37,20 @@ class Pool:
         self._closed = False
 
     def submit(self, task: Task, delay_seconds: float = 0.0) -> bool:
-        """Run the task on a thread, after ``delay_seconds``; False after ``close``, when it is not run."""
+        """Run the task on a thread, after ``delay_seconds``; False when it will not be run, as after ``close``."""
         with self._changed:
             if self._closed:
                 return False
+            # A thread that was notified counts as idle until it runs: there is one for each task that waits, or
+            # tasks that come together would run one after another.
+            if (
+                len(self._tasks) >= self._idle
+                and len(self._threads) < self._size
+                and not self._start_thread()
+            ):
+                return False
             heapq.heappush(self._tasks, (time.monotonic() + delay_seconds, next(self._order), task))
-            if self._idle:
-                self._changed.notify()
-            elif len(self._threads) < self._size:
-                self._start_thread()
+            self._changed.notify()
             return True
 
     def close(self) -> list[Task]:
@@ -64,10 +72,16 @@ class Pool:
     def __contains__(self, thread: threading.Thread) -> bool:
         return thread in self._threads
 
-    def _start_thread(self) -> None:
+    def _start_thread(self) -> bool:
+        """Start one more thread if the system lets us; return whether there is any."""
         thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more threads to give
+            logger.exception("the worker goes on with %d threads", len(self._threads))
+            return bool(self._threads)
         self._threads.append(thread)
-        thread.start()
+        return True
 
     def _run(self) -> None:
         while (task := self._next()) is not None:
@@ -84,7 +98,9 @@ class Pool:
                     return heapq.heappop(self._tasks)[2]
                 self._idle += 1
                 try:
-                    self._changed.wait(self._tasks[0][0] - now if self._tasks else None)
+                    self._changed.wait(
+                        min(self._tasks[0][0] - now, _LONGEST_WAIT_SECONDS) if self._tasks else None
+                    )
                 finally:
                     self._idle -= 1
             return None
