@@ -35,9 +35,10 @@ def delivery_from(raw: Mapping[str, Any], queue: Queue, deadline: float) -> Deli
 
     An SNS envelope is taken off where there is one; whatever else the body holds is data.
     """
-    system = raw.get("Attributes", {})
+    system = raw.get("Attributes") or {}
     body = raw["Body"]
-    attributes = {name: _attribute_text(value) for name, value in raw.get("MessageAttributes", {}).items()}
+    found = raw.get("MessageAttributes") or {}
+    attributes = {name: _attribute_text(value) for name, value in found.items()}
     fallback_message_id = raw["MessageId"]
     # What melange published arrives with its id beside the body: only the rest can be an envelope.
     if MESSAGE_ID_ATTRIBUTE not in attributes and _ENVELOPE_SIGN in body:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from aws_answers import QUEUE, TOPIC, CannedBroker, publish_answer, sns_answer, sns_error, sqs_answer
 from melange.drivers.aws import AwsDriver
 from melange.drivers.aws.clients import build_clients, encode_body_once
+from melange.drivers.aws.wire import delivery_from
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -130,6 +131,40 @@ def test_a_publish_is_signed_and_sent_as_the_same_bytes(broker):
     broker.driver().publish(TOPIC, [Message("id", "é & ü")])
 
     assert b"%C3%A9+%26+%C3%BC" in bodies[0]
+
+
+@pytest.mark.parametrize(
+    "attribute", [{"DataType": "Number", "StringValue": "7"}, {"DataType": "Binary", "BinaryValue": "AAE="}]
+)
+def test_what_is_received_is_read_as_botocore_would(broker, attribute):
+    raw = {
+        "MessageId": "sqs-id",
+        "ReceiptHandle": "handle",
+        "Body": '{"é": "\\"BinaryValue\\""}',
+        "Attributes": {"ApproximateReceiveCount": "3"},
+        "MessageAttributes": {"weight": attribute},
+    }
+    broker.will_answer("ReceiveMessage", sqs_answer(Messages=[raw]))
+    botocores = broker.session.client("sqs").receive_message(QueueUrl=QUEUE.address)["Messages"][0]
+
+    delivery = broker.driver().receive(QUEUE, 1, 0)[0]
+
+    assert delivery == delivery_from(botocores, QUEUE, delivery.deadline)
+
+
+def test_fields_that_are_null_are_as_good_as_left_out(broker):
+    raw = {
+        "MessageId": "sqs-id",
+        "ReceiptHandle": "handle",
+        "Body": "{}",
+        "Attributes": None,
+        "MessageAttributes": None,
+    }
+    broker.will_answer("ReceiveMessage", sqs_answer(Messages=[raw]), sqs_answer(Messages=None))
+    driver = broker.driver()
+
+    assert driver.receive(QUEUE, 1, 0)[0].receive_count == 1
+    assert driver.receive(QUEUE, 1, 0) == []
 
 
 def test_a_topic_is_found_by_name_through_the_callers_account(broker):
