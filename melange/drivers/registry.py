@@ -5,18 +5,17 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from melange.drivers.base import MessagingDriver
 from melange.errors import ConfigurationError, NoDriverError, UnknownDriverError, nearest
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 ENTRY_POINT_GROUP = "melange.drivers"
 
-_BUILT_IN = {
-    "memory": EntryPoint("memory", "melange.drivers.memory:InMemoryDriver", ENTRY_POINT_GROUP),
-    "aws": EntryPoint("aws", "melange.drivers.aws:AwsDriver", ENTRY_POINT_GROUP),
-}
+_BUILT_IN = {"memory": "melange.drivers.memory:InMemoryDriver", "aws": "melange.drivers.aws:AwsDriver"}
 
 DriverFactory = Callable[..., MessagingDriver]
 
@@ -110,11 +109,20 @@ class DriverManager:
             added = dict(self._added)
         if driver_name in added:
             return added[driver_name]
-        # Our own come before installed ones: no package can pass itself off as "aws" unasked.
-        available = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)} | _BUILT_IN
+        available = _entry_points()
         if driver_name not in available:
             raise UnknownDriverError(driver_name, {*added, *available})
         return _load(available[driver_name])
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    """Return the drivers of installed packages and our own, by name."""
+    # Imported when a driver is chosen: it would be a quarter of what importing melange costs beside marshmallow.
+    from importlib.metadata import EntryPoint, entry_points  # noqa: PLC0415
+
+    # Our own come before installed ones: no package can pass itself off as "aws" unasked.
+    own = [EntryPoint(name, value, ENTRY_POINT_GROUP) for name, value in _BUILT_IN.items()]
+    return {point.name: point for point in (*entry_points(group=ENTRY_POINT_GROUP), *own)}
 
 
 def _load(entry_point: EntryPoint) -> DriverFactory:

@@ -5,7 +5,6 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from melange.drivers import registry
 from melange.drivers.memory import InMemoryDriver
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError, NoDriverError, UnknownDriverError
@@ -109,21 +108,23 @@ def test_a_function_that_makes_something_else_is_found_out(manager):
 
 def test_drivers_of_installed_packages_are_found(manager, monkeypatch):
     point = EntryPoint("other", "melange.drivers.memory:InMemoryDriver", "melange.drivers")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "melange.drivers" else [])
+    monkeypatch.setattr(
+        "importlib.metadata.entry_points", lambda group: [point] if group == "melange.drivers" else []
+    )
 
     assert isinstance(manager.use_driver(driver_name="other"), InMemoryDriver)
 
 
 def test_an_installed_package_cannot_pass_itself_off_as_ours(manager, monkeypatch):
     point = EntryPoint("memory", "nowhere:Driver", "melange.drivers")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
 
     assert isinstance(manager.use_driver(driver_name="memory"), InMemoryDriver)
 
 
 def test_an_installed_driver_that_cannot_be_imported_is_a_clear_error(manager, monkeypatch):
     point = EntryPoint("other", "no_such_package:Driver", "melange.drivers")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
 
     with pytest.raises(
         ConfigurationError, match="'other' could not be imported from 'no_such_package:Driver'"
