@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -241,13 +241,16 @@ class Stage:
         worker.wait()
         self.faults.append(Fault(KILL, began_at, inf, worker.pid))
 
-    def pause(self, worker: WorkerProcess, seconds: float) -> None:
-        """Stop a worker in mid-air, and let it go on."""
+    @contextmanager
+    def paused(self, worker: WorkerProcess) -> Iterator[None]:
+        """Stop a worker in mid-air, and let it go on after the block."""
         began_at = time.monotonic()
         worker.send(signal.SIGSTOP)
-        time.sleep(seconds)
-        worker.send(signal.SIGCONT)
-        self.faults.append(Fault(PAUSE, began_at, time.monotonic(), worker.pid))
+        try:
+            yield
+        finally:
+            worker.send(signal.SIGCONT)
+            self.faults.append(Fault(PAUSE, began_at, time.monotonic(), worker.pid))
 
     def await_death(self, worker: WorkerProcess) -> bool:
         """Wait for a worker to die at its fail point; return whether that is what ended it."""
