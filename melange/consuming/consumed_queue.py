@@ -49,6 +49,7 @@ class ConsumedQueue:
         self.queue = queue
         self.subscriptions = subscriptions
         self.store = store
+        self.needs_store = store is not None and on_unavailable == "retry"
         self.visibility_timeout_seconds = visibility_timeout_seconds
         self.wait_seconds = wait_seconds
         self._serializer = serializer
@@ -107,6 +108,10 @@ class ConsumedQueue:
             raise
         except Exception as error:
             return self._processor.failed(lease, error, "middleware")
+
+    def failed(self, lease: Lease, error: BaseException) -> Outcome:
+        """Return the outcome of a delivery whose processing broke off with ``error``, as a failed attempt."""
+        return self._processor.failed(lease, error, "processing")
 
     def settle(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> Settlement:
         """Carry outcomes out: acknowledge, defer, or set aside. What the broker does not take is logged."""

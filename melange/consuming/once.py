@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
+import threading
 from collections.abc import Callable
 from typing import Literal
 
+from melange.consuming.leases import Lease
 from melange.consuming.middleware import ListenerCall, Middleware
 from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Outcome, Reject, Retry
 from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
 from melange.errors import DeduplicationError
 from melange.failpoints import fail_point
 from melange.identifiers import new_token
+
+logger = logging.getLogger(__name__)
 
 
 class OncePerMessage(Middleware):
@@ -47,19 +53,44 @@ class OncePerMessage(Middleware):
         fail_point("after-claim")
         try:
             outcome = run(call)
+            if isinstance(outcome, Acknowledge):
+                return self._completed(claimed, lease)
         except BaseException:  # KeyboardInterrupt, SystemExit: not done, and nobody should wait for us
-            store.abandon(claimed)
+            self._abandon(claimed)
             raise
         finally:
             lease.claim = None
-        if not isinstance(outcome, Acknowledge):
-            store.abandon(claimed)
-            return outcome
+        self._abandon(claimed)
+        return outcome
+
+    def _completed(self, claimed: Claimed, lease: Lease) -> Outcome:
+        """Mark the listener as finished; wait for a store that is away, since the effect is there already."""
         fail_point("before-mark")
-        is_marked = store.complete(claimed)
-        fail_point("after-mark")
-        # A claim that was lost meanwhile is somebody else's work by now: not ours to acknowledge.
-        return ACKNOWLEDGE if is_marked else LEAVE
+        for pause_seconds in itertools.chain((0.1, 0.2, 0.4, 0.8), itertools.repeat(1.0)):
+            try:
+                is_marked = self._store.complete(claimed)
+            except DeduplicationError as error:
+                if self._on_unavailable == "process":
+                    return ACKNOWLEDGE
+                if lease.is_lost():
+                    raise
+                logger.warning("message %s is done, its mark waits: %s", claimed.key.message_id, error)
+                threading.Event().wait(pause_seconds)
+            else:
+                fail_point("after-mark")
+                # A claim that was lost meanwhile is somebody else's work by now: not ours to acknowledge.
+                return ACKNOWLEDGE if is_marked else LEAVE
+        raise AssertionError("unreachable")
+
+    def _abandon(self, claimed: Claimed) -> None:
+        try:
+            self._store.abandon(claimed)
+        except (
+            DeduplicationError
+        ) as error:  # it ends with its lease: that must not hide how the listener ended
+            logger.warning(
+                "the claim on message %s could not be given back: %s", claimed.key.message_id, error
+            )
 
     def _refused(self, refusal: ClaimRefusal, call: ListenerCall) -> Outcome:
         if refusal is ClaimRefusal.DONE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
@@ -12,16 +13,25 @@ from melange.consuming.acknowledging import Acknowledger
 from melange.consuming.consumed_queue import ConsumedQueue
 from melange.consuming.lanes import Lanes
 from melange.consuming.leases import Lease, LeaseKeeper
-from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Backoff, Leave, Outcome, Retry
+from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Backoff, Outcome, Retry
 from melange.consuming.pool import Pool
 from melange.consuming.slots import Slots
-from melange.errors import AccessDeniedError, ConfigurationError, DeduplicationError, QueueNotFoundError
+from melange.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    DeduplicationError,
+    DriverClosedError,
+    QueueNotFoundError,
+)
 from melange.messages import Delivery
 
 logger = logging.getLogger(__name__)
 
 _PERMANENT = (AccessDeniedError, ConfigurationError, QueueNotFoundError)
 """What waiting seldom mends: tried for a while longer, in case somebody else mends it."""
+
+_SHORT_POLL_PAUSE_SECONDS = 0.1
+"""Between polls that do not wait by themselves, while nothing comes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +63,7 @@ class QueueRunner:
     ) -> None:
         self.consumed = consumed
         self.last_poll_at: float | None = None
-        self.store_is_up = True
+        self.store_is_up = not consumed.needs_store  # asked before the first poll
         self._number = number
         self._slots = slots
         self._pool = pool
@@ -106,18 +116,21 @@ class QueueRunner:
     # --- polling -----------------------------------------------------------------------------------
 
     def _poll_on(self) -> None:
-        failures, failing_since = 0, 0.0
+        failures, denied_since = 0, math.inf
         while not self._stopping.is_set():
             try:
                 self._await_store()
                 self._poll()
-                failures = 0
+                failures, denied_since = 0, math.inf
             except Exception as error:
                 failures += 1
-                failing_since = failing_since if failures > 1 else time.monotonic()
+                # Only what looks permanent counts: an outage before it is no reason to hurry.
+                denied_since = (
+                    min(denied_since, time.monotonic()) if isinstance(error, _PERMANENT) else math.inf
+                )
                 if (
-                    isinstance(error, _PERMANENT)
-                    and time.monotonic() - failing_since >= self._give_up_seconds
+                    isinstance(error, DriverClosedError)
+                    or time.monotonic() - denied_since >= self._give_up_seconds
                 ):
                     logger.critical("giving up on queue %s: %s", self.consumed.queue.name, error)
                     self._give_up()
@@ -141,7 +154,10 @@ class QueueRunner:
             if len(received) < taken:
                 self._slots.give_back(self._number, taken - len(received))
         self.last_poll_at = time.monotonic()
-        self._accept(received)
+        if received:
+            self._accept(received)
+        elif not wait_seconds:
+            self._stopping.wait(_SHORT_POLL_PAUSE_SECONDS)
 
     def _accept(self, received: list[Delivery]) -> None:
         leases = self._keeper.hold(received)
@@ -160,7 +176,7 @@ class QueueRunner:
             return
         store.check()
         self.store_is_up = True
-        logger.info("the deduplication store is back; polling queue %s again", self.consumed.queue.name)
+        logger.info("the deduplication store of queue %s is in reach", self.consumed.queue.name)
 
     def _pause(self, failures: int, error: Exception) -> None:
         # A store that is back should be noticed within seconds.
@@ -201,10 +217,7 @@ class QueueRunner:
             logger.warning("message %s waits: %s", lease.delivery.message.message_id, error)
             return Retry(self._backoff(1), counts=False)
         except BaseException as error:  # SystemExit from a listener must not end the pool's thread unseen
-            logger.exception(
-                "message %s could not be processed", lease.delivery.message.message_id, exc_info=error
-            )
-            return Retry(self._backoff(lease.attempt))
+            return self.consumed.failed(lease, error)
 
     def _settle_apart(self, lease: Lease, outcome: Outcome) -> None:
         self._slots.give_back(self._number)
@@ -212,15 +225,17 @@ class QueueRunner:
             self._acknowledger.add(lease)
         else:
             self._keeper.release([lease])
-            self.consumed.settle([(lease.delivery, outcome)])
+            self.consumed.settle([_unless_lost(lease, outcome)])
 
     def _settle_in_lane(self, lease: Lease, outcome: Outcome) -> bool:
         """Settle the first of a lane; return whether its message is gone, so that the next may begin."""
         self._slots.give_back(self._number)
         self._keeper.release([lease])
-        if isinstance(outcome, Leave) or lease.is_lost():
-            outcome = LEAVE
-        return self.consumed.settle([(lease.delivery, outcome)]).gone == 1
+        try:
+            return self.consumed.settle([_unless_lost(lease, outcome)]).gone == 1
+        except Exception:  # or its lane would wait for ever
+            logger.exception("message %s could not be settled", lease.delivery.message.message_id)
+            return False
 
     def _go_on(self, lane: Hashable) -> None:
         following = self._lanes.advance(lane)
@@ -233,11 +248,23 @@ class QueueRunner:
 
     def _acknowledge(self, leases: list[Lease]) -> None:
         self._keeper.release(leases)
-        self.consumed.settle([(lease.delivery, ACKNOWLEDGE) for lease in leases])
+        self.consumed.settle([_unless_lost(lease, ACKNOWLEDGE) for lease in leases])
 
     def _release(self, leases: list[Lease]) -> None:
         if not leases:
             return
         self._slots.give_back(self._number, len(leases))
         self._keeper.release(leases)
-        self.consumed.release([lease.delivery for lease in leases])
+        try:
+            self.consumed.release([lease.delivery for lease in leases])
+        except Exception as error:
+            logger.warning(
+                "%d deliveries could not be given back and come back later: %s", len(leases), error
+            )
+
+
+def _unless_lost(lease: Lease, outcome: Outcome) -> tuple[Delivery, Outcome]:
+    """Return what to settle: nothing may be done any more to what somebody else may have by now."""
+    # What was tried in hand counts too, for the reason of a dead letter.
+    delivery = lease.delivery._replace(receive_count=lease.attempt)
+    return delivery, LEAVE if lease.is_lost() else outcome

@@ -85,6 +85,11 @@ def check_message(
         _check_identifier(message.message_deduplication_id, "message deduplication id", message_id)
     if is_fifo:
         _check_fifo(message, content_based_deduplication)
+    elif message.message_deduplication_id is not None:
+        raise InvalidMessageError(
+            f"message {message_id} has a message_deduplication_id=, which only FIFO topics and queues take: leave it "
+            "out, or publish to one whose name ends in .fifo"
+        )
     # Counting bytes exactly costs more than all of the above: small messages are let off.
     if message.headers or 4 * len(message.body) + _SMALL_ATTRIBUTES_BYTES > max_bytes:
         size = message_size(message)
@@ -111,8 +116,8 @@ def check_whole_seconds(name: str, value: int, lowest: int, highest: int) -> Non
 def _check_identifier(identifier: str, kind: str, message_id: str) -> None:
     if not isinstance(identifier, str) or not IDENTIFIER.fullmatch(identifier):
         raise InvalidMessageError(
-            f"the {kind} {identifier!r} of message {message_id!r} must be 1 to 128 letters, digits and "
-            "ASCII punctuation marks"
+            f"the {kind} {identifier!r:.140} of message {message_id!r:.140} must be 1 to 128 letters, digits "
+            "and ASCII punctuation marks"
         )
 
 
@@ -132,7 +137,7 @@ def _check_headers(headers: Mapping[str, str], message_id: str) -> None:
     for name, value in headers.items():
         if not isinstance(name, str) or not ATTRIBUTE_NAME.fullmatch(name):
             raise InvalidMessageError(
-                f"the header name {name!r} of message {message_id} must be 1 to 256 letters, digits, '-', '_' "
+                f"the header name {name!r:.140} of message {message_id} must be 1 to 256 letters, digits, '-', '_' "
                 "and '.' (not first, last or twice in a row), and not begin with 'AWS.' or 'Amazon.'"
             )
         if not isinstance(value, str):

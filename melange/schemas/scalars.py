@@ -116,7 +116,7 @@ CONVERSIONS: Mapping[type, Conversion] = {
     ),
     time: Conversion("a time in ISO 8601", _iso_format(time), lambda value: time.fromisoformat(_text(value))),
     timedelta: Conversion(
-        # Exact to the microsecond up to 285 years, where float's 53 bits end.
+        # Exact to the microsecond up to 136 years, 2**32 seconds, where float's 53 bits end.
         "a duration in seconds",
         lambda value: _exactly(timedelta)(value).total_seconds(),
         lambda value: timedelta(seconds=_finite(value)),

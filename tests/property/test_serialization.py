@@ -89,7 +89,7 @@ def orders(parents: SearchStrategy[Ordered | None]) -> SearchStrategy[Ordered]:
         day=st.dates(),
         clock=st.times(),
         # Seconds are written as a float, exact to the microsecond up to 285 years.
-        duration=st.timedeltas(timedelta(days=-100_000), timedelta(days=100_000)),
+        duration=st.timedeltas(timedelta(days=-49_000), timedelta(days=49_000)),
         lines=st.lists(LINES, max_size=3),
         tags=st.frozensets(TEXT, max_size=3),
         pair=st.tuples(st.integers(), TEXT),

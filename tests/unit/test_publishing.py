@@ -174,6 +174,7 @@ def test_a_batch_may_be_any_iterable_and_empty(driver):
         (EVENT, {"message_id": "with space"}, InvalidMessageError, "message id"),
         (EVENT, {"message_id": 7}, InvalidMessageError, "message id 7"),
         (EVENT, {"message_group_id": "x" * 129}, InvalidMessageError, "message group id"),
+        (EVENT, {"message_deduplication_id": "d"}, InvalidMessageError, "only FIFO topics"),
         ({**EVENT, "event_type_name": "x" * 257}, {}, InvalidMessageError, "256"),
     ],
 )
@@ -184,6 +185,13 @@ def test_what_the_broker_would_refuse_is_refused_before_sending(driver, event, o
         ExchangeMessagePublisher("products", driver).publish(event, **options)
 
     assert driver.measure_queue(queue).visible == 0
+
+
+def test_an_id_of_any_length_gives_a_short_error(driver):
+    with pytest.raises(InvalidMessageError) as caught:
+        ExchangeMessagePublisher("products", driver).publish(EVENT, message_id="x" * 1_000_000)
+
+    assert len(str(caught.value)) < 1_000
 
 
 def test_a_message_that_is_too_large_says_by_how_much(driver):

@@ -356,6 +356,53 @@ def test_while_the_store_is_away_nothing_runs_and_nothing_is_received(driver, ma
     assert left_in(driver, "stock-dlq") == 0
 
 
+class LosesCompletions(Interruptible):
+    """Goes out of reach when the first listener has finished."""
+
+    lost = 0
+
+    def complete(self, claimed):
+        if self.lost < 3:
+            self.lost += 1
+            raise DeduplicationError("away")
+        return super().complete(claimed)
+
+
+def test_a_mark_that_could_not_be_stored_is_stored_later_without_running_again(
+    driver, make_consumer, running
+):
+    store = LosesCompletions()
+    consumer = make_consumer(deduplication=store)
+    seen = []
+    consumer.listener(name="note")(lambda event: seen.append(event["number"]))
+    publish(driver, 1)
+
+    running(consumer)
+    eventually(lambda: left_in(driver) == 0)
+
+    assert seen == [0]
+    assert len(store) == 1
+
+
+class LosesAbandons(Interruptible):
+    def abandon(self, claimed):
+        super().abandon(claimed)
+        raise DeduplicationError("away")
+
+
+def test_a_claim_that_could_not_be_given_back_does_not_hide_how_the_listener_ended(
+    driver, make_consumer, running
+):
+    consumer = make_consumer(deduplication=LosesAbandons())
+    consumer.listener(name="reject")(lambda event: (_ for _ in ()).throw(Reject("no")))
+    publish(driver, 1)
+
+    running(consumer)
+    eventually(lambda: left_in(driver) == 0)
+
+    assert left_in(driver, "stock-dlq") == 1
+
+
 def test_a_store_that_is_away_can_be_done_without(driver, make_consumer, running):
     store = Interruptible()
     store.away = True

@@ -8,14 +8,14 @@ import sys
 import pytest
 
 from melange.drivers.limits import DEDUPLICATION_SECONDS, MAX_VISIBILITY_SECONDS
-from unit.memory_driver.given import fifo_messages
+from unit.memory_driver.given import fifo_messages, messages
 
 
 @pytest.mark.parametrize("name", ["queue", "queue.fifo"])
 def test_work_per_message_does_not_grow_with_what_waits_and_what_is_in_flight(driver, clock, name):
     shallow, deep = driver.declare_queue(f"shallow-{name}"), driver.declare_queue(f"deep-{name}")
-    _fill(driver, deep, messages=5_000, in_flight=1_000)
-    _fill(driver, shallow, messages=20, in_flight=10)
+    _fill(driver, deep, depth=5_000, in_flight=1_000)
+    _fill(driver, shallow, depth=20, in_flight=10)
 
     lines_when_deep = _lines_of_a_round(driver, deep)
 
@@ -39,10 +39,14 @@ def test_settled_deliveries_leave_nothing_behind(driver, clock):
     assert len(inside._deadlines) <= 1_001
 
 
-def _fill(driver, queue, *, messages, in_flight):
-    for start in range(0, messages, 10):
+def _messages_for(queue, *texts, group):
+    return fifo_messages(*texts, group=group) if queue.is_fifo else messages(*texts)
+
+
+def _fill(driver, queue, *, depth, in_flight):
+    for start in range(0, depth, 10):
         texts = [f"{queue.name}-{number}" for number in range(start, start + 10)]
-        driver.send(queue, fifo_messages(*texts, group=f"group-{start}"))
+        driver.send(queue, _messages_for(queue, *texts, group=f"group-{start}"))
     for _ in range(in_flight // 10):
         driver.receive(queue, 10, 0, visibility_timeout_seconds=MAX_VISIBILITY_SECONDS)
 
@@ -59,7 +63,7 @@ def _lines_of_a_round(driver, queue):
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        driver.send(queue, fifo_messages(f"new-{queue.name}", group="new"))
+        driver.send(queue, _messages_for(queue, f"new-{queue.name}", group="new"))
         deliveries = driver.receive(queue, 10, 0)
         driver.defer(deliveries[:1], 60)
         driver.acknowledge(deliveries[1:])
