@@ -8,8 +8,8 @@ import threading
 class Slots:
     """As many as deliveries may be in hand at once; a poller takes them before it asks the broker.
 
-    So prefetch never exceeds what can be worked on, and other workers are not starved. No queue holds more
-    than its share while another one waits for slots, and each can always have one. Thread-safe.
+    So prefetch never exceeds what can be worked on, and other workers are not starved. No queue takes more
+    than its share while another one waits for its own, and each can always have one. Thread-safe.
     """
 
     def __init__(self, count: int, queues: int) -> None:
@@ -31,6 +31,7 @@ class Slots:
                 self._waiting[queue] = False
             self._free -= taken
             self._held[queue] += taken
+            self._changed.notify_all()  # who gave way to this queue need not any more
             return taken
 
     def give_back(self, queue: int, count: int = 1) -> None:
@@ -52,7 +53,7 @@ class Slots:
 
     def _available(self, queue: int) -> int:
         if self._held[queue] >= self._share and any(
-            waiting for other, waiting in enumerate(self._waiting) if other != queue
+            waiting and held < self._share for waiting, held in zip(self._waiting, self._held, strict=True)
         ):
             return 0
         # One slot is kept for each queue that holds none at the moment, so that none is shut out by
