@@ -168,6 +168,10 @@ def require_one_class(
 
 
 def _keywords_of(listener_name: str, process: Callable[..., object]) -> tuple[str, ...]:
+    if inspect.isgeneratorfunction(process) or inspect.isasyncgenfunction(process):
+        raise ConfigurationError(
+            f"process of {listener_name} is a generator, and calling it runs nothing: take the yield out"
+        )
     parameters = list(inspect.signature(process).parameters.values())
     if not parameters or parameters[0].kind not in (
         parameters[0].POSITIONAL_ONLY,

@@ -49,13 +49,15 @@ class Subscriptions:
 
     def accepting(self, event_type_name: str) -> tuple[Subscription, ...]:
         """Return the listeners that want events of this type, in order of subscription."""
-        known = self._accepting.get(event_type_name)
+        # Taken before the subscriptions are looked at: what was found among old ones must not outlive them.
+        remembered = self._accepting
+        known = remembered.get(event_type_name)
         if known is not None:
             return known
         accepting = tuple(one for one in self._subscriptions if one.accepts(event_type_name))
         # Only types that somebody wants are remembered: strangers could send any number of type names.
         if accepting and any(event_type_name in one.event_type_names for one in accepting):
-            self._accepting[event_type_name] = accepting
+            remembered[event_type_name] = accepting
         return accepting
 
     def require_some(self, queue_name: str) -> None:

@@ -1,6 +1,6 @@
 """What a listener may look like, and what is refused when it is subscribed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -11,6 +11,8 @@ from melange import (
     ExchangeListener,
     HandlerNotFoundError,
 )
+from melange.consuming.listener import subscription_for_function
+from melange.consuming.subscriptions import Subscriptions
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,42 @@ class Unreadable(EventMessage):
 def test_an_event_class_that_nobody_could_read_is_refused_when_it_is_subscribed(make_consumer):
     with pytest.raises(ConfigurationError, match="Unreadable"):
         make_consumer().listener(Unreadable)(print)
+
+
+def test_a_generator_is_refused_for_calling_it_runs_nothing(make_consumer):
+    consumer = make_consumer()
+
+    def generator(event):
+        yield event
+
+    async def asynchronous_generator(event):
+        yield event
+
+    for listener in (generator, asynchronous_generator):
+        with pytest.raises(ConfigurationError, match="take the yield out"):
+            consumer.listener()(listener)
+
+
+class SubscribingMeanwhile(frozenset):
+    """Event types that, when looked at, let another thread's subscription come between."""
+
+    def __contains__(self, event_type_name):
+        self.subscribe()
+        return super().__contains__(event_type_name)
+
+
+def test_a_listener_that_comes_while_others_are_looked_up_is_not_forgotten():
+    subscriptions = Subscriptions()
+    types = SubscribingMeanwhile({"ProductAdded"})
+    first = subscription_for_function(lambda event: None, ["ProductAdded"], "first")
+    second = subscription_for_function(lambda event: None, ["ProductAdded"], "second")
+    comings = [second]
+    types.subscribe = lambda: comings and subscriptions.add(comings.pop())
+    subscriptions.add(replace(first, event_type_names=types))
+
+    subscriptions.accepting("ProductAdded")
+
+    assert [one.name for one in subscriptions.accepting("ProductAdded")] == ["first", "second"]
 
 
 def test_the_decorator_needs_its_parentheses(make_consumer):
