@@ -17,7 +17,7 @@ from melange.consuming.listener import (
     subscription_for_function,
 )
 from melange.consuming.middleware import Middleware
-from melange.consuming.outcomes import Backoff, Outcome
+from melange.consuming.outcomes import Backoff, Outcome, dependable
 from melange.consuming.subscriptions import Subscriptions
 from melange.consuming.worker import Worker
 from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
@@ -120,7 +120,6 @@ class ExchangeMessageConsumer:
         )
         queue = declaration.declare(driver) if declare else declaration.look_up(driver)
         store = MemoryDeduplicationStore.shared() if isinstance(deduplication, Unchanged) else deduplication
-        backoff = backoff or Backoff()
         self._serializer = EventSerializer.instance()
         self._subscriptions = Subscriptions()
         self._store_is_up = True
@@ -132,7 +131,7 @@ class ExchangeMessageConsumer:
             store=store,
             middleware=tuple(middleware),
             max_attempts=max_attempts,
-            backoff=backoff,
+            backoff=dependable(backoff) if backoff else Backoff(),
             visibility_timeout_seconds=visibility_timeout_seconds,
             wait_seconds=wait_seconds,
             ordered_by=ordered_by,

@@ -22,7 +22,7 @@ class EventLoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, object]) -> object:
         """Run the coroutine on the loop and return what it returned; blocks until then."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._started()).result()
+        return asyncio.run_coroutine_threadsafe(_contained(coroutine), self._started()).result()
 
     def stop(self) -> None:
         """End the loop; coroutines still at work are left where they are."""
@@ -35,6 +35,9 @@ class EventLoopThread:
                 self._loop.close()
             self._loop = self._thread = None
 
+    def __contains__(self, thread: threading.Thread) -> bool:
+        return thread is self._thread
+
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
@@ -44,3 +47,11 @@ class EventLoopThread:
                 )
                 self._thread.start()
             return self._loop
+
+
+async def _contained(coroutine: Coroutine[Any, Any, object]) -> object:
+    """Await the coroutine; what would end the event loop, and with it all others, fails this one alone."""
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"an asynchronous listener raised {type(error).__name__}") from error

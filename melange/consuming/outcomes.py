@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +63,25 @@ class Backoff:
         # Beyond 2**32 the ceiling has long been reached; large powers would overflow a float.
         ceiling = min(self.max_seconds, self.first_seconds * 2.0 ** min(attempts - 1, 32))
         return ceiling * (1 - self.random())  # above 0: at once is no backoff
+
+
+def dependable(backoff: Callable[[int], float]) -> Callable[[int], float]:
+    """Return ``backoff`` in a form that always returns a delay.
+
+    Where it raises, or returns what is none, the default stands in for it: a message must not be lost, nor
+    its group held up, by a slip in there.
+    """
+
+    def seconds_after(attempts: int) -> float:
+        try:
+            seconds = backoff(attempts)
+            if 0 <= seconds < math.inf:
+                return seconds
+            logger.error(
+                "backoff(%d) returned %r, no number of seconds: using the default", attempts, seconds
+            )
+        except Exception:
+            logger.exception("backoff(%d) failed: using the default", attempts)
+        return Backoff()(attempts)
+
+    return seconds_after

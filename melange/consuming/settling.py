@@ -57,7 +57,8 @@ class Settler:
                 acknowledged.append(delivery)
             elif isinstance(outcome, Retry):
                 deferred.append((delivery, outcome.delay_seconds))
-            elif isinstance(outcome, Leave):
+            elif isinstance(outcome, Leave) or self._driver.clock.monotonic() >= delivery.deadline:
+                # A dead letter too would speak for somebody else, who may yet succeed.
                 _log_lease_lost(delivery)
             elif self._set_aside(delivery, outcome):
                 acknowledged.append(delivery)

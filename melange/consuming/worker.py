@@ -59,7 +59,7 @@ class Worker:
             concurrency: how many deliveries are in hand at once, at most, all queues together: at least one for
                 each queue. Every one takes a thread while it is worked on, asynchronous ones too.
             grace_seconds: how long listeners may go on after the stop. Polls never wait longer than this less
-                5 seconds, so that the open one ends in time.
+                5 seconds, so that the open one ends in time; with a grace of up to 6 seconds they wait for one.
             handle_signals: stop on SIGTERM and SIGINT in ``run``, if that is called in the main thread.
             give_up_seconds: how long to try on when a queue is missing or access is denied, before the worker
                 stops with exit code 1.
@@ -81,7 +81,7 @@ class Worker:
                 slots=self._slots,
                 pool=self._pool,
                 shares_slots=len(consumers) > 1,
-                longest_wait_seconds=max(0, int(grace_seconds) - SHORTEST_FINISH_SECONDS),
+                longest_wait_seconds=_longest_wait(grace_seconds),
                 give_up_seconds=give_up_seconds,
                 give_up=self._give_up,
             )
@@ -140,7 +140,8 @@ class Worker:
         with self._lifecycle:
             if not self.has_started:
                 return True
-        if threading.current_thread() in self._pool:
+        this_thread = threading.current_thread()
+        if this_thread in self._pool or this_thread in self._event_loop:
             return False
         return self._ended.wait(timeout_seconds) and self._exit_code == 0
 
@@ -163,12 +164,17 @@ class Worker:
         self._stopping.set()
 
     def _supervise(self) -> None:
-        for runner in self._runners:
-            runner.start()
-        self._stopping.wait()
-        finished = self._wind_down(time.monotonic() + self._grace_seconds)
-        self._exit_code = 0 if finished and not self._gave_up else 1
-        self._ended.set()
+        finished = False
+        try:
+            for runner in self._runners:
+                runner.start()
+            self._stopping.wait()
+            finished = self._wind_down(time.monotonic() + self._grace_seconds)
+        except Exception:
+            logger.exception("the worker broke off")
+        finally:  # whatever happened: who waits for the end must not wait for ever
+            self._exit_code = 0 if finished and not self._gave_up else 1
+            self._ended.set()
 
     def _wind_down(self, deadline: float) -> bool:
         """Give back what has not begun, let finish what has; return whether nothing is left behind."""
@@ -177,13 +183,26 @@ class Worker:
             runner.stop_polling()
         self._slots.close()
         dropped = [task for task in self._pool.close() if isinstance(task, Work)]
-        for runner in self._runners:
-            runner.release_waiting(dropped)
+        # On threads of their own: a broker that does not answer must not stretch the grace.
+        releasing = [
+            threading.Thread(target=runner.release_waiting, args=(dropped,), daemon=True)
+            for runner in self._runners
+        ]
+        for thread in releasing:
+            thread.start()
         finished = self._pool.join(deadline)
+        for thread in releasing:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            finished &= not thread.is_alive()
         for runner in self._runners:
             finished &= runner.finish(deadline)
         self._event_loop.stop()
         return finished
+
+
+def _longest_wait(grace_seconds: float) -> int:
+    """Return how many seconds a poll may wait, so that it ends well within the grace."""
+    return max(int(grace_seconds) - SHORTEST_FINISH_SECONDS, min(1, int(grace_seconds / 2)))
 
 
 def _described(runner: QueueRunner) -> str:

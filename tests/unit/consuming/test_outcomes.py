@@ -586,6 +586,26 @@ def test_a_delivery_whose_lease_ran_out_while_waiting_is_not_run(driver, clock, 
     assert depth(driver).visible == 2
 
 
+def test_what_fails_for_good_after_its_lease_ran_out_is_no_dead_letter(
+    driver, clock, make_consumer, publisher
+):
+    consumer = make_consumer(visibility_timeout_seconds=30)
+    attempts = []
+
+    @consumer.listener()
+    def outlast_the_lease_at_first(event):
+        attempts.append(event)
+        if len(attempts) == 1:
+            clock.advance(31)
+            raise Reject("no")
+
+    publisher.publish(EVENT)
+    settled = [consumer.consume_event(), consumer.consume_event()]
+
+    assert settled == [0, 1]
+    assert is_empty(driver, "stock-dlq")
+
+
 def test_work_that_outlasted_its_lease_is_recognised_when_it_comes_back(
     driver, clock, make_consumer, publisher
 ):

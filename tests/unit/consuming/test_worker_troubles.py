@@ -1,0 +1,307 @@
+"""A worker when things around it go wrong: slips of listeners, brokers that stall, drivers that are closed."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from melange import (
+    AccessDeniedError,
+    DriverConnectionError,
+    ExchangeMessageConsumer,
+    ExchangeMessagePublisher,
+    MemoryDeduplicationStore,
+    Worker,
+)
+from melange.drivers.memory import InMemoryDriver
+from melange.errors import LeaseLostError
+from melange.messages import DEAD_LETTER_HEADER, Failure
+
+DEADLINE_SECONDS = 30
+EVENT = {"event_type_name": "ProductAdded"}
+
+
+@pytest.fixture
+def start():
+    """Start a worker on a consumer of ``stock``, or ``stock.fifo``, with one listener."""
+    workers = []
+
+    def start(driver, listener, queue_name="stock", topic_name="products", worker=None, **options):
+        options = {
+            "wait_seconds": 1,
+            "deduplication": MemoryDeduplicationStore(),
+            "backoff": lambda attempts: 0.05,
+            **options,
+        }
+        consumer = ExchangeMessageConsumer(queue_name, topic_name, driver=driver, **options)
+        consumer.listener(name="listener")(listener)
+        workers.append(Worker(consumer, **{"grace_seconds": 10, **(worker or {})}))
+        workers[-1].start()
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.stop(DEADLINE_SECONDS)
+
+
+def eventually(condition):
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        threading.Event().wait(0.01)
+
+
+def publish(driver, *numbers, topic="products", **options):
+    events = [{**EVENT, "number": number} for number in numbers]
+    ExchangeMessagePublisher(topic, driver).publish_batch(events, **options)
+
+
+def left_in(driver, queue_name="stock"):
+    depth = driver.measure_queue(driver.get_queue(queue_name))
+    return depth.visible + depth.in_flight + depth.delayed
+
+
+# --- listeners -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leaving", [SystemExit, KeyboardInterrupt])
+def test_an_asynchronous_listener_that_exits_fails_alone(start, leaving):
+    driver = InMemoryDriver()
+    attempts = []
+
+    async def leave_at_first(event):
+        attempts.append(event["number"])
+        await asyncio.sleep(0)
+        if len(attempts) == 1:
+            raise leaving
+
+    start(driver, leave_at_first)
+    publish(driver, 0)
+    eventually(lambda: attempts == [0, 0])
+    publish(driver, 1)
+
+    eventually(lambda: left_in(driver) == 0)
+    assert attempts == [0, 0, 1]
+
+
+def test_an_asynchronous_listener_may_stop_its_worker(start):
+    driver = InMemoryDriver()
+    answers = []
+
+    async def stop(event):
+        answers.append(worker.stop())
+
+    worker = start(driver, stop)
+    publish(driver, 0)
+    eventually(lambda: worker.has_ended)
+
+    assert answers == [False]
+    assert worker.stop()
+
+
+def test_a_listener_that_always_exits_is_given_up_like_one_that_raises(start):
+    driver = InMemoryDriver()
+    attempts = []
+
+    def leave(event):
+        attempts.append(event["number"])
+        raise SystemExit
+
+    start(driver, leave, "stock.fifo", "products.fifo", max_attempts=3)
+    publish(driver, 0, topic="products.fifo", message_group_id="a")
+
+    eventually(lambda: left_in(driver, "stock-dlq.fifo") == 1)
+    assert attempts == [0, 0, 0]
+
+
+def test_the_dead_letter_counts_the_attempts_that_were_made_in_hand(start):
+    driver = InMemoryDriver()
+
+    def fail(event):
+        raise ValueError
+
+    start(driver, fail, "stock.fifo", "products.fifo", max_attempts=3)
+    publish(driver, 0, topic="products.fifo", message_group_id="a")
+    eventually(lambda: left_in(driver, "stock-dlq.fifo") == 1)
+
+    (letter,) = driver.receive(driver.get_queue("stock-dlq.fifo"), 1, 0)
+    assert '"attempts": 3' in letter.message.headers[DEAD_LETTER_HEADER]
+
+
+@pytest.mark.parametrize(
+    "backoff",
+    [
+        lambda attempts: None,
+        lambda attempts: float("nan"),
+        lambda attempts: float("inf"),
+        lambda attempts: 1 / 0,
+    ],
+    ids=["none", "nan", "infinite", "raises"],
+)
+def test_a_backoff_that_returns_no_delay_holds_nothing_up(start, backoff, caplog):
+    driver = InMemoryDriver()
+    attempts = []
+
+    def fail_at_first(event):
+        attempts.append(event["number"])
+        if len(attempts) == 1:
+            raise ValueError
+
+    start(driver, fail_at_first, "stock.fifo", "products.fifo", backoff=backoff)
+    publish(driver, 0, 1, topic="products.fifo", message_group_id="a")
+
+    eventually(lambda: left_in(driver, "stock.fifo") == 0)
+    assert attempts == [0, 0, 1]
+    assert "using the default" in caplog.text
+
+
+# --- brokers ---------------------------------------------------------------------------------------
+
+
+def test_a_driver_that_was_closed_ends_the_worker(start):
+    driver = InMemoryDriver()
+    started, gate = threading.Event(), threading.Event()
+
+    def wait(event):
+        started.set()
+        gate.wait(DEADLINE_SECONDS)
+
+    worker = start(driver, wait, "stock.fifo", "products.fifo")
+    publish(driver, 0, 1, 2, topic="products.fifo", message_group_id="a")
+    assert started.wait(DEADLINE_SECONDS)
+    driver.close()
+    gate.set()
+
+    assert not worker.stop(DEADLINE_SECONDS)
+    assert worker.has_ended
+
+
+class Stalling(InMemoryDriver):
+    """Does not answer when something is to be given back."""
+
+    gate = threading.Event()
+
+    def defer(self, deliveries, seconds):
+        if seconds == 0:
+            self.gate.wait(DEADLINE_SECONDS)
+        return super().defer(deliveries, seconds)
+
+
+def test_a_broker_that_stalls_does_not_stretch_the_grace(start):
+    driver = Stalling()
+    started = threading.Event()
+
+    def wait(event):
+        started.set()
+        threading.Event().wait(0.5)
+
+    worker = start(driver, wait, "stock.fifo", "products.fifo", worker={"grace_seconds": 2})
+    publish(driver, 0, 1, 2, topic="products.fifo", message_group_id="a")
+    assert started.wait(DEADLINE_SECONDS)
+
+    assert not worker.stop(DEADLINE_SECONDS / 2)
+    assert worker.has_ended
+    driver.gate.set()
+
+
+class Script(InMemoryDriver):
+    """Raises one error after another when polled; the last one for ever."""
+
+    def __init__(self, *errors):
+        super().__init__()
+        self.errors = list(errors)
+        self.polls = 0
+
+    def receive(self, queue, limit, wait_seconds, *, visibility_timeout_seconds=30):
+        self.polls += 1
+        raise self.errors.pop(0) if len(self.errors) > 1 else self.errors[0]
+
+
+def test_an_outage_before_it_does_not_shorten_the_patience_with_a_denied_access(start):
+    driver = Script(
+        DriverConnectionError("away"), AccessDeniedError("expired"), DriverConnectionError("away")
+    )
+
+    worker = start(driver, lambda event: None, worker={"give_up_seconds": 0.01})
+    eventually(lambda: driver.polls == 2)
+
+    eventually(lambda: driver.polls == 3)
+    assert not worker.has_ended
+
+
+class Counting(InMemoryDriver):
+    polls = 0
+
+    def receive(self, *args, **options):
+        self.polls += 1
+        return super().receive(*args, **options)
+
+
+@pytest.mark.parametrize(("grace_seconds", "wait_seconds"), [(5, 20), (0.5, 20), (25, 0)])
+def test_an_idle_worker_does_not_spin(start, grace_seconds, wait_seconds):
+    driver = Counting()
+
+    worker = start(
+        driver, lambda event: None, wait_seconds=wait_seconds, worker={"grace_seconds": grace_seconds}
+    )
+    threading.Event().wait(0.5)
+    worker.stop(DEADLINE_SECONDS)
+
+    assert 1 <= driver.polls <= 10
+
+
+class LosesLeases(InMemoryDriver):
+    """Says of each renewal that the lease is lost, long before the deadline."""
+
+    def defer(self, deliveries, seconds):
+        self.renewals = len(deliveries)
+        return [Failure(delivery, LeaseLostError("gone")) for delivery in deliveries]
+
+
+@pytest.mark.parametrize("ending", [lambda: None, lambda: 1 / 0], ids=["succeeds", "fails for good"])
+def test_what_the_broker_calls_lost_is_neither_acknowledged_nor_set_aside(start, ending):
+    driver = LosesLeases()
+    ended = threading.Event()
+
+    def outlast_the_lease(event, lease_lost):
+        eventually(lease_lost)
+        ended.set()
+        ending()
+
+    worker = start(
+        driver, outlast_the_lease, visibility_timeout_seconds=8, max_attempts=1, deduplication=None
+    )
+    publish(driver, 0)
+    assert ended.wait(DEADLINE_SECONDS)
+    worker.stop(DEADLINE_SECONDS)
+
+    assert left_in(driver) == 1
+    assert left_in(driver, "stock-dlq") == 0
+
+
+class BreaksWhenAcknowledging(InMemoryDriver):
+    is_broken = True
+
+    def acknowledge(self, deliveries):
+        if self.is_broken:
+            self.is_broken = False
+            raise RuntimeError("a slip of the driver")
+        return super().acknowledge(deliveries)
+
+
+def test_a_group_goes_on_after_its_head_could_not_be_settled(start):
+    driver = BreaksWhenAcknowledging()
+    seen = []
+
+    start(
+        driver,
+        lambda event: seen.append(event["number"]),
+        "stock.fifo",
+        "products.fifo",
+        visibility_timeout_seconds=1,
+    )
+    publish(driver, 0, 1, 2, topic="products.fifo", message_group_id="a")
+
+    eventually(lambda: left_in(driver, "stock.fifo") == 0)
+    assert seen == [0, 1, 2]
