@@ -60,7 +60,7 @@ class WorkerProcess:
         with log.open("a") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "chaos.application", settings.to_text()],
-                env={**_environment(), **({VARIABLE: fail_point} if fail_point else {})},
+                env={**tests_environment(), **({VARIABLE: fail_point} if fail_point else {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -103,7 +103,6 @@ class Stage:
         self._name = name
         self._ids = f"{name}-{uuid4().hex[:8]}".replace(" ", "-")
         self._expected: list[Expected] = []
-        self._published = 0
         self._workers: list[WorkerProcess] = []
         self._opened = ExitStack()
         suffix = ".fifo" if is_fifo else ""
@@ -152,33 +151,30 @@ class Stage:
 
     def publish(self, jobs: Iterable[Job], *, copies: int = 1) -> None:
         """Publish the jobs, ``copies`` times under the same id; what is not accepted is published again."""
-        events: list[dict[str, Any]] = []
-        for job in jobs:
-            message_id = f"{self._ids}-{self._published}"
-            self._published += 1
-            self._expected.append(
-                Expected(message_id, self.settings.listeners, job.group, job.number, job.rejected)
-            )
-            events.append(
-                {
-                    "event_type_name": "Job",
-                    "id": message_id,
-                    "work_seconds": job.work_seconds,
-                    "failures": dict(job.failures),
-                    "group": job.group,
-                }
-            )
+        events = [self._event(job) for job in jobs]
         for _ in range(copies):
             self._publish(events)
 
+    def _event(self, job: Job) -> dict[str, Any]:
+        message_id = f"{self._ids}-{len(self._expected)}"
+        self._expected.append(
+            Expected(message_id, self.settings.listeners, job.group, job.number, job.rejected)
+        )
+        return {
+            "event_type_name": "Job",
+            "id": message_id,
+            "group": job.group,
+            "work_seconds": job.work_seconds,
+            "failures": dict(job.failures),
+        }
+
     def _publish(self, events: list[dict[str, Any]]) -> None:
-        is_fifo = self.queue.is_fifo
         while events:
             try:
                 self._publisher.publish_batch(
                     events,
-                    message_id=lambda event: str(event["id"]),
-                    message_group_id=(lambda event: str(event["group"])) if is_fifo else None,
+                    message_id=lambda event: event["id"],  # type: ignore[index]
+                    message_group_id=lambda event: event["group"],  # type: ignore[index]
                 )
             except PublishError as error:
                 failed = {failure.item.message_id for failure in error.failures}
@@ -324,6 +320,7 @@ def _driver(endpoint_url: str) -> AwsDriver:
     return AwsDriver(endpoint_url=endpoint_url, region_name="us-east-1")
 
 
-def _environment() -> dict[str, str]:
+def tests_environment() -> dict[str, str]:
+    """Return the environment of a process that imports from the tests."""
     python_path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": python_path.rstrip(os.pathsep)}

@@ -6,8 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chaos.rows.broker_faults import broker_faults
 from chaos.rows.crash import crash
+from chaos.rows.fail_points import fail_points
+from chaos.rows.fifo import fifo
+from chaos.rows.paused import paused_workers
+from chaos.rows.redis_outages import redis_outages
 from chaos.rows.result import RowResult
+from chaos.rows.several import several_listeners
+from chaos.rows.sigterm import sigterm
+from chaos.rows.slow import slow_listeners
+from chaos.rows.soak import soak
 from chaos.stage import Services
 
 
@@ -25,6 +34,35 @@ ROWS = {
         crash,
         full={"messages": 10_000, "kills": 100, "workers": 4},
         short={"messages": 300, "kills": 5, "workers": 2},
+    ),
+    "fail points": Row(fail_points, full={"deaths_each": 20}, short={"deaths_each": 1}),
+    "broker faults": Row(
+        broker_faults,
+        full={"messages": 10_000, "workers": 4},
+        short={"messages": 500, "workers": 2},
+    ),
+    "redis": Row(
+        redis_outages,
+        full={"messages": 5_000, "kills": 10, "workers": 4},
+        short={"messages": 600, "kills": 2, "workers": 2},
+    ),
+    "fifo": Row(
+        fifo,
+        full={"groups": 100, "each": 100, "kills": 50, "workers": 4},
+        short={"groups": 10, "each": 30, "kills": 4, "workers": 2},
+    ),
+    "slow listeners": Row(
+        slow_listeners, full={"messages": 5_000, "workers": 4}, short={"messages": 100, "workers": 1}
+    ),
+    "paused workers": Row(
+        paused_workers,
+        full={"messages": 2_000, "pauses": 30, "workers": 4},
+        short={"messages": 100, "pauses": 2, "workers": 2},
+    ),
+    "sigterm": Row(sigterm, full={"stops": 100}, short={"stops": 3}),
+    "soak": Row(soak, full={"messages": 1_000_000}, short={"messages": 20_000}),
+    "several listeners": Row(
+        several_listeners, full={"messages": 5_000, "workers": 4}, short={"messages": 200, "workers": 1}
     ),
 }
 

@@ -1,0 +1,111 @@
+"""Run the long form of the chaos runs and print a table as markdown: ``tox -e chaos -- --help``.
+
+Exits with 1 when a run shows anything wrong, or a worker that was broken on purpose is not caught. The table
+goes to standard output, progress to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+
+from chaos.controls import CONTROLS
+from chaos.rows import ROWS, run_row
+from chaos.rows.result import RowResult
+from chaos.stage import Services
+from services import ministack, redis
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+COLUMNS = {
+    "lost": "lost",
+    "stuck": "stuck",
+    "unexpected": "unexpected",
+    "wrongly_dead_lettered": "wrongly dead-lettered",
+    "out_of_order": "out of order",
+    "two_at_once": "two at once in a group",
+    "unexplained_duplicates": "unexplained duplicates",
+    "explained_duplicates": "explained duplicates",
+    "stale_completes": "stale marks",
+    "stale_acknowledges": "stale acknowledges",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what was asked for; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"all by default: {', '.join(ROWS)}")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from --first-seed on")
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--short", action="store_true", help="scaled down, as in the tests")
+    options = parser.parse_args(arguments)
+    names = options.rows or list(ROWS)
+    if unknown := set(names) - set(ROWS):
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    os.environ.update(CREDENTIALS)
+    with ministack.run() as url, redis.run() as redis_server:
+        services = Services(url, redis_server, tell)
+        print_head()
+        is_fine = True
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
+            for name in names:
+                is_fine &= run(name, services, seed, short=options.short)
+        print()
+        return 0 if are_controls_caught(services) and is_fine else 1
+
+
+def run(name: str, services: Services, seed: int, *, short: bool) -> bool:
+    """Run a row and print its line; return whether nothing is wrong."""
+    began_at = time.monotonic()
+    result = run_row(ROWS[name], services, seed, short=short)
+    print_line(name, seed, result, time.monotonic() - began_at)
+    for complaint in result.complaints():
+        print(f"{name}, seed {seed}: {complaint}", file=sys.stderr)
+    return not result.complaints()
+
+
+def are_controls_caught(services: Services) -> bool:
+    """Run the negative controls and say of each whether it was caught."""
+    print("| broken on purpose | caught by |\n|---|---|")
+    all_caught = True
+    for control in CONTROLS:
+        is_caught = control.is_caught(services)
+        all_caught &= is_caught
+        print(
+            f"| {control.sabotage} | {COLUMNS[control.caught_by] if is_caught else 'NOTHING'} |", flush=True
+        )
+    return all_caught
+
+
+def print_head() -> None:
+    """Print where this is and the head of the table."""
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, MiniStack, Redis\n")
+    print(f"| run | seed | load | {' | '.join(COLUMNS.values())} | measured | seconds |")
+    print("|---" * (len(COLUMNS) + 5) + "|", flush=True)
+
+
+def print_line(name: str, seed: int, result: RowResult, seconds: float) -> None:
+    """Print a row of the table; what is wrong beside the counts is in capitals."""
+    counts = result.findings.counts()
+    measured = [f"{what}: {value}" for what, value in result.measured.items()]
+    measured += [f"WRONG: {complaint}" for complaint in result.wrong]
+    cells = [name, seed, result.load, *(counts[key] for key in COLUMNS), "; ".join(measured), round(seconds)]
+    tell("")
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def tell(text: str) -> None:
+    """Show how far it is, on one line."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""The short form of the chaos runs; the long one is ``tox -e chaos``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from chaos.checker import Findings
+from chaos.controls import CONTROLS, Control
+from chaos.rows import ROWS, run_row
+from chaos.stage import Services
+from services.redis import RedisServer
+
+SEED = 1
+
+
+@pytest.fixture
+def services(sns_sqs_server: str, redis_server: RedisServer) -> Services:
+    return Services(sns_sqs_server, redis_server)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_nothing_that_is_promised_breaks(services: Services, name: str) -> None:
+    result = run_row(ROWS[name], services, SEED, short=True)
+
+    assert result.complaints() == []
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.sabotage)
+def test_a_worker_that_is_broken_on_purpose_is_caught(services: Services, control: Control) -> None:
+    assert control.is_caught(services)
+
+
+@pytest.mark.parametrize(
+    "scenario", dict.fromkeys(control.scenario for control in CONTROLS), ids=lambda one: one.__name__
+)
+def test_the_scenario_of_a_control_shows_nothing_wrong_of_a_worker_that_is_whole(
+    services: Services, scenario: Callable[[Services], Findings]
+) -> None:
+    findings = scenario(services)
+
+    assert findings.wrong() == {}
