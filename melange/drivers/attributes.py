@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import TypeGuard
 
 from melange.messages import JSON_CONTENT_TYPE, NO_HEADERS, Message
 
@@ -25,7 +26,8 @@ FORBIDDEN_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe
 #x10000 to #x10FFFF."""
 
 ATTRIBUTE_NAME = re.compile(
-    r"(?!.*\.\.)(?!(?:aws|amazon)\.)[a-z0-9_-](?:[a-z0-9_.-]{0,254}[a-z0-9_-])?", re.IGNORECASE
+    r"(?!.*\.\.)(?!(?:aws|amazon)\.)[a-z0-9_-](?:[a-z0-9_.-]{0,254}[a-z0-9_-])?",
+    re.IGNORECASE | re.ASCII,  # without, the Kelvin sign is a K
 )
 
 MESSAGE_ID_ATTRIBUTE = "melange-message-id"
@@ -44,6 +46,8 @@ OWN_ATTRIBUTES = frozenset(
         FOLDED_HEADERS_ATTRIBUTE,
     }
 )
+
+_NEVER_HEADERS = OWN_ATTRIBUTES - {FOLDED_HEADERS_ATTRIBUTE}
 
 
 def attributes_of(message: Message) -> dict[str, str]:
@@ -113,16 +117,18 @@ def _parse_folded(text: str) -> dict[str, str]:
         return {FOLDED_HEADERS_ATTRIBUTE: text}
     if not isinstance(folded, dict) or not all(map(_is_header, folded.items())):
         return {FOLDED_HEADERS_ATTRIBUTE: text}
-    return folded
+    # A header must not stand in for the id or the type when the message is sent on.
+    return {name: value for name, value in folded.items() if name not in _NEVER_HEADERS}
+
+
+def can_travel(text: object) -> TypeGuard[str]:
+    """Return whether SNS and SQS would take ``text`` as a body or as an attribute's value."""
+    return isinstance(text, str) and text != "" and not FORBIDDEN_CHARACTER.search(text)
 
 
 def _is_header(item: tuple[str, object]) -> bool:
     name, value = item
-    return (
-        bool(ATTRIBUTE_NAME.fullmatch(name))
-        and isinstance(value, str)
-        and not FORBIDDEN_CHARACTER.search(value)
-    )
+    return bool(ATTRIBUTE_NAME.fullmatch(name)) and (value == "" or can_travel(value))
 
 
 def _parse_time(text: str | None) -> datetime | None:

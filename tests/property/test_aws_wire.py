@@ -6,8 +6,10 @@ from datetime import UTC
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melange.drivers.attributes import attributes_of, can_travel
 from melange.drivers.aws.wire import delivery_from, publish_entry, send_entry
 from melange.drivers.base import Queue
+from melange.drivers.limits import check_message
 from melange.messages import Message
 
 QUEUE = Queue("stock", "https://sqs.us-east-1.amazonaws.com/123456789012/stock")
@@ -34,7 +36,19 @@ JSON = st.recursive(
 )
 ENVELOPES = st.fixed_dictionaries(
     {"Type": st.just("Notification") | JSON, "TopicArn": st.text() | JSON},
-    optional={"Message": st.text() | JSON, "MessageId": JSON, "MessageAttributes": JSON},
+    optional={
+        "Message": st.text() | JSON,
+        "MessageId": st.text() | JSON,
+        "MessageAttributes": JSON
+        | st.dictionaries(
+            st.text(max_size=3)
+            | st.sampled_from(
+                ["melange-content-type", "melange-event-type", "melange-message-id", "melange-headers"]
+            ),
+            st.fixed_dictionaries({"Value": st.text() | JSON}),
+            max_size=3,
+        ),
+    },
 )
 BODIES = st.text() | JSON.map(json.dumps) | ENVELOPES.map(json.dumps)
 ATTRIBUTES = st.dictionaries(
@@ -115,3 +129,13 @@ def test_whatever_arrives_becomes_a_message_with_text_in_it(body, attributes):
     assert isinstance(message.message_id, str)
     assert message.message_id
     assert all(isinstance(value, str) for value in message.headers.values())
+
+
+@given(ENVELOPES.map(json.dumps))
+def test_what_came_in_an_envelope_can_be_sent_on(body):
+    raw = {"MessageId": "sqs-id", "ReceiptHandle": "h", "Body": body}
+
+    message = delivery_from(raw, QUEUE, 1.0).message
+
+    check_message(message, max_bytes=1_048_576, is_fifo=False)
+    assert all(map(can_travel, attributes_of(message).values()))

@@ -164,6 +164,7 @@ def test_a_batch_may_be_any_iterable_and_empty(driver):
         (EVENT, {"headers": {"Melange-x": "x"}}, InvalidMessageError, "reserved"),
         (EVENT, {"headers": {"a b": "x"}}, InvalidMessageError, "header name 'a b'"),
         (EVENT, {"headers": {"AWS.trace": "x"}}, InvalidMessageError, "AWS"),
+        (EVENT, {"headers": {"\u212aelvin": "x"}}, InvalidMessageError, "header name"),
         (EVENT, {"headers": {"": "x"}}, InvalidMessageError, "header name ''"),
         (EVENT, {"headers": {"x" * 257: "x"}}, InvalidMessageError, "256"),
         (EVENT, {"headers": {1: "x"}}, InvalidMessageError, "header name 1"),

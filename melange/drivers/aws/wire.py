@@ -7,7 +7,14 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from melange.drivers.attributes import MESSAGE_ID_ATTRIBUTE, attributes_of, message_from_attributes
+from melange.drivers.attributes import (
+    ATTRIBUTE_NAME,
+    IDENTIFIER,
+    MESSAGE_ID_ATTRIBUTE,
+    attributes_of,
+    can_travel,
+    message_from_attributes,
+)
 from melange.drivers.base import Queue
 from melange.drivers.limits import ATTRIBUTE_TYPE
 from melange.messages import Delivery, Message
@@ -46,7 +53,8 @@ def delivery_from(raw: Mapping[str, Any], queue: Queue, deadline: float) -> Deli
         if envelope:
             body = envelope["Message"]
             attributes |= _envelope_attributes(envelope)
-            fallback_message_id = _text(envelope.get("MessageId")) or fallback_message_id
+            if _is_identifier(envelope.get("MessageId")):
+                fallback_message_id = envelope["MessageId"]
     message = message_from_attributes(
         body,
         attributes,
@@ -85,6 +93,11 @@ def _attribute_text(value: Mapping[str, Any]) -> str:
 
 
 def _envelope(body: str) -> Mapping[str, Any] | None:
+    """Return the envelope that ``body`` is, if it is one.
+
+    Anyone may send what looks like one: it counts only with a message that SNS could have carried, so that
+    what is in it can be sent on, to a dead-letter queue for instance.
+    """
     try:
         envelope = json.loads(body)
     except (ValueError, RecursionError):
@@ -93,7 +106,7 @@ def _envelope(body: str) -> Mapping[str, Any] | None:
         isinstance(envelope, dict)
         and envelope.get("Type") == "Notification"
         and isinstance(envelope.get("TopicArn"), str)
-        and isinstance(envelope.get("Message"), str)
+        and can_travel(envelope.get("Message"))
     ):
         return envelope
     return None
@@ -107,9 +120,11 @@ def _envelope_attributes(envelope: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: attribute["Value"]
         for name, attribute in attributes.items()
-        if isinstance(attribute, dict) and isinstance(attribute.get("Value"), str)
+        if ATTRIBUTE_NAME.fullmatch(name)
+        and isinstance(attribute, dict)
+        and can_travel(attribute.get("Value"))
     }
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _is_identifier(value: object) -> bool:
+    return isinstance(value, str) and IDENTIFIER.fullmatch(value) is not None

@@ -129,25 +129,68 @@ def test_what_we_sent_is_never_unwrapped_even_when_it_looks_like_an_envelope():
         json.dumps({**ENVELOPE, "Type": "mine"}),
         json.dumps({**ENVELOPE, "Message": {"mine": 1}}),
         json.dumps({**ENVELOPE, "TopicArn": 5}),
+        json.dumps({**ENVELOPE, "Message": ""}),
+        json.dumps({**ENVELOPE, "Message": "\x00"}),
+        json.dumps({**ENVELOPE, "Message": "\ud800"}),
         json.dumps([ENVELOPE]),
         '"TopicArn"',
         '{"TopicArn": ' + "[" * 100_000,
         '{"TopicArn"',
     ],
-    ids=["own keys", "type", "message", "topic", "list", "string", "nested", "cut"],
+    ids=[
+        "own keys",
+        "type",
+        "message",
+        "topic",
+        "empty",
+        "null",
+        "surrogate",
+        "list",
+        "string",
+        "nested",
+        "cut",
+    ],
 )
 def test_a_body_that_is_no_envelope_is_data(body):
     assert received(body).body == body
 
 
-@pytest.mark.parametrize("attributes", [None, [], "x", {"a": 5}, {"a": {}}, {"a": {"Value": 5}}])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        None,
+        [],
+        "x",
+        {"a": 5},
+        {"a": {}},
+        {"a": {"Value": 5}},
+        {"a": {"Value": "\x01"}},
+        {"a": {"Value": ""}},
+        {"a b": {"Value": "c"}},
+        {"melange-event-type": {"Value": "\x01"}},
+        {"melange-content-type": {"Value": "\ud800"}},
+    ],
+)
 def test_odd_attributes_in_an_envelope_are_left_out(attributes):
     message = received(json.dumps({**ENVELOPE, "MessageAttributes": attributes}))
 
     assert message.body == ENVELOPE["Message"]
     assert message.headers == {}
+    assert message.event_type_name is None
+    assert message.content_type == "application/json"
 
 
-@pytest.mark.parametrize("message_id", [None, 5, "", {}])
+@pytest.mark.parametrize("message_id", [None, 5, "", {}, "a\nforged line of a log", "a" * 129])
 def test_an_envelope_without_a_usable_id_falls_back_to_the_sqs_id(message_id):
     assert received(json.dumps({**ENVELOPE, "MessageId": message_id})).message_id == "sqs-id"
+
+
+def test_folded_headers_cannot_stand_in_for_the_id_or_the_type():
+    folded = {"trace": "abc", "melange-message-id": "forged", "melange-event-type": "Forged"}
+
+    message = received(
+        "{}", {"melange-message-id": text("id-1"), "melange-headers": text(json.dumps(folded))}
+    )
+
+    assert message.headers == {"trace": "abc"}
+    assert send_entry(message, 0)["MessageAttributes"]["melange-message-id"]["StringValue"] == "id-1"
