@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from chaos.checker import KILL, PAUSE, STORE_LOSS, Evidence, Expected, Fault
@@ -24,7 +24,9 @@ from chaos.settings import Settings
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, PublishError
 from melange.drivers.aws import AwsDriver
 from melange.failpoints import EXIT_CODE, VARIABLE
-from services.redis import RedisServer
+
+if TYPE_CHECKING:
+    from services.redis import RedisServer
 
 TESTS = Path(__file__).parent.parent
 LOOK_EVERY_SECONDS = 0.05

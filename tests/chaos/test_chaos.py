@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,7 +11,9 @@ from chaos.checker import Findings
 from chaos.controls import CONTROLS, Control
 from chaos.rows import ROWS, run_row
 from chaos.stage import Services
-from services.redis import RedisServer
+
+if TYPE_CHECKING:
+    from services.redis import RedisServer
 
 SEED = 1
 

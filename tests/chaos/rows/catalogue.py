@@ -33,7 +33,7 @@ ROWS = {
     "crash": Row(
         crash,
         full={"messages": 10_000, "kills": 100, "workers": 4},
-        short={"messages": 300, "kills": 5, "workers": 2},
+        short={"messages": 200, "kills": 3, "workers": 2},
     ),
     "fail points": Row(fail_points, full={"deaths_each": 20}, short={"deaths_each": 1}),
     "broker faults": Row(
@@ -44,12 +44,12 @@ ROWS = {
     "redis": Row(
         redis_outages,
         full={"messages": 5_000, "kills": 10, "workers": 4},
-        short={"messages": 600, "kills": 2, "workers": 2},
+        short={"messages": 300, "kills": 1, "workers": 2},
     ),
     "fifo": Row(
         fifo,
         full={"groups": 100, "each": 100, "kills": 50, "workers": 4},
-        short={"groups": 10, "each": 30, "kills": 4, "workers": 2},
+        short={"groups": 10, "each": 20, "kills": 3, "workers": 2},
     ),
     "slow listeners": Row(
         slow_listeners, full={"messages": 5_000, "workers": 4}, short={"messages": 100, "workers": 1}
@@ -57,9 +57,9 @@ ROWS = {
     "paused workers": Row(
         paused_workers,
         full={"messages": 2_000, "pauses": 30, "workers": 4},
-        short={"messages": 100, "pauses": 2, "workers": 2},
+        short={"messages": 50, "pauses": 1, "workers": 2},
     ),
-    "sigterm": Row(sigterm, full={"stops": 100}, short={"stops": 3}),
+    "sigterm": Row(sigterm, full={"stops": 100}, short={"stops": 2}),
     "soak": Row(soak, full={"messages": 1_000_000}, short={"messages": 20_000}),
     "several listeners": Row(
         several_listeners, full={"messages": 5_000, "workers": 4}, short={"messages": 200, "workers": 1}
