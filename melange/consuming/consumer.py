@@ -19,7 +19,6 @@ from melange.consuming.listener import (
 from melange.consuming.middleware import Middleware
 from melange.consuming.outcomes import Backoff, Outcome, dependable
 from melange.consuming.subscriptions import Subscriptions
-from melange.consuming.worker import Worker
 from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
 from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Queue, Unchanged
 from melange.drivers.limits import check_whole_seconds
@@ -214,6 +213,9 @@ class ExchangeMessageConsumer:
 
     def run(self, *, concurrency: int = 10, grace_seconds: float = 25.0) -> int:
         """Consume until the process is told to stop; the short form of ``Worker(consumer).run()``."""
+        # It brings asyncio, half of what importing melange costs otherwise, and publishers have no use for it.
+        from melange.consuming.worker import Worker  # noqa: PLC0415
+
         return Worker(self, concurrency=concurrency, grace_seconds=grace_seconds).run()
 
     def _add(self, subscription: Subscription) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from melange.consuming.leases import Lease
 from melange.consuming.listener import Subscription
@@ -15,9 +14,8 @@ from melange.errors import ConfigurationError
 from melange.messages import Delivery
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerCall:
-    """One listener about to be run for one delivery."""
+class ListenerCall(NamedTuple):
+    """One listener about to be run for one delivery; a named tuple, at half the cost of a frozen dataclass."""
 
     subscription: Subscription
     event: Any
