@@ -20,7 +20,7 @@ _JSON_TYPES = (str, int, float, bool, type(None), dict, list, tuple)
 _TYPED_KEY_SUSPECT = re.compile(
     # A number, true, false or null as a key ends so once it is written. Keys of text may as well: only
     # then the event is searched. The first group is there to let most keys off quickly.
-    r'":(?<=[0-9el]":)(?:(?<=[0-9]":)|(?<="true":)|(?<="false":)|(?<="null":))'
+    r':(?<=[0-9el]":)(?:(?<=[0-9]":)|(?<="true":)|(?<="false":)|(?<="null":))'
 )
 
 _LONGEST_STEP = 64
