@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chaos.checker import check
-from chaos.rows.result import RowResult, wrong_exit_codes
+from chaos.rows.result import RowResult, cut_off, wrong_exit_codes
 from chaos.stage import Job, Services, Stage
 
 
@@ -24,5 +24,6 @@ def crash(services: Services, seed: int, *, messages: int, kills: int, workers: 
     return RowResult(
         load=f"{messages:,} messages, {kills} SIGKILLs over {workers} workers",
         findings=check(evidence),
+        measured={"listeners cut off": cut_off(evidence)},
         wrong=wrong_exit_codes(codes),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from chaos.checker import check
-from chaos.rows.result import RowResult, wrong_exit_codes
+from chaos.rows.result import RowResult, cut_off, wrong_exit_codes
 from chaos.stage import Job, Services, Stage
 
 FAILING_ONCE, FAILING_ALWAYS = 0.04, 0.01
@@ -30,7 +30,7 @@ def fifo(services: Services, seed: int, *, groups: int, each: int, kills: int, w
     return RowResult(
         load=f"{groups} groups of {each}, 5 % failing, {kills} SIGKILLs over {workers} workers",
         findings=check(evidence),
-        measured={"dead letters, as they should": rejected},
+        measured={"listeners cut off": cut_off(evidence), "dead letters, as they should be": rejected},
         wrong=wrong_exit_codes(codes),
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from chaos.checker import Findings
+from chaos.checker import Evidence, Findings
+from chaos.journal import BEGAN, EFFECT, FAILED
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,12 @@ class RowResult:
     def complaints(self) -> list[str]:
         """Return all that is wrong, in words."""
         return [f"{name}: {count}" for name, count in self.findings.wrong().items()] + list(self.wrong)
+
+
+def cut_off(evidence: Evidence) -> int:
+    """Count the runs of listeners that neither ended nor failed: that the kills met workers at work."""
+    kinds = Counter(record.kind for record in evidence.records)
+    return kinds[BEGAN] - kinds[EFFECT] - kinds[FAILED]
 
 
 def wrong_exit_codes(codes: Sequence[int]) -> list[str]:
