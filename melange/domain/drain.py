@@ -13,11 +13,12 @@ from melange.errors import CascadeError
 class Drain:
     """The events of one thread or task that wait until those before them were handled.
 
-    ``is_busy`` says that somebody publishes: what is published meanwhile waits in ``queue``. That somebody is
-    ``task``, None outside of asyncio: a child task has the same object at first and is another one.
-    ``awaits`` is true where asynchronous handlers may be called.
+    ``is_busy`` says that somebody publishes: what is published meanwhile waits in ``queue``. ``awaits`` is true
+    where asynchronous handlers may be called: there ``task`` is that somebody, None outside of asyncio. A child
+    task has the same object at first, and is another one.
 
-    The one that holds events back until a block ends (``outer`` is the one that it stands for) is always busy.
+    The one that holds events back until a block ends (``outer`` is the one that it stands for) is always busy,
+    and knows its ``task`` too.
     """
 
     __slots__ = ("awaits", "count", "is_busy", "outer", "queue", "task")
@@ -38,6 +39,7 @@ class Drain:
         """
         if self.queue is None:
             self.queue = deque()
+            self.count = 0
         for event in events:
             if self.outer is None:
                 self.count += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import _get_running_loop, current_task
 from collections import deque
 from types import CoroutineType
 
@@ -51,10 +50,8 @@ class Publishing:
             handlers = local.routes.compiled[type(event)]
         except KeyError:
             handlers = local.routes.for_publish(type(event))
-        loop = _get_running_loop()
         try:
             drain.is_busy = True
-            drain.task = None if loop is None else current_task(loop)
             try:
                 for handler in handlers:
                     result = handler(event)
@@ -66,8 +63,7 @@ class Publishing:
             if drain.queue is not None:
                 self._work_off(drain, None)
         finally:  # by assignments alone, which no signal divides: it could leave the bus mute
-            drain.queue = drain.task = None
-            drain.count = 0
+            drain.queue = None
             drain.is_busy = False
 
     async def publish_async(self, event: object, errors: ErrorPolicy = "raise") -> None:
@@ -85,10 +81,9 @@ class Publishing:
             handlers = local.routes.compiled_async[type(event)]
         except KeyError:
             handlers = local.routes.for_publish_async(type(event))
-        loop = _get_running_loop()
         try:
             drain.is_busy = drain.awaits = True
-            drain.task = None if loop is None else current_task(loop)
+            drain.task = running_task()
             try:
                 for handler in handlers:
                     result = handler(event)
@@ -102,19 +97,18 @@ class Publishing:
                 await self._work_off_async(drain, None)
         finally:
             drain.queue = drain.task = None
-            drain.count = 0
             drain.is_busy = drain.awaits = False
 
     def is_publishing(self) -> bool:
         """Return whether the caller is, directly or not, called by a subscriber of this thread or task."""
-        drain: Drain | None = self._own_local().drain
+        drain: Drain | None = self._own_local(awaits=False).drain
         while drain is not None and drain.outer is not None:
             drain = drain.outer
         return drain is not None and drain.is_busy
 
     def _publish_all(self, events: tuple[object, ...], errors: ErrorPolicy) -> None:
         failures = _no_failures(errors)
-        local = self._own_local()
+        local = self._own_local(awaits=False)
         drain = local.drain
         if not drain.awaits:
             for event in events:  # refused now, by its publisher, if one of its subscribers is asynchronous
@@ -124,18 +118,17 @@ class Publishing:
             return
         try:
             drain.is_busy = True
-            drain.task = running_task()
             drain.queue = deque(events)
+            drain.count = 0
             self._work_off(drain, failures)
         finally:
-            drain.queue = drain.task = None
-            drain.count = 0
+            drain.queue = None
             drain.is_busy = False
         _raise_collected(failures)
 
     async def _publish_all_async(self, events: tuple[object, ...], errors: ErrorPolicy) -> None:
         failures = _no_failures(errors)
-        drain = self._own_local().drain
+        drain = self._own_local(awaits=True).drain
         if drain.is_busy:
             self._publish_all(events, errors)
             return
@@ -143,10 +136,10 @@ class Publishing:
             drain.is_busy = drain.awaits = True
             drain.task = running_task()
             drain.queue = deque(events)
+            drain.count = 0
             await self._work_off_async(drain, failures)
         finally:
             drain.queue = drain.task = None
-            drain.count = 0
             drain.is_busy = drain.awaits = False
         _raise_collected(failures)
 
@@ -174,10 +167,18 @@ class Publishing:
                 except BaseException as error:
                     _keep_or_raise(failures, error, handler, event)
 
-    def _own_local(self) -> Local:
-        """Return what this task works with: it may have begun with the drain of a task that is publishing."""
+    def _own_local(self, *, awaits: bool) -> Local:
+        """Return what this task works with, for it may have begun with the drain of a task that is busy.
+
+        Who publishes synchronously is not written down, for speed. A subscriber of theirs cannot await, so
+        whoever does is another task; all others are taken for their subscribers.
+        """
         local = self._here.get()
-        if local.drain.is_busy and local.drain.task is not running_task():
+        drain = local.drain
+        if not drain.is_busy:
+            return local
+        is_known = drain.awaits or drain.outer is not None
+        if drain.task is not running_task() if is_known else awaits:
             local = Local(local.routes, Drain(), local.on_commit)
             self._here.set(local)
         return local

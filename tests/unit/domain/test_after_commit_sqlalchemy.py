@@ -331,7 +331,9 @@ class TestAsyncSession:
 
         assert seen == ["before", "committed"]
 
-    def test_tasks_whose_publishes_are_suspended_by_greenlets_do_not_mix(self, bus, seen, tmp_path) -> None:
+    def test_publishes_that_are_suspended_by_greenlets_do_not_mix_if_each_task_has_its_scope(
+        self, bus, seen, tmp_path
+    ) -> None:
         """A handler's SQL lets the event loop go on, in the middle of a synchronous publish."""
 
         async def main():
@@ -354,10 +356,11 @@ class TestAsyncSession:
             current: dict[str, Session] = {}
 
             async def request(name: str):
-                async with AsyncSession(engine) as session:
-                    current[name] = session.sync_session
-                    for _ in range(20):
-                        await session.run_sync(lambda _: bus.publish(name))
+                with bus.scope():
+                    async with AsyncSession(engine) as session:
+                        current[name] = session.sync_session
+                        for _ in range(20):
+                            await session.run_sync(lambda _: bus.publish(name))
 
             await asyncio.gather(*(asyncio.create_task(request(name), name=name) for name in "abc"))
             await engine.dispose()

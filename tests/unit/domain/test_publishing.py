@@ -96,7 +96,8 @@ def test_an_endless_chain_ends_in_a_clear_error(errors) -> None:
     assert error.limit == 10
 
 
-def test_the_limit_holds_for_each_publish_anew(bus, seen) -> None:
+@pytest.mark.parametrize("errors", ["raise", "collect"])
+def test_the_limit_holds_for_each_publish_anew(bus, seen, errors) -> None:
     bus.cascade_limit = 3
 
     @bus.on(Other)
@@ -107,7 +108,7 @@ def test_the_limit_holds_for_each_publish_anew(bus, seen) -> None:
     bus.on(Numbered)(seen.append)
 
     for _ in range(5):
-        bus.publish(Other())
+        bus.publish(Other(), errors)
 
     assert len(seen) == 15
 
