@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -66,7 +65,8 @@ class OncePerMessage(Middleware):
     def _completed(self, claimed: Claimed, lease: Lease) -> Outcome:
         """Mark the listener as finished; wait for a store that is away, since the effect is there already."""
         fail_point("before-mark")
-        for pause_seconds in itertools.chain((0.1, 0.2, 0.4, 0.8), itertools.repeat(1.0)):
+        pause_seconds = 0.1
+        while True:
             try:
                 is_marked = self._store.complete(claimed)
             except DeduplicationError as error:
@@ -76,11 +76,11 @@ class OncePerMessage(Middleware):
                     raise
                 logger.warning("message %s is done, its mark waits: %s", claimed.key.message_id, error)
                 threading.Event().wait(pause_seconds)
+                pause_seconds = min(1.0, 2 * pause_seconds)
             else:
                 fail_point("after-mark")
                 # A claim that was lost meanwhile is somebody else's work by now: not ours to acknowledge.
                 return ACKNOWLEDGE if is_marked else LEAVE
-        raise AssertionError("unreachable")
 
     def _abandon(self, claimed: Claimed) -> None:
         try:
