@@ -71,7 +71,7 @@ def measure(groups: Sequence[str], endpoint_url: str | None, *, quick: bool, pro
     if counts:
         print("\n" + table_of_counts(counts))
     if "sns-sqs" in groups:
-        print("\n" + table_of_rows(settings))
+        print("\n" + table_of_rows(settings, ours="with it"))
 
 
 def profile(groups: Sequence[str], endpoint_url: str | None) -> None:

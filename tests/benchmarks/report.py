@@ -34,15 +34,17 @@ class Count:
 _PER_SECOND = {"µs": 1e6, "ms": 1e3}
 
 
-def table_of_rows(rows: Sequence[Row]) -> str:
+def table_of_rows(rows: Sequence[Row], ours: str = "melange") -> str:
     """Return the comparisons as a table; ratios with the range of the middle half of the pairs."""
     lines = [
-        "| work | melange | beside | | ratio, pair by pair | aim |",
+        f"| work | {ours} | beside | | ratio, pair by pair | aim |",
         "|---|---:|---|---:|---:|---|",
     ]
     for row in rows:
-        ours, theirs = (_median(values, row.unit) for values in (row.ours, row.theirs))
-        lines.append(f"| {row.work} | {ours} | {row.rival} | {theirs} | {row.ratio} | {row.aim} |")
+        our_median, their_median = (_median(values, row.unit) for values in (row.ours, row.theirs))
+        lines.append(
+            f"| {row.work} | {our_median} | {row.rival} | {their_median} | {row.ratio} | {row.aim} |"
+        )
     return "\n".join(lines)
 
 
