@@ -38,6 +38,11 @@ _FILE_NAME = re.compile(r"# (\w+\.py)\n")
 _COMMAND = re.compile(r"^\$ (.+)\n", re.MULTILINE)
 _INTERRUPT = "^C"
 _SECONDS_TO_PRINT = 60
+_PROGRAMS = {
+    "melange": ["-m", "melange.cli"],
+    "pytest": ["-m", "pytest", "-p", "no:cacheprovider"],
+    "python": [],
+}
 
 
 def page_name(page: Path) -> str:
@@ -116,10 +121,9 @@ class _Run:
 @contextlib.contextmanager
 def _started(command: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
     program, *arguments = shlex.split(command)
-    assert program in ("python", "pytest"), f"{command!r}: only python and pytest are run"
-    modules = ["-m", "pytest", "-p", "no:cacheprovider"] if program == "pytest" else []
+    assert program in _PROGRAMS, f"{command!r}: only {', '.join(_PROGRAMS)} are run"
     process = subprocess.Popen(
-        [sys.executable, *modules, *arguments],
+        [sys.executable, *_PROGRAMS[program], *arguments],
         cwd=directory,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
