@@ -136,8 +136,9 @@ class LeaseKeeper:
             try:
                 held = self._store.renew(claimed, self._visibility_timeout_seconds)
             except DeduplicationError as error:
-                logger.warning("a claim could not be renewed: %s", error)
-                continue
+                # Whoever settles waits for the lock: a store that does not answer is asked once, not per claim.
+                logger.warning("claims could not be renewed: %s", error)
+                return
             if not held and lease.claim is claimed:  # otherwise it was completed meanwhile
                 lease.lose()
 
