@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import traceback
@@ -19,6 +20,8 @@ from melange.consuming.worker import Worker
 from melange.errors import ConfigurationError, MelangeError
 
 logger = logging.getLogger(__name__)
+
+_OUR_DIRECTORIES = {Path(__file__).parent, Path(importlib.__file__).parent}
 
 
 @click.group()
@@ -87,10 +90,12 @@ def worker(
             lifeline.stops(loaded)
         code = _run(loaded, file.of_process(process_number) if file and process_number else file)
     except ConfigurationError as error:
-        _complain(error)
+        if error.__cause__ is not None:
+            traceback.print_exception(_without_our_frames(error.__cause__))
+        click.echo(f"Error: {error}", err=True)
         sys.exit(WRONG_USAGE)
     except MelangeError as error:  # the broker can't be reached, say: another try may help
-        _complain(error)
+        click.echo(f"Error: {error}", err=True)
         sys.exit(1)
     sys.exit(LEFT_WORK_BEHIND if code and lifeline is not None else code)
 
@@ -111,14 +116,8 @@ def _command(process_number: int) -> list[str]:
     return [sys.executable, "-m", "melange.cli", command, "--process-number", str(process_number), *arguments]
 
 
-def _complain(error: MelangeError) -> None:
-    if error.__cause__ is not None:
-        # What the program itself raised; the way to it through melange and importlib says nothing.
-        traceback.print_exception(_without_our_frames(error.__cause__))
-    click.echo(f"Error: {error}", err=True)
-
-
 def _without_our_frames(error: BaseException) -> BaseException:
+    # The way to the program's own code, through this command and importlib, says nothing.
     frame = error.__traceback__
     while frame is not None and _is_ours(frame.tb_frame.f_code.co_filename):
         frame = frame.tb_next
@@ -126,4 +125,4 @@ def _without_our_frames(error: BaseException) -> BaseException:
 
 
 def _is_ours(file_name: str) -> bool:
-    return file_name.startswith("<frozen importlib") or Path(file_name).parent.name in ("cli", "importlib")
+    return file_name.startswith("<frozen importlib") or Path(file_name).parent in _OUR_DIRECTORIES

@@ -79,13 +79,14 @@ def test_a_failure_inside_the_module_is_shown_from_where_the_module_begins(run, 
 def test_a_broker_out_of_reach_at_the_start_ends_with_1(run, write) -> None:
     write(
         "away.py",
-        "from melange import DriverConnectionError\nraise DriverConnectionError('the broker is away')",
+        "from melange import DriverConnectionError\nraise DriverConnectionError('the broker is away') from OSError()",
     )
 
     result = run("worker", "away:stock")
 
     assert result.exit_code == 1
     assert "Error: the broker is away" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_without_click_the_command_says_what_to_install() -> None:
