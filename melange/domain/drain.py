@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import Task, _get_running_loop, current_task
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -27,7 +27,7 @@ class Drain:
         self.outer: Drain | None = None
         self.is_busy = False
         self.awaits = False
-        self.task: asyncio.Task[Any] | None = None
+        self.task: Task[Any] | None = None
         self.queue: deque[object] | None = None
         self.count = 0
 
@@ -58,7 +58,7 @@ def holding(outer: Drain, *, awaits: bool) -> Drain:
     return drain
 
 
-def running_task() -> asyncio.Task[Any] | None:
+def running_task() -> Task[Any] | None:
     """Return the asyncio task that runs in this thread, if any."""
-    loop = asyncio._get_running_loop()
-    return None if loop is None else asyncio.current_task(loop)
+    loop = _get_running_loop()
+    return None if loop is None else current_task(loop)
