@@ -23,7 +23,7 @@ from chaos.journal import (
 
 KILL = "kill"
 PAUSE = "pause"
-STORE_LOSS = "store loss"
+STORE_OUTAGE = "store outage"
 
 Pair = tuple[str, str]
 """A message id and the name of a listener."""
@@ -163,12 +163,12 @@ def _check_effects(evidence: Evidence, runs: dict[Pair, list[Run]], findings: Fi
 
 
 def _is_explained(earlier: Run, later: Run, faults: Iterable[Fault]) -> bool:
-    """Tell whether a fault kept the earlier run from being marked, or lost its mark, before the later one."""
+    """Tell whether a fault kept the earlier run from being marked, or may have lost its mark, before the later."""
     return any(
         fault.began_at <= later.ended_at
         and fault.ended_at >= earlier.asked_at
         and (
-            fault.kind == STORE_LOSS
+            fault.kind == STORE_OUTAGE
             or (fault.pid == earlier.pid and fault.began_at < earlier.completed_at)
             # Held up between its claim and its beginning, and gone on when another had done it.
             or (fault.kind == PAUSE and fault.pid == later.pid and fault.ended_at >= later.asked_at)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
-from chaos.checker import KILL, PAUSE, STORE_LOSS, Evidence, Expected, Fault
+from chaos.checker import KILL, PAUSE, STORE_OUTAGE, Evidence, Expected, Fault
 from chaos.journal import POLLED, Record, read_journals
 from chaos.settings import Settings
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, PublishError
@@ -257,6 +257,17 @@ class Stage:
         self.faults.append(Fault(KILL, last, inf, worker.pid))
         return exit_code == EXIT_CODE
 
+    def stall_redis(self, seconds: float) -> Fault:
+        """Stop Redis in mid-air for a while; return when it was away."""
+        began_at = time.monotonic()
+        self._services.redis.stall()
+        time.sleep(seconds)
+        ended_at = time.monotonic()
+        self._services.redis.resume()
+        fault = Fault(STORE_OUTAGE, began_at, ended_at)
+        self.faults.append(fault)
+        return fault
+
     def restart_redis(self, away_seconds: float) -> Fault:
         """Kill Redis, which forgets everything, and start it after a while; return when it was away."""
         began_at = time.monotonic()
@@ -265,8 +276,8 @@ class Stage:
         time.sleep(away_seconds)
         back_from = time.monotonic()
         self._services.redis.start()
-        self.faults.append(Fault(STORE_LOSS, began_at, time.monotonic()))
-        return Fault(STORE_LOSS, killed_at, back_from)
+        self.faults.append(Fault(STORE_OUTAGE, began_at, time.monotonic()))
+        return Fault(STORE_OUTAGE, killed_at, back_from)
 
     def stop_workers(self) -> list[int]:
         """Stop all workers by SIGTERM; return their exit codes."""

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from chaos.checker import KILL, PAUSE, STORE_LOSS, Evidence, Expected, Fault, Findings, check
+from chaos.checker import KILL, PAUSE, STORE_OUTAGE, Evidence, Expected, Fault, Findings, check
 from chaos.journal import (
     ACKNOWLEDGED,
     BEGAN,
@@ -108,7 +108,7 @@ def test_a_kill_between_effect_and_mark_explains_a_second_effect() -> None:
         pytest.param(Fault(KILL, 11.05, inf, BERT), id="of another worker"),
         pytest.param(Fault(KILL, 30, inf, ANNE), id="after both"),
         pytest.param(Fault(PAUSE, 1, 5, ANNE), id="a pause before both"),
-        pytest.param(Fault(STORE_LOSS, 1, 5), id="a loss before both"),
+        pytest.param(Fault(STORE_OUTAGE, 1, 5), id="a loss before both"),
     ],
 )
 def test_other_faults_explain_nothing(fault: Fault) -> None:
@@ -118,7 +118,7 @@ def test_other_faults_explain_nothing(fault: Fault) -> None:
 
 
 def test_a_store_that_forgets_in_between_explains_a_second_effect() -> None:
-    findings = judged(ran(ANNE, 10), ran(BERT, 20), faults=[Fault(STORE_LOSS, 15, 16)])
+    findings = judged(ran(ANNE, 10), ran(BERT, 20), faults=[Fault(STORE_OUTAGE, 15, 16)])
 
     assert not findings.wrong()
 

@@ -43,8 +43,8 @@ ROWS = {
     ),
     "redis": Row(
         redis_outages,
-        full={"messages": 5_000, "kills": 10, "workers": 4},
-        short={"messages": 300, "kills": 1, "workers": 2},
+        full={"messages": 5_000, "kills": 10, "stalls": 5, "workers": 4},
+        short={"messages": 200, "kills": 1, "stalls": 0, "workers": 2},
     ),
     "fifo": Row(
         fifo,

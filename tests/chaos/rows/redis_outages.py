@@ -1,4 +1,4 @@
-"""The deduplication store is killed, stays away for a while, and comes back empty."""
+"""The deduplication store is killed and comes back empty, or stalls and comes back."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ from chaos.stage import Job, Services, Stage
 RECOVERY_SECONDS = 5.0
 
 
-def redis_outages(services: Services, seed: int, *, messages: int, kills: int, workers: int) -> RowResult:
-    """Kill Redis while there is more to do than gets done in between, and wait until work goes on."""
+def redis_outages(
+    services: Services, seed: int, *, messages: int, kills: int, stalls: int, workers: int
+) -> RowResult:
+    """Disturb Redis while its workers are busy, and wait until work goes on."""
     outages: list[Fault] = []
     with Stage(services, "redis", seed) as stage:
         stage.start_workers(workers)
-        for number in range(kills):
-            stage.tell(f"kill {number + 1} of {kills}")
-            share = messages * (number + 1) // kills - messages * number // kills
+        is_kill = [True] * kills + [False] * stalls
+        stage.random.shuffle(is_kill)
+        for number in range(len(is_kill)):
+            stage.tell(f"outage {number + 1} of {len(is_kill)}")
+            share = messages * (number + 1) // len(is_kill) - messages * number // len(is_kill)
             stage.publish(Job(work_seconds=stage.random.uniform(0, 0.1)) for _ in range(share))
             stage.let_pass(0, 0.5)
-            outage = stage.restart_redis(away_seconds=stage.random.uniform(1, 3))
+            disturb = stage.restart_redis if is_kill[number] else stage.stall_redis
+            outage = disturb(stage.random.uniform(1, 4))
             outages.append(outage)
+            stage.publish([Job()])  # work to go on with, whatever was finished
             stage.wait_for(partial(_works_again, stage, outage), "an effect")
         stage.wait_until_empty()
         codes = stage.stop_workers()
@@ -39,7 +45,7 @@ def redis_outages(services: Services, seed: int, *, messages: int, kills: int, w
     if recovery_seconds > RECOVERY_SECONDS:
         wrong.append(f"work went on only after {recovery_seconds:.1f} s")
     return RowResult(
-        load=f"{messages:,} messages, {kills} kills and restarts of Redis, {workers} workers",
+        load=f"{messages:,} messages, {kills} kills and restarts of Redis, {stalls} stalls, {workers} workers",
         findings=check(evidence),
         measured={
             "listeners run while the store is away": without_store,
