@@ -273,8 +273,8 @@ def print_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
 
 def main() -> None:
     print(f"Python {platform.python_version()}, nanoseconds, in brackets times the first row")
-    print_table("`publish`", {f"{n} subscribers": measured(publishing(n)) for n in (1, 10)})
-    print_table("`publish_async`", {f"{n} subscribers": measured(awaiting(n)) for n in (1, 10)})
+    print_table("`publish`", {f"subscribers: {n}": measured(publishing(n)) for n in (1, 10)})
+    print_table("`publish_async`", {f"subscribers: {n}": measured(awaiting(n)) for n in (1, 10)})
     print_table("`send`", {"one handler": measured(commands())})
 
 
