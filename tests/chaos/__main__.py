@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from chaos.checker import Findings
 from chaos.controls import CONTROLS
 from chaos.rows import ROWS, run_row
 from chaos.rows.result import RowResult
@@ -64,7 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(name: str, services: Services, seed: int, *, short: bool) -> bool:
     """Run a row and print its line; return whether nothing is wrong."""
     began_at = time.monotonic()
-    result = run_row(ROWS[name], services, seed, short=short)
+    try:
+        result = run_row(ROWS[name], services, seed, short=short)
+    except TimeoutError as error:  # the other runs may still show something
+        result = RowResult(load="", findings=Findings(), wrong=[str(error).partition("\n")[0]])
+        print(error, file=sys.stderr)
     print_line(name, seed, result, time.monotonic() - began_at)
     for complaint in result.complaints():
         print(f"{name}, seed {seed}: {complaint}", file=sys.stderr)

@@ -7,32 +7,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chaos.journal import (
-    ACKNOWLEDGED,
-    BEGAN,
-    CLAIMED,
-    COMPLETED,
-    EFFECT,
-    FAILED,
-    POLLED,
-    RECEIVED,
-    Journal,
-)
+from chaos.journal import BEGAN, EFFECT, FAILED, Journal
+from chaos.journaling import JournalingDriver, JournalingStore
+from chaos.sabotage import DRIVERS, STORES, WITHOUT_STORE
 from chaos.settings import Settings
 from melange import Backoff, DeduplicationStore, ExchangeListener, ExchangeMessageConsumer, Worker
-from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey
-from melange.deduplication.redis import RedisDeduplicationStore
-from melange.drivers.aws import AwsDriver
-from melange.drivers.base import Queue
 from melange.failpoints import fail_point
-from melange.messages import Delivery, Failure
 
 LOOK_FOR_PARENT_SECONDS = 0.5
-HANDLE_CHARACTERS = 24
 
 
 class JobFailed(Exception):
@@ -57,104 +42,6 @@ class Job(ExchangeListener):
         fail_point("after-effect")
 
 
-class JournalingDriver(AwsDriver):
-    """Writes down what was received and what the broker took as acknowledged."""
-
-    def __init__(self, journal: Journal, endpoint_url: str) -> None:
-        super().__init__(endpoint_url=endpoint_url, region_name="us-east-1")
-        self._journal = journal
-
-    def receive(
-        self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
-    ) -> list[Delivery]:
-        self._journal.write(POLLED)
-        deliveries = super().receive(
-            queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
-        )
-        for delivery in deliveries:
-            self._journal.write(RECEIVED, delivery.message.message_id, token=receipt(delivery))
-        return deliveries
-
-    def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
-        asked_at = time.monotonic()
-        failures = super().acknowledge(deliveries)
-        failed = {id(failure.item) for failure in failures}
-        for delivery in deliveries:
-            if id(delivery) not in failed:
-                message_id = delivery.message.message_id
-                self._journal.write(ACKNOWLEDGED, message_id, token=receipt(delivery), asked_at=asked_at)
-        return failures
-
-
-class JournalingStore(RedisDeduplicationStore):
-    """Writes down which claims and marks were granted."""
-
-    def __init__(self, journal: Journal, redis_url: str) -> None:
-        super().__init__(redis_url)
-        self._journal = journal
-
-    def claim(
-        self, key: DeduplicationKey, token: str, lease_seconds: float, *, body: str
-    ) -> Claimed | ClaimRefusal:
-        asked_at = time.monotonic()
-        answer = super().claim(key, token, lease_seconds, body=body)
-        if isinstance(answer, Claimed):
-            self._journal.write(CLAIMED, key.message_id, key.listener_name, token, asked_at)
-        return answer
-
-    def complete(self, claimed: Claimed) -> bool:
-        asked_at = time.monotonic()
-        is_marked = super().complete(claimed)
-        if is_marked:
-            key = claimed.key
-            self._journal.write(COMPLETED, key.message_id, key.listener_name, claimed.token, asked_at)
-        return is_marked
-
-
-class AcknowledgingEarly(JournalingDriver):
-    """Negative control: acknowledges what it has only just received."""
-
-    def receive(
-        self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
-    ) -> list[Delivery]:
-        deliveries = super().receive(
-            queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
-        )
-        self.acknowledge(deliveries)
-        return deliveries
-
-
-class MarkingBeforeTheRun(JournalingStore):
-    """Negative control: marks as done what it only claims."""
-
-    def claim(
-        self, key: DeduplicationKey, token: str, lease_seconds: float, *, body: str
-    ) -> Claimed | ClaimRefusal:
-        answer = super().claim(key, token, lease_seconds, body=body)
-        if isinstance(answer, Claimed):
-            self.complete(answer)
-        return answer
-
-
-class CompletingUnfenced(JournalingStore):
-    """Negative control: marks as done whoever asks, also who has lost the claim."""
-
-    def complete(self, claimed: Claimed) -> bool:
-        asked_at = time.monotonic()
-        if super().complete(claimed):
-            return True
-        key = claimed.key
-        self._client.hdel(self._key(key).decode(), "leased_until")
-        self._journal.write(COMPLETED, key.message_id, key.listener_name, claimed.token, asked_at)
-        return True
-
-
-DRIVERS = {"acknowledge early": AcknowledgingEarly}
-STORES = {"mark before run": MarkingBeforeTheRun, "unfenced complete": CompletingUnfenced}
-WITHOUT_STORE = "no deduplication"
-SABOTAGES = (*DRIVERS, *STORES, WITHOUT_STORE)
-
-
 def main(settings: Settings) -> int:
     """Work until told to stop; return the worker's exit code."""
     journal = Journal(Path(settings.journals))
@@ -176,11 +63,6 @@ def main(settings: Settings) -> int:
         consumer.subscribe(Job(name, journal))
     worker = Worker(consumer, concurrency=settings.concurrency, grace_seconds=settings.grace_seconds)
     return worker.run()
-
-
-def receipt(delivery: Delivery) -> str:
-    """Return what tells this receipt from any other."""
-    return delivery.receipt_handle[-HANDLE_CHARACTERS:]
 
 
 def end_with(parent: int) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from chaos.checker import Findings, check
 from chaos.journal import BEGAN
-from chaos.stage import Job, Services, Stage, WorkerProcess
+from chaos.processes import WorkerProcess
+from chaos.stage import Job, Services, Stage
 
 FEW = 5
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from chaos.checker import KILL, PAUSE, STORE_OUTAGE, Evidence, Expected, Fault
-from chaos.journal import POLLED, Record, read_journals
+from chaos.journal import Record, read_journals
+from chaos.processes import WorkerProcess
 from chaos.settings import Settings
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, PublishError
 from melange.drivers.aws import AwsDriver
-from melange.failpoints import EXIT_CODE, VARIABLE
+from melange.failpoints import EXIT_CODE
 
 if TYPE_CHECKING:
     from services.redis import RedisServer
 
-TESTS = Path(__file__).parent.parent
 LOOK_EVERY_SECONDS = 0.05
 START_SECONDS = 60.0
 PATIENCE_SECONDS = 30.0
@@ -53,37 +50,6 @@ class Job:
     group: str | None = None
     number: int = 0
     rejected: bool = False
-
-
-class WorkerProcess:
-    """One worker."""
-
-    def __init__(self, settings: Settings, log: Path, fail_point: str) -> None:
-        with log.open("a") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "chaos.application", settings.to_text()],
-                env={**tests_environment(), **({VARIABLE: fail_point} if fail_point else {})},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        self.pid = self._process.pid
-        self._journal = Path(settings.journals, f"{self.pid}.journal")
-
-    def has_polled(self) -> bool:
-        """Tell whether it has begun to work."""
-        return self._journal.exists() and f'"{POLLED}"' in self._journal.read_text()
-
-    def is_alive(self) -> bool:
-        """Tell whether the process is there."""
-        return self._process.poll() is None
-
-    def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
-
-    def wait(self, timeout_seconds: float = START_SECONDS) -> int:
-        """Wait for its end and return its exit code."""
-        return self._process.wait(timeout_seconds)
 
 
 class Stage:
@@ -331,9 +297,3 @@ class Stage:
 
 def _driver(endpoint_url: str) -> AwsDriver:
     return AwsDriver(endpoint_url=endpoint_url, region_name="us-east-1")
-
-
-def tests_environment() -> dict[str, str]:
-    """Return the environment of a process that imports from the tests."""
-    python_path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": python_path.rstrip(os.pathsep)}

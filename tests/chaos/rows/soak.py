@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 from chaos.checker import Findings
+from chaos.processes import tests_environment
 from chaos.rows.result import RowResult
-from chaos.stage import Services, tests_environment
+from chaos.stage import Services
 
 GROWTH_ALLOWED_BYTES = 8_000_000
 

@@ -1,0 +1,74 @@
+"""The driver and the store of the workers: melange's own, which write down what they were granted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from chaos.journal import ACKNOWLEDGED, CLAIMED, COMPLETED, POLLED, RECEIVED, Journal
+from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey
+from melange.deduplication.redis import RedisDeduplicationStore
+from melange.drivers.aws import AwsDriver
+from melange.drivers.base import Queue
+from melange.messages import Delivery, Failure
+
+HANDLE_CHARACTERS = 24
+
+
+class JournalingDriver(AwsDriver):
+    """Writes down what was received and what the broker took as acknowledged."""
+
+    def __init__(self, journal: Journal, endpoint_url: str) -> None:
+        super().__init__(endpoint_url=endpoint_url, region_name="us-east-1")
+        self._journal = journal
+
+    def receive(
+        self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
+    ) -> list[Delivery]:
+        self._journal.write(POLLED)
+        deliveries = super().receive(
+            queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
+        )
+        for delivery in deliveries:
+            self._journal.write(RECEIVED, delivery.message.message_id, token=_receipt(delivery))
+        return deliveries
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
+        asked_at = time.monotonic()
+        failures = super().acknowledge(deliveries)
+        failed = {id(failure.item) for failure in failures}
+        for delivery in deliveries:
+            if id(delivery) not in failed:
+                message_id = delivery.message.message_id
+                self._journal.write(ACKNOWLEDGED, message_id, token=_receipt(delivery), asked_at=asked_at)
+        return failures
+
+
+class JournalingStore(RedisDeduplicationStore):
+    """Writes down which claims and marks were granted."""
+
+    def __init__(self, journal: Journal, redis_url: str) -> None:
+        super().__init__(redis_url)
+        self._journal = journal
+
+    def claim(
+        self, key: DeduplicationKey, token: str, lease_seconds: float, *, body: str
+    ) -> Claimed | ClaimRefusal:
+        asked_at = time.monotonic()
+        answer = super().claim(key, token, lease_seconds, body=body)
+        if isinstance(answer, Claimed):
+            self._journal.write(CLAIMED, key.message_id, key.listener_name, token, asked_at)
+        return answer
+
+    def complete(self, claimed: Claimed) -> bool:
+        asked_at = time.monotonic()
+        is_marked = super().complete(claimed)
+        if is_marked:
+            key = claimed.key
+            self._journal.write(COMPLETED, key.message_id, key.listener_name, claimed.token, asked_at)
+        return is_marked
+
+
+def _receipt(delivery: Delivery) -> str:
+    """Return what tells this receipt from any other."""
+    return delivery.receipt_handle[-HANDLE_CHARACTERS:]

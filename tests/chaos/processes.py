@@ -1,0 +1,53 @@
+"""Worker processes: started, looked at, signalled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from chaos.journal import POLLED
+from chaos.settings import Settings
+from melange.failpoints import VARIABLE
+
+TESTS = Path(__file__).parent.parent
+END_SECONDS = 60.0
+
+
+class WorkerProcess:
+    """One worker."""
+
+    def __init__(self, settings: Settings, log: Path, fail_point: str) -> None:
+        with log.open("a") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "chaos.application", settings.to_text()],
+                env={**tests_environment(), **({VARIABLE: fail_point} if fail_point else {})},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self.pid = self._process.pid
+        self._journal = Path(settings.journals, f"{self.pid}.journal")
+
+    def has_polled(self) -> bool:
+        """Tell whether it has begun to work."""
+        return self._journal.exists() and f'"{POLLED}"' in self._journal.read_text()
+
+    def is_alive(self) -> bool:
+        """Tell whether the process is there."""
+        return self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout_seconds: float = END_SECONDS) -> int:
+        """Wait for its end and return its exit code."""
+        return self._process.wait(timeout_seconds)
+
+
+def tests_environment() -> dict[str, str]:
+    """Return the environment of a process that imports from the tests."""
+    python_path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": python_path.rstrip(os.pathsep)}

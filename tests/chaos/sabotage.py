@@ -1,0 +1,54 @@
+"""Negative controls: a driver and stores that are broken on purpose."""
+
+from __future__ import annotations
+
+import time
+
+from chaos.journal import COMPLETED
+from chaos.journaling import JournalingDriver, JournalingStore
+from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey
+from melange.drivers.base import Queue
+from melange.messages import Delivery
+
+
+class AcknowledgingEarly(JournalingDriver):
+    """Acknowledges what it has only just received."""
+
+    def receive(
+        self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
+    ) -> list[Delivery]:
+        deliveries = super().receive(
+            queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
+        )
+        self.acknowledge(deliveries)
+        return deliveries
+
+
+class MarkingBeforeTheRun(JournalingStore):
+    """Marks as done what it only claims."""
+
+    def claim(
+        self, key: DeduplicationKey, token: str, lease_seconds: float, *, body: str
+    ) -> Claimed | ClaimRefusal:
+        answer = super().claim(key, token, lease_seconds, body=body)
+        if isinstance(answer, Claimed):
+            self.complete(answer)
+        return answer
+
+
+class CompletingUnfenced(JournalingStore):
+    """Marks as done whoever asks, also who has lost the claim."""
+
+    def complete(self, claimed: Claimed) -> bool:
+        asked_at = time.monotonic()
+        if super().complete(claimed):
+            return True
+        key = claimed.key
+        self._client.hdel(self._key(key).decode(), "leased_until")
+        self._journal.write(COMPLETED, key.message_id, key.listener_name, claimed.token, asked_at)
+        return True
+
+
+DRIVERS = {"acknowledge early": AcknowledgingEarly}
+STORES = {"mark before run": MarkingBeforeTheRun, "unfenced complete": CompletingUnfenced}
+WITHOUT_STORE = "no deduplication"
