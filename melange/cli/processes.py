@@ -8,15 +8,14 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
-from types import FrameType
 from typing import NamedTuple
 
 from melange.cli.health_file import TOUCH_EVERY_SECONDS, HealthFile
 from melange.cli.lifeline import LEFT_WORK_BEHIND, WRONG_USAGE
-from melange.consuming.signals import SIGNALS
+from melange.consuming.signals import calling_on_signal
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +96,8 @@ class ProcessGroup:
 
         The first signal stops them in good order, the second at once.
         """
-        with self._hearing_signals():
+        hear = partial(self._events.put, None)
+        with calling_on_signal(hear, again=hear):
             try:
                 for place in self._places:
                     self._start(place)
@@ -163,18 +163,6 @@ class ProcessGroup:
         if self._health_file is not None:
             files = [place.health_file for place in self._places]
             self._health_file.show(all(file is not None and file.is_fresh() for file in files))
-
-    @contextmanager
-    def _hearing_signals(self) -> Iterator[None]:
-        def on_signal(_number: int, _frame: FrameType | None) -> None:
-            self._events.put(None)
-
-        before = {number: signal.signal(number, on_signal) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _how(code: int) -> str:

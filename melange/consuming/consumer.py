@@ -116,6 +116,7 @@ class ExchangeMessageConsumer:
             max_attempts=max_attempts,
             event_filter=_event_filter(filter_events, filter_scope),
             tags=tags,
+            keeps_rejected=on_reject == "block",
         )
         queue = declaration.declare(driver) if declare else declaration.look_up(driver)
         store = MemoryDeduplicationStore.shared() if isinstance(deduplication, Unchanged) else deduplication

@@ -37,6 +37,7 @@ class QueueDeclaration:
     max_attempts: int
     event_filter: EventFilter | None
     tags: Mapping[str, str] | None
+    keeps_rejected: bool = False
 
     def declare(self, driver: MessagingDriver) -> Queue:
         """Create or complete the queue; idempotent, and safe from several processes at once."""
@@ -78,9 +79,9 @@ class QueueDeclaration:
         """The broker's own limit: the safety net for messages that kill the process.
 
         Far above ours, since releases, kills and waiting count as receives too and must not dead-letter
-        the healthy.
+        the healthy. Where rejected messages are to stay, it is the most that SQS knows.
         """
-        return max(10, 4 * self.max_attempts)
+        return 1_000 if self.keeps_rejected else max(10, 4 * self.max_attempts)
 
     def _declare_dead_letter_queue(self, driver: MessagingDriver) -> Queue | None | Unchanged:
         name = self.dead_letter_queue_name

@@ -49,6 +49,12 @@ def test_a_dead_letter_queue_can_be_named(make_consumer):
     assert consumer.queue.max_receive_count == 10
 
 
+def test_where_rejected_messages_stay_the_broker_keeps_them_as_long_as_it_can(make_consumer):
+    consumer = make_consumer("stock.fifo", "products.fifo", on_reject="block")
+
+    assert consumer.queue.max_receive_count == 1_000
+
+
 def test_a_dead_letter_queue_can_be_turned_off(driver, make_consumer):
     make_consumer()
 
