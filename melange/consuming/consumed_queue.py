@@ -117,9 +117,9 @@ class ConsumedQueue:
         """Carry outcomes out: acknowledge, defer, or set aside. What the broker does not take is logged."""
         return self._settler.settle(outcomes)
 
-    def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give back deliveries that nobody has worked on: visible to others at once."""
-        self._settler.release(deliveries)
+    def release(self, deliveries: Sequence[Delivery]) -> int:
+        """Give back deliveries that nobody has worked on, visible to others at once; return how many it were."""
+        return self._settler.release(deliveries)
 
     def lane_of(self, delivery: Delivery) -> Hashable | None:
         """Return what the delivery must be kept in order with, None for nothing."""

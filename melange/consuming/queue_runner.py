@@ -74,6 +74,7 @@ class QueueRunner:
         self._backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
         self._stopping = threading.Event()
         self._lanes = Lanes()
+        self._stranded = 0
         self._keeper = LeaseKeeper(consumed.driver, consumed.visibility_timeout_seconds, consumed.store)
         self._acknowledger = Acknowledger(self._acknowledge, consumed.queue.name)
         self._thread = threading.Thread(
@@ -103,7 +104,7 @@ class QueueRunner:
         """Wait for the last poll and acknowledge what is finished; return whether nothing is left in hand."""
         self._thread.join(max(0.0, deadline - time.monotonic()))
         self._acknowledger.stop(max(1.0, deadline - time.monotonic()))
-        left = self.in_hand
+        left = self.in_hand + self._stranded
         if left or self._thread.is_alive():
             logger.error(
                 "%d deliveries of queue %s were not finished in time and are left to redelivery",
@@ -255,12 +256,15 @@ class QueueRunner:
             return
         self._slots.give_back(self._number, len(leases))
         self._keeper.release(leases)
+        given_back = 0
         try:
-            self.consumed.release([lease.delivery for lease in leases])
+            given_back = self.consumed.release([lease.delivery for lease in leases])
         except Exception as error:
             logger.warning(
                 "%d deliveries could not be given back and come back later: %s", len(leases), error
             )
+        if self._stopping.is_set() and given_back < len(leases):
+            self._stranded += len(leases) - given_back
 
 
 def _unless_lost(lease: Lease, outcome: Outcome) -> tuple[Delivery, Outcome]:

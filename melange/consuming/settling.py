@@ -66,9 +66,9 @@ class Settler:
                 deferred.append((delivery, max(1.0, self._backoff(delivery.receive_count))))
         return Settlement(gone=self._acknowledge(acknowledged), deferred=self._defer(deferred))
 
-    def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give back deliveries that nobody has worked on: visible to others at once."""
-        self._defer([(delivery, 0) for delivery in deliveries])
+    def release(self, deliveries: Sequence[Delivery]) -> int:
+        """Give back deliveries that nobody has worked on, visible to others at once; return how many it were."""
+        return self._defer([(delivery, 0) for delivery in deliveries])
 
     def _acknowledge(self, deliveries: Sequence[Delivery]) -> int:
         if not deliveries:

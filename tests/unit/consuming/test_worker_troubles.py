@@ -29,7 +29,7 @@ def start():
 
     def start(driver, listener, queue_name="stock", topic_name="products", worker=None, **options):
         options = {
-            "wait_seconds": 1,
+            "wait_seconds": 0,
             "deduplication": MemoryDeduplicationStore(),
             "backoff": lambda attempts: 0.05,
             **options,
@@ -177,6 +177,29 @@ def test_a_driver_that_was_closed_ends_the_worker(start):
     assert worker.has_ended
 
 
+class KeepsWhatItGave(InMemoryDriver):
+    """Can be reached by everyone who acknowledges, and by nobody who gives back."""
+
+    def defer(self, deliveries, seconds):
+        return [Failure(delivery, DriverConnectionError("away")) for delivery in deliveries]
+
+
+def test_what_cannot_be_given_back_is_left_behind(start):
+    driver = KeepsWhatItGave()
+    started, gate = threading.Event(), threading.Event()
+
+    def wait(event):
+        started.set()
+        gate.wait(DEADLINE_SECONDS)
+
+    worker = start(driver, wait, "stock.fifo", "products.fifo")
+    publish(driver, 0, 1, topic="products.fifo", message_group_id="a")
+    assert started.wait(DEADLINE_SECONDS)
+    threading.Timer(0.2, gate.set).start()
+
+    assert not worker.stop(DEADLINE_SECONDS)
+
+
 class Stalling(InMemoryDriver):
     """Does not answer when something is to be given back."""
 
@@ -305,3 +328,19 @@ def test_a_group_goes_on_after_its_head_could_not_be_settled(start):
 
     eventually(lambda: left_in(driver, "stock.fifo") == 0)
     assert seen == [0, 1, 2]
+
+
+def test_a_worker_that_gets_no_threads_ends(start, monkeypatch):
+    start_thread = threading.Thread.start
+
+    def refuse_polls(thread):
+        if thread.name.startswith("melange-poll"):
+            raise RuntimeError("can't start new thread")
+        start_thread(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_polls)
+
+    worker = start(InMemoryDriver(), lambda event: None)
+
+    assert not worker.stop(DEADLINE_SECONDS)
+    assert worker.has_ended
