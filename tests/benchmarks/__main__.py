@@ -18,11 +18,11 @@ from importlib.metadata import version
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TaskID
 
-from benchmarks import deduplication, depth, importing, in_memory, profiling, sns_sqs
+from benchmarks import deduplication, depth, importing, in_memory, profiling, sns_sqs, worker
 from benchmarks.report import Count, Row, table_of_counts, table_of_rows
 from services import ministack, redis
 
-GROUPS = ("in-memory", "depth", "sns-sqs", "deduplication", "import")
+GROUPS = ("in-memory", "depth", "sns-sqs", "worker", "deduplication", "import")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,6 +61,10 @@ def measure(groups: Sequence[str], endpoint_url: str | None, *, quick: bool, pro
             rows += sns_sqs.rows(url, repetitions, progress)
             settings = sns_sqs.rows_of_settings(url, repetitions, progress)
             counts += sns_sqs.counts(url)
+    if "worker" in groups:
+        rows += worker.rows(repetitions, progress)
+        with server(endpoint_url) as url:
+            counts += worker.counts(url)
     if "deduplication" in groups:
         with redis.run() as redis_server:
             rows += deduplication.rows(redis_server, repetitions, progress)
