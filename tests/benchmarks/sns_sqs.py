@@ -17,7 +17,7 @@ from benchmarks.measuring import Cost, Progress, cost_per_item, cpu_of, interlea
 from benchmarks.report import Count, Row
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore
 from melange.drivers.aws import AwsDriver
-from melange.drivers.aws.clients import default_config, encode_body_once
+from melange.drivers.aws.clients import default_config, encode_body_once, read_received
 
 MESSAGES = 200
 EVENT = events.ORDER
@@ -105,6 +105,7 @@ def rows_of_settings(endpoint_url: str, repetitions: int, progress: Progress) ->
         "no second parameter validation": lambda url: clients(url, Config(parameter_validation=False)),
         "User-Agent made once": lambda url: clients(url, Config(user_agent=ours.user_agent)),
         "`PublishBatch` form written once": lambda url: encoding_once(clients(url, Config())),
+        "received JSON taken as it is": lambda url: reading_at_once(clients(url, Config())),
         "all of melange's settings": tuned_clients,
     }
     loops = {name: plain_loop(endpoint_url, make).measure_both for name, make in variants.items()}
@@ -215,9 +216,15 @@ def encoding_once(made: tuple[Client, Client]) -> tuple[Client, Client]:
     return made
 
 
+def reading_at_once(made: tuple[Client, Client]) -> tuple[Client, Client]:
+    """Give the SQS client melange's way to read what it received."""
+    made[1].meta.events.register("before-parse.sqs", read_received)
+    return made
+
+
 def tuned_clients(endpoint_url: str) -> tuple[Client, Client]:
     """Return clients for SNS and SQS with all of melange's settings."""
-    return encoding_once(clients(endpoint_url, default_config()))
+    return reading_at_once(encoding_once(clients(endpoint_url, default_config())))
 
 
 def _row(work: str, rival: str, ours: list[float], theirs: list[float], aim: str) -> Row:
