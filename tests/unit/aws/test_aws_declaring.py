@@ -7,7 +7,7 @@ import pytest
 from aws_answers import TOPIC, CannedBroker, InstantClock, sns_answer, sns_error, sqs_answer, sqs_error
 from melange.drivers.aws.policy import allow_topics, allowed_topics
 from melange.drivers.base import EventFilter
-from melange.errors import ConfigurationError, DriverConnectionError
+from melange.errors import AccessDeniedError, ConfigurationError, DriverConnectionError
 
 URL = "https://sqs.us-east-1.amazonaws.com/123456789012/stock"
 ARN = "arn:aws:sqs:us-east-1:123456789012:stock"
@@ -52,6 +52,16 @@ def bound(broker):
     broker.will_answer("GetQueueUrl", THE_URL)
     broker.will_answer("GetQueueAttributes", attributes(allow_topics(None, ARN, [TOPIC.address])))
     return broker
+
+
+def test_a_queue_that_may_not_be_looked_up_is_not_made(broker):
+    broker.will_answer("GetQueueUrl", sqs_error("AccessDenied", status=403))
+    broker.will_answer("CreateQueue", THE_URL)
+
+    with pytest.raises(AccessDeniedError, match="sqs:GetQueueUrl"):
+        broker.driver().declare_queue("stock")
+
+    assert "CreateQueue" not in broker.sent
 
 
 def test_a_new_queue_is_waited_for_until_it_answers(broker):

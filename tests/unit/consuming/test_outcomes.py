@@ -17,8 +17,10 @@ from melange import (
     Reject,
     Retry,
 )
+from melange.deduplication.base import Claimed, DeduplicationKey
 from melange.drivers.memory import InMemoryDriver
 from melange.messages import DEAD_LETTER_HEADER, Failure, Message
+from melange.testing.clock import ManualClock
 
 EVENT = {"event_type_name": "ProductAdded", "product_id": 1}
 
@@ -624,6 +626,23 @@ def test_work_that_outlasted_its_lease_is_recognised_when_it_comes_back(
 
     assert len(runs) == 1
     assert is_empty(driver)
+
+
+def test_work_whose_claim_another_has_taken_over_is_left_to_that_one(driver, make_consumer, publisher):
+    store_clock = ManualClock()
+    store = MemoryDeduplicationStore(clock=store_clock)
+    consumer = make_consumer(deduplication=store)
+
+    @consumer.listener(name="overtaken")
+    def overtaken(event, message_id):
+        store_clock.advance(3_600)
+        taken = store.claim(DeduplicationKey("stock", "overtaken", message_id), "other", 30, body="{}")
+        assert isinstance(taken, Claimed)
+
+    publisher.publish(EVENT)
+
+    assert consumer.consume_event() == 0
+    assert depth(driver).in_flight == 1
 
 
 class AnswersLate(InMemoryDriver):

@@ -12,8 +12,10 @@ from melange import (
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
     MemoryDeduplicationStore,
+    Middleware,
     Worker,
 )
+from melange.deduplication.base import DeduplicationKey
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import LeaseLostError
 from melange.messages import DEAD_LETTER_HEADER, Failure
@@ -127,6 +129,33 @@ def test_the_dead_letter_counts_the_attempts_that_were_made_in_hand(start):
 
     (letter,) = driver.receive(driver.get_queue("stock-dlq.fifo"), 1, 0)
     assert '"attempts": 3' in letter.message.headers[DEAD_LETTER_HEADER]
+
+
+def test_waiting_in_hand_for_somebody_else_is_no_attempt(start):
+    driver, store = InMemoryDriver(), MemoryDeduplicationStore()
+    key = DeduplicationKey("stock.fifo", "listener", "id-1")
+    somebody_else = store.claim(key, "other", 3_600, body="{}")
+    attempts, asked = [], threading.Semaphore(0)
+
+    class Asked(Middleware):
+        def around_listener(self, call, run):
+            asked.release()
+            return run(call)
+
+    start(
+        driver,
+        lambda event, receive_count: attempts.append(receive_count),
+        "stock.fifo",
+        "products.fifo",
+        deduplication=store,
+        middleware=[Asked()],
+    )
+    publish(driver, 0, topic="products.fifo", message_group_id="a", message_id=lambda event: "id-1")
+    for _ in range(3):
+        assert asked.acquire(timeout=DEADLINE_SECONDS)
+    store.abandon(somebody_else)
+
+    eventually(lambda: attempts == [1])
 
 
 @pytest.mark.parametrize(
@@ -344,3 +373,75 @@ def test_a_worker_that_gets_no_threads_ends(start, monkeypatch):
 
     assert not worker.stop(DEADLINE_SECONDS)
     assert worker.has_ended
+
+
+class FailsToAcknowledgeOnce(InMemoryDriver):
+    has_failed = False
+
+    def acknowledge(self, deliveries):
+        if self.has_failed:
+            return super().acknowledge(deliveries)
+        self.has_failed = True
+        return [Failure(delivery, DriverConnectionError("away")) for delivery in deliveries]
+
+
+def test_nothing_of_a_group_overtakes_a_message_whose_acknowledgement_failed(start):
+    driver = FailsToAcknowledgeOnce()
+    seen = []
+
+    start(
+        driver,
+        lambda event: seen.append(event["number"]),
+        "stock.fifo",
+        "products.fifo",
+        visibility_timeout_seconds=1,
+        deduplication=None,
+    )
+    publish(driver, 0, 1, 2, topic="products.fifo", message_group_id="a")
+
+    eventually(lambda: left_in(driver, "stock.fifo") == 0)
+    assert seen == [0, 0, 1, 2]
+
+
+def test_those_who_wait_behind_a_slow_head_keep_their_leases(start):
+    driver = InMemoryDriver()
+    seen = []
+
+    def slow_at_first(event, receive_count):
+        if not seen:
+            threading.Event().wait(2.5)
+        seen.append((event["number"], receive_count))
+
+    start(driver, slow_at_first, "stock.fifo", "products.fifo", visibility_timeout_seconds=1)
+    publish(driver, 0, 1, 2, topic="products.fifo", message_group_id="a")
+
+    eventually(lambda: left_in(driver, "stock.fifo") == 0)
+    assert seen == [(0, 1), (1, 1), (2, 1)]
+
+
+class CountsCalls(InMemoryDriver):
+    def __init__(self):
+        super().__init__()
+        self.acknowledged, self.looked_up = [], 0
+
+    def acknowledge(self, deliveries):
+        self.acknowledged.append(len(deliveries))
+        return super().acknowledge(deliveries)
+
+    def get_queue(self, name):
+        self.looked_up += 1
+        return super().get_queue(name)
+
+
+def test_acknowledgements_travel_together_and_a_poll_looks_nothing_up(start):
+    driver = CountsCalls()
+    together = threading.Barrier(10)
+
+    worker = start(driver, lambda event: together.wait(DEADLINE_SECONDS), worker={"concurrency": 10})
+    looked_up = driver.looked_up
+    publish(driver, *range(100))
+    eventually(lambda: sum(driver.acknowledged) == 100)
+    worker.stop(DEADLINE_SECONDS)
+
+    assert len(driver.acknowledged) <= 50
+    assert driver.looked_up == looked_up
