@@ -35,11 +35,13 @@ class ThreadedExchangeMessageConsumer(ExchangeMessageConsumer):
     def start(self) -> None:
         """Begin consuming; does nothing when it runs already. May be started again after ``shutdown``.
 
+        Also while listeners that were at work then are still finishing: those are not waited for.
+
         Raises:
             ConfigurationError: there is no listener.
         """
         with self._lifecycle:
-            if self._worker.has_ended:
+            if self._worker.is_stopping:
                 self._worker = self._new_worker()
             if not self._worker.has_started:
                 self._worker.start()

@@ -151,6 +151,11 @@ class Worker:
         return self._supervisor.ident is not None
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop, or has given up."""
+        return self._stopping.is_set()
+
+    @property
     def has_ended(self) -> bool:
         """Whether it has worked and does not any more."""
         return self._ended.is_set()

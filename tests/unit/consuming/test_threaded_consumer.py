@@ -90,6 +90,29 @@ def test_starting_and_stopping_may_be_repeated(real_time_driver, store):
     assert not processed.acquire(blocking=False)
 
 
+def test_it_can_be_started_again_while_a_listener_is_still_finishing(real_time_driver, store):
+    consumer = make(real_time_driver, store)
+    started, gate = threading.Semaphore(0), threading.Event()
+
+    @consumer.listener(name="wait")
+    def wait(event):
+        started.release()
+        gate.wait(DEADLINE_SECONDS)
+
+    publisher = ExchangeMessagePublisher("products", real_time_driver)
+    publisher.publish(EVENT)
+    consumer.start()
+    assert started.acquire(timeout=DEADLINE_SECONDS)
+    assert not consumer.shutdown(0)
+
+    consumer.start()
+    publisher.publish(EVENT)
+
+    assert started.acquire(timeout=DEADLINE_SECONDS)
+    gate.set()
+    assert consumer.shutdown(DEADLINE_SECONDS)
+
+
 def test_without_a_listener_it_does_not_start(real_time_driver, store):
     with pytest.raises(ConfigurationError, match="subscribe a listener first"):
         make(real_time_driver, store).start()
