@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -62,7 +61,7 @@ class Evidence:
     faults: Sequence[Fault] = ()
     left: int = 0
     one_copy_each: bool = True
-    """False when the broker was made to hold copies: a receipt then does not tell which one it is of."""
+    """False when the broker was made to hold copies, each of which counts its own receipts."""
 
 
 @dataclass
@@ -204,30 +203,37 @@ def _check_groups(evidence: Evidence, runs: dict[Pair, list[Run]], findings: Fin
 
 
 def _stale_completes(records: Iterable[Record]) -> list[Pair]:
-    """Return the marks that were accepted of a claim after another had taken the message over."""
-    claims: defaultdict[Pair, list[Record]] = defaultdict(list)
+    """Return the marks that were accepted of a claim after another had taken the message over.
+
+    A worker may be paused before it writes down what it was granted: only a claim that was asked for after the
+    other was written down is later for certain.
+    """
+    claims: defaultdict[Pair, dict[str, Record]] = defaultdict(dict)
     stale: list[Pair] = []
     for record in records:
         pair = (record.message_id, record.listener)
         if record.kind == CLAIMED:
-            claims[pair].append(record)
+            claims[pair].setdefault(record.token, record)
         elif record.kind == COMPLETED:
-            granted = [one for one in claims[pair] if one.at < record.asked_at]
-            if granted and granted[-1].token != record.token:
+            own_at = claims[pair][record.token].at
+            if any(own_at < one.asked_at and one.at < record.asked_at for one in claims[pair].values()):
                 stale.append(pair)
     return stale
 
 
 def _stale_acknowledges(records: Iterable[Record]) -> list[str]:
-    """Return the messages that were acknowledged by one receipt after there was a later one."""
-    receipts: defaultdict[str, list[Record]] = defaultdict(list)
+    """Return the messages that were acknowledged by one receipt when somebody had a later one.
+
+    The broker's receive count, their token, tells which receipt is later.
+    """
+    receipts: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
     stale: list[str] = []
     for record in records:
+        of_message = receipts[record.message_id]
         if record.kind == RECEIVED:
-            receipts[record.message_id].append(record)
-        elif record.kind == ACKNOWLEDGED:
-            of_message = receipts[record.message_id]
-            known = bisect_right([one.at for one in of_message], record.asked_at)
-            if known and of_message[known - 1].token != record.token:
-                stale.append(record.message_id)
+            of_message.append((record.at, int(record.token)))
+        elif record.kind == ACKNOWLEDGED and any(
+            at < record.asked_at and count > int(record.token) for at, count in of_message
+        ):
+            stale.append(record.message_id)
     return stale

@@ -27,7 +27,7 @@ class Record(NamedTuple):
     """One thing that a worker did.
 
     ``at`` is when it was known to have happened, ``asked_at`` when the store or the broker was asked for it.
-    ``token`` is that of the claim, or names the receipt.
+    ``token`` is that of the claim, or the receive count.
     """
 
     at: float

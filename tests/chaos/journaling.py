@@ -12,8 +12,6 @@ from melange.drivers.aws import AwsDriver
 from melange.drivers.base import Queue
 from melange.messages import Delivery, Failure
 
-HANDLE_CHARACTERS = 24
-
 
 class JournalingDriver(AwsDriver):
     """Writes down what was received and what the broker took as acknowledged."""
@@ -30,7 +28,7 @@ class JournalingDriver(AwsDriver):
             queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
         )
         for delivery in deliveries:
-            self._journal.write(RECEIVED, delivery.message.message_id, token=_receipt(delivery))
+            self._journal.write(RECEIVED, delivery.message.message_id, token=str(delivery.receive_count))
         return deliveries
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
@@ -40,7 +38,9 @@ class JournalingDriver(AwsDriver):
         for delivery in deliveries:
             if id(delivery) not in failed:
                 message_id = delivery.message.message_id
-                self._journal.write(ACKNOWLEDGED, message_id, token=_receipt(delivery), asked_at=asked_at)
+                self._journal.write(
+                    ACKNOWLEDGED, message_id, token=str(delivery.receive_count), asked_at=asked_at
+                )
         return failures
 
 
@@ -67,8 +67,3 @@ class JournalingStore(RedisDeduplicationStore):
             key = claimed.key
             self._journal.write(COMPLETED, key.message_id, key.listener_name, claimed.token, asked_at)
         return is_marked
-
-
-def _receipt(delivery: Delivery) -> str:
-    """Return what tells this receipt from any other."""
-    return delivery.receipt_handle[-HANDLE_CHARACTERS:]

@@ -206,9 +206,9 @@ def test_a_mark_for_a_claim_that_another_has_taken_over_is_stale() -> None:
 
 def test_an_acknowledge_after_somebody_elses_receipt_is_stale() -> None:
     receipts = [
-        Record(1, ANNE, RECEIVED, "m", token="first"),
-        Record(5, BERT, RECEIVED, "m", token="second"),
-        Record(7, ANNE, ACKNOWLEDGED, "m", token="first", asked_at=6),
+        Record(1, ANNE, RECEIVED, "m", token="1"),
+        Record(5, BERT, RECEIVED, "m", token="2"),
+        Record(7, ANNE, ACKNOWLEDGED, "m", token="1", asked_at=6),
     ]
 
     findings = judged(ran(ANNE, 2), receipts)
@@ -218,11 +218,32 @@ def test_an_acknowledge_after_somebody_elses_receipt_is_stale() -> None:
 
 def test_an_acknowledge_that_was_under_way_already_is_not_stale() -> None:
     receipts = [
-        Record(1, ANNE, RECEIVED, "m", token="first"),
-        Record(5, BERT, RECEIVED, "m", token="second"),
-        Record(7, ANNE, ACKNOWLEDGED, "m", token="first", asked_at=4),
+        Record(1, ANNE, RECEIVED, "m", token="1"),
+        Record(5, BERT, RECEIVED, "m", token="2"),
+        Record(7, ANNE, ACKNOWLEDGED, "m", token="1", asked_at=4),
     ]
 
     findings = judged(ran(ANNE, 2), receipts)
+
+    assert not findings.wrong()
+
+
+def test_a_receipt_that_was_written_down_late_makes_the_later_one_not_stale() -> None:
+    receipts = [
+        Record(5, BERT, RECEIVED, "m", token="2"),
+        Record(6, ANNE, RECEIVED, "m", token="1"),
+        Record(8, BERT, ACKNOWLEDGED, "m", token="2", asked_at=7),
+    ]
+
+    findings = judged(ran(ANNE, 2), receipts)
+
+    assert not findings.wrong()
+
+
+def test_a_claim_that_was_written_down_late_makes_the_later_one_not_stale() -> None:
+    claimed, *_ = ran(ANNE, 10)
+    written_late = [claimed._replace(at=18.0)]
+
+    findings = judged(written_late, ran(BERT, 15, seconds=5))
 
     assert not findings.wrong()
