@@ -403,6 +403,26 @@ def test_nothing_of_a_group_overtakes_a_message_whose_acknowledgement_failed(sta
     assert seen == [0, 0, 1, 2]
 
 
+def test_followers_that_were_given_back_leave_their_slots(start):
+    driver = FailsToAcknowledgeOnce()
+    both = threading.Barrier(2)
+
+    def meet(event):
+        if event["number"] >= 2:
+            both.wait(DEADLINE_SECONDS)
+
+    start(
+        driver, meet, "stock.fifo", "products.fifo", visibility_timeout_seconds=1, worker={"concurrency": 2}
+    )
+    publish(driver, 0, 1, topic="products.fifo", message_group_id="a")
+    eventually(lambda: left_in(driver, "stock.fifo") == 0)
+    publish(driver, 2, 3, topic="products.fifo", message_group_id=lambda event: str(event["number"]))
+
+    eventually(lambda: left_in(driver, "stock.fifo") == 0)
+    assert left_in(driver, "stock-dlq.fifo") == 0
+    assert not both.broken
+
+
 def test_those_who_wait_behind_a_slow_head_keep_their_leases(start):
     driver = InMemoryDriver()
     seen = []
