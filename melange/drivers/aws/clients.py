@@ -109,8 +109,8 @@ def read_received(
 ) -> None:
     """Read the answer to a receive as the JSON that it is, before botocore walks through it field by field.
 
-    The walk is an eighth of a receive and changes nothing but binary values, which it decodes: where there are
-    some, it is left to do so.
+    The walk is an eighth of a receive of messages with attributes, and changes nothing but binary values, which it
+    decodes: where there are some, it is left to do so.
     """
     body = response_dict["body"]
     is_plain = response_dict["status_code"] == 200 and b'"Binary' not in body
