@@ -8,6 +8,7 @@ import pytest
 
 from melange import (
     AccessDeniedError,
+    DeduplicationError,
     DriverConnectionError,
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
@@ -465,3 +466,58 @@ def test_acknowledgements_travel_together_and_a_poll_looks_nothing_up(start):
 
     assert len(driver.acknowledged) <= 50
     assert driver.looked_up == looked_up
+
+
+class AcknowledgesLate(InMemoryDriver):
+    def __init__(self):
+        super().__init__()
+        self.asked, self.gate = threading.Event(), threading.Event()
+
+    def acknowledge(self, deliveries):
+        self.asked.set()
+        self.gate.wait(DEADLINE_SECONDS)
+        return super().acknowledge(deliveries)
+
+
+def test_what_is_finished_when_the_worker_stops_is_acknowledged(start):
+    driver = AcknowledgesLate()
+    finished = []
+
+    worker = start(driver, lambda event: finished.append(event["number"]))
+    publish(driver, 0)
+    assert driver.asked.wait(DEADLINE_SECONDS)
+    publish(driver, 1, 2, 3)
+    eventually(lambda: len(finished) == 4)
+    worker.stop(0)
+    driver.gate.set()
+
+    assert worker.stop(DEADLINE_SECONDS)
+    assert left_in(driver) == 0
+
+
+class AwayForAWhile(MemoryDeduplicationStore):
+    is_away = False
+
+    def check(self):
+        if self.is_away:
+            raise DeduplicationError("away")
+
+    def claim(self, key, token, lease_seconds, *, body):
+        self.check()
+        return super().claim(key, token, lease_seconds, body=body)
+
+
+def test_an_outage_of_the_store_uses_up_no_receives(start):
+    driver, store = InMemoryDriver(), AwayForAWhile()
+    counts = []
+
+    worker = start(driver, lambda event, receive_count: counts.append(receive_count), deduplication=store)
+    eventually(lambda: worker.health().ready)
+    store.is_away = True
+    publish(driver, 0)
+    eventually(lambda: not worker.health().ready)
+    threading.Event().wait(4)
+    store.is_away = False
+
+    eventually(lambda: left_in(driver) == 0)
+    assert counts in ([1], [2])
