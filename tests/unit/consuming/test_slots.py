@@ -1,10 +1,18 @@
 """How the queues of a worker share what it may have in hand."""
 
 import threading
+import time
 
 from melange.consuming.slots import Slots
 
 DEADLINE_SECONDS = 30
+
+
+def eventually(condition):
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        threading.Event().wait(0.005)
 
 
 class Taker:
@@ -15,13 +23,14 @@ class Taker:
         self._slots, self._queue, self._most = slots, queue, most
         self._done = threading.Event()
         threading.Thread(target=self._take, daemon=True).start()
+        eventually(lambda: self._done.is_set() or slots._waiting[queue])
 
     def _take(self):
         self.taken = self._slots.take(self._queue, self._most)
         self._done.set()
 
     def is_waiting(self):
-        return not self._done.wait(0.05)
+        return not self._done.is_set()
 
     def wait(self):
         assert self._done.wait(DEADLINE_SECONDS), "it was given no slot"
@@ -39,7 +48,7 @@ def test_queues_that_have_their_share_do_not_give_way_to_each_other():
 
     slots.give_back(0)
 
-    assert not (first.is_waiting() and second.is_waiting())
+    eventually(lambda: not (first.is_waiting() and second.is_waiting()))
 
 
 def test_a_queue_below_its_share_goes_before_one_above():
