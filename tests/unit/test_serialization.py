@@ -357,7 +357,8 @@ def test_nesting_close_to_the_limit_is_read_or_refused(serializer: EventSerializ
         except DecodeError as error:
             problems.add(str(error))
 
-    assert problems == {"the body is nested too deeply"}
+    # Which levels are refused depends on Python's version; that nothing but this ever comes out does not.
+    assert problems <= {"the body is nested too deeply"}
 
 
 # Loading
