@@ -169,8 +169,14 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
             # An answer that got lost is given again to whoever asks under the same id.
             parameters["ReceiveRequestAttemptId"] = str(uuid.uuid4())
         deadline = self.clock.monotonic() + visibility_timeout_seconds
+
+        def receive(**asked: Any) -> dict[str, Any]:
+            # Read within the call, so that an answer of the wrong shape counts as one that was garbled.
+            answer = self._clients.sqs.receive_message(**asked)
+            return {"deliveries": [delivery_from(raw, queue, deadline) for raw in answer.get("Messages", ())]}
+
         answer = self._calls(
-            self._clients.sqs.receive_message,
+            receive,
             "sqs:ReceiveMessage",
             queue.name,
             QueueUrl=queue.address,
@@ -181,7 +187,8 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
             MessageSystemAttributeNames=system_attributes,
             **parameters,
         )
-        return [delivery_from(raw, queue, deadline) for raw in answer.get("Messages", ())]
+        deliveries: list[Delivery] = answer["deliveries"]
+        return deliveries
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
         return self._settler.acknowledge(deliveries)

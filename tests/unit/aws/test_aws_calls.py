@@ -114,8 +114,11 @@ def test_what_sqs_would_refuse_in_a_receive_is_refused_before(broker, limit, wai
         http_answer(200, b"log in here"),
         http_answer(200, b"\xff\xfe"),
         http_answer(200, b'{"Messages": 5}'),
+        http_answer(
+            200, b'{"Messages": [{"MessageId": "m", "ReceiptHandle": "r", "Body": "{}", "Attributes": 5}]}'
+        ),
     ],
-    ids=["cut", "wrong length", "no JSON", "no text", "wrong shape"],
+    ids=["cut", "wrong length", "no JSON", "no text", "wrong shape", "wrong shape within"],
 )
 def test_an_answer_that_is_cut_or_garbled_is_asked_for_again(broker, answer):
     broker.will_answer("ReceiveMessage", answer, sqs_answer(Messages=[RAW]))
