@@ -16,10 +16,11 @@ from melange import (
     Middleware,
     Worker,
 )
-from melange.deduplication.base import DeduplicationKey
+from melange.deduplication.base import Claimed, DeduplicationKey
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import LeaseLostError
 from melange.messages import DEAD_LETTER_HEADER, Failure
+from melange.testing.clock import ManualClock
 
 DEADLINE_SECONDS = 30
 EVENT = {"event_type_name": "ProductAdded"}
@@ -489,7 +490,7 @@ def test_what_is_finished_when_the_worker_stops_is_acknowledged(start):
     publish(driver, 1, 2, 3)
     eventually(lambda: len(finished) == 4)
     worker.stop(0)
-    driver.gate.set()
+    threading.Timer(0.5, driver.gate.set).start()  # when nothing but the acknowledgements is left to do
 
     assert worker.stop(DEADLINE_SECONDS)
     assert left_in(driver) == 0
@@ -521,3 +522,37 @@ def test_an_outage_of_the_store_uses_up_no_receives(start):
 
     eventually(lambda: left_in(driver) == 0)
     assert counts in ([1], [2])
+
+
+def test_the_claim_is_kept_with_the_lease_so_that_a_copy_waits(start):
+    driver = InMemoryDriver()
+    runs = []
+
+    def slow(event):
+        runs.append(event["number"])
+        threading.Event().wait(2.5)
+
+    start(driver, slow, visibility_timeout_seconds=1)
+    for _ in range(2):
+        ExchangeMessagePublisher("products", driver).publish({**EVENT, "number": 0}, message_id="id-1")
+
+    eventually(lambda: left_in(driver) == 0)
+    assert runs == [0]
+
+
+def test_a_listener_learns_that_its_claim_was_taken_over(start):
+    driver, store_clock = InMemoryDriver(), ManualClock()
+    store = MemoryDeduplicationStore(clock=store_clock)
+    learned = threading.Event()
+
+    def overtaken(event, message_id, lease_lost):
+        store_clock.advance(3_600)
+        key = DeduplicationKey("stock", "listener", message_id)
+        assert isinstance(store.claim(key, "other", 3_600, body="{}"), Claimed)
+        eventually(lease_lost)
+        learned.set()
+
+    start(driver, overtaken, visibility_timeout_seconds=2, deduplication=store)
+    publish(driver, 0)
+
+    assert learned.wait(DEADLINE_SECONDS)
