@@ -44,6 +44,11 @@ class Lanes:
             del self._lanes[key]
             return None
 
+    def members(self, key: Hashable) -> list[Lease]:
+        """Return who is in a lane, in order."""
+        with self._lock:
+            return list(self._lanes.get(key, ()))
+
     def clear(self, key: Hashable) -> list[Lease]:
         """Dissolve a lane; return who was in it, in order."""
         with self._lock:

@@ -20,14 +20,16 @@ class Lease:
 
     ``delivery`` carries the deadline of the last renewal. ``attempt`` is the number of the attempt at hand:
     receives by the broker plus the retries in hand. ``claim`` is that of the listener at work.
+    ``holds_slot`` says whether a worker counts it among what it may have in hand.
     """
 
-    __slots__ = ("_clock", "_lost", "attempt", "claim", "delivery")
+    __slots__ = ("_clock", "_lost", "attempt", "claim", "delivery", "holds_slot")
 
     def __init__(self, delivery: Delivery, clock: Clock) -> None:
         self.delivery = delivery
         self.attempt = delivery.receive_count
         self.claim: Claimed | None = None
+        self.holds_slot = True
         self._clock = clock
         self._lost = False
 

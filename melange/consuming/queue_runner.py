@@ -203,6 +203,8 @@ class QueueRunner:
         elif isinstance(outcome, Retry) and not lease.is_lost():
             # In hand, so that those behind it wait without being received again and again.
             lease.attempt += outcome.counts
+            # Waiting takes no slots, or a few groups that fail would keep all others from being received.
+            self._free_slots(self._lanes.members(work.lane))
             self._begin(work, outcome.delay_seconds)
         elif self._settle_in_lane(lease, outcome):
             self._go_on(work.lane)
@@ -221,7 +223,7 @@ class QueueRunner:
             return self.consumed.failed(lease, error)
 
     def _settle_apart(self, lease: Lease, outcome: Outcome) -> None:
-        self._slots.give_back(self._number)
+        self._free_slots([lease])
         if isinstance(outcome, Acknowledge):
             self._acknowledger.add(lease)
         else:
@@ -230,7 +232,7 @@ class QueueRunner:
 
     def _settle_in_lane(self, lease: Lease, outcome: Outcome) -> bool:
         """Settle the first of a lane; return whether its message is gone, so that the next may begin."""
-        self._slots.give_back(self._number)
+        self._free_slots([lease])
         self._keeper.release([lease])
         try:
             return self.consumed.settle([_unless_lost(lease, outcome)]).gone == 1
@@ -251,10 +253,17 @@ class QueueRunner:
         self._keeper.release(leases)
         self.consumed.settle([_unless_lost(lease, ACKNOWLEDGE) for lease in leases])
 
+    def _free_slots(self, leases: list[Lease]) -> None:
+        held = [lease for lease in leases if lease.holds_slot]
+        for lease in held:
+            lease.holds_slot = False
+        if held:
+            self._slots.give_back(self._number, len(held))
+
     def _release(self, leases: list[Lease]) -> None:
         if not leases:
             return
-        self._slots.give_back(self._number, len(leases))
+        self._free_slots(leases)
         self._keeper.release(leases)
         given_back = 0
         try:

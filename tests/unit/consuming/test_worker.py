@@ -283,6 +283,26 @@ def test_followers_wait_in_hand_and_are_not_received_again(driver, make_consumer
     assert left_in(driver, "stock-dlq.fifo") == 4
 
 
+def test_a_group_that_fails_leaves_the_others_their_slots(driver, make_consumer, running):
+    consumer = make_consumer("stock.fifo", "products.fifo", backoff=lambda attempts: 3600)
+    seen = []
+
+    @consumer.listener()
+    def note(event):
+        if event["number"] < 30:
+            raise ValueError
+        seen.append(event["number"])
+
+    publish(driver, 30, "products.fifo", message_group_id="fails")
+    running(consumer, concurrency=5)
+    eventually(lambda: driver.measure_queue(consumer.queue).in_flight)
+    events = [{**EVENT, "number": number} for number in (30, 31, 32)]
+    ExchangeMessagePublisher("products.fifo", driver).publish_batch(events, message_group_id="works")
+    eventually(lambda: seen == [30, 31, 32])
+
+    assert driver.measure_queue(consumer.queue).in_flight == 5
+
+
 def test_a_blocked_group_waits_for_its_head_and_others_go_on(driver, make_consumer, running):
     consumer = make_consumer("stock.fifo", "products.fifo", on_reject="block", backoff=lambda attempts: 1)
     seen = []
