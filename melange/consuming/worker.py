@@ -56,8 +56,8 @@ class Worker:
 
         Args:
             consumers: at least one, each on a queue of its own, with their listeners subscribed.
-            concurrency: how many deliveries are in hand at once, at most, all queues together: at least one for
-                each queue. Every one takes a thread while it is worked on, asynchronous ones too.
+            concurrency: how many deliveries are received and worked on at once, at most, all queues together: at
+                least one for each queue. What waits in hand for a retry, to keep its order, does not count. Every one takes a thread while it is worked on, asynchronous ones too.
             grace_seconds: how long listeners may go on after the stop. Polls never wait longer than this less
                 5 seconds, so that the open one ends in time; with a grace of up to 6 seconds they wait for one.
             handle_signals: stop on SIGTERM and SIGINT in ``run``, if that is called in the main thread.

@@ -84,7 +84,7 @@ def _in_utc(moment: datetime) -> datetime:
 
 def _parse_time(text: object) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)  # type: ignore[arg-type]
+        moment = datetime.fromisoformat(text)  # type: ignore[arg-type]  # what is no text is a TypeError, below
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValidationError({OCCURRED_ON_KEY: ["Must be a datetime in ISO 8601."]}) from error
