@@ -1,0 +1,14 @@
+"""Which message this code is being run for."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from melange.messages import Message
+
+_message: ContextVar[Message | None] = ContextVar("melange.handling", default=None)
+
+
+def message_being_handled() -> Message | None:
+    """Return the message whose listener is calling, directly or not, in this thread or task; None outside of one."""
+    return _message.get()

@@ -1,0 +1,132 @@
+"""The tables of outbox and inbox, as SQLAlchemy knows them.
+
+``metadata`` holds both: give it to Alembic beside your own, ``target_metadata = [Base.metadata, metadata]``,
+or call ``metadata.create_all(engine)``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    column,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+metadata = MetaData()
+
+
+class State(StrEnum):
+    """Where a message of the outbox stands.
+
+    ``FAILED`` was not accepted: it is tried again at ``retry_at``, or waits for somebody to decide when that is
+    empty. What its key brings after it is ``HELD``, and becomes ``PENDING`` again with it.
+    """
+
+    PENDING = "pending"
+    FAILED = "failed"
+    HELD = "held"
+    SENT = "sent"
+    SKIPPED = "skipped"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware times, in UTC, on databases that keep no zone too."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        time: datetime = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return time.astimezone(UTC)
+
+
+class _Base(DeclarativeBase):
+    metadata = metadata
+
+
+class OutboxMessage(_Base):
+    """A message that was written in a transaction, to be published once that was committed.
+
+    Messages of one ``topic`` and ``key`` leave in the order of ``id``; without a key they know no order.
+    ``lock_key`` is a number made of both, by which relays keep out of each other's way. ``retry_at`` and
+    ``error`` say what became of the last attempt, ``done_at`` when it was sent or skipped.
+    """
+
+    __tablename__ = "melange_outbox"
+
+    # SQLite counts up by itself only what is called INTEGER.
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    topic: Mapped[str] = mapped_column(String(512))
+    key: Mapped[str | None] = mapped_column(String(256))
+    lock_key: Mapped[int] = mapped_column(Integer)
+    message_id: Mapped[str] = mapped_column(String(128))
+    event_type_name: Mapped[str] = mapped_column(String(256))
+    body: Mapped[str] = mapped_column(Text)
+    headers: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    published_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    message_group_id: Mapped[str | None] = mapped_column(String(128))
+    message_deduplication_id: Mapped[str | None] = mapped_column(String(128))
+    state: Mapped[str] = mapped_column(String(8), default=State.PENDING, server_default=State.PENDING)
+    attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    retry_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    error: Mapped[str | None] = mapped_column(Text)
+    done_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    # Each index holds only what its query is about, so that a million sent messages cost nothing.
+    __table_args__ = (
+        Index(
+            "melange_outbox_pending",
+            "id",
+            sqlite_where=column("state") == "pending",
+            postgresql_where=column("state") == "pending",
+        ),
+        Index(
+            "melange_outbox_stopped",
+            "lock_key",
+            sqlite_where=column("state").in_(["failed", "held"]),
+            postgresql_where=column("state").in_(["failed", "held"]),
+        ),
+        Index(
+            "melange_outbox_done",
+            "done_at",
+            sqlite_where=column("done_at").is_not(None),
+            postgresql_where=column("done_at").is_not(None),
+        ),
+        {"sqlite_autoincrement": True},  # an id never comes to mean another message
+    )
+
+
+class InboxMark(_Base):
+    """A listener has finished a message: written in the transaction that holds what it did.
+
+    ``body_digest`` tells another message of the same id from the same one.
+    """
+
+    __tablename__ = "melange_inbox"
+
+    queue_name: Mapped[str] = mapped_column(String(256), primary_key=True)
+    listener_name: Mapped[str] = mapped_column(String(256), primary_key=True)
+    message_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    body_digest: Mapped[str] = mapped_column(String(64))
+    done_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index("melange_inbox_done", "done_at"),)
