@@ -30,7 +30,7 @@ def on_commit(session: AnySession) -> OnCommit:
 
 
 def _park(session: AnySession, call: _Call) -> None:
-    plain = _plain_session(session)
+    plain = plain_session(session)
     transaction = plain.get_nested_transaction() or plain.get_transaction()
     if transaction is None:
         call()
@@ -41,7 +41,8 @@ def _park(session: AnySession, call: _Call) -> None:
     parked.add(transaction, call)
 
 
-def _plain_session(session: AnySession) -> Session:
+def plain_session(session: AnySession) -> Session:
+    """Return the synchronous session that is behind this one, at this moment."""
     current: Session | AsyncSession = (
         session() if isinstance(session, (scoped_session, async_scoped_session)) else session
     )

@@ -31,8 +31,8 @@ metadata = MetaData()
 class State(StrEnum):
     """Where a message of the outbox stands.
 
-    ``FAILED`` was not accepted: it is tried again at ``retry_at``, or waits for somebody to decide when that is
-    empty. What its key brings after it is ``HELD``, and becomes ``PENDING`` again with it.
+    ``FAILED`` was refused for good and waits for somebody to decide. What its key brings after it is ``HELD``, and
+    becomes ``PENDING`` again when that is done.
     """
 
     PENDING = "pending"
@@ -66,8 +66,8 @@ class OutboxMessage(_Base):
     """A message that was written in a transaction, to be published once that was committed.
 
     Messages of one ``topic`` and ``key`` leave in the order of ``id``; without a key they know no order.
-    ``lock_key`` is a number made of both, by which relays keep out of each other's way. ``retry_at`` and
-    ``error`` say what became of the last attempt, ``done_at`` when it was sent or skipped.
+    ``lock_key`` is a number made of both, by which relays keep out of each other's way. ``attempts`` counts how
+    often it alone of others was not accepted, ``error`` says why; ``done_at`` is when it was sent or skipped.
     """
 
     __tablename__ = "melange_outbox"
@@ -86,7 +86,6 @@ class OutboxMessage(_Base):
     message_deduplication_id: Mapped[str | None] = mapped_column(String(128))
     state: Mapped[str] = mapped_column(String(8), default=State.PENDING, server_default=State.PENDING)
     attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    retry_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     error: Mapped[str | None] = mapped_column(Text)
     done_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

@@ -1,0 +1,255 @@
+"""Publishing within a transaction: what is written here leaves once it was committed, and never otherwise."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import text
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.orm import Session
+
+from melange.domain import DomainEventBus
+from melange.domain.sqlalchemy import AnySession, plain_session
+from melange.domain.thread_variable import ThreadVariable
+from melange.drivers.limits import FIFO_SUFFIX, check_message
+from melange.errors import ConfigurationError, InvalidMessageError, InvalidNameError
+from melange.handling import message_being_handled
+from melange.identifiers import new_message_id
+from melange.messages import Message
+from melange.outbox.tables import OutboxMessage
+from melange.outgoing import Event, message_from, own_headers
+from melange.serialization import EventSerializer
+
+CORRELATION_HEADER = "correlation-id"
+CAUSATION_HEADER = "causation-id"
+CHANNEL = "melange_outbox"
+"""What relays listen to on PostgreSQL."""
+
+Key = str | int | UUID
+
+MAX_TOPIC_CHARACTERS = 512
+MAX_KEY_CHARACTERS = 256
+_DEFAULT_MAX_MESSAGE_BYTES = 262_144  # what a topic of SNS takes unless it is told otherwise
+_LISTENED = "melange.outbox.notifies"
+
+
+class Outbox:
+    """Publishes within the transaction of a session: an ``OutboxRelay`` sends what was committed, in order.
+
+    Used as a context manager it is the outbox of this thread or task, for ``IntegrationEvents``. It belongs to
+    its session: neither is for several threads at once.
+    """
+
+    def __init__(
+        self,
+        session: AnySession,
+        *,
+        max_message_bytes: int = _DEFAULT_MAX_MESSAGE_BYTES,
+        notify: bool = True,
+    ) -> None:
+        """Write into this session, plain or asynchronous, or the one that a scoped session stands for.
+
+        Args:
+            session: yours to begin, commit and close.
+            max_message_bytes: what the topics take; larger messages are refused here, where somebody can see it.
+            notify: wake the relays when the transaction commits; PostgreSQL only. Its commits that notify go one
+                after the other (https://www.postgresql.org/docs/current/sql-notify.html), so say False where
+                thousands of transactions commit in a second: relays then find the messages by polling.
+
+        Raises:
+            ConfigurationError: the session has no engine for the outbox's table.
+        """
+        self._session = plain_session(session)
+        self._max_message_bytes = max_message_bytes
+        self._serializer = EventSerializer.instance()
+        self._ids: dict[int, tuple[object, str]] = {}
+        self._written: set[str] = set()
+        self._outside: list[Outbox | None] = []
+        try:
+            bind = self._session.get_bind(OutboxMessage)
+        except UnboundExecutionError as error:
+            raise ConfigurationError(
+                "the session has no engine for the outbox: make it with Session(engine), or add "
+                "OutboxMessage to its binds="
+            ) from error
+        if notify and bind.dialect.name == "postgresql" and _LISTENED not in self._session.info:
+            self._session.info[_LISTENED] = True
+            sqlalchemy_event.listen(self._session, "after_flush", _notify)
+
+    def publish(
+        self,
+        topic: str,
+        event: Event,
+        event_type_name: str | None = None,
+        *,
+        key: Key | None = None,
+        headers: Mapping[str, str] | None = None,
+        message_id: str | None = None,
+        message_group_id: str | None = None,
+        message_deduplication_id: str | None = None,
+    ) -> str:
+        """Write one event into the transaction, to be published to ``topic`` after it; return its message id.
+
+        It does not block and is the same for asynchronous sessions: the session's next flush writes the row.
+        For the arguments that are not named here see ``ExchangeMessagePublisher.publish``.
+
+        Args:
+            topic: a name, ``*.fifo`` for a FIFO topic, or an ARN.
+            key: events of one topic and key leave in the order in which they were written, as far as their
+                transactions exclude each other: take the id of the aggregate that they change. By default the
+                ``message_group_id``; on a FIFO topic that is, the other way round, the key.
+            headers: beside them ``correlation-id`` and ``causation-id`` say what the event followed from, if it is
+                published while a message or a domain event is being handled.
+
+        Raises:
+            EncodeError: the event cannot be written as JSON; nothing was written, the transaction is untouched.
+            InvalidMessageError: a broker would refuse it (too large, a key missing on FIFO ...); likewise.
+        """
+        return self._write(
+            topic,
+            event,
+            event_type_name,
+            key=key,
+            headers={**_trace(self._id_of_handled_event()), **own_headers(headers)},
+            message_id=message_id,
+            message_group_id=message_group_id,
+            message_deduplication_id=message_deduplication_id,
+        )
+
+    def publish_domain_event(self, domain_event: object, topic: str, event: Event, *, key: Key | None) -> str:
+        """Write the integration event that a domain event is outside, as ``publish`` does.
+
+        The first one has the id that is the causation id of what else is published while the domain event is
+        being handled.
+        """
+        message_id = self._id_of(domain_event)
+        if message_id in self._written:  # this is another message, for another topic perhaps
+            message_id = new_message_id()
+        self._written.add(message_id)
+        return self._write(
+            topic,
+            event,
+            None,
+            key=key,
+            headers=_trace(None),
+            message_id=message_id,
+            message_group_id=None,
+            message_deduplication_id=None,
+        )
+
+    def __enter__(self) -> Self:
+        self._outside.append(_open_outbox.get())
+        _open_outbox.set(self)
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _open_outbox.set(self._outside.pop())
+        self._ids.clear()
+
+    def _write(
+        self,
+        topic: str,
+        event: Event,
+        event_type_name: str | None,
+        *,
+        key: Key | None,
+        headers: Mapping[str, str],
+        message_id: str | None,
+        message_group_id: str | None,
+        message_deduplication_id: str | None,
+    ) -> str:
+        _check_topic(topic)
+        is_fifo = topic.endswith(FIFO_SUFFIX)
+        key_text = message_group_id if key is None else _key_text(key)
+        message = message_from(
+            self._serializer,
+            event,
+            event_type_name=event_type_name,
+            headers=headers,
+            message_id=message_id,
+            message_group_id=key_text if is_fifo and message_group_id is None else message_group_id,
+            message_deduplication_id=message_deduplication_id,
+            is_fifo=is_fifo,
+        )
+        check_message(message, max_bytes=self._max_message_bytes, is_fifo=is_fifo)
+        self._session.add(_row(topic, key_text, message))
+        return message.message_id
+
+    def _id_of_handled_event(self) -> str | None:
+        domain_event = DomainEventBus.instance().event_being_handled()
+        return None if domain_event is None else self._id_of(domain_event)
+
+    def _id_of(self, domain_event: object) -> str:
+        # The event is kept, so that no other one can have the same id() meanwhile.
+        return self._ids.setdefault(id(domain_event), (domain_event, new_message_id()))[1]
+
+
+_open_outbox: ThreadVariable[Outbox | None] = ThreadVariable("melange.outbox", lambda: None)
+
+
+def open_outbox() -> Outbox | None:
+    """Return the outbox whose ``with`` block this thread or task is in."""
+    return _open_outbox.get()
+
+
+def lock_key_of(topic: str, key: str) -> int:
+    """Return a number of 32 bits, signed, for the messages that one relay at a time may send."""
+    return zlib.crc32(f"{topic} {key}".encode()) - 2**31
+
+
+def _row(topic: str, key: str | None, message: Message) -> OutboxMessage:
+    return OutboxMessage(
+        topic=topic,
+        key=key,
+        lock_key=lock_key_of(topic, message.message_id if key is None else key),
+        message_id=message.message_id,
+        event_type_name=message.event_type_name,
+        body=message.body,
+        headers=dict(message.headers) or None,
+        published_at=message.published_at,
+        message_group_id=message.message_group_id,
+        message_deduplication_id=message.message_deduplication_id,
+    )
+
+
+def _trace(domain_event_id: str | None) -> dict[str, str]:
+    """Return the headers that say what an event followed from."""
+    cause = message_being_handled()
+    trace = {}
+    if cause is not None:
+        trace[CORRELATION_HEADER] = cause.headers.get(CORRELATION_HEADER, cause.message_id)
+        trace[CAUSATION_HEADER] = cause.message_id
+    if domain_event_id is not None:
+        trace[CAUSATION_HEADER] = domain_event_id
+    return trace
+
+
+def _check_topic(topic: object) -> None:
+    rule = f"1 to {MAX_TOPIC_CHARACTERS} characters that print"
+    if not isinstance(topic, str) or not 0 < len(topic) <= MAX_TOPIC_CHARACTERS or not topic.isprintable():
+        raise InvalidNameError("topic", topic, rule)
+
+
+def _key_text(key: object) -> str:
+    text = str(key) if isinstance(key, (str, int, UUID)) else ""
+    if not 0 < len(text) <= MAX_KEY_CHARACTERS or not text.isprintable():
+        raise InvalidMessageError(
+            f"the key {key!r:.140} must be 1 to {MAX_KEY_CHARACTERS} characters that print, a number or a UUID"
+        )
+    return text
+
+
+def _notify(session: Session, _context: object) -> None:
+    if any(isinstance(written, OutboxMessage) for written in session.new):
+        # Sent by the database when the transaction commits, once, however often it was asked for.
+        session.connection({"mapper": OutboxMessage}).execute(text(f"NOTIFY {CHANNEL}"))
