@@ -90,7 +90,7 @@ class DomainEventBus(Publishing, Registry):
         local = self._here.get()
         routes = extended(local.routes, added) if added else local.routes
         # Events that are held back stay so; a publish around, on the other hand, is not this scope's.
-        drain = local.drain if local.drain.outer else Drain()
+        drain = local.drain if local.drain.holds else Drain(local.drain)
         with self._replaced(Local(routes, drain, on_commit or local.on_commit)):
             yield
 

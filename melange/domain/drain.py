@@ -15,17 +15,19 @@ class Drain:
 
     ``is_busy`` says that somebody publishes: what is published meanwhile waits in ``queue``. ``awaits`` is true
     where asynchronous handlers may be called: there ``task`` is that somebody, None outside of asyncio. A child
-    task has the same object at first, and is another one.
+    task has the same object at first, and is another one. ``event`` is the one that is being handled.
 
-    The one that holds events back until a block ends (``outer`` is the one that it stands for) is always busy,
-    and knows its ``task`` too.
+    The one that holds events back until a block ends (``holds``) is always busy, handles none, and knows its
+    ``task`` too. ``outer`` is the one that it stands for; that of a scope has the one around the scope there.
     """
 
-    __slots__ = ("awaits", "count", "is_busy", "outer", "queue", "task")
+    __slots__ = ("awaits", "count", "event", "holds", "is_busy", "outer", "queue", "task")
 
-    def __init__(self) -> None:
-        self.outer: Drain | None = None
+    def __init__(self, outer: Drain | None = None) -> None:
+        self.outer = outer
+        self.holds = False
         self.is_busy = False
+        self.event: object | None = None
         self.awaits = False
         self.task: Task[Any] | None = None
         self.queue: deque[object] | None = None
@@ -41,7 +43,7 @@ class Drain:
             self.queue = deque()
             self.count = 0
         for event in events:
-            if self.outer is None:
+            if not self.holds:
                 self.count += 1
                 if self.count > limit:
                     raise CascadeError(limit, [type(last).__qualname__ for last in [*self.queue, event][-4:]])
@@ -50,9 +52,8 @@ class Drain:
 
 def holding(outer: Drain, *, awaits: bool) -> Drain:
     """Return a drain that holds events back for ``outer``."""
-    drain = Drain()
-    drain.outer = outer
-    drain.is_busy = True
+    drain = Drain(outer)
+    drain.holds = drain.is_busy = True
     drain.awaits = awaits
     drain.task = running_task()
     return drain

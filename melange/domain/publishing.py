@@ -51,6 +51,7 @@ class Publishing:
         except KeyError:
             handlers = local.routes.for_publish(type(event))
         try:
+            drain.event = event
             drain.is_busy = True
             try:
                 for handler in handlers:
@@ -63,7 +64,7 @@ class Publishing:
             if drain.queue is not None:
                 self._work_off(drain, None)
         finally:  # by assignments alone, which no signal divides: it could leave the bus mute
-            drain.queue = None
+            drain.queue = drain.event = None
             drain.is_busy = False
 
     async def publish_async(self, event: object, errors: ErrorPolicy = "raise") -> None:
@@ -82,6 +83,7 @@ class Publishing:
         except KeyError:
             handlers = local.routes.for_publish_async(type(event))
         try:
+            drain.event = event
             drain.is_busy = drain.awaits = True
             drain.task = running_task()
             try:
@@ -96,15 +98,29 @@ class Publishing:
             if drain.queue is not None:
                 await self._work_off_async(drain, None)
         finally:
-            drain.queue = drain.task = None
+            drain.queue = drain.task = drain.event = None
             drain.is_busy = drain.awaits = False
 
     def is_publishing(self) -> bool:
         """Return whether the caller is, directly or not, called by a subscriber of this thread or task."""
         drain: Drain | None = self._own_local(awaits=False).drain
-        while drain is not None and drain.outer is not None:
+        while drain is not None and drain.holds:
             drain = drain.outer
         return drain is not None and drain.is_busy
+
+    def event_being_handled(self) -> object | None:
+        """Return the event whose subscriber is calling, directly or not, in this thread or task; None outside of one.
+
+        In a scope that a subscriber opened it is that subscriber's event, while none is handled in the scope.
+        In a task that a subscriber started it is None.
+        """
+        drain: Drain | None = self._here.get().drain
+        while drain is not None:
+            # Whoever is awaited, and is another task, may share this drain.
+            if drain.is_busy and not drain.holds and (not drain.awaits or drain.task is running_task()):
+                return drain.event
+            drain = drain.outer
+        return None
 
     def _publish_all(self, events: tuple[object, ...], errors: ErrorPolicy) -> None:
         failures = _no_failures(errors)
@@ -122,7 +138,7 @@ class Publishing:
             drain.count = 0
             self._work_off(drain, failures)
         finally:
-            drain.queue = None
+            drain.queue = drain.event = None
             drain.is_busy = False
         _raise_collected(failures)
 
@@ -139,14 +155,14 @@ class Publishing:
             drain.count = 0
             await self._work_off_async(drain, failures)
         finally:
-            drain.queue = drain.task = None
+            drain.queue = drain.task = drain.event = None
             drain.is_busy = drain.awaits = False
         _raise_collected(failures)
 
     def _work_off(self, drain: Drain, failures: list[Exception] | None) -> None:
         queue = drain.queue
         while queue:
-            event = queue.popleft()
+            event = drain.event = queue.popleft()
             for handler in self._here.get().routes.for_publish(type(event)):
                 try:
                     result = handler(event)
@@ -158,7 +174,7 @@ class Publishing:
     async def _work_off_async(self, drain: Drain, failures: list[Exception] | None) -> None:
         queue = drain.queue
         while queue:
-            event = queue.popleft()
+            event = drain.event = queue.popleft()
             for handler in self._here.get().routes.for_publish_async(type(event)):
                 try:
                     result = handler(event)
@@ -177,7 +193,7 @@ class Publishing:
         drain = local.drain
         if not drain.is_busy:
             return local
-        is_known = drain.awaits or drain.outer is not None
+        is_known = drain.awaits or drain.holds
         if drain.task is not running_task() if is_known else awaits:
             local = Local(local.routes, Drain(), local.on_commit)
             self._here.set(local)
