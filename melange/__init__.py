@@ -8,10 +8,10 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from melange.backoff import Backoff
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.listener import ExchangeListener
 from melange.consuming.middleware import Middleware
-from melange.consuming.outcomes import Backoff
 from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
 from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager

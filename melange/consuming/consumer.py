@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
+from melange.backoff import Backoff, dependable
 from melange.consuming.consumed_queue import ConsumedQueue
 from melange.consuming.declaration import QueueDeclaration
 from melange.consuming.leases import Lease
@@ -17,7 +18,7 @@ from melange.consuming.listener import (
     subscription_for_function,
 )
 from melange.consuming.middleware import Middleware
-from melange.consuming.outcomes import Backoff, Outcome, dependable
+from melange.consuming.outcomes import Outcome
 from melange.consuming.subscriptions import Subscriptions
 from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
 from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Queue, Unchanged

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
+from melange.backoff import Backoff
 from melange.consuming.acknowledging import Acknowledger
 from melange.consuming.consumed_queue import ConsumedQueue
 from melange.consuming.lanes import Lanes
 from melange.consuming.leases import Lease, LeaseKeeper
-from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Backoff, Outcome, Retry
+from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Outcome, Retry
 from melange.consuming.pool import Pool
 from melange.consuming.slots import Slots
 from melange.errors import (
