@@ -6,9 +6,10 @@ from contextvars import ContextVar
 
 from melange.messages import Message
 
-_message: ContextVar[Message | None] = ContextVar("melange.handling", default=None)
+handled_message: ContextVar[Message | None] = ContextVar("melange.handled_message", default=None)
+"""Set around each listener by what consumes."""
 
 
 def message_being_handled() -> Message | None:
     """Return the message whose listener is calling, directly or not, in this thread or task; None outside of one."""
-    return _message.get()
+    return handled_message.get()

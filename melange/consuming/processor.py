@@ -15,6 +15,7 @@ from melange.consuming.middleware import ListenerCall, Middleware, checked_outco
 from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Leave, Outcome, Reject, Retry
 from melange.consuming.subscriptions import Subscriptions
 from melange.errors import ConfigurationError, DecodeError, DeduplicationError
+from melange.handling import handled_message
 from melange.serialization import EventSerializer
 
 logger = logging.getLogger(__name__)
@@ -104,12 +105,16 @@ class DeliveryProcessor:
     def _run(self, listener: Subscription, event: Any, event_type_name: str, lease: Lease) -> Outcome:
         if lease.is_lost():
             return LEAVE
+        # Around the middleware too: with an inbox it commits what the listener did.
+        outside = handled_message.set(lease.delivery.message)
         try:
             return checked_outcome(self._run_wrapped(ListenerCall(listener, event, event_type_name, lease)))
         except DeduplicationError:
             raise
         except Exception as error:  # from middleware: what listeners raise is an outcome by now
             return self.failed(lease, error, listener.name)
+        finally:
+            handled_message.reset(outside)
 
     def _attempt(self, call: ListenerCall) -> Outcome:
         listener, lease = call.subscription, call.lease
