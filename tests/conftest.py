@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from services.postgres import PostgresServer
     from services.redis import RedisServer
 
 SNS_SQS_SERVERS = ("ministack", "localstack")
@@ -76,4 +78,25 @@ def redis_url() -> Iterator[str]:
 def redis_server() -> Iterator[RedisServer]:
     """Yield a Redis of the test's own, to be killed, stalled, restarted and set up."""
     with importlib.import_module("services.redis").run() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """Yield the SQLAlchemy URL, for psycopg, of a database that is this run's own: use tables of one's own.
+
+    ``DATABASE_URL`` names a PostgreSQL that runs already.
+    """
+    postgres = importlib.import_module("services.postgres")
+    with ExitStack() as stack:
+        url = os.environ.get("DATABASE_URL", "")
+        if not url.startswith(("postgres://", "postgresql")):
+            url = stack.enter_context(postgres.run()).url
+        yield stack.enter_context(postgres.database_of_its_own(url))
+
+
+@pytest.fixture
+def postgres_server() -> Iterator[PostgresServer]:
+    """Yield a PostgreSQL of the test's own, to be killed, stopped and started again."""
+    with importlib.import_module("services.postgres").run() as server:
         yield server

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -51,27 +51,30 @@ def running(
     environment: Mapping[str, str],
     is_ready: Callable[[], bool],
     start_seconds: float,
+    directory: Path | None = None,
+    user: str | None = None,
 ) -> Iterator[Path]:
-    """Run ``command`` until the block ends or this process does, even by SIGKILL.
+    """Run ``command``, as ``user`` if one is given, until the block ends or this process does, even by SIGKILL.
 
-    The block begins when ``is_ready`` says so. The server's own directory is yielded: it is its working
-    directory and ``TMPDIR``, and vanishes with it. ``environment`` is added to ``PATH`` and ``HOME``;
-    nothing else of ours is passed on.
+    The block begins when ``is_ready`` says so. The server's directory is yielded: it is its working
+    directory and ``TMPDIR``, and vanishes with it. One that the caller gives outlives the block, though not
+    this process. ``environment`` is added to ``PATH`` and ``HOME``; nothing else of ours is passed on.
 
     Raises:
         ServerError: the server ended, or was not ready after ``start_seconds``.
     """
-    scratch_directory = tempfile.mkdtemp(prefix="melange-server-")
-    with tempfile.TemporaryFile() as log:
+    with ExitStack() as stack:
+        log = stack.enter_context(tempfile.TemporaryFile())
+        directory = directory or stack.enter_context(server_directory())
         supervisor = subprocess.Popen(
-            [sys.executable, SUPERVISOR, str(os.getpid()), scratch_directory, *command],
+            [sys.executable, SUPERVISOR, str(os.getpid()), directory, user or "", *command],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={
                 "PATH": os.environ.get("PATH", os.defpath),
-                "HOME": scratch_directory,
-                "TMPDIR": scratch_directory,
+                "HOME": str(directory),
+                "TMPDIR": str(directory),
                 **environment,
             },
             # So that Ctrl-C, or a kill of our process group, leaves the supervisor to do its work.
@@ -79,9 +82,17 @@ def running(
         )
         try:
             _wait_until_ready(supervisor, is_ready, start_seconds, log)
-            yield Path(scratch_directory)
+            yield directory
         finally:
             supervisor.communicate(STOP)
+
+
+@contextmanager
+def server_directory() -> Iterator[Path]:
+    """Yield an empty directory and remove it with all that is in it."""
+    # What ends with a server may be half gone already.
+    with tempfile.TemporaryDirectory(prefix="melange-server-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
 
 
 def _wait_until_ready(
