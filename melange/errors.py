@@ -21,7 +21,8 @@
     │       └── MessageTooLargeError
     ├── LeaseLostError                the delivery is no longer ours to settle
     ├── CascadeError                  domain events that call forth events without an end
-    └── DeduplicationError            the deduplication store is out of reach or broken
+    ├── DeduplicationError            the deduplication store is out of reach or broken
+    └── OutboxError                   the outbox's database cannot be used
 
     Outcome steering, raised by listeners; not MelangeErrors:
     Retry(delay_seconds), Reject(reason)
@@ -189,6 +190,10 @@ class CascadeError(MelangeError):
 
 class DeduplicationError(MelangeError):
     """The deduplication store could not be asked; nothing was decided."""
+
+
+class OutboxError(MelangeError):
+    """The outbox's database could not be used, or another relay is using it."""
 
 
 class Retry(Exception):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from melange.cli.health_file import TOUCH_EVERY_SECONDS, HealthFile
 from melange.cli.lifeline import LEFT_WORK_BEHIND, WRONG_USAGE
-from melange.consuming.signals import calling_on_signal
+from melange.signals import calling_on_signal
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,24 @@
+"""Outbox and inbox: events that leave, and effects that are kept, if and only if a transaction commits.
+
+Needs SQLAlchemy: ``pip install 'melange[outbox]'``.
+"""
+
+from melange.outbox.administration import FailedMessage, OutboxAdministration, TopicStatus
+from melange.outbox.integration import IntegrationEvents
+from melange.outbox.outbox import Outbox
+from melange.outbox.relay import OutboxRelay
+from melange.outbox.schema import create_statements
+from melange.outbox.tables import InboxMark, OutboxMessage, metadata
+
+__all__ = [
+    "FailedMessage",
+    "InboxMark",
+    "IntegrationEvents",
+    "Outbox",
+    "OutboxAdministration",
+    "OutboxMessage",
+    "OutboxRelay",
+    "TopicStatus",
+    "create_statements",
+    "metadata",
+]

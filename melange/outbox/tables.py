@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    ColumnElement,
     DateTime,
     Dialect,
     Index,
@@ -21,7 +22,9 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    and_,
     column,
+    literal_column,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -116,15 +119,37 @@ class OutboxMessage(_Base):
 class InboxMark(_Base):
     """A listener has finished a message: written in the transaction that holds what it did.
 
-    ``body_digest`` tells another message of the same id from the same one.
+    ``key_digest`` stands for queue, listener and message id, which are there to be read by people, cut to their
+    columns. ``token_digest`` tells whose completion it was, ``body_digest`` another message of the same id from
+    the same one.
     """
 
     __tablename__ = "melange_inbox"
 
-    queue_name: Mapped[str] = mapped_column(String(256), primary_key=True)
-    listener_name: Mapped[str] = mapped_column(String(256), primary_key=True)
-    message_id: Mapped[str] = mapped_column(String(128), primary_key=True)
-    body_digest: Mapped[str] = mapped_column(String(64))
+    key_digest: Mapped[str] = mapped_column(String(32), primary_key=True)
+    queue_name: Mapped[str] = mapped_column(String(256))
+    listener_name: Mapped[str] = mapped_column(String(256))
+    message_id: Mapped[str] = mapped_column(String(128))
+    token_digest: Mapped[str] = mapped_column(String(32))
+    body_digest: Mapped[str] = mapped_column(String(32))
     done_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     __table_args__ = (Index("melange_inbox_done", "done_at"),)
+
+
+def _state_is(of: type[OutboxMessage], *states: State) -> ColumnElement[bool]:
+    # In the text of the statement: with parameters no partial index would be used.
+    return of.state.in_([literal_column(f"'{state}'") for state in states])
+
+
+def is_stopped(of: type[OutboxMessage] = OutboxMessage) -> ColumnElement[bool]:
+    """Return the condition for messages that failed or are held, in the form of their index."""
+    return _state_is(of, State.FAILED, State.HELD)
+
+
+def is_failed(of: type[OutboxMessage] = OutboxMessage) -> ColumnElement[bool]:
+    """Return the condition for messages that failed; it names the index's condition too, for SQLite to see it."""
+    return and_(is_stopped(of), _state_is(of, State.FAILED))
+
+
+IS_PENDING: ColumnElement[bool] = OutboxMessage.state == literal_column(f"'{State.PENDING}'")

@@ -17,7 +17,7 @@ from uuid import uuid4
 import pytest
 
 from melange import ExchangeMessagePublisher
-from melange.consuming.signals import SAME_REQUEST_SECONDS
+from melange.signals import SAME_REQUEST_SECONDS
 from melange.drivers.aws import AwsDriver
 
 DEADLINE_SECONDS = 60

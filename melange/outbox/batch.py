@@ -1,0 +1,209 @@
+"""One batch of an outbox: choose, publish, mark."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import Connection, exists, select, update
+from sqlalchemy.orm import aliased
+
+from melange.drivers.limits import MAX_BATCH
+from melange.errors import MelangeError
+from melange.failpoints import fail_point
+from melange.messages import JSON_CONTENT_TYPE, NO_HEADERS, Message
+from melange.outbox.locks import Locks
+from melange.outbox.tables import IS_PENDING, OutboxMessage, State, is_failed
+from melange.outbox.topics import Topics
+
+logger = logging.getLogger(__name__)
+
+MAX_ERROR_CHARACTERS = 1_000
+
+_COLUMNS = (
+    OutboxMessage.id,
+    OutboxMessage.topic,
+    OutboxMessage.key,
+    OutboxMessage.lock_key,
+    OutboxMessage.message_id,
+    OutboxMessage.event_type_name,
+    OutboxMessage.body,
+    OutboxMessage.headers,
+    OutboxMessage.published_at,
+    OutboxMessage.message_group_id,
+    OutboxMessage.message_deduplication_id,
+    OutboxMessage.attempts,
+)
+
+_Row = Any
+"""A row with ``_COLUMNS``; SQLAlchemy 2.0 and 2.1 write its type in different ways."""
+
+_TopicKey = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Results:
+    """What a batch came to, by the ids of the rows."""
+
+    sent: list[int] = field(default_factory=list)
+    failed: dict[int, tuple[_Row, MelangeError]] = field(default_factory=dict)
+    attempted: list[int] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.sent) + len(self.failed) + len(self.held)
+
+
+def relay_batch(
+    connection: Connection, topics: Topics, locks: Locks, *, limit: int, max_attempts: int
+) -> tuple[int, int]:
+    """Publish at most ``limit`` pending messages, in order for each key, and mark them in the same transaction.
+
+    Returns how many were sent, and how many are not pending any more: with 0 there is nothing left to do now.
+    A message is marked after it was published: whatever ends this in between, it is published again.
+    """
+    rows = _choose(connection, topics, locks, limit)
+    if not rows:
+        return 0, 0
+    stopped = _stopped_keys(connection, rows)
+    if not locks.live_in_transaction:
+        connection.commit()  # publishing may take long, and nobody should wait for that
+    results = _Results()
+    free = []
+    for row in rows:
+        if row.key is not None and (row.topic, row.key) in stopped:
+            results.held.append(row.id)
+        else:
+            free.append(row)
+    fail_point("before-outbox-publish")
+    _publish(free, topics, results, max_attempts)
+    fail_point("before-outbox-mark")
+    _mark(connection, results, topics.now())
+    connection.commit()
+    fail_point("after-outbox-mark")
+    return len(results.sent), len(results)
+
+
+def _choose(connection: Connection, topics: Topics, locks: Locks, limit: int) -> Sequence[_Row]:
+    chosen = locks.choose(connection, limit, among=OutboxMessage.topic.not_in(topics.paused))
+    if chosen is None:
+        return []
+    in_order = select(*_COLUMNS).where(IS_PENDING, chosen).order_by(OutboxMessage.id).limit(limit)
+    return list(connection.execute(in_order))
+
+
+def _stopped_keys(connection: Connection, rows: Sequence[_Row]) -> set[_TopicKey]:
+    """Return those of the rows' keys that a failed message stops."""
+    failed = select(OutboxMessage.topic, OutboxMessage.key).where(
+        is_failed(), OutboxMessage.lock_key.in_({row.lock_key for row in rows})
+    )
+    return {(topic, key) for topic, key in connection.execute(failed) if key is not None}
+
+
+def _publish(rows: Sequence[_Row], topics: Topics, results: _Results, max_attempts: int) -> None:
+    by_topic: dict[str, list[_Row]] = defaultdict(list)
+    for row in rows:
+        by_topic[row.topic].append(row)
+    for topic, of_topic in by_topic.items():
+        _publish_to(topic, of_topic, topics, results, max_attempts)
+
+
+def _publish_to(
+    topic: str, rows: Sequence[_Row], topics: Topics, results: _Results, max_attempts: int
+) -> None:
+    stopped: set[str] = set()
+    for wave in _waves(rows):
+        going = [row for row in wave if row.key not in stopped]
+        for start in range(0, len(going), MAX_BATCH):
+            chunk = going[start : start + MAX_BATCH]
+            answer = topics.publish(topic, [_message(row) for row in chunk])
+            results.sent += [chunk[place].id for place in answer.accepted]
+            for place, error in answer.refused.items():
+                results.failed[chunk[place].id] = (chunk[place], error)
+            for place, error in answer.failed.items():
+                row = chunk[place]
+                results.attempted.append(row.id)
+                if row.attempts + 1 >= max_attempts:
+                    results.failed[row.id] = (row, error)
+            if answer.trouble is not None:
+                return
+            stopped.update(
+                chunk[place].key
+                for place in (*answer.refused, *answer.failed)
+                if chunk[place].key is not None
+            )
+
+
+def _waves(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    """Cut rows of one topic into lists that hold one row of each key, in the order of each key.
+
+    Of what travels in one call some may be accepted and some not: no two of a key, or the second of them could
+    get ahead of the first.
+    """
+    waves: list[list[_Row]] = [[]]
+    seen: dict[str, int] = {}
+    for row in rows:
+        number = 0
+        if row.key is not None:
+            number = seen[row.key] = seen.get(row.key, -1) + 1
+        if number == len(waves):
+            waves.append([])
+        waves[number].append(row)
+    return iter(waves)
+
+
+def _message(row: _Row) -> Message:
+    return Message(
+        row.message_id,
+        row.body,
+        row.event_type_name,
+        MappingProxyType(row.headers) if row.headers else NO_HEADERS,
+        row.published_at,
+        JSON_CONTENT_TYPE,
+        row.message_group_id,
+        row.message_deduplication_id,
+    )
+
+
+def _mark(connection: Connection, results: _Results, now: datetime) -> None:
+    if results.sent:
+        connection.execute(_of(results.sent).values(state=State.SENT, done_at=now))
+    if results.attempted:
+        connection.execute(_of(results.attempted).values(attempts=OutboxMessage.attempts + 1))
+    for row, error in results.failed.values():
+        reason = f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARACTERS]
+        connection.execute(_of([row.id]).values(state=State.FAILED, error=reason.replace("\0", "")))
+        _log_failed(row, reason)
+    if results.held:
+        # Checked once more: somebody may have decided about the failed one meanwhile.
+        failed = aliased(OutboxMessage)
+        still_stopped = exists().where(
+            is_failed(failed),
+            failed.lock_key == OutboxMessage.lock_key,
+            failed.topic == OutboxMessage.topic,
+            failed.key == OutboxMessage.key,
+        )
+        connection.execute(_of(results.held).where(IS_PENDING, still_stopped).values(state=State.HELD))
+
+
+def _of(ids: Sequence[int]) -> Any:
+    return update(OutboxMessage).where(OutboxMessage.id.in_(ids)).execution_options(synchronize_session=False)
+
+
+def _log_failed(row: _Row, reason: str) -> None:
+    logger.error(
+        "message %s (row %d) for topic %s was refused (%s) and stops its key; see `melange outbox failed`, then "
+        "`melange outbox retry %d` or `melange outbox skip %d`",
+        row.message_id,
+        row.id,
+        ascii(row.topic),
+        ascii(reason),
+        row.id,
+        row.id,
+        extra={"message_id": row.message_id, "topic_name": row.topic, "outbox_id": row.id},
+    )

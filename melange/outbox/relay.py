@@ -1,0 +1,244 @@
+"""Takes to the broker what transactions have left in the outbox."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from contextlib import closing, nullcontext
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from melange.backoff import Backoff
+from melange.drivers.base import MessagingDriver
+from melange.drivers.registry import DriverManager
+from melange.errors import ConfigurationError, DriverClosedError, OutboxError
+from melange.outbox.administration import purge_some
+from melange.outbox.batch import relay_batch
+from melange.outbox.locks import locks_for
+from melange.outbox.problems import explained
+from melange.outbox.topics import Topics
+from melange.outbox.waking import waker_for
+from melange.signals import calling_on_signal
+
+logger = logging.getLogger(__name__)
+
+WEEK_SECONDS = 7 * 24 * 3600.0
+MAX_BATCH_SIZE = 1_000
+_PURGE_SECONDS = 60.0
+_PURGE_BATCH = 1_000
+
+
+class OutboxRelay:
+    """Publishes what committed transactions have written with ``Outbox``, each message after those before it of its key.
+
+    A message is marked as sent after the broker has accepted it. If the relay is killed in between, it is
+    published again, under the same message id: at least once, as everywhere. Any number of relays may run on
+    PostgreSQL, and share the work key by key; on SQLite one works and the others stand by.
+
+    ``run`` blocks until SIGTERM, SIGINT or ``stop``; ``start`` works in the background. A relay runs once. Its
+    thread is a daemon. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        driver: MessagingDriver | None = None,
+        *,
+        declare: bool = True,
+        batch_size: int = 100,
+        max_attempts: int = 10,
+        poll_seconds: float = 0.5,
+        keep_sent_seconds: float | None = WEEK_SECONDS,
+        handle_signals: bool = True,
+    ) -> None:
+        """Get ready; nothing is read or published yet.
+
+        Args:
+            engine: the database that the outbox is in, a synchronous engine. The relay takes two connections.
+            driver: where to publish; the one in use by default, looked up when the relay begins.
+            declare: create topics that do not exist; False only looks them up.
+            batch_size: how many messages are published before they are marked, in one transaction: as many can
+                come twice when the relay is killed. On PostgreSQL as many advisory locks are held at most.
+            max_attempts: how often a message may fail where others are accepted, before it is set aside.
+            poll_seconds: how long to wait when there is nothing to do, before looking again. With psycopg on
+                PostgreSQL the relay is woken at once, and this is for what was written without a notification.
+            keep_sent_seconds: how long what was sent or skipped stays in the table; None keeps it until
+                ``OutboxAdministration.purge``.
+            handle_signals: stop on SIGTERM and SIGINT in ``run``, if that is called in the main thread.
+
+        Raises:
+            ConfigurationError: no synchronous engine, a database that the relay does not know, or a number out of
+                bounds.
+        """
+        if not isinstance(engine, Engine):
+            raise ConfigurationError(
+                f"the relay takes a synchronous engine, create_engine(url), not {type(engine).__name__}: it has a "
+                "thread of its own, also where the application is asynchronous"
+            )
+        _check(batch_size, max_attempts, poll_seconds, keep_sent_seconds)
+        self._locks = locks_for(engine)
+        isolation_level = self._locks.isolation_level
+        self._engine = (
+            engine.execution_options(isolation_level=isolation_level) if isolation_level else engine
+        )
+        self._driver = driver
+        self._declare = declare
+        self._batch_size = batch_size
+        self._max_attempts = max_attempts
+        self._poll_seconds = poll_seconds
+        self._keep_sent_seconds = keep_sent_seconds
+        self._handle_signals = handle_signals
+        self._stands_by = False
+        self._purge_at = time.monotonic() + _PURGE_SECONDS
+        self._lifecycle = threading.Lock()
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+        self._exit_code = 0
+        self._thread = threading.Thread(target=self._work, name="melange-outbox-relay", daemon=True)
+
+    def run(self) -> int:
+        """Relay until told to stop; return the exit code for the process: 0, or 1 if the driver was closed.
+
+        In the main thread a second signal ends the process at once. Outages of broker or database are waited out.
+
+        Raises:
+            ConfigurationError: no driver was chosen, or the relay was started before.
+        """
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        handles = self._handle_signals and in_main_thread
+        with calling_on_signal(self._stopping.set) if handles else nullcontext():
+            self.start()
+            self._ended.wait()  # unlike a join, certain to let signal handlers run on every Python
+        return self._exit_code
+
+    def start(self) -> None:
+        """Relay in the background, until ``stop``; returns at once.
+
+        Raises:
+            ConfigurationError: no driver was chosen, or the relay was started before.
+        """
+        with self._lifecycle:
+            if self._thread.ident is not None:
+                raise ConfigurationError("a relay runs once: make a new one")
+            self._driver = self._chosen_driver()
+            self._thread.start()
+
+    def stop(self, timeout_seconds: float | None = None) -> bool:
+        """Stop after the batch in hand, and wait for that; return whether the relay has ended, in good order.
+
+        Safe to call twice, and before ``start``.
+        """
+        self._stopping.set()
+        with self._lifecycle:
+            if self._thread.ident is None:
+                return True
+        return self._ended.wait(timeout_seconds) and self._exit_code == 0
+
+    def relay_pending(self) -> int:
+        """Publish what is pending now, in the calling thread; return how many messages were published.
+
+        For tests, and for programs that are run from time to time. What was refused for good is set aside as
+        always: ``OutboxAdministration`` tells.
+
+        Raises:
+            DriverError: a topic, or the broker, takes nothing; what could go has gone, the rest is still there.
+            OutboxError: the database cannot be used, or another relay is at work on SQLite.
+        """
+        topics = Topics(self._chosen_driver(), declare=self._declare)
+        try:
+            if not self._locks.acquire():
+                raise OutboxError("another relay works on this SQLite database: it publishes what is pending")
+            count = 0
+            try:
+                while True:
+                    sent, progress = self._relay_batch(topics)
+                    count += sent
+                    if not progress:
+                        break
+            finally:
+                self._locks.release()
+        except SQLAlchemyError as error:
+            raise OutboxError(f"the outbox cannot be read: {explained(error)}") from error
+        for error_of_topic in topics.errors.values():
+            raise error_of_topic
+        return count
+
+    def _work(self) -> None:
+        try:
+            logger.info("relaying the outbox of %r", self._engine.url)  # which hides the password
+            self._relay(Topics(self._chosen_driver(), declare=self._declare))
+        except DriverClosedError:
+            logger.error("the driver was closed: the relay ends, what is pending stays so")
+            self._exit_code = 1
+        except Exception:
+            logger.exception("the relay broke off")
+            self._exit_code = 1
+        finally:
+            self._locks.release()
+            self._ended.set()
+        logger.info("the relay has stopped")
+
+    def _relay(self, topics: Topics) -> None:
+        backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
+        failures = 0
+        with closing(waker_for(self._engine)) as waker:
+            while not self._stopping.is_set():
+                try:
+                    if not self._is_our_turn():
+                        self._stopping.wait(self._poll_seconds)
+                        continue
+                    _, progress = self._relay_batch(topics)
+                    self._purge()
+                    failures = 0
+                    if not progress:
+                        waker.wait(self._stopping, self._poll_seconds)
+                except (SQLAlchemyError, OSError) as error:
+                    failures += 1
+                    seconds = backoff(failures)
+                    logger.warning(
+                        "the outbox cannot be read, trying again in %.1f s: %s", seconds, explained(error)
+                    )
+                    self._stopping.wait(seconds)
+
+    def _is_our_turn(self) -> bool:
+        ours = self._locks.acquire()
+        if not ours and not self._stands_by:
+            logger.info("another relay works on this database: standing by")
+        self._stands_by = not ours
+        return ours
+
+    def _relay_batch(self, topics: Topics) -> tuple[int, int]:
+        with self._engine.connect() as connection:
+            return relay_batch(
+                connection,
+                topics,
+                self._locks,
+                limit=self._batch_size,
+                max_attempts=self._max_attempts,
+            )
+
+    def _purge(self) -> None:
+        if self._keep_sent_seconds is None or time.monotonic() < self._purge_at:
+            return
+        with self._engine.begin() as connection:
+            purged = purge_some(connection, self._keep_sent_seconds, _PURGE_BATCH)
+        if purged < _PURGE_BATCH:  # otherwise there is more, and it keeps pace with what is sent
+            self._stands_by = False
+        self._purge_at = time.monotonic() + _PURGE_SECONDS
+
+    def _chosen_driver(self) -> MessagingDriver:
+        return self._driver or DriverManager.instance().get_driver()
+
+
+def _check(batch_size: int, max_attempts: int, poll_seconds: float, keep_sent_seconds: float | None) -> None:
+    if not 1 <= batch_size <= MAX_BATCH_SIZE:
+        raise ConfigurationError(f"batch_size must be 1 to {MAX_BATCH_SIZE:,}, not {batch_size!r}")
+    if not max_attempts >= 1:
+        raise ConfigurationError(f"max_attempts must be 1 or more, not {max_attempts!r}")
+    if not 0 < poll_seconds <= 3600:
+        raise ConfigurationError(f"poll_seconds must be above 0 and at most 3,600, not {poll_seconds!r}")
+    if keep_sent_seconds is not None and not 0 <= keep_sent_seconds < math.inf:
+        raise ConfigurationError(f"keep_sent_seconds must be 0 or more, or None, not {keep_sent_seconds!r}")

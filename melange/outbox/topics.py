@@ -1,0 +1,161 @@
+"""The topics that an outbox publishes to: found once, and left alone while they take nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from melange.backoff import Backoff
+from melange.drivers.base import MessagingDriver, Topic, find_topic
+from melange.errors import (
+    ConfigurationError,
+    DriverClosedError,
+    DriverError,
+    InvalidMessageError,
+    MelangeError,
+    SerializationError,
+    TopicNotFoundError,
+)
+from melange.messages import Failure, Message
+
+logger = logging.getLogger(__name__)
+
+_FOR_GOOD = (InvalidMessageError, ConfigurationError, SerializationError)
+"""What another attempt cannot change."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of some messages of one topic, by their places among them.
+
+    ``refused`` will never be accepted; ``failed`` were not, where others were. What is in none of the three was not
+    tried, or there was ``trouble`` with the topic as a whole, and nothing is held against the message.
+    """
+
+    accepted: list[int] = field(default_factory=list)
+    refused: dict[int, MelangeError] = field(default_factory=dict)
+    failed: dict[int, MelangeError] = field(default_factory=dict)
+    trouble: MelangeError | None = None
+
+
+class Topics:
+    """Publishes to topics by name, and knows which of them to leave alone for a while.
+
+    Trouble with a topic, or with the way to the broker, pauses that topic, longer each time: no message is to
+    blame for it. Not thread-safe.
+    """
+
+    def __init__(self, driver: MessagingDriver, *, declare: bool) -> None:
+        self._driver = driver
+        self._declare = declare
+        self._backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
+        self._found: dict[str, Topic] = {}
+        self._troubles: dict[str, int] = {}
+        self._paused_until: dict[str, float] = {}
+        self.errors: dict[str, MelangeError] = {}
+        """The last trouble of each topic that is in trouble."""
+
+    @property
+    def paused(self) -> list[str]:
+        """The names of the topics to leave alone now."""
+        if not self._paused_until:
+            return []
+        now = self._driver.clock.monotonic()
+        return [name for name, until in self._paused_until.items() if until > now]
+
+    def now(self) -> datetime:
+        """Return the time of day by the driver's clock."""
+        return self._driver.clock.now()
+
+    def publish(self, name: str, messages: Sequence[Message]) -> Answer:
+        """Publish messages to a topic, and say what became of them.
+
+        Raises:
+            DriverClosedError: nothing more can be published.
+        """
+        answer = self._publish(name, messages)
+        if answer.trouble is not None:
+            self._pause(name, answer.trouble)
+        elif answer.failed:
+            self._troubles.pop(name, None)
+            self._pause(name, next(iter(answer.failed.values())))
+        else:
+            for of_topic in (self._troubles, self._paused_until, self.errors):
+                of_topic.pop(name, None)
+        return answer
+
+    def _publish(self, name: str, messages: Sequence[Message]) -> Answer:
+        try:
+            return self._hand_over(name, messages)
+        except DriverClosedError:
+            raise
+        except TopicNotFoundError as error:
+            self._found.pop(name, None)
+            return Answer(trouble=error)
+        except MelangeError as error:
+            return Answer(trouble=error)
+        except (
+            Exception
+        ) as error:  # a fault of the driver: what was published before must be marked all the same
+            logger.exception("the driver failed on topic %s", ascii(name))
+            return Answer(trouble=DriverError(f"the driver failed with {type(error).__name__}: {error}"))
+
+    def _hand_over(self, name: str, messages: Sequence[Message]) -> Answer:
+        try:
+            topic = self._found.get(name) or find_topic(self._driver, name, declare=self._declare)
+        except ConfigurationError as error:  # no topic can have this name
+            return Answer(refused=dict.fromkeys(range(len(messages)), error))
+        self._found[name] = topic
+        try:
+            failures = self._driver.publish(topic, messages)
+        except InvalidMessageError as error:
+            return self._publish_each(name, messages) if len(messages) > 1 else Answer(refused={0: error})
+        return _answer(messages, failures)
+
+    def _publish_each(self, name: str, messages: Sequence[Message]) -> Answer:
+        """Publish one by one, since the broker refuses one of them and thereby all."""
+        whole = Answer()
+        for place, message in enumerate(messages):
+            answer = self._publish(name, [message])
+            if answer.accepted:
+                whole.accepted.append(place)
+            elif answer.refused:
+                whole.refused[place] = answer.refused[0]
+            else:
+                whole.trouble = answer.trouble
+                break
+        return whole
+
+    def _pause(self, name: str, error: MelangeError) -> None:
+        troubles = self._troubles[name] = self._troubles.get(name, 0) + 1
+        seconds = self._backoff(troubles)
+        self._paused_until[name] = self._driver.clock.monotonic() + seconds
+        self.errors[name] = error
+        logger.warning(
+            "topic %s takes nothing, trying again in %.1f s: %s",
+            ascii(name),
+            seconds,
+            ascii(str(error)),
+            extra={"topic_name": name},
+        )
+
+
+def _answer(messages: Sequence[Message], failures: Sequence[Failure[Message]]) -> Answer:
+    if not failures:
+        return Answer(accepted=list(range(len(messages))))
+    errors = {id(failure.item): failure.error for failure in failures}
+    answer = Answer()
+    for place, message in enumerate(messages):
+        error = errors.get(id(message))
+        if error is None:
+            answer.accepted.append(place)
+        elif isinstance(error, _FOR_GOOD):
+            answer.refused[place] = error
+        else:
+            answer.failed[place] = error
+    if answer.failed and not answer.accepted:  # not the messages' fault, by all that can be known
+        answer.trouble = next(iter(answer.failed.values()))
+        answer.failed.clear()
+    return answer

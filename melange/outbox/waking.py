@@ -1,0 +1,80 @@
+"""How a relay that has nothing to do learns of new messages."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any, Protocol
+
+from sqlalchemy import Engine
+
+from melange.outbox.outbox import CHANNEL
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_WAIT_SECONDS = 1.0
+"""How soon at the latest a wait notices that it is to end."""
+
+
+class Waker(Protocol):
+    """Waits for work."""
+
+    def wait(self, stopping: threading.Event, seconds: float) -> None:
+        """Return when there may be work, when told to stop, or after ``seconds``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it waits by; idempotent."""
+        ...
+
+
+def waker_for(engine: Engine) -> Waker:
+    """Return a waker that listens where the database and its driver can tell, else one that only waits."""
+    return NotifiedWaker(engine) if engine.dialect.driver == "psycopg" else PollingWaker()
+
+
+class PollingWaker:
+    """Looks again after a while."""
+
+    def wait(self, stopping: threading.Event, seconds: float) -> None:
+        stopping.wait(seconds)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""
+
+
+class NotifiedWaker:
+    """Is told by PostgreSQL, on a connection of its own, through psycopg."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._listening: Any = None
+
+    def wait(self, stopping: threading.Event, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        try:
+            if self._listening is None:
+                self._listening = self._listen()
+                return  # something may have come before we listened
+            while not stopping.is_set() and (left := deadline - time.monotonic()) > 0:
+                slice_seconds = min(left, _LONGEST_WAIT_SECONDS)
+                if any(True for _ in self._listening.notifies(timeout=slice_seconds, stop_after=1)):
+                    return
+        except Exception as error:  # psycopg's own, and SQLAlchemy's: to look again later is as good
+            logger.warning("not notified of new messages for now: %s", ascii(str(error)))
+            self.close()
+            stopping.wait(max(0.0, deadline - time.monotonic()))
+
+    def close(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.close()
+
+    def _listen(self) -> Any:
+        pooled = self._engine.raw_connection()
+        connection: Any = pooled.driver_connection
+        pooled.detach()  # it is ours, and takes no place in the pool
+        connection.autocommit = True
+        connection.execute(f"LISTEN {CHANNEL}")
+        return connection
