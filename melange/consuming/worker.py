@@ -13,9 +13,9 @@ from melange.consuming.coroutines import EventLoopThread
 from melange.consuming.health import WorkerHealth, health_of
 from melange.consuming.pool import Pool
 from melange.consuming.queue_runner import QueueRunner, Work
-from melange.consuming.signals import calling_on_signal
 from melange.consuming.slots import Slots
 from melange.errors import ConfigurationError
+from melange.signals import calling_on_signal
 
 logger = logging.getLogger(__name__)
 
