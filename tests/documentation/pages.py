@@ -5,6 +5,7 @@ What the language of a block means here:
 | language | what happens |
 |---|---|
 | `python` | it is executed; when its first line is `# name.py` it is saved under that name instead |
+| `python` below `# examples/...py` | it must stand in that file, line by line; a line `...` stands for any number of them |
 | `text` | what the blocks above have printed since the last one; `...` stands for anything |
 | `console` | each `$ command` is run, and must print what stands below it; `^C` there interrupts it |
 | any other, or none | nothing: it is there to be read |
@@ -35,6 +36,8 @@ REPOSITORY = Path(__file__).parent.parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 _FILE_NAME = re.compile(r"# (\w+\.py)\n")
+_EXAMPLE = re.compile(r"# (examples/[\w/]+\.py)\n")
+_LEFT_OUT = re.compile(r"^ *\.\.\.\n", re.MULTILINE)
 _COMMAND = re.compile(r"^\$ (.+)\n", re.MULTILINE)
 _INTERRUPT = "^C"
 _SECONDS_TO_PRINT = 60
@@ -81,13 +84,17 @@ class _Run:
         self._printed = io.StringIO()
         self._execute: Callable[[Example], None] = PythonEvaluator()
 
-    def python(self, example: Example) -> None:
+    def python(self, example: Example) -> str | None:
+        quoted = _EXAMPLE.match(example.parsed)
+        if quoted:
+            return _misquoted(quoted[1], example.parsed[quoted.end() :])
         name = _FILE_NAME.match(example.parsed)
         if name:
             (self._directory / name[1]).write_text(example.parsed)
-            return
+            return None
         with contextlib.redirect_stdout(self._printed):
             self._execute(example)
+        return None
 
     def text(self, example: Example) -> str | None:
         printed = self._printed.getvalue()
@@ -134,6 +141,17 @@ def _started(command: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.communicate()
+
+
+def _misquoted(name: str, quotation: str) -> str | None:
+    """Return what of the quotation does not stand in the file where it should."""
+    rest = (REPOSITORY / name).read_text()
+    for piece in _LEFT_OUT.split(quotation):
+        lines = piece.strip("\n")
+        _, found, rest = f"\n{rest}".partition(f"\n{lines}\n")
+        if not found:
+            return f"not in {name}, or not there:\n{lines}"
+    return None
 
 
 def _difference(expected: str, printed: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,32 @@ class TestTheRunner:
         page.write_text(blocks)
 
         with pytest.raises(AssertionError, match="did not evaluate as expected"):
+            run_page(page, tmp_path)
+
+    @pytest.mark.parametrize(
+        ("lines", "is_quoted"),
+        [
+            ("from melange import EventMessage\n", True),
+            (
+                "from dataclasses import dataclass\n...\n@dataclass(frozen=True)\nclass ProductAdded(EventMessage):\n",
+                True,
+            ),
+            ("class ProductAdded(EventMessage):\n    ...\n    name: str\n", True),
+            ("class ProductAdded:\n", False),
+            ("from melange import\n", False),
+            ("class ProductAdded(EventMessage):\n    name: str\n", False),
+            ("class OrderPlaced(EventMessage):\n...\nclass ProductAdded(EventMessage):\n", False),
+        ],
+    )
+    def test_what_is_quoted_from_an_example_must_stand_there(self, lines, is_quoted, tmp_path) -> None:
+        page = Path(tmp_path, "page.md")
+        page.write_text(f"```python\n# examples/shop/contract.py\n{lines}```\n")
+
+        with (
+            nullcontext()
+            if is_quoted
+            else pytest.raises(AssertionError, match=r"not in examples/shop/contract\.py")
+        ):
             run_page(page, tmp_path)
 
     def test_what_a_block_raises_passes(self, tmp_path) -> None:

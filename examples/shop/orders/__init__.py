@@ -1,0 +1,1 @@
+"""The order service: products, customers' accounts and orders."""

@@ -1,0 +1,20 @@
+"""What the outside hears of what happened in the domain: if the transaction commits, and only then."""
+
+from __future__ import annotations
+
+from melange.outbox import IntegrationEvents
+from shop import contract
+from shop.orders.events import OrderPlaced, ProductAdded
+
+integration = IntegrationEvents()
+
+
+@integration.to(contract.ORDERS, key=lambda event: event.sku)
+def product_added(event: ProductAdded) -> contract.ProductAdded:
+    return contract.ProductAdded(event.sku, event.name)
+
+
+@integration.to(contract.ORDERS, key=lambda event: event.order_id)
+def order_placed(event: OrderPlaced) -> contract.OrderPlaced:
+    """Say what the warehouse must know; what the customer pays is not its business."""
+    return contract.OrderPlaced(event.order_id, event.sku, event.quantity)

@@ -1,0 +1,30 @@
+"""What customers are told, once it is certain. A real shop would send it."""
+
+from __future__ import annotations
+
+from melange import DomainEventBus
+from melange.domain import Subscribers
+from shop.orders.events import OrderCancelled, OrderPlaced, OrderShipped
+
+mail = Subscribers()
+after_commit = DomainEventBus.instance().after_commit
+
+
+@mail.on
+@after_commit
+def confirm(event: OrderPlaced) -> None:
+    print(
+        f"  mail to {event.customer}: we have your order of {event.quantity} {event.sku}, {event.total} cents"
+    )
+
+
+@mail.on
+@after_commit
+def tell_of_the_parcel(event: OrderShipped) -> None:
+    print(f"  mail to {event.customer}: your parcel is on its way")
+
+
+@mail.on
+@after_commit
+def apologize(event: OrderCancelled) -> None:
+    print(f"  mail to {event.customer}: we are sorry, {event.reason}; you have your {event.total} cents back")

@@ -1,0 +1,36 @@
+"""One transaction, and who takes part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from melange import DomainEventBus
+from melange.domain.sqlalchemy import on_commit
+from melange.outbox import Outbox
+from shop.orders import repository
+from shop.orders.database import new_session
+from shop.orders.integration import integration
+from shop.orders.mail import mail
+from shop.orders.rules import rules
+
+
+@contextmanager
+def unit_of_work(session: Session) -> Iterator[None]:
+    """Have all that happens in the block take part in the transaction of the session."""
+    bus = DomainEventBus.instance()
+    with (
+        repository.using(session),
+        Outbox(session),
+        bus.scope(rules, integration, mail, on_commit=on_commit(session)),
+    ):
+        yield
+
+
+def transactional(command: object, handle: Callable[[Any], Any]) -> Any:
+    """Handle a command in a transaction of its own: the middleware of the command bus."""
+    with new_session.begin() as session, unit_of_work(session):
+        return handle(command)

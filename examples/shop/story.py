@@ -1,0 +1,39 @@
+"""What happens on a day in the shop."""
+
+from __future__ import annotations
+
+import time
+
+from shop.orders.commands import AddProduct, OpenAccount, PlaceOrder, commands
+from shop.orders.model import Refused, Status
+from shop.orders.queries import CreditLeft, StatusOfOrder, queries
+
+PATIENCE_SECONDS = 60
+
+
+def a_day_in_the_shop() -> None:
+    commands.send(OpenAccount("Ada", credit=10_000))
+    commands.send(OpenAccount("Grace", credit=20_000))
+    commands.send(AddProduct("lamp", "Lamp", price=2_500))
+
+    order("Ada", 2)
+    order("Ada", 4)  # refused at once: Ada has not the credit
+    order("Grace", 4)  # refused later: the warehouse has only three
+    order("Grace", 3)
+    for customer in ("Ada", "Grace"):
+        print(f"{customer} has {queries.ask(CreditLeft(customer))} cents left.")
+
+
+def order(customer: str, quantity: int) -> None:
+    """Place an order and wait until it is certain what becomes of it."""
+    print(f"{customer} orders {quantity} lamps.")
+    try:
+        order_id = commands.send(PlaceOrder(customer, "lamp", quantity))
+    except Refused as error:
+        print(f"  refused: {error}")
+        return
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while queries.ask(StatusOfOrder(order_id)) is Status.PLACED:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nobody has dealt with order {order_id} for {PATIENCE_SECONDS} seconds")
+        time.sleep(0.05)
