@@ -10,10 +10,10 @@ from melange.consuming.leases import Lease
 from melange.consuming.middleware import Middleware, checked_outcome, wrapped
 from melange.consuming.once import OncePerMessage
 from melange.consuming.outcomes import Outcome
-from melange.consuming.processor import DeliveryProcessor, RunCoroutine
+from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.settling import Settlement, Settler
 from melange.consuming.subscriptions import Subscriptions
-from melange.deduplication.base import DeduplicationStore
+from melange.deduplication.base import DeduplicationStore, RunCoroutine
 from melange.drivers.base import MessagingDriver, Queue
 from melange.errors import DecodeError, DeduplicationError
 from melange.failpoints import fail_point
@@ -67,8 +67,10 @@ class ConsumedQueue:
         self._settler = Settler(driver, queue, backoff, keeps_rejected=queue.is_fifo and on_reject == "block")
 
     def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
-        """Run asynchronous listeners with ``run_coroutine``."""
+        """Run asynchronous listeners with ``run_coroutine``, and the store that works for such."""
         self._processor.run_coroutine = run_coroutine
+        if self.store is not None:
+            self.store.use_event_loop(run_coroutine)
 
     def receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
         """Take at most ``limit`` deliveries, to be processed and settled, or released, before their deadlines."""

@@ -121,6 +121,12 @@ class ExchangeMessageConsumer:
         )
         queue = declaration.declare(driver) if declare else declaration.look_up(driver)
         store = MemoryDeduplicationStore.shared() if isinstance(deduplication, Unchanged) else deduplication
+        if store is not None and store.keyword_names and on_unavailable == "process":
+            raise ConfigurationError(
+                f"with on_unavailable='process' listeners run without their store, and {type(store).__name__} is a "
+                "part of their work: leave it at 'retry'"
+            )
+        self._store_keywords = () if store is None else store.keyword_names
         self._serializer = EventSerializer.instance()
         self._subscriptions = Subscriptions()
         self._store_is_up = True
@@ -153,7 +159,7 @@ class ExchangeMessageConsumer:
             ConfigurationError: it is no listener, or asks for something that does not exist.
             DuplicateHandlerError: a listener of this name is there already.
         """
-        self._add(subscription_for(listener))
+        self._add(subscription_for(listener, self._store_keywords))
 
     def unsubscribe(self, listener: object) -> None:
         """Take a listener object, or a decorated function, away.
@@ -178,7 +184,7 @@ class ExchangeMessageConsumer:
             )
 
         def subscribe(function: ListenerFunction) -> ListenerFunction:
-            self._add(subscription_for_function(function, event_types, name))
+            self._add(subscription_for_function(function, event_types, name, self._store_keywords))
             return function
 
         return subscribe
@@ -221,6 +227,13 @@ class ExchangeMessageConsumer:
         return Worker(self, concurrency=concurrency, grace_seconds=grace_seconds).run()
 
     def _add(self, subscription: Subscription) -> None:
+        store = self.consumed_queue.store
+        if store is not None and store.listeners_are_async not in (None, subscription.is_async):
+            raise ConfigurationError(
+                f"listener {subscription.name} must {'not ' if subscription.is_async else ''}be `async def`: "
+                f"{type(store).__name__} works with {'a synchronous' if subscription.is_async else 'an asynchronous'} "
+                "session here"
+            )
         for event_class in subscription.event_classes.values():
             self._serializer.check_event_class(event_class)
         self._subscriptions.add(subscription)

@@ -34,7 +34,8 @@ class ExchangeListener(ABC):
         Declare the keywords you want, or none: ``message_id`` (the same each time the event comes),
         ``event_type_name``, ``headers`` (read-only mapping of texts), ``receive_count`` (1 the first
         time), ``queue_name``, ``lease_lost`` (call it: True once another receiver may have the event, so
-        that what is done from now on may be done twice). ``event`` is an object for the event classes that ``listens_to`` names, else
+        that what is done from now on may be done twice), and those of the consumer's deduplication store: an
+        inbox has ``session``. ``event`` is an object for the event classes that ``listens_to`` names, else
         a dict; listeners of one consumer share it.
 
         It may be ``async def``: it then runs on the event loop of the ``Worker``, which it needs.
@@ -80,12 +81,19 @@ class Subscription:
         if not self.keywords:
             return self.process(event)
         return self.process(
-            event, **{name: _KEYWORDS[name](lease, event_type_name) for name in self.keywords}
+            event, **{name: _value_of(name, lease, event_type_name) for name in self.keywords}
         )
 
 
-def subscription_for(listener: ExchangeListener) -> Subscription:
-    """Return the listener ready to be called.
+def _value_of(keyword: str, lease: Lease, event_type_name: str) -> object:
+    if keyword in _KEYWORDS:
+        return _KEYWORDS[keyword](lease, event_type_name)
+    assert lease.claim is not None  # a store that offers keywords is never done without
+    return lease.claim.keywords[keyword]
+
+
+def subscription_for(listener: ExchangeListener, store_keywords: tuple[str, ...] = ()) -> Subscription:
+    """Return the listener ready to be called; ``store_keywords`` are those that the consumer's store offers.
 
     Raises:
         ConfigurationError: it is no listener, ``listens_to`` does not name event types, or ``process`` asks
@@ -100,19 +108,30 @@ def subscription_for(listener: ExchangeListener) -> Subscription:
             f"{listener!r} is no ExchangeListener; a function is subscribed with @consumer.listener('EventTypeName')"
         )
     return _subscription(
-        listener, listener.name or type(listener).__qualname__, listener.listens_to(), listener.process
+        listener,
+        listener.name or type(listener).__qualname__,
+        listener.listens_to(),
+        listener.process,
+        store_keywords,
     )
 
 
 def subscription_for_function(
-    function: Callable[..., object], event_types: Sequence[EventType], name: str | None
+    function: Callable[..., object],
+    event_types: Sequence[EventType],
+    name: str | None,
+    store_keywords: tuple[str, ...] = (),
 ) -> Subscription:
     """Return the function ready to be called as a listener; raises as ``subscription_for``."""
-    return _subscription(function, name or function.__qualname__, event_types, function)
+    return _subscription(function, name or function.__qualname__, event_types, function, store_keywords)
 
 
 def _subscription(
-    listener: object, name: str, event_types: Sequence[EventType] | None, process: Callable[..., object]
+    listener: object,
+    name: str,
+    event_types: Sequence[EventType] | None,
+    process: Callable[..., object],
+    store_keywords: tuple[str, ...],
 ) -> Subscription:
     names, classes = resolve_event_types(f"listens_to of {name}", event_types)
     return Subscription(
@@ -121,7 +140,7 @@ def _subscription(
         event_type_names=names,
         event_classes=classes,
         process=process,
-        keywords=_keywords_of(name, process),
+        keywords=_keywords_of(name, process, (*_KEYWORDS, *store_keywords)),
         is_async=inspect.iscoroutinefunction(process),
     )
 
@@ -167,7 +186,9 @@ def require_one_class(
         )
 
 
-def _keywords_of(listener_name: str, process: Callable[..., object]) -> tuple[str, ...]:
+def _keywords_of(
+    listener_name: str, process: Callable[..., object], offered: tuple[str, ...]
+) -> tuple[str, ...]:
     if inspect.isgeneratorfunction(process) or inspect.isasyncgenfunction(process):
         raise ConfigurationError(
             f"process of {listener_name} is a generator, and calling it runs nothing: take the yield out"
@@ -180,17 +201,23 @@ def _keywords_of(listener_name: str, process: Callable[..., object]) -> tuple[st
     ):
         raise ConfigurationError(f"process of {listener_name} must take the event as its first argument")
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return tuple(_KEYWORDS)
+        return offered
     wanted = [parameter for parameter in parameters[1:] if parameter.kind is not parameter.VAR_POSITIONAL]
     for parameter in wanted:
         if parameter.default is parameter.empty and (
-            parameter.name not in _KEYWORDS or parameter.kind is parameter.POSITIONAL_ONLY
+            parameter.name not in offered or parameter.kind is parameter.POSITIONAL_ONLY
         ):
             raise ConfigurationError(
-                f"process of {listener_name} asks for {parameter.name!r}{nearest(parameter.name, _KEYWORDS)}; it can "
-                f"have {', '.join(_KEYWORDS)} as keywords"
+                f"process of {listener_name} asks for {parameter.name!r}{_advice(parameter.name, offered)}; it can "
+                f"have {', '.join(offered)} as keywords"
             )
-    return tuple(parameter.name for parameter in wanted if parameter.name in _KEYWORDS)
+    return tuple(parameter.name for parameter in wanted if parameter.name in offered)
+
+
+def _advice(keyword: str, offered: tuple[str, ...]) -> str:
+    if keyword == "session":
+        return ", which comes from an inbox: give the consumer deduplication=Inbox(...)"
+    return nearest(keyword, offered)
 
 
 def _place(event_class: type) -> str:

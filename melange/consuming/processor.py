@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -14,14 +14,12 @@ from melange.consuming.listener import Subscription
 from melange.consuming.middleware import ListenerCall, Middleware, checked_outcome
 from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Leave, Outcome, Reject, Retry
 from melange.consuming.subscriptions import Subscriptions
+from melange.deduplication.base import RunCoroutine
 from melange.errors import ConfigurationError, DecodeError, DeduplicationError
 from melange.handling import handled_message
 from melange.serialization import EventSerializer
 
 logger = logging.getLogger(__name__)
-
-RunCoroutine = Callable[[Coroutine[Any, Any, object]], object]
-"""Runs a coroutine to its end and returns what it returned, blocking the calling thread."""
 
 
 class DeliveryProcessor:

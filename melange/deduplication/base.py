@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 DEFAULT_RETENTION_SECONDS = 18 * 24 * 3600.0
 """As long as a message can come back: a queue's default 4 days and its dead-letter queue's 14."""
+
+
+RunCoroutine = Callable[[Coroutine[Any, Any, Any]], Any]
+"""Runs a coroutine to its end and returns what it returned, blocking the calling thread."""
+
+_NO_KEYWORDS: Mapping[str, object] = MappingProxyType({})
 
 
 class DeduplicationKey(NamedTuple):
@@ -27,6 +35,11 @@ class Claimed(NamedTuple):
 
     key: DeduplicationKey
     token: str
+
+    @property
+    def keywords(self) -> Mapping[str, object]:
+        """What the store gives the listener: a value for each of its ``keyword_names``."""
+        return _NO_KEYWORDS
 
 
 class ClaimRefusal(Enum):
@@ -53,7 +66,18 @@ class DeduplicationStore(ABC):
     a claim early calls it lost. What is sent twice, because an answer got lost, recognises itself by its token.
 
     Each method raises ``DeduplicationError`` when the store can't be asked; nothing is decided then.
+
+    ``keyword_names`` are what listeners may ask for by name, beside the keywords that they all have: a session for
+    one. ``listeners_are_async`` is True where only asynchronous listeners can work with the store, False where only
+    the others can.
     """
+
+    keyword_names: tuple[str, ...] = ()
+    listeners_are_async: bool | None = None
+
+    def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
+        """Take note of the event loop of the worker that begins to use the store; most have no use for it."""
+        return
 
     @abstractmethod
     def claim(
@@ -69,7 +93,8 @@ class DeduplicationStore(ABC):
     def complete(self, claimed: Claimed) -> bool:
         """Mark the key as done; False when the claim was lost meanwhile, and nothing is marked.
 
-        Completing again is True as long as the mark is there.
+        Completing again is True as long as the mark is there. An error other than ``DeduplicationError`` says that
+        the listener failed after all, and that nothing is marked.
         """
 
     @abstractmethod
