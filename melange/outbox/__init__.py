@@ -4,6 +4,7 @@ Needs SQLAlchemy: ``pip install 'melange[outbox]'``.
 """
 
 from melange.outbox.administration import FailedMessage, OutboxAdministration, TopicStatus
+from melange.outbox.inbox import Inbox
 from melange.outbox.integration import IntegrationEvents
 from melange.outbox.outbox import Outbox
 from melange.outbox.relay import OutboxRelay
@@ -12,6 +13,7 @@ from melange.outbox.tables import InboxMark, OutboxMessage, metadata
 
 __all__ = [
     "FailedMessage",
+    "Inbox",
     "InboxMark",
     "IntegrationEvents",
     "Outbox",

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 from melange.testing.clock import ManualClock
 
 if TYPE_CHECKING:
-    from melange.testing.deduplication_contract import DeduplicationStoreContract
+    from melange.testing.deduplication_contract import (
+        DeduplicationStoreContract,
+        TransactionalStoreContract,
+    )
     from melange.testing.driver_contract import DriverContract
 
-__all__ = ["DeduplicationStoreContract", "DriverContract", "ManualClock"]
+__all__ = ["DeduplicationStoreContract", "DriverContract", "ManualClock", "TransactionalStoreContract"]
 
 _SUITES = {
     "DeduplicationStoreContract": "melange.testing.deduplication_contract",
     "DriverContract": "melange.testing.driver_contract",
+    "TransactionalStoreContract": "melange.testing.deduplication_contract",
 }
 
 

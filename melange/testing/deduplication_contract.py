@@ -2,282 +2,31 @@
 
 from __future__ import annotations
 
-import threading
-import uuid
-from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar
-
 import pytest
 
-from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
+# Before the parts are imported: their assertions shall show what they compared.
+pytest.register_assert_rewrite("melange.testing.store_behaviours")
+
+from melange.testing.store_behaviours.claiming import Claiming  # noqa: E402
+from melange.testing.store_behaviours.leases import Leases  # noqa: E402
+from melange.testing.store_behaviours.transactions import Transactions  # noqa: E402
 
 
-class DeduplicationStoreContract(ABC):
+class DeduplicationStoreContract(Claiming, Leases):
     """What every deduplication store promises: subclass it and name a constructor.
 
-    class TestMyStore(DeduplicationStoreContract):
-        def make_store(self):
-            return MyStore()
+        class TestMyStore(DeduplicationStoreContract):
+            def make_store(self):
+                return MyStore()
 
-    ``pass_time`` must let the given seconds pass for the store: by default it waits. ``short_lease_seconds`` is
+    ``pass_time`` must let the given seconds pass for the store: by default it waits. ``short_lease_seconds`` (1) is
     how long the leases are that are waited out.
     """
 
-    short_lease_seconds: ClassVar[float] = 1.0
 
-    @abstractmethod
-    def make_store(self) -> DeduplicationStore:
-        """Return a store; called once per test."""
+class TransactionalStoreContract(Claiming, Transactions):
+    """The same for a store whose claim is an open transaction, with the listener's work in it.
 
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass; a store with a clock of its own advances that instead."""
-        threading.Event().wait(seconds)
-
-    def pass_short_lease(self) -> None:
-        """Let a short lease run out."""
-        self.pass_time(1.1 * self.short_lease_seconds)
-
-    @pytest.fixture
-    def store(self) -> DeduplicationStore:
-        return self.make_store()
-
-    @pytest.fixture
-    def key(self) -> DeduplicationKey:
-        return DeduplicationKey("orders", "StockListener", str(uuid.uuid4()))
-
-    def test_a_new_key_can_be_claimed(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        claimed = store.claim(key, "token", 30, body="{}")
-
-        assert isinstance(claimed, Claimed)
-        assert claimed.key == key
-
-    def test_a_claimed_key_is_busy_for_others(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        store.claim(key, "first", 30, body="{}")
-
-        assert store.claim(key, "second", 30, body="{}") is ClaimRefusal.BUSY
-
-    def test_a_claim_that_is_sent_twice_recognises_itself(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        store.claim(key, "token", 30, body="{}")
-
-        assert isinstance(store.claim(key, "token", 30, body="{}"), Claimed)
-
-    def test_a_completed_key_is_done_for_everyone(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        claimed = _claim(store, key, "token")
-
-        assert store.complete(claimed)
-
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
-        assert store.claim(key, "token", 30, body="{}") is ClaimRefusal.DONE
-
-    def test_a_completed_key_with_another_body_is_a_conflict(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        store.complete(_claim(store, key, "token"))
-
-        assert store.claim(key, "other", 30, body='{"another": 1}') is ClaimRefusal.CONFLICT
-
-    def test_a_store_in_reach_says_so(self, store: DeduplicationStore) -> None:
-        assert store.check() is None
-
-    def test_an_abandoned_key_can_be_claimed_at_once(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        claimed = _claim(store, key, "first")
-
-        assert store.abandon(claimed)
-
-        assert isinstance(store.claim(key, "second", 30, body="{}"), Claimed)
-
-    def test_a_claim_ends_with_its_lease(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        store.claim(key, "crashed", self.short_lease_seconds, body="{}")
-
-        self.pass_short_lease()
-
-        assert isinstance(store.claim(key, "successor", 30, body="{}"), Claimed)
-
-    def test_a_renewed_claim_outlives_its_first_lease(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        claimed = _claim(store, key, "token", lease_seconds=self.short_lease_seconds)
-
-        assert store.renew(claimed, 30)
-        self.pass_short_lease()
-
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.BUSY
-
-    def test_who_overslept_cannot_complete_for_the_successor(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        overslept = _claim(store, key, "overslept", lease_seconds=self.short_lease_seconds)
-        self.pass_short_lease()
-        _claim(store, key, "successor")
-
-        assert not store.complete(overslept)
-
-        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
-
-    def test_who_overslept_cannot_abandon_for_the_successor(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        overslept = _claim(store, key, "overslept", lease_seconds=self.short_lease_seconds)
-        self.pass_short_lease()
-        _claim(store, key, "successor")
-
-        assert not store.abandon(overslept)
-
-        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
-
-    def test_who_overslept_cannot_renew(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        overslept = _claim(store, key, "overslept", lease_seconds=self.short_lease_seconds)
-        self.pass_short_lease()
-        successor = _claim(store, key, "successor")
-
-        assert not store.renew(overslept, 30)
-
-        assert store.complete(successor)
-
-    def test_an_abandon_after_the_completion_takes_nothing_back(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        claimed = _claim(store, key, "token")
-        store.complete(claimed)
-
-        store.abandon(claimed)
-
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
-
-    def test_a_lease_that_ran_out_counts_until_another_takes_over(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        late = _claim(store, key, "late", lease_seconds=self.short_lease_seconds)
-
-        self.pass_short_lease()
-
-        assert store.complete(late)
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
-
-    def test_a_lease_that_ran_out_can_be_renewed_until_another_takes_over(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        late = _claim(store, key, "late", lease_seconds=self.short_lease_seconds)
-
-        self.pass_short_lease()
-
-        assert store.renew(late, 30)
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.BUSY
-
-    def test_who_overslept_cannot_complete_what_the_successor_gave_back(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        overslept = _claim(store, key, "overslept", lease_seconds=self.short_lease_seconds)
-        self.pass_short_lease()
-        store.abandon(_claim(store, key, "successor"))
-
-        assert not store.complete(overslept)
-
-        assert isinstance(store.claim(key, "third", 30, body="{}"), Claimed)
-
-    def test_who_overslept_cannot_renew_what_the_successor_completed(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        overslept = _claim(store, key, "overslept", lease_seconds=self.short_lease_seconds)
-        self.pass_short_lease()
-        store.complete(_claim(store, key, "successor"))
-
-        assert not store.renew(overslept, 30)
-        assert not store.abandon(overslept)
-
-        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.DONE
-
-    def test_a_completion_that_is_sent_twice_recognises_itself(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        claimed = _claim(store, key, "token")
-        store.complete(claimed)
-
-        assert store.complete(claimed)
-
-    def test_who_overslept_does_not_take_the_successors_completion_for_its_own(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        overslept = _claim(store, key, "overslept", lease_seconds=self.short_lease_seconds)
-        self.pass_short_lease()
-        store.complete(_claim(store, key, "successor"))
-
-        assert not store.complete(overslept)
-
-    def test_an_abandon_that_is_sent_twice_takes_nothing_from_the_next(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        claimed = _claim(store, key, "token")
-        store.abandon(claimed)
-        _claim(store, key, "next")
-
-        store.abandon(claimed)
-
-        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
-
-    def test_a_completed_key_is_not_renewed(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        claimed = _claim(store, key, "token")
-        store.complete(claimed)
-
-        assert not store.renew(claimed, self.short_lease_seconds)
-        self.pass_short_lease()
-
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
-
-    @pytest.mark.parametrize("text", ["", "naïve ☃ 🎉", "new\nline, tab\t, nul\0", "{a}:{b}", "x" * 100_000])
-    def test_any_text_may_stand_in_keys_tokens_and_bodies(self, store: DeduplicationStore, text: str) -> None:
-        key = DeduplicationKey(text, text, f"{uuid.uuid4()}{text}")
-        claimed = store.claim(key, f"token{text}", 30, body=text)
-        assert isinstance(claimed, Claimed)
-
-        assert store.renew(claimed, 30)
-        assert store.complete(claimed)
-
-        assert store.claim(key, "other", 30, body=text) is ClaimRefusal.DONE
-        assert store.claim(key, "other", 30, body=f"{text}!") is ClaimRefusal.CONFLICT
-
-    @pytest.mark.parametrize("part", ["queue_name", "listener_name", "message_id"])
-    def test_keys_that_differ_in_one_part_are_independent(
-        self, store: DeduplicationStore, key: DeduplicationKey, part: str
-    ) -> None:
-        store.complete(_claim(store, key, "token"))
-
-        other_key = key._replace(**{part: "another"})
-
-        assert isinstance(store.claim(other_key, "token", 30, body="{}"), Claimed)
-
-    def test_parts_of_keys_do_not_run_together(self, store: DeduplicationStore) -> None:
-        unique = str(uuid.uuid4())
-        store.complete(_claim(store, DeduplicationKey("a", "b:c", unique), "token"))
-
-        assert isinstance(store.claim(DeduplicationKey("a:b", "c", unique), "token", 30, body="{}"), Claimed)
-
-    def test_of_many_who_claim_at_once_one_succeeds(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        start = threading.Barrier(8)
-
-        def claim(number: int) -> Claimed | ClaimRefusal:
-            start.wait(timeout=30)
-            return store.claim(key, f"token-{number}", 30, body="{}")
-
-        with ThreadPoolExecutor(8) as pool:
-            results = list(pool.map(claim, range(8)))
-
-        assert sum(isinstance(result, Claimed) for result in results) == 1
-        assert results.count(ClaimRefusal.BUSY) == 7
-
-
-def _claim(
-    store: DeduplicationStore, key: DeduplicationKey, token: str, lease_seconds: float = 30
-) -> Claimed:
-    claimed = store.claim(key, token, lease_seconds, body="{}")
-    assert isinstance(claimed, Claimed)
-    return claimed
+    Such a claim can't end with its lease: whoever took over would do the work a second time, while the first may yet
+    commit it. It ends with the transaction, which the database rolls back when the process dies.
+    """

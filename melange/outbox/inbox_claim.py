@@ -1,0 +1,118 @@
+"""A claim of the inbox: the transaction in which its listener works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import Transaction
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session, SessionTransaction
+
+from melange.deduplication.base import Claimed, ClaimRefusal
+from melange.errors import ConfigurationError, DeduplicationError
+from melange.outbox import inbox_marks
+from melange.outbox.inbox_marks import Mark, digest_of
+from melange.outbox.inbox_sessions import OpenedSession
+
+_RULE = (
+    "the inbox commits its session, together with the mark, when the listener has returned. What may fail on its own "
+    "goes into `with session.begin_nested():`"
+)
+
+
+class InboxClaim(Claimed):
+    """A claim that holds as long as its transaction is open, and cannot be taken over until then.
+
+    ``is_undecided`` when the connection broke during the commit, or before: the table knows what became of it.
+    """
+
+    is_undecided = False
+    _opened: OpenedSession | None = None
+    _body_digest: str
+    _transaction: SessionTransaction
+    _transaction_of_connection: Transaction | None
+    _may_commit = False
+
+    @property
+    def keywords(self) -> Mapping[str, object]:
+        """The session, for the listener."""
+        assert self._opened is not None
+        return {"session": self._opened.offered}
+
+    def begin(self, opened: OpenedSession, body: str) -> ClaimRefusal | None:
+        """Open the transaction and return None, or why there is nothing to be done in it."""
+        self._opened = opened
+        self._body_digest = digest_of(body)
+        return opened.run(self._begin)
+
+    def commit(self, done_at: datetime) -> bool:
+        """Commit what the listener did, with its mark; False when somebody else's is there, and nothing was done.
+
+        Raises:
+            DeduplicationError: the database was locked, and can be asked again; or ``is_undecided``.
+            ConfigurationError: the listener has ended the transaction itself.
+            SQLAlchemyError: the database refused what the listener did: nothing of it is there.
+        """
+        assert self._opened is not None
+        return self._opened.run(lambda session: self._commit(session, done_at))
+
+    def end(self) -> None:
+        """Roll back what was not committed, and give the connection back."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def _begin(self, session: Session) -> ClaimRefusal | None:
+        if session.in_transaction():
+            raise ConfigurationError("make_session has to return a new session each time: this one is in use")
+        self._transaction = session.begin()
+        connection = inbox_marks.connection_of(session)
+        self._transaction_of_connection = connection.get_transaction()
+        if not inbox_marks.take_lock(connection, self.key):
+            return ClaimRefusal.BUSY
+        mark = inbox_marks.find(session, self.key)
+        if mark is not None:
+            return ClaimRefusal.DONE if mark.body_digest == self._body_digest else ClaimRefusal.CONFLICT
+        event.listen(session, "before_commit", self._before_commit)
+        return None
+
+    def _before_commit(self, session: Session) -> None:
+        # Releasing a savepoint comes here as well.
+        if not self._may_commit and session.get_nested_transaction() is None:
+            raise ConfigurationError(f"a listener must not commit: {_RULE}")
+
+    def _commit(self, session: Session, done_at: datetime) -> bool:
+        self._require_own_transaction(session)
+        session.flush()  # what the listener left to be written: if it can't be, the listener has failed
+        try:
+            inbox_marks.write(session, self.key, Mark(digest_of(self.token), self._body_digest), done_at)
+            self._may_commit = True
+            session.commit()
+        except IntegrityError:
+            if self._may_commit:  # a constraint of the listener's, which is looked at with the commit
+                raise
+            return False
+        except DBAPIError as error:
+            # The mark can be tried again as long as SQLite has the transaction open.
+            if not error.connection_invalidated and (self._may_commit or not inbox_marks.is_locked(error)):
+                raise
+            self.is_undecided = error.connection_invalidated
+            raise DeduplicationError(f"can't mark the message: {inbox_marks.explanation(error)}") from error
+        except OSError as error:  # drivers for an event loop pass it on
+            self.is_undecided = True
+            raise DeduplicationError(f"can't mark the message: {error}") from error
+        return True
+
+    def _require_own_transaction(self, session: Session) -> None:
+        """Raise ``ConfigurationError`` when what the listener did is not in the transaction that it was given."""
+        is_open = session.get_transaction() is self._transaction and (
+            not self._transaction.is_active or self._is_own(inbox_marks.connection_of(session))
+        )
+        if not is_open:
+            raise ConfigurationError(
+                f"the listener ended the transaction, with a commit, a rollback or a close: {_RULE}"
+            )
+
+    def _is_own(self, connection: Connection) -> bool:
+        return connection.get_transaction() is self._transaction_of_connection

@@ -1,0 +1,134 @@
+"""The marks of the inbox: what is asked of their table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, delete, func, insert, literal, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError  # noqa: A004 - SQLAlchemy names it so
+from sqlalchemy.orm import Session
+
+from melange.deduplication.base import DeduplicationKey
+from melange.errors import DeduplicationError, MelangeError
+from melange.outbox.tables import InboxMark
+
+_DIGEST_BYTES = 16
+
+
+class Mark(NamedTuple):
+    """Whose completion a mark is, and of which body, as digests."""
+
+    token_digest: str
+    body_digest: str
+
+
+def digest_of(text: str) -> str:
+    """Return what the table holds of a text: any text may stand in keys, and columns do not take any."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def connection_of(session: Session) -> Connection:
+    """Return the session's connection to the database of the marks."""
+    return session.connection(bind_arguments={"mapper": InboxMark})
+
+
+def take_lock(connection: Connection, key: DeduplicationKey) -> bool:
+    """Keep others from the key until the transaction ends, where the database can; False when one is at it.
+
+    PostgreSQL does it without waiting. Elsewhere the second of two that run one listener at the same time for the
+    same message finds the mark of the first, and is rolled back.
+    """
+    if connection.dialect.name != "postgresql":
+        return True
+    digest = bytes.fromhex(_digest_of_key(key))
+    numbers = (int.from_bytes(part, signed=True) for part in (digest[:4], digest[4:8]))
+    return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(*numbers))))
+
+
+def find(session: Session, key: DeduplicationKey) -> Mark | None:
+    """Return the mark of the key, if there is one."""
+    statement = select(InboxMark.token_digest, InboxMark.body_digest).where(
+        InboxMark.key_digest == _digest_of_key(key)
+    )
+    row = session.execute(statement).first()
+    return Mark(*row) if row else None
+
+
+def write(session: Session, key: DeduplicationKey, mark: Mark, done_at: datetime) -> None:
+    """Write the mark in the session's transaction.
+
+    Raises:
+        IntegrityError: the key has one.
+    """
+    statement = insert(InboxMark).values(
+        key_digest=_digest_of_key(key),
+        queue_name=_legible(key.queue_name, 256),
+        listener_name=_legible(key.listener_name, 256),
+        message_id=_legible(key.message_id, 128),
+        done_at=done_at,
+        **mark._asdict(),
+    )
+    session.execute(statement)
+
+
+def look(session: Session) -> None:
+    """Raise what the database says when there is no table of marks, or not this one."""
+    session.execute(select(*InboxMark.__table__.columns).where(literal(False)))
+
+
+def delete_done_before(session: Session, time: datetime, limit: int) -> int:
+    """Delete at most ``limit`` marks, the oldest first, and return how many it were."""
+    # Others who do the same are not waited for.
+    old = (
+        select(InboxMark.key_digest).where(InboxMark.done_at < time).order_by(InboxMark.done_at).limit(limit)
+    )
+    digests = session.scalars(old.with_for_update(skip_locked=True)).all()
+    if digests:
+        session.execute(
+            delete(InboxMark).where(InboxMark.key_digest.in_(digests)),
+            execution_options={"synchronize_session": False},
+        )
+    return len(digests)
+
+
+@contextmanager
+def told(action: str) -> Iterator[None]:
+    """Raise ``DeduplicationError`` for what the database, or the way to it, raises in the block."""
+    try:
+        yield
+    except MelangeError:
+        raise
+    except Exception as error:  # drivers that connect for an event loop raise what SQLAlchemy does not know
+        raise DeduplicationError(f"can't {action}: {explanation(error)}") from error
+
+
+def is_locked(error: DBAPIError) -> bool:
+    """Return whether SQLite has waited in vain for another process that writes."""
+    return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+
+
+def explanation(error: Exception) -> str:
+    """Return what went wrong, without the parameters that SQLAlchemy shows."""
+    if isinstance(error, TimeoutError):
+        return "every connection of the engine's pool is taken: allow as many as listeners run at once"
+    text = f"{error.orig}" if isinstance(error, DBAPIError) else f"{error}"
+    what = f"{type(error).__name__}: {' '.join(text.split())}"
+    if isinstance(error, SQLAlchemyError) and InboxMark.__tablename__ in text:
+        what += (
+            " (create the inbox's table: `melange outbox schema` prints it, "
+            "melange.outbox.tables.metadata.create_all(engine) makes it)"
+        )
+    return what
+
+
+def _digest_of_key(key: DeduplicationKey) -> str:
+    return digest_of(json.dumps(key))  # the parts can't run together there
+
+
+def _legible(text: str, length: int) -> str:
+    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()[:length]

@@ -1,0 +1,1 @@
+"""The contract of deduplication stores, part by part."""

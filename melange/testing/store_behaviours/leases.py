@@ -1,0 +1,80 @@
+"""Claims that end with their leases, so that another can take over."""
+
+from __future__ import annotations
+
+from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
+from melange.testing.store_behaviours.case import StoreCase, claim_of
+
+
+class Leases(StoreCase):
+    """Whoever overslept its lease can't speak for its successor."""
+
+    def test_a_claim_ends_with_its_lease(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
+        store.claim(key, "crashed", self.short_lease_seconds, body="{}")
+
+        self.pass_short_lease()
+
+        assert isinstance(store.claim(key, "successor", 30, body="{}"), Claimed)
+
+    def test_who_overslept_cannot_complete_for_the_successor(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        self.pass_short_lease()
+        claim_of(store, key, "successor")
+
+        assert not store.complete(overslept)
+
+        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
+
+    def test_who_overslept_cannot_abandon_for_the_successor(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        self.pass_short_lease()
+        claim_of(store, key, "successor")
+
+        assert not store.abandon(overslept)
+
+        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
+
+    def test_who_overslept_cannot_renew(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
+        overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        self.pass_short_lease()
+        successor = claim_of(store, key, "successor")
+
+        assert not store.renew(overslept, 30)
+
+        assert store.complete(successor)
+
+    def test_who_overslept_cannot_complete_what_the_successor_gave_back(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        self.pass_short_lease()
+        store.abandon(claim_of(store, key, "successor"))
+
+        assert not store.complete(overslept)
+
+        assert isinstance(store.claim(key, "third", 30, body="{}"), Claimed)
+
+    def test_who_overslept_cannot_renew_what_the_successor_completed(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        self.pass_short_lease()
+        store.complete(claim_of(store, key, "successor"))
+
+        assert not store.renew(overslept, 30)
+        assert not store.abandon(overslept)
+
+        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.DONE
+
+    def test_who_overslept_does_not_take_the_successors_completion_for_its_own(
+        self, store: DeduplicationStore, key: DeduplicationKey
+    ) -> None:
+        overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        self.pass_short_lease()
+        store.complete(claim_of(store, key, "successor"))
+
+        assert not store.complete(overslept)

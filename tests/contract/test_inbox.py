@@ -1,0 +1,28 @@
+"""The inbox keeps the contract of stores whose claim is a transaction, on SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
+
+from melange.deduplication import DeduplicationStore
+from melange.outbox import Inbox, metadata
+from melange.testing.deduplication_contract import TransactionalStoreContract
+
+
+class TestInboxOnSqlite(TransactionalStoreContract):
+    short_lease_seconds = 0.01
+
+    @pytest.fixture(autouse=True)
+    def _engine(self, tmp_path: Path) -> Iterator[None]:
+        self.engine = create_engine(f"sqlite:///{tmp_path}/shop.db")
+        metadata.create_all(self.engine)
+        yield
+        self.engine.dispose()
+
+    def make_store(self) -> DeduplicationStore:
+        return Inbox(sessionmaker(self.engine))
