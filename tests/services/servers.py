@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -11,11 +12,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
+PORTS = range(12_000, 32_000)
 POLL_SECONDS = 0.05
 LOG_TAIL_BYTES = 20_000
 STOP = b"stop"
@@ -26,11 +28,15 @@ class ServerError(Exception):
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a loopback port that nobody listens on.
+
+    It is below those that systems give to connections, of which one could take it while our server restarts.
+    """
+    while True:
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def answers_http(url: str) -> bool:
