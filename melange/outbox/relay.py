@@ -10,6 +10,7 @@ from contextlib import closing, nullcontext
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import SingletonThreadPool
 
 from melange.backoff import Backoff
 from melange.drivers.base import MessagingDriver
@@ -118,11 +119,17 @@ class OutboxRelay:
         """Relay in the background, until ``stop``; returns at once.
 
         Raises:
-            ConfigurationError: no driver was chosen, or the relay was started before.
+            ConfigurationError: no driver was chosen, the relay was started before, or the engine's database is in
+                memory and each thread's own.
         """
         with self._lifecycle:
             if self._thread.ident is not None:
                 raise ConfigurationError("a relay runs once: make a new one")
+            if isinstance(self._engine.pool, SingletonThreadPool):
+                raise ConfigurationError(
+                    "with this engine each thread has a SQLite database in memory of its own: use a file, "
+                    "create_engine(url, poolclass=StaticPool), or relay_pending()"
+                )
             self._driver = self._chosen_driver()
             self._thread.start()
 
