@@ -202,11 +202,17 @@ class OutboxRelay:
                     failures = 0
                     if not progress:
                         waker.wait(self._stopping, self._poll_seconds)
-                except (SQLAlchemyError, OSError) as error:
+                except DriverClosedError:
+                    raise
+                except Exception as error:  # whatever it is, what is written is still to be published
                     failures += 1
                     seconds = backoff(failures)
+                    is_ours = not isinstance(error, (SQLAlchemyError, OSError))
                     logger.warning(
-                        "the outbox cannot be read, trying again in %.1f s: %s", seconds, explained(error)
+                        "relaying failed, trying again in %.1f s: %s",
+                        seconds,
+                        explained(error),
+                        exc_info=is_ours,
                     )
                     self._stopping.wait(seconds)
 
