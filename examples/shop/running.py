@@ -14,7 +14,8 @@ from melange.outbox import OutboxRelay
 @contextmanager
 def running(engine: Engine, consumer: ExchangeMessageConsumer) -> Iterator[None]:
     """Relay what is in the outbox, and listen, until the block ends."""
-    relay, worker = OutboxRelay(engine), Worker(consumer)
+    relay = OutboxRelay(engine, poll_seconds=0.1)
+    worker = Worker(consumer, grace_seconds=5)  # with so short a grace it stops within a second
     relay.start()
     worker.start()
     try:

@@ -1,4 +1,4 @@
-"""The example of the README, as a program: it prints what the README shows, on both drivers."""
+"""The examples, as programs: they print what the pages show, on both drivers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent.parent
 OUTPUT = re.compile(r"^```output\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHOWN_IN_MEMORY, SHOWN_ON_AWS = OUTPUT.findall((REPOSITORY / "README.md").read_text())
+(A_DAY_IN_THE_SHOP,) = OUTPUT.findall((REPOSITORY / "docs" / "shop.md").read_text())
 
 
 def test_in_memory_the_example_prints_what_the_readme_shows() -> None:
@@ -30,9 +31,32 @@ def test_the_readme_shows_the_same_for_both_drivers_but_for_ids() -> None:
     assert without_ids(SHOWN_ON_AWS).replace("'aws'", "'memory'") == without_ids(SHOWN_IN_MEMORY)
 
 
+def test_in_memory_a_day_in_the_shop_goes_as_its_page_shows() -> None:
+    printed = run("-m", "shop")
+
+    assert story(printed) == story(A_DAY_IN_THE_SHOP)
+
+
+def test_on_sns_and_sqs_a_day_in_the_shop_goes_the_same_way(sns_sqs_server) -> None:
+    printed = run("-m", "shop", "--driver", "aws", AWS_ENDPOINT_URL=sns_sqs_server)
+
+    assert story(printed) == story(A_DAY_IN_THE_SHOP)
+
+
+def test_the_shop_passes_its_own_tests() -> None:
+    printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "shop")
+
+    assert re.search(r"^\d+ passed in", printed, re.MULTILINE)
+
+
 def run_example(*arguments: str, **environment: str) -> str:
+    return run("products.py", *arguments, **environment)
+
+
+def run(*arguments: str, **environment: str) -> str:
     example = subprocess.run(
-        [sys.executable, REPOSITORY / "examples" / "products.py", *arguments],
+        [sys.executable, *arguments],
+        cwd=REPOSITORY / "examples",
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -41,6 +65,11 @@ def run_example(*arguments: str, **environment: str) -> str:
     )
     assert (example.returncode, example.stderr) == (0, "")
     return example.stdout
+
+
+def story(output: str) -> list[str]:
+    """Return what was told; two services that work side by side may speak at the same moment."""
+    return sorted(output.splitlines())
 
 
 def without_ids(output: str) -> str:

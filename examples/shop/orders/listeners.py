@@ -21,7 +21,7 @@ def order_shipped(event: contract.OrderShipped, session: Session) -> None:
 
 def out_of_stock(event: contract.OutOfStock, session: Session) -> None:
     with unit_of_work(session):
-        repository.order(event.order_id).cancel(f"{event.missing} are missing")
+        repository.order(event.order_id).cancel(f"the warehouse lacks {event.missing}")
 
 
 def make_consumer() -> ExchangeMessageConsumer:

@@ -14,7 +14,7 @@ after_commit = DomainEventBus.instance().after_commit
 @after_commit
 def confirm(event: OrderPlaced) -> None:
     print(
-        f"  mail to {event.customer}: we have your order of {event.quantity} {event.sku}, {event.total} cents"
+        f"  mail to {event.customer}: you have ordered {event.quantity} x {event.sku} for {event.total} cents"
     )
 
 

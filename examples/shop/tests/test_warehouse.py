@@ -1,0 +1,16 @@
+"""The warehouse's listeners: functions of an event and a session."""
+
+from __future__ import annotations
+
+import pytest
+
+from melange import Retry
+from shop.contract import OrderPlaced
+from shop.warehouse.database import new_session
+from shop.warehouse.listeners import pack
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_an_order_that_overtakes_the_news_of_its_product_comes_again() -> None:
+    with new_session() as session, pytest.raises(Retry):
+        pack(OrderPlaced("order-1", "lamp", 1), session)
