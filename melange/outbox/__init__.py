@@ -4,6 +4,7 @@ Needs SQLAlchemy: ``pip install 'melange[outbox]'``.
 """
 
 from melange.outbox.administration import FailedMessage, OutboxAdministration, TopicStatus
+from melange.outbox.health import RelayHealth
 from melange.outbox.inbox import Inbox
 from melange.outbox.integration import IntegrationEvents
 from melange.outbox.outbox import Outbox
@@ -20,6 +21,7 @@ __all__ = [
     "OutboxAdministration",
     "OutboxMessage",
     "OutboxRelay",
+    "RelayHealth",
     "TopicStatus",
     "create_statements",
     "metadata",

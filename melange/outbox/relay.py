@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 
 from sqlalchemy import Engine
@@ -18,6 +19,7 @@ from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError, DriverClosedError, OutboxError
 from melange.outbox.administration import purge_some
 from melange.outbox.batch import relay_batch
+from melange.outbox.health import LONGEST_SILENCE_SECONDS, RelayHealth
 from melange.outbox.locks import locks_for
 from melange.outbox.problems import explained
 from melange.outbox.topics import Topics
@@ -93,12 +95,19 @@ class OutboxRelay:
         self._keep_sent_seconds = keep_sent_seconds
         self._handle_signals = handle_signals
         self._stands_by = False
+        self._topics: Topics | None = None
+        self._last_round_at: float | None = None
         self._purge_at = time.monotonic() + _PURGE_SECONDS
         self._lifecycle = threading.Lock()
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._exit_code = 0
         self._thread = threading.Thread(target=self._work, name="melange-outbox-relay", daemon=True)
+
+    @property
+    def engine(self) -> Engine:
+        """The database that the outbox is in."""
+        return self._engine
 
     def run(self) -> int:
         """Relay until told to stop; return the exit code for the process: 0, or 1 if the driver was closed.
@@ -144,11 +153,24 @@ class OutboxRelay:
                 return True
         return self._ended.wait(timeout_seconds) and self._exit_code == 0
 
-    def relay_pending(self) -> int:
+    def health(self) -> RelayHealth:
+        """Return whether the relay does its work; asks neither database nor broker."""
+        at = self._last_round_at
+        silence = None if at is None else time.monotonic() - at
+        answers = silence is not None and silence <= self._poll_seconds + LONGEST_SILENCE_SECONDS
+        return RelayHealth(
+            ready=answers and not self._stopping.is_set() and not self._ended.is_set(),
+            stands_by=self._stands_by,
+            seconds_since_round=silence,
+            troubles={} if self._topics is None else dict(self._topics.errors),
+        )
+
+    def relay_pending(self, *, on_progress: Callable[[int], object] | None = None) -> int:
         """Publish what is pending now, in the calling thread; return how many messages were published.
 
         For tests, and for programs that are run from time to time. What was refused for good is set aside as
-        always: ``OutboxAdministration`` tells.
+        always: ``OutboxAdministration`` tells. ``on_progress`` is called after each batch, with how many messages
+        of it are not pending any more; what it raises ends the work in good order, and passes.
 
         Raises:
             DriverError: a topic, or the broker, takes nothing; what could go has gone, the rest is still there.
@@ -165,6 +187,8 @@ class OutboxRelay:
                     count += sent
                     if not progress:
                         break
+                    if on_progress is not None:
+                        on_progress(progress)
             finally:
                 self._locks.release()
         except SQLAlchemyError as error:
@@ -175,8 +199,10 @@ class OutboxRelay:
 
     def _work(self) -> None:
         try:
-            logger.info("relaying the outbox of %r", self._engine.url)  # which hides the password
-            self._relay(Topics(self._chosen_driver(), declare=self._declare))
+            # It hides the password, and its query, which may hold another one, is left out.
+            logger.info("relaying the outbox of %r", self._engine.url.set(query={}))
+            self._topics = Topics(self._chosen_driver(), declare=self._declare)
+            self._relay(self._topics)
         except DriverClosedError:
             logger.error("the driver was closed: the relay ends, what is pending stays so")
             self._exit_code = 1
@@ -195,11 +221,13 @@ class OutboxRelay:
             while not self._stopping.is_set():
                 try:
                     if not self._is_our_turn():
+                        self._last_round_at = time.monotonic()
                         self._stopping.wait(self._poll_seconds)
                         continue
                     _, progress = self._relay_batch(topics)
                     self._purge()
                     failures = 0
+                    self._last_round_at = time.monotonic()
                     if not progress:
                         waker.wait(self._stopping, self._poll_seconds)
                 except DriverClosedError:
@@ -239,8 +267,7 @@ class OutboxRelay:
         with self._engine.begin() as connection:
             purged = purge_some(connection, self._keep_sent_seconds, _PURGE_BATCH)
         if purged < _PURGE_BATCH:  # otherwise there is more, and it keeps pace with what is sent
-            self._stands_by = False
-        self._purge_at = time.monotonic() + _PURGE_SECONDS
+            self._purge_at = time.monotonic() + _PURGE_SECONDS
 
     def _chosen_driver(self) -> MessagingDriver:
         return self._driver or DriverManager.instance().get_driver()
