@@ -88,7 +88,7 @@ class InboxClaim(Claimed):
         try:
             inbox_marks.write(session, self.key, Mark(digest_of(self.token), self._body_digest), done_at)
             self._may_commit = True
-            session.commit()
+            _commit_or_forget(session)
         except IntegrityError:
             if self._may_commit:  # a constraint of the listener's, which is looked at with the commit
                 raise
@@ -116,3 +116,14 @@ class InboxClaim(Claimed):
 
     def _is_own(self, connection: Connection) -> bool:
         return connection.get_transaction() is self._transaction_of_connection
+
+
+def _commit_or_forget(session: Session) -> None:
+    connection = inbox_marks.connection_of(session)
+    try:
+        session.commit()
+    except BaseException:
+        # SQLite keeps open what it could not commit, and SQLAlchemy gives the connection back like that: whoever
+        # had it next would commit it after all.
+        connection.invalidate()
+        raise
