@@ -79,10 +79,8 @@ class OncePerMessage(Middleware):
                 pause_seconds = min(1.0, 2 * pause_seconds)
             else:
                 fail_point("after-mark")
-                if is_marked:
-                    return ACKNOWLEDGE
-                # Somebody else's work by now: not ours to acknowledge. A message that is ours still waits for them.
-                return LEAVE if lease.is_lost() else Retry(self._backoff(lease.attempt), counts=False)
+                # A claim that was lost meanwhile is somebody else's work by now: not ours to acknowledge.
+                return ACKNOWLEDGE if is_marked else LEAVE
 
     def _abandon(self, claimed: Claimed) -> None:
         try:

@@ -169,7 +169,11 @@ def test_a_message_of_the_same_id_and_another_body_is_rejected(
 def test_two_workers_that_share_a_queue_have_one_effect_per_message(
     database, effect, make_consumer, publisher, driver, running, eventually
 ):
-    consumers = [make_consumer(Inbox(database.sessions)) for _ in range(2)]
+    # Who comes second, and finds out at the end, leaves the message until its visibility runs out.
+    consumers = [
+        make_consumer(Inbox(database.sessions), visibility_timeout_seconds=2, max_attempts=100)
+        for _ in range(2)
+    ]
     for consumer in consumers:
         consumer.listener(name="write")(lambda event, session: session.add(effect(text=event["name"])))
     names = [f"{number:02}" for number in range(20)]
