@@ -10,7 +10,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import Connection, bindparam, exists, select, update
 from sqlalchemy.orm import aliased
 
 from melange.drivers.limits import MAX_BATCH
@@ -44,6 +44,18 @@ _Row = Any
 """A row with ``_COLUMNS``; SQLAlchemy 2.0 and 2.1 write its type in different ways."""
 
 _TopicKey = tuple[str, str]
+
+# What every batch needs is built once: to build it each time took an eighth of the relay's time.
+_PENDING_IN_ORDER = select(*_COLUMNS).where(IS_PENDING).order_by(OutboxMessage.id)
+_STOPPED_KEYS = select(OutboxMessage.topic, OutboxMessage.key).where(
+    is_failed(), OutboxMessage.lock_key.in_(bindparam("lock_keys", expanding=True))
+)
+_MARK_SENT = (
+    update(OutboxMessage)
+    .where(OutboxMessage.id.in_(bindparam("ids", expanding=True)))
+    .values(state=State.SENT, done_at=bindparam("now"))
+    .execution_options(synchronize_session=False)
+)
 
 
 @dataclass(slots=True)
@@ -93,16 +105,13 @@ def _choose(connection: Connection, topics: Topics, locks: Locks, limit: int) ->
     chosen = locks.choose(connection, limit, among=OutboxMessage.topic.not_in(topics.paused))
     if chosen is None:
         return []
-    in_order = select(*_COLUMNS).where(IS_PENDING, chosen).order_by(OutboxMessage.id).limit(limit)
-    return list(connection.execute(in_order))
+    return list(connection.execute(_PENDING_IN_ORDER.where(chosen).limit(limit)))
 
 
 def _stopped_keys(connection: Connection, rows: Sequence[_Row]) -> set[_TopicKey]:
     """Return those of the rows' keys that a failed message stops."""
-    failed = select(OutboxMessage.topic, OutboxMessage.key).where(
-        is_failed(), OutboxMessage.lock_key.in_({row.lock_key for row in rows})
-    )
-    return {(topic, key) for topic, key in connection.execute(failed) if key is not None}
+    found = connection.execute(_STOPPED_KEYS, {"lock_keys": list({row.lock_key for row in rows})})
+    return {(topic, key) for topic, key in found if key is not None}
 
 
 def _publish(rows: Sequence[_Row], topics: Topics, results: _Results, max_attempts: int) -> None:
@@ -172,7 +181,7 @@ def _message(row: _Row) -> Message:
 
 def _mark(connection: Connection, results: _Results, now: datetime) -> None:
     if results.sent:
-        connection.execute(_of(results.sent).values(state=State.SENT, done_at=now))
+        connection.execute(_MARK_SENT, {"ids": results.sent, "now": now})
     if results.attempted:
         connection.execute(_of(results.attempted).values(attempts=OutboxMessage.attempts + 1))
     for row, error in results.failed.values():
