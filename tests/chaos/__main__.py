@@ -17,8 +17,8 @@ from chaos.checker import Findings
 from chaos.controls import CONTROLS
 from chaos.rows import ROWS, run_row
 from chaos.rows.result import RowResult
-from chaos.stage import Services
-from services import ministack, redis
+from chaos.scene import Services
+from services import ministack, postgres, redis
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(names) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     os.environ.update(CREDENTIALS)
-    with ministack.run() as url, redis.run() as redis_server:
-        services = Services(url, redis_server, tell)
+    with ministack.run() as url, redis.run() as redis_server, postgres.run() as postgres_server:
+        services = Services(url, redis_server, postgres_server, tell)
         print_head()
         is_fine = True
         for seed in range(options.first_seed, options.first_seed + options.seeds):

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from chaos.journal import BEGAN, EFFECT, FAILED, Journal
 from chaos.journaling import JournalingDriver, JournalingStore
+from chaos.program import run_program
 from chaos.sabotage import DRIVERS, STORES, WITHOUT_STORE
 from chaos.settings import Settings
 from melange import Backoff, DeduplicationStore, ExchangeListener, ExchangeMessageConsumer, Worker
 from melange.failpoints import fail_point
-
-LOOK_FOR_PARENT_SECONDS = 0.5
 
 
 class JobFailed(Exception):
@@ -42,8 +37,9 @@ class Job(ExchangeListener):
         fail_point("after-effect")
 
 
-def main(settings: Settings) -> int:
+def main(argument: str) -> int:
     """Work until told to stop; return the worker's exit code."""
+    settings = Settings.from_text(argument)
     journal = Journal(Path(settings.journals))
     driver = DRIVERS.get(settings.sabotage, JournalingDriver)(journal, settings.endpoint_url)
     store: DeduplicationStore | None = None
@@ -65,14 +61,5 @@ def main(settings: Settings) -> int:
     return worker.run()
 
 
-def end_with(parent: int) -> None:
-    """End this process once its parent is gone; a killed test run shall leave no workers behind."""
-    while os.getppid() == parent:
-        time.sleep(LOOK_FOR_PARENT_SECONDS)
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(message)s")
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    sys.exit(main(Settings.from_text(sys.argv[1])))
+    run_program(main)

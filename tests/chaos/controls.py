@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from chaos.checker import Findings, check
 from chaos.journal import BEGAN
 from chaos.processes import WorkerProcess
-from chaos.stage import Job, Services, Stage
+from chaos.scene import Services
+from chaos.stage import Job, Stage
 
 FEW = 5
 

@@ -7,22 +7,33 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 from chaos.journal import POLLED
-from chaos.settings import Settings
 from melange.failpoints import VARIABLE
 
 TESTS = Path(__file__).parent.parent
 END_SECONDS = 60.0
 
 
+class ProcessSettings(Protocol):
+    """What a process is told; it has its journal in the directory ``journals``."""
+
+    @property
+    def journals(self) -> str: ...
+
+    def to_text(self) -> str:
+        """Return it as a process's argument."""
+        ...
+
+
 class WorkerProcess:
     """One worker."""
 
-    def __init__(self, settings: Settings, log: Path, fail_point: str) -> None:
+    def __init__(self, program: str, settings: ProcessSettings, log: Path, fail_point: str) -> None:
         with log.open("a") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "chaos.application", settings.to_text()],
+                [sys.executable, "-m", program, settings.to_text()],
                 env={**tests_environment(), **({VARIABLE: fail_point} if fail_point else {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -32,7 +43,11 @@ class WorkerProcess:
 
     def has_polled(self) -> bool:
         """Tell whether it has begun to work."""
-        return self._journal.exists() and f'"{POLLED}"' in self._journal.read_text()
+        return self.count(POLLED) > 0
+
+    def count(self, kind: str) -> int:
+        """Return how many records of a kind are in its journal."""
+        return self._journal.read_text().count(f'"{kind}"') if self._journal.exists() else 0
 
     def is_alive(self) -> bool:
         """Tell whether the process is there."""

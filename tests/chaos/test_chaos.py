@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import pytest
 
 from chaos.checker import Findings
 from chaos.controls import CONTROLS, Control
 from chaos.rows import ROWS, run_row
-from chaos.stage import Services
-
-if TYPE_CHECKING:
-    from services.redis import RedisServer
+from chaos.scene import Services
 
 SEED = 1
-
-
-@pytest.fixture
-def services(sns_sqs_server: str, redis_server: RedisServer) -> Services:
-    return Services(sns_sqs_server, redis_server)
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -15,7 +15,8 @@ from chaos.proxy import (
     disturbing,
 )
 from chaos.rows.result import RowResult, wrong_exit_codes
-from chaos.stage import Job, Services, Stage
+from chaos.scene import Services
+from chaos.stage import Job, Stage
 
 RATES = {
     DROP_REQUEST: 0.05,

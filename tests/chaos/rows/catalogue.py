@@ -17,7 +17,7 @@ from chaos.rows.several import several_listeners
 from chaos.rows.sigterm import sigterm
 from chaos.rows.slow import slow_listeners
 from chaos.rows.soak import soak
-from chaos.stage import Services
+from chaos.scene import Services
 
 
 @dataclass(frozen=True)

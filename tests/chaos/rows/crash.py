@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from chaos.checker import check
 from chaos.rows.result import RowResult, cut_off, wrong_exit_codes
-from chaos.stage import Job, Services, Stage
+from chaos.scene import Services
+from chaos.stage import Job, Stage
 
 
 def crash(services: Services, seed: int, *, messages: int, kills: int, workers: int) -> RowResult:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from chaos.checker import check
 from chaos.journal import COMPLETED, EFFECT, Record
 from chaos.rows.result import RowResult, wrong_exit_codes
-from chaos.stage import Job, Services, Stage
+from chaos.scene import Services
+from chaos.stage import Job, Stage
 
 POINTS = (
     "after-receive",

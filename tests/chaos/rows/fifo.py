@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from chaos.checker import check
 from chaos.rows.result import RowResult, cut_off, wrong_exit_codes
-from chaos.stage import Job, Services, Stage
+from chaos.scene import Services
+from chaos.stage import Job, Stage
 
 FAILING_ONCE, FAILING_ALWAYS = 0.04, 0.01
 ALWAYS = 1_000_000

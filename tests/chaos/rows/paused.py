@@ -6,7 +6,8 @@ import time
 
 from chaos.checker import check
 from chaos.rows.result import RowResult, wrong_exit_codes
-from chaos.stage import Job, Services, Stage
+from chaos.scene import Services
+from chaos.stage import Job, Stage
 
 
 def paused_workers(services: Services, seed: int, *, messages: int, pauses: int, workers: int) -> RowResult:

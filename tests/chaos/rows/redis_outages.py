@@ -8,7 +8,8 @@ from functools import partial
 from chaos.checker import Fault, check
 from chaos.journal import BEGAN, CLAIMED, EFFECT, Record
 from chaos.rows.result import RowResult, wrong_exit_codes
-from chaos.stage import Job, Services, Stage
+from chaos.scene import Services
+from chaos.stage import Job, Stage
 
 RECOVERY_SECONDS = 5.0
 

@@ -7,7 +7,8 @@ import time
 
 from chaos.checker import check
 from chaos.rows.result import RowResult, wrong_exit_codes
-from chaos.stage import Job, Services, Stage
+from chaos.scene import Services
+from chaos.stage import Job, Stage
 
 GRACE_SECONDS = 10.0
 JOBS_EACH = 60

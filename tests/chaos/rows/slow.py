@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from chaos.checker import check
 from chaos.rows.result import RowResult, wrong_exit_codes
-from chaos.stage import Job, Services, Stage
+from chaos.scene import Services
+from chaos.stage import Job, Stage
 
 SLOW = 0.02
 

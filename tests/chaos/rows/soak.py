@@ -9,7 +9,7 @@ import sys
 from chaos.checker import Findings
 from chaos.processes import tests_environment
 from chaos.rows.result import RowResult
-from chaos.stage import Services
+from chaos.scene import Services
 
 GROWTH_ALLOWED_BYTES = 8_000_000
 

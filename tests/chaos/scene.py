@@ -1,0 +1,159 @@
+"""What every run has: processes, a seed for what is done to them, and a place for what they write down."""
+
+from __future__ import annotations
+
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from uuid import uuid4
+
+from chaos.checker import KILL, PAUSE, Fault
+from chaos.journal import Record, read_journals
+from chaos.processes import ProcessSettings, WorkerProcess
+from melange.failpoints import EXIT_CODE
+
+if TYPE_CHECKING:
+    from services.postgres import PostgresServer
+    from services.redis import RedisServer
+
+LOOK_EVERY_SECONDS = 0.05
+START_SECONDS = 60.0
+PATIENCE_SECONDS = 30.0
+LOG_TAIL_CHARACTERS = 4_000
+
+
+@dataclass(frozen=True)
+class Services:
+    """The servers that all runs share, and where progress is told."""
+
+    sns_sqs_url: str
+    redis: RedisServer
+    postgres: PostgresServer
+    tell: Callable[[str], None] = lambda text: None
+
+
+class Scene:
+    """One run's processes. Leaving it kills what is left of them."""
+
+    def __init__(self, services: Services, name: str, seed: int) -> None:
+        self.random = random.Random(f"{name} {seed}")
+        self.faults: list[Fault] = []
+        self._services = services
+        self._name = name
+        self._ids = f"{name}-{uuid4().hex[:8]}".replace(" ", "-")
+        self._processes: list[WorkerProcess] = []
+        self._opened = ExitStack()
+        self._directory = Path(
+            self._opened.enter_context(tempfile.TemporaryDirectory(prefix="melange-chaos-"))
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for process in self._processes:
+            if process.is_alive():
+                process.send(signal.SIGKILL)
+                process.wait()
+        self._opened.close()
+
+    def tell(self, text: str) -> None:
+        """Tell how far the run has come."""
+        self._services.tell(f"{self._name}: {text}")
+
+    # --- processes and faults ----------------------------------------------------------------------
+
+    @property
+    def workers(self) -> list[WorkerProcess]:
+        """The processes that are alive."""
+        return [process for process in self._processes if process.is_alive()]
+
+    def start(self, program: str, settings: ProcessSettings, fail_point: str = "") -> WorkerProcess:
+        """Start one more process, of ``python -m PROGRAM``."""
+        process = WorkerProcess(program, settings, self._directory / "log", fail_point)
+        self._processes.append(process)
+        return process
+
+    def let_pass(self, least_seconds: float, most_seconds: float) -> None:
+        """Let some time pass until the next fault, by chance."""
+        time.sleep(self.random.uniform(least_seconds, most_seconds))
+
+    def kill(self, worker: WorkerProcess) -> None:
+        """Kill a worker without warning."""
+        began_at = time.monotonic()
+        worker.send(signal.SIGKILL)
+        worker.wait()
+        self.faults.append(Fault(KILL, began_at, inf, worker.pid))
+
+    @contextmanager
+    def paused(self, worker: WorkerProcess) -> Iterator[None]:
+        """Stop a worker in mid-air, and let it go on after the block."""
+        began_at = time.monotonic()
+        worker.send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            worker.send(signal.SIGCONT)
+            self.faults.append(Fault(PAUSE, began_at, time.monotonic(), worker.pid))
+
+    def await_death(self, worker: WorkerProcess) -> bool:
+        """Wait for a worker to die at its fail point; return whether that is what ended it."""
+        exit_code = worker.wait()
+        last = max((record.at for record in self.records() if record.pid == worker.pid), default=0.0)
+        self.faults.append(Fault(KILL, last, inf, worker.pid))
+        return exit_code == EXIT_CODE
+
+    def stop_workers(self) -> list[int]:
+        """Stop all workers by SIGTERM; return their exit codes."""
+        stopping = self.workers
+        for worker in stopping:
+            worker.send(signal.SIGTERM)
+        return [worker.wait() for worker in stopping]
+
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until the condition holds.
+
+        Raises:
+            TimeoutError: it did not, in a minute.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self._name}: waited in vain for {what}\n{self.log_tail()}")
+            time.sleep(LOOK_EVERY_SECONDS)
+
+    def wait_until_none(self, left: Callable[[], int], of_what: str) -> None:
+        """Wait until nothing is left, or nothing has moved for a long while."""
+        seen, still_since = (-1, -1), time.monotonic()
+        while count := left():
+            self.tell(f"{count:,} {of_what} left")
+            now = (count, sum(path.stat().st_size for path in self._directory.glob("*.journal")))
+            if now != seen:
+                seen, still_since = now, time.monotonic()
+            elif time.monotonic() - still_since > PATIENCE_SECONDS:
+                return
+            time.sleep(4 * LOOK_EVERY_SECONDS)
+
+    # --- evidence ----------------------------------------------------------------------------------
+
+    def records(self) -> list[Record]:
+        """Return what the workers have written down so far."""
+        return read_journals(self._directory)
+
+    def log_tail(self) -> str:
+        """Return the end of what the workers have logged."""
+        log = self._directory / "log"
+        return log.read_text()[-LOG_TAIL_CHARACTERS:] if log.exists() else ""
