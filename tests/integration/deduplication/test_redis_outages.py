@@ -15,9 +15,9 @@ from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey
 from services.forwarder import forwarding
 from services.redis import RedisServer, run, run_with_sentinel
 
-TIMEOUT_SECONDS = 0.3
+TIMEOUT_SECONDS = 0.5
 # redis-py by itself would try for 4 s to reach a Redis that refuses connections.
-PROMPTLY_SECONDS = 2.0
+PROMPTLY_SECONDS = 3.0
 
 
 @pytest.fixture

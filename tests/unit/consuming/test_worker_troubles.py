@@ -300,10 +300,11 @@ def test_an_idle_worker_does_not_spin(start, grace_seconds, wait_seconds):
     worker = start(
         driver, lambda event: None, wait_seconds=wait_seconds, worker={"grace_seconds": grace_seconds}
     )
+    eventually(lambda: driver.polls)
     threading.Event().wait(0.5)
     worker.stop(DEADLINE_SECONDS)
 
-    assert 1 <= driver.polls <= 10
+    assert driver.polls <= 10
 
 
 class LosesLeases(InMemoryDriver):
@@ -397,7 +398,7 @@ def test_nothing_of_a_group_overtakes_a_message_whose_acknowledgement_failed(sta
         lambda event: seen.append(event["number"]),
         "stock.fifo",
         "products.fifo",
-        visibility_timeout_seconds=1,
+        visibility_timeout_seconds=3,
         deduplication=None,
     )
     publish(driver, 0, 1, 2, topic="products.fifo", message_group_id="a")
@@ -432,10 +433,10 @@ def test_those_who_wait_behind_a_slow_head_keep_their_leases(start):
 
     def slow_at_first(event, receive_count):
         if not seen:
-            threading.Event().wait(2.5)
+            threading.Event().wait(5)
         seen.append((event["number"], receive_count))
 
-    start(driver, slow_at_first, "stock.fifo", "products.fifo", visibility_timeout_seconds=1)
+    start(driver, slow_at_first, "stock.fifo", "products.fifo", visibility_timeout_seconds=3)
     publish(driver, 0, 1, 2, topic="products.fifo", message_group_id="a")
 
     eventually(lambda: left_in(driver, "stock.fifo") == 0)
@@ -531,9 +532,9 @@ def test_the_claim_is_kept_with_the_lease_so_that_a_copy_waits(start):
 
     def slow(event):
         runs.append(event["number"])
-        threading.Event().wait(2.5)
+        threading.Event().wait(5)
 
-    start(driver, slow, visibility_timeout_seconds=1)
+    start(driver, slow, visibility_timeout_seconds=3)
     for _ in range(2):
         ExchangeMessagePublisher("products", driver).publish({**EVENT, "number": 0}, message_id="id-1")
 

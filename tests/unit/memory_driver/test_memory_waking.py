@@ -1,6 +1,6 @@
 """Whoever waits for an in-memory queue is woken at once, by the machine's own clock.
 
-A wait of 20 seconds that lasts longer than 5 was not woken.
+A wait of 20 seconds that lasts longer than 10 was not woken.
 """
 
 import time
@@ -23,7 +23,7 @@ def real_time_driver():
 def _at_once():
     started_at = time.monotonic()
     yield
-    assert time.monotonic() - started_at < 5
+    assert time.monotonic() - started_at < 10
 
 
 def test_an_arrival_wakes_a_receiver_at_once(real_time_driver):
