@@ -10,7 +10,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, exists, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, select, update
 from sqlalchemy.orm import aliased
 
 from melange.drivers.limits import MAX_BATCH
@@ -43,12 +43,24 @@ _COLUMNS = (
 _Row = Any
 """A row with ``_COLUMNS``; SQLAlchemy 2.0 and 2.1 write its type in different ways."""
 
-_TopicKey = tuple[str, str]
+
+def _is_stopped() -> ColumnElement[bool]:
+    """Return whether a failed message stops the row's key; nothing stops a row without one."""
+    failed = aliased(OutboxMessage)
+    return exists().where(
+        is_failed(failed),
+        failed.lock_key == OutboxMessage.lock_key,
+        failed.topic == OutboxMessage.topic,
+        failed.key == OutboxMessage.key,
+    )
+
 
 # What every batch needs is built once: to build it each time took an eighth of the relay's time.
-_PENDING_IN_ORDER = select(*_COLUMNS).where(IS_PENDING).order_by(OutboxMessage.id)
-_STOPPED_KEYS = select(OutboxMessage.topic, OutboxMessage.key).where(
-    is_failed(), OutboxMessage.lock_key.in_(bindparam("lock_keys", expanding=True))
+
+# One statement, which sees one moment: a failed message is decided about together with what it holds back, and
+# what comes after that must not be seen free beside followers that are not.
+_PENDING_IN_ORDER = (
+    select(*_COLUMNS, _is_stopped().label("is_stopped")).where(IS_PENDING).order_by(OutboxMessage.id)
 )
 _MARK_SENT = (
     update(OutboxMessage)
@@ -82,36 +94,28 @@ def relay_batch(
     rows = _choose(connection, topics, locks, limit)
     if not rows:
         return 0, 0
-    stopped = _stopped_keys(connection, rows)
     if not locks.live_in_transaction:
         connection.commit()  # publishing may take long, and nobody should wait for that
-    results = _Results()
-    free = []
-    for row in rows:
-        if row.key is not None and (row.topic, row.key) in stopped:
-            results.held.append(row.id)
-        else:
-            free.append(row)
+    results = _Results(held=[row.id for row in rows if row.is_stopped])
     fail_point("before-outbox-publish")
-    _publish(free, topics, results, max_attempts)
-    fail_point("before-outbox-mark")
-    _mark(connection, results, topics.now())
-    connection.commit()
+    try:
+        _publish([row for row in rows if not row.is_stopped], topics, results, max_attempts)
+    finally:  # what was accepted is marked, whatever ends the publishing
+        fail_point("before-outbox-mark")
+        _mark(connection, results, topics.now())
+        connection.commit()
     fail_point("after-outbox-mark")
     return len(results.sent), len(results)
 
 
 def _choose(connection: Connection, topics: Topics, locks: Locks, limit: int) -> Sequence[_Row]:
-    chosen = locks.choose(connection, limit, among=OutboxMessage.topic.not_in(topics.paused))
+    among = and_(
+        OutboxMessage.topic.not_in(topics.paused), OutboxMessage.lock_key.not_in(topics.resting_lock_keys)
+    )
+    chosen = locks.choose(connection, limit, among)
     if chosen is None:
         return []
     return list(connection.execute(_PENDING_IN_ORDER.where(chosen).limit(limit)))
-
-
-def _stopped_keys(connection: Connection, rows: Sequence[_Row]) -> set[_TopicKey]:
-    """Return those of the rows' keys that a failed message stops."""
-    found = connection.execute(_STOPPED_KEYS, {"lock_keys": list({row.lock_key for row in rows})})
-    return {(topic, key) for topic, key in found if key is not None}
 
 
 def _publish(rows: Sequence[_Row], topics: Topics, results: _Results, max_attempts: int) -> None:
@@ -139,6 +143,8 @@ def _publish_to(
                 results.attempted.append(row.id)
                 if row.attempts + 1 >= max_attempts:
                     results.failed[row.id] = (row, error)
+                else:
+                    topics.rest(row.lock_key, row.attempts + 1, error)
             if answer.trouble is not None:
                 return
             stopped.update(
@@ -186,18 +192,15 @@ def _mark(connection: Connection, results: _Results, now: datetime) -> None:
         connection.execute(_of(results.attempted).values(attempts=OutboxMessage.attempts + 1))
     for row, error in results.failed.values():
         reason = f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARACTERS]
-        connection.execute(_of([row.id]).values(state=State.FAILED, error=reason.replace("\0", "")))
+        connection.execute(_of([row.id]).values(state=State.FAILED, error=_storable(reason)))
         _log_failed(row, reason)
     if results.held:
         # Checked once more: somebody may have decided about the failed one meanwhile.
-        failed = aliased(OutboxMessage)
-        still_stopped = exists().where(
-            is_failed(failed),
-            failed.lock_key == OutboxMessage.lock_key,
-            failed.topic == OutboxMessage.topic,
-            failed.key == OutboxMessage.key,
-        )
-        connection.execute(_of(results.held).where(IS_PENDING, still_stopped).values(state=State.HELD))
+        connection.execute(_of(results.held).where(IS_PENDING, _is_stopped()).values(state=State.HELD))
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "").encode(errors="replace").decode()
 
 
 def _of(ids: Sequence[int]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 
 from filelock import FileLock, Timeout
@@ -115,6 +116,7 @@ class SqliteLocks(Locks):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._file_lock: FileLock | None = None
+        self._holder: int | None = None
 
     def acquire(self) -> bool:
         if self._file_lock is None:
@@ -123,15 +125,17 @@ class SqliteLocks(Locks):
                 return True
             self._file_lock = FileLock(f"{path}-relay.lock", timeout=0, thread_local=False)
         if self._file_lock.is_locked:
-            return True
+            return self._holder == threading.get_ident()  # ``relay_pending`` beside a relay that was started
         try:
             self._file_lock.acquire()
         except Timeout:
             return False
+        self._holder = threading.get_ident()
         return True
 
     def release(self) -> None:
-        if self._file_lock is not None:
+        if self._file_lock is not None and self._holder == threading.get_ident():
+            self._holder = None
             self._file_lock.release()
 
     def choose(

@@ -191,10 +191,10 @@ class OutboxRelay:
                         on_progress(progress)
             finally:
                 self._locks.release()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             raise OutboxError(f"the outbox cannot be read: {explained(error)}") from error
-        for error_of_topic in topics.errors.values():
-            raise error_of_topic
+        for trouble in topics.troubles:
+            raise trouble
         return count
 
     def _work(self) -> None:
@@ -229,7 +229,7 @@ class OutboxRelay:
                     failures = 0
                     self._last_round_at = time.monotonic()
                     if not progress:
-                        waker.wait(self._stopping, self._poll_seconds)
+                        waker.wait(self._stopping, min(self._poll_seconds, topics.seconds_to_next_try()))
                 except DriverClosedError:
                     raise
                 except Exception as error:  # whatever it is, what is written is still to be published

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,7 @@ from melange.errors import (
     DriverClosedError,
     DriverError,
     InvalidMessageError,
+    InvalidNameError,
     MelangeError,
     SerializationError,
     TopicNotFoundError,
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 _FOR_GOOD = (InvalidMessageError, ConfigurationError, SerializationError)
 """What another attempt cannot change."""
+
+_MOST_RESTING = 100
 
 
 @dataclass(slots=True)
@@ -44,7 +48,7 @@ class Topics:
     """Publishes to topics by name, and knows which of them to leave alone for a while.
 
     Trouble with a topic, or with the way to the broker, pauses that topic, longer each time: no message is to
-    blame for it. Not thread-safe.
+    blame for it. A message that fails where others are accepted has its key rest alone. Not thread-safe.
     """
 
     def __init__(self, driver: MessagingDriver, *, declare: bool) -> None:
@@ -56,6 +60,7 @@ class Topics:
         self._paused_until: dict[str, float] = {}
         self.errors: dict[str, MelangeError] = {}
         """The last trouble of each topic that is in trouble."""
+        self._resting: dict[int, tuple[float, MelangeError]] = {}
 
     @property
     def paused(self) -> list[str]:
@@ -64,6 +69,29 @@ class Topics:
             return []
         now = self._driver.clock.monotonic()
         return [name for name, until in self._paused_until.items() if until > now]
+
+    @property
+    def resting_lock_keys(self) -> list[int]:
+        """The lock keys to leave alone now."""
+        if self._resting:
+            now = self._driver.clock.monotonic()
+            self._resting = {key: rest for key, rest in self._resting.items() if rest[0] > now}
+        return list(self._resting)
+
+    @property
+    def troubles(self) -> list[MelangeError]:
+        """Why not everything goes: for each topic in trouble, and each key that rests, the last error."""
+        return [*self.errors.values(), *(error for _, error in self._resting.values())]
+
+    def rest(self, lock_key: int, attempts: int, error: MelangeError) -> None:
+        """Leave a key alone for a while, since its message was not accepted where others were."""
+        self._resting[lock_key] = (self._driver.clock.monotonic() + self._backoff(attempts), error)
+
+    def seconds_to_next_try(self) -> float:
+        """Return when the first of what is left alone may be tried again; infinity if nothing is."""
+        ends = [*self._paused_until.values(), *(until for until, _ in self._resting.values())]
+        now = self._driver.clock.monotonic()
+        return min((until - now for until in ends if until > now), default=math.inf)
 
     def now(self) -> datetime:
         """Return the time of day by the driver's clock."""
@@ -78,12 +106,11 @@ class Topics:
         answer = self._publish(name, messages)
         if answer.trouble is not None:
             self._pause(name, answer.trouble)
-        elif answer.failed:
-            self._troubles.pop(name, None)
-            self._pause(name, next(iter(answer.failed.values())))
         else:
             for of_topic in (self._troubles, self._paused_until, self.errors):
                 of_topic.pop(name, None)
+            if answer.failed and len(self._resting) >= _MOST_RESTING:  # that many are hardly each to blame
+                self._pause(name, next(iter(answer.failed.values())))
         return answer
 
     def _publish(self, name: str, messages: Sequence[Message]) -> Answer:
@@ -105,7 +132,7 @@ class Topics:
     def _hand_over(self, name: str, messages: Sequence[Message]) -> Answer:
         try:
             topic = self._found.get(name) or find_topic(self._driver, name, declare=self._declare)
-        except ConfigurationError as error:  # no topic can have this name
+        except InvalidNameError as error:  # no topic can have this name
             return Answer(refused=dict.fromkeys(range(len(messages)), error))
         self._found[name] = topic
         try:

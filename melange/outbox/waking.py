@@ -64,7 +64,7 @@ class NotifiedWaker:
         except Exception as error:  # psycopg's own, and SQLAlchemy's: to look again later is as good
             logger.warning("not notified of new messages for now: %s", ascii(str(error)))
             self.close()
-            stopping.wait(max(0.0, deadline - time.monotonic()))
+            stopping.wait(max(0.0, min(deadline - time.monotonic(), _LONGEST_WAIT_SECONDS)))
 
     def close(self) -> None:
         listening, self._listening = self._listening, None
