@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session
 
 from melange.deduplication import DeduplicationStore
 from melange.outbox import Inbox, metadata
@@ -21,8 +21,15 @@ class TestInboxOnSqlite(TransactionalStoreContract):
     def _engine(self, tmp_path: Path) -> Iterator[None]:
         self.engine = create_engine(f"sqlite:///{tmp_path}/shop.db")
         metadata.create_all(self.engine)
+        self.sessions: list[Session] = []
         yield
+        for session in self.sessions:  # the suite leaves claims behind
+            session.close()
         self.engine.dispose()
 
     def make_store(self) -> DeduplicationStore:
-        return Inbox(sessionmaker(self.engine))
+        return Inbox(self.make_session)
+
+    def make_session(self) -> Session:
+        self.sessions.append(Session(self.engine))
+        return self.sessions[-1]

@@ -55,7 +55,7 @@ class Database:
         Base.metadata.create_all(self.engine)
 
 
-def sqlite_database(directory: Path) -> Iterator[Database]:
+def _sqlite_database(directory: Path) -> Iterator[Database]:
     url = f"sqlite:///{directory}/shop.db"
     engine = create_engine(url)
 
@@ -66,7 +66,7 @@ def sqlite_database(directory: Path) -> Iterator[Database]:
     yield from _with_tables(Database(engine, url, None))
 
 
-def postgres_database(url: str) -> Iterator[Database]:
+def _postgres_database(url: str) -> Iterator[Database]:
     """Yield a schema of the test's own."""
     schema = f"inbox_{uuid.uuid4().hex}"
     administration = create_engine(url, isolation_level="AUTOCOMMIT")
@@ -87,17 +87,19 @@ def _with_tables(database: Database) -> Iterator[Database]:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """Yield a database; in the end all its connections must be back."""
-    if request.param == "sqlite":
-        yield from sqlite_database(tmp_path)
-    else:
-        yield from postgres_database(request.getfixturevalue("postgres_url"))
+def database(request: pytest.FixtureRequest) -> Database:
+    """Return a database; in the end all its connections must be back."""
+    return request.getfixturevalue(f"{request.param}_database")
 
 
 @pytest.fixture
-def postgres(postgres_url: str) -> Iterator[Database]:
-    yield from postgres_database(postgres_url)
+def sqlite_database(tmp_path: Path) -> Iterator[Database]:
+    yield from _sqlite_database(tmp_path)
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[Database]:
+    yield from _postgres_database(postgres_url)
 
 
 @pytest.fixture
@@ -147,6 +149,17 @@ def eventually() -> Callable[[Callable[[], object]], None]:
             threading.Event().wait(0.02)
 
     return wait
+
+
+@pytest.fixture
+def left_in(driver: InMemoryDriver) -> Callable[..., int]:
+    """Return how many messages are in a queue, in hand or not."""
+
+    def count(queue_name: str = "stock") -> int:
+        depth = driver.measure_queue(driver.get_queue(queue_name))
+        return depth.visible + depth.in_flight + depth.delayed
+
+    return count
 
 
 @pytest.fixture

@@ -28,11 +28,6 @@ def inbox(database):
     return Inbox(database.sessions)
 
 
-def left_in(driver, queue_name="stock"):
-    depth = driver.measure_queue(driver.get_queue(queue_name))
-    return depth.visible + depth.in_flight + depth.delayed
-
-
 # --- together or not at all --------------------------------------------------------------------------
 
 
@@ -71,7 +66,7 @@ def test_a_listener_of_a_class_gets_the_session_and_its_other_keywords(
 
 
 def test_what_a_failed_listener_did_is_gone_and_so_is_its_mark(
-    database, inbox, effect, make_consumer, publisher, driver, running, eventually
+    database, inbox, effect, make_consumer, publisher, left_in, running, eventually
 ):
     consumer = make_consumer(inbox)
     attempts = []
@@ -87,14 +82,14 @@ def test_what_a_failed_listener_did_is_gone_and_so_is_its_mark(
     publisher.publish(EVENT)
 
     running(consumer)
-    eventually(lambda: left_in(driver) == 0)
+    eventually(lambda: left_in() == 0)
 
     assert attempts == [0, 0]
     assert (database.effects(), database.marks()) == (["attempt 1"], 1)
 
 
 def test_what_a_listener_did_before_it_rejects_is_gone(
-    database, inbox, effect, make_consumer, publisher, driver
+    database, inbox, effect, make_consumer, publisher, left_in
 ):
     consumer = make_consumer(inbox)
 
@@ -109,7 +104,7 @@ def test_what_a_listener_did_before_it_rejects_is_gone(
     consumer.consume_event()
 
     assert (database.effects(), database.marks()) == ([], 0)
-    assert left_in(driver, "stock-dlq") == 1
+    assert left_in("stock-dlq") == 1
 
 
 def test_of_two_listeners_each_has_its_transaction(database, inbox, effect, make_consumer, publisher):
@@ -149,7 +144,7 @@ def test_a_listener_that_asks_for_no_session_is_marked_all_the_same(
 
 
 def test_a_message_of_the_same_id_and_another_body_is_rejected(
-    database, inbox, effect, make_consumer, publisher, driver
+    database, inbox, effect, make_consumer, publisher, left_in
 ):
     consumer = make_consumer(inbox)
     consumer.listener(name="write")(lambda event, session: session.add(effect(text=event["name"])))
@@ -160,14 +155,14 @@ def test_a_message_of_the_same_id_and_another_body_is_rejected(
     consumer.consume_event()
 
     assert database.effects() == ["one"]
-    assert left_in(driver, "stock-dlq") == 1
+    assert left_in("stock-dlq") == 1
 
 
 # --- two at once -------------------------------------------------------------------------------------
 
 
 def test_two_workers_that_share_a_queue_have_one_effect_per_message(
-    database, effect, make_consumer, publisher, driver, running, eventually
+    database, effect, make_consumer, publisher, left_in, running, eventually
 ):
     # Who comes second, and finds out at the end, leaves the message until its visibility runs out.
     consumers = [
@@ -182,7 +177,7 @@ def test_two_workers_that_share_a_queue_have_one_effect_per_message(
 
     for consumer in consumers:
         running(consumer, concurrency=4)
-    eventually(lambda: left_in(driver) == 0)
+    eventually(lambda: left_in() == 0)
 
     assert database.effects() == names
     assert database.marks() == len(names)
@@ -253,7 +248,7 @@ def roll_its_connection_back(session):
 
 @pytest.mark.parametrize("misdeed", [commit_it, roll_it_back, close_it, begin_anew, roll_its_connection_back])
 def test_a_listener_that_ends_the_transaction_itself_has_failed_and_nothing_is_there(
-    database, inbox, effect, make_consumer, publisher, driver, caplog, misdeed
+    database, inbox, effect, make_consumer, publisher, left_in, caplog, misdeed
 ):
     consumer = make_consumer(inbox, max_attempts=1)
 
@@ -269,7 +264,7 @@ def test_a_listener_that_ends_the_transaction_itself_has_failed_and_nothing_is_t
 
     assert (database.effects(), database.marks()) == ([], 0)
     assert "the inbox commits its session" in caplog.text
-    assert left_in(driver, "stock-dlq") == 1
+    assert left_in("stock-dlq") == 1
 
 
 def test_a_commit_that_was_refused_has_done_nothing(database, inbox, effect, make_consumer, publisher):
@@ -333,7 +328,7 @@ def test_a_flush_that_failed_and_was_passed_over_is_a_failure(
 
 
 def test_what_cannot_be_written_at_the_end_is_the_listeners_failure(
-    database, inbox, effect, make_consumer, publisher, driver
+    database, inbox, effect, make_consumer, publisher, left_in
 ):
     consumer = make_consumer(inbox, max_attempts=1)
     consumer.listener(name="write")(lambda event, session: session.add(effect(text=None)))
@@ -342,7 +337,7 @@ def test_what_cannot_be_written_at_the_end_is_the_listeners_failure(
     consumer.consume_event()
 
     assert (database.effects(), database.marks()) == ([], 0)
-    assert left_in(driver, "stock-dlq") == 1
+    assert left_in("stock-dlq") == 1
 
 
 class Base(DeclarativeBase):
@@ -361,7 +356,7 @@ class Child(Base):
 
 
 def test_what_the_database_refuses_to_commit_is_the_listeners_failure(
-    database, inbox, make_consumer, publisher, driver
+    database, inbox, make_consumer, publisher, left_in
 ):
     Base.metadata.create_all(database.engine)
     consumer = make_consumer(inbox, max_attempts=1)
@@ -373,7 +368,7 @@ def test_what_the_database_refuses_to_commit_is_the_listeners_failure(
     with database.sessions.begin() as session:  # on the same connection, if that was kept
         session.execute(text("SELECT 1"))
     assert database.marks() == 0
-    assert left_in(driver, "stock-dlq") == 1
+    assert left_in("stock-dlq") == 1
 
 
 # --- setting it up -----------------------------------------------------------------------------------

@@ -1,0 +1,326 @@
+"""Connections that break, processes that are killed, databases that are away: effects stay exactly once."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import uuid
+from contextlib import closing
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.orm import sessionmaker
+
+from melange import DeduplicationError
+from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey
+from melange.failpoints import EXIT_CODE, VARIABLE
+from melange.outbox import Inbox, metadata
+from melange.testing.deduplication_contract import TransactionalStoreContract
+
+EVENT = {"event_type_name": "ProductAdded"}
+
+
+@pytest.fixture
+def key():
+    return DeduplicationKey("stock", "listener", str(uuid.uuid4()))
+
+
+class TestInboxOnPostgres(TransactionalStoreContract):
+    short_lease_seconds = 0.01
+
+    @pytest.fixture(autouse=True)
+    def _database(self, postgres_database):
+        self.make_session = postgres_database.sessions
+        self.sessions = []
+        yield
+        for session in self.sessions:  # the suite leaves claims behind
+            session.close()
+
+    def make_store(self):
+        return Inbox(self.remembered_session)
+
+    def remembered_session(self):
+        self.sessions.append(self.make_session())
+        return self.sessions[-1]
+
+
+# --- PostgreSQL's own --------------------------------------------------------------------------------
+
+
+def test_on_postgres_a_claim_of_another_process_is_busy_at_once(postgres_database, key):
+    first, second = Inbox(postgres_database.sessions), Inbox(postgres_database.sessions)
+    claimed = first.claim(key, "first", 30, body="{}")
+
+    assert second.claim(key, "second", 30, body="{}") is ClaimRefusal.BUSY
+    assert first.abandon(claimed)
+
+    assert isinstance(taken := second.claim(key, "second", 30, body="{}"), Claimed)
+    assert first.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
+    assert second.complete(taken)
+    assert first.claim(key, "third", 30, body="{}") is ClaimRefusal.DONE
+
+
+def test_on_postgres_a_claim_ends_with_the_connection_of_a_process_that_died(
+    postgres_database, key, eventually
+):
+    first, second = Inbox(postgres_database.sessions), Inbox(postgres_database.sessions)
+    claimed = first.claim(key, "first", 30, body="{}")
+
+    break_connection(claimed, postgres_database)
+
+    eventually(lambda: isinstance(second.claim(key, "second", 30, body="{}"), Claimed))
+    assert first.abandon(claimed)
+    assert second.abandon(Claimed(key, "second"))
+
+
+def test_sqlite_that_is_locked_is_asked_again(tmp_path, key):
+    engine = create_engine(f"sqlite:///{tmp_path}/shop.db", connect_args={"timeout": 0.05})
+    inbox = Inbox(sessionmaker(engine))
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE melange_inbox (key_digest PRIMARY KEY, queue_name, listener_name, message_id,"
+                " token_digest, body_digest, done_at)"
+            )
+        )
+    claimed = inbox.claim(key, "token", 30, body="{}")
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DeduplicationError, match="locked"):
+            inbox.complete(claimed)
+        assert inbox.renew(claimed, 30)
+        writer.rollback()
+
+    assert inbox.complete(claimed)
+
+    assert inbox.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
+    engine.dispose()
+
+
+# --- connections that break --------------------------------------------------------------------------
+
+
+def break_connection(claimed, database):
+    """End the connection of a claim as a database does that goes away."""
+    session = claimed.keywords["session"]
+    if database.schema is None:
+        session.connection().connection.dbapi_connection.close()
+        return
+    backend = session.scalar(text("SELECT pg_backend_pid()"))
+    with database.engine.connect() as other:
+        other.execute(text("SELECT pg_terminate_backend(:backend, 5000)"), {"backend": backend})
+
+
+def test_what_was_not_committed_when_the_connection_broke_is_not_done(database, effect, key):
+    inbox = Inbox(database.sessions)
+    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed.keywords["session"].add(effect(text="effect"))
+    claimed.keywords["session"].flush()
+    break_connection(claimed, database)
+
+    with pytest.raises(DeduplicationError, match="can't mark"):
+        inbox.complete(claimed)
+
+    assert inbox.claim(key, "other", 30, body="{}") is ClaimRefusal.BUSY
+    assert not inbox.complete(claimed)
+    assert (database.effects(), database.marks()) == ([], 0)
+    assert inbox.abandon(inbox.claim(key, "other", 30, body="{}"))
+
+
+def test_a_listener_that_loses_its_connection_has_failed_and_runs_again(
+    database, effect, make_consumer, publisher, running, eventually
+):
+    consumer = make_consumer(Inbox(database.sessions))
+    attempts = []
+
+    @consumer.listener()
+    def lose_it(event, session):
+        session.add(effect(text=f"attempt {len(attempts)}"))
+        session.flush()
+        attempts.append(1)
+        if len(attempts) == 1:
+            break_connection(session_of(session), database)
+            session.execute(text("SELECT 1"))
+
+    publisher.publish(EVENT)
+
+    running(consumer)
+    eventually(database.marks)
+
+    assert database.effects() == ["attempt 1"]
+
+
+def session_of(session):
+    class WithSession:
+        keywords = {"session": session}  # noqa: RUF012
+
+    return WithSession
+
+
+class LosesAnswers:
+    """A connection that breaks when it has committed, before anybody is told."""
+
+    armed = threading.Event()
+    error = Exception()
+
+    def commit(self):
+        super().commit()
+        if self.armed.is_set():
+            self.armed.clear()
+            self.close()
+            raise self.error
+
+
+class SqliteThatLosesAnswers(LosesAnswers, sqlite3.Connection):
+    error = sqlite3.ProgrammingError("Cannot operate on a closed database.")
+
+
+class PostgresThatLosesAnswers(LosesAnswers, psycopg.Connection):
+    error = psycopg.OperationalError("server closed the connection unexpectedly")
+
+
+@pytest.fixture
+def losing(database):
+    """Return an engine whose connections lose the answer to their next commit once ``armed``."""
+    if database.schema is None:
+        engine = create_engine(database.url, connect_args={"factory": SqliteThatLosesAnswers})
+    else:
+        conninfo = make_url(database.url).set(drivername="postgresql").render_as_string(hide_password=False)
+        options = f"-csearch_path={database.schema}"
+        engine = create_engine(
+            database.url, creator=lambda: PostgresThatLosesAnswers.connect(conninfo, options=options)
+        )
+    yield engine
+    LosesAnswers.armed.clear()
+    engine.dispose()
+
+
+def test_a_commit_whose_answer_was_lost_is_found_out(database, losing, effect, key):
+    inbox = Inbox(sessionmaker(losing))
+    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed.keywords["session"].add(effect(text="effect"))
+    LosesAnswers.armed.set()
+
+    with pytest.raises(DeduplicationError, match="can't mark"):
+        inbox.complete(claimed)
+
+    assert inbox.complete(claimed)
+    assert inbox.complete(claimed)
+    assert (database.effects(), database.marks()) == (["effect"], 1)
+
+
+def test_a_worker_whose_commit_gets_no_answer_does_the_work_once(
+    database, losing, effect, make_consumer, publisher, left_in, running, eventually
+):
+    consumer = make_consumer(Inbox(sessionmaker(losing)))
+    runs = []
+
+    @consumer.listener()
+    def write(event, session):
+        runs.append(event)
+        session.add(effect(text="effect"))
+        LosesAnswers.armed.set()
+
+    publisher.publish(EVENT)
+
+    running(consumer)
+    eventually(lambda: left_in() == 0)
+
+    assert len(runs) == 1
+    assert database.effects() == ["effect"]
+
+
+def test_while_the_database_is_away_nothing_is_received_and_then_everything_is_done(
+    postgres_server, effect, make_consumer, publisher, left_in, running, eventually
+):
+    engine = create_engine(postgres_server.url, connect_args={"connect_timeout": 2}, pool_pre_ping=True)
+    effect.metadata.create_all(engine)
+    metadata.create_all(engine)
+    consumer = make_consumer(Inbox(sessionmaker(engine)))
+    at_work = threading.Semaphore(0)
+
+    @consumer.listener(name="write")
+    def write(event, session):
+        session.add(effect(text=event["name"]))
+        at_work.release()
+
+    running(consumer, concurrency=4)
+    for number in range(20):
+        publisher.publish({**EVENT, "name": f"before {number:02}"})
+    for _ in range(5):
+        assert at_work.acquire(timeout=30)
+
+    postgres_server.kill()
+    for number in range(20):
+        publisher.publish({**EVENT, "name": f"while {number:02}"})
+    eventually(lambda: not health_of_store(consumer))
+    postgres_server.start()
+    eventually(lambda: left_in() == 0)
+
+    with engine.connect() as connection:
+        names = connection.scalars(text("SELECT text FROM effects ORDER BY text")).all()
+    assert names == [f"{when} {number:02}" for when in ("before", "while") for number in range(20)]
+    assert left_in("stock-dlq") == 0
+    engine.dispose()
+
+
+def health_of_store(consumer):
+    try:
+        consumer.consumed_queue.store.check()
+    except DeduplicationError:
+        return False
+    return True
+
+
+# --- processes that are killed -----------------------------------------------------------------------
+
+PROGRAM = """
+import sys
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import sessionmaker
+from melange import ExchangeMessageConsumer, ExchangeMessagePublisher
+from melange.drivers.memory import InMemoryDriver
+from melange.outbox import Inbox
+
+url, schema = sys.argv[1:]
+engine = create_engine(url, connect_args={"options": f"-csearch_path={schema}"} if schema else {})
+with InMemoryDriver() as driver:
+    consumer = ExchangeMessageConsumer(
+        "stock", "products", driver=driver, deduplication=Inbox(sessionmaker(engine)), wait_seconds=0
+    )
+
+    @consumer.listener(name="write")
+    def write(event, session):
+        session.execute(text("INSERT INTO effects (text) VALUES ('effect')"))
+
+    ExchangeMessagePublisher("products", driver).publish({}, "ProductAdded", message_id="m-1")
+    consumer.consume_event()
+engine.dispose()
+"""
+
+
+@pytest.mark.parametrize(
+    ("fail_point", "left_behind"), [("after-claim", 0), ("before-mark", 0), ("after-mark", 1)]
+)
+def test_a_process_that_is_killed_leaves_effect_and_mark_or_neither(
+    database, key, eventually, fail_point, left_behind
+):
+    def run(**environment):
+        return subprocess.run(
+            [sys.executable, "-c", PROGRAM, database.url, database.schema or ""],
+            env={**os.environ, **environment},
+            check=False,
+            timeout=60,
+        ).returncode
+
+    assert run(**{VARIABLE: fail_point}) == EXIT_CODE
+    assert (len(database.effects()), database.marks()) == (left_behind, left_behind)
+
+    # The message comes again; PostgreSQL may need a moment to see that who had it is dead.
+    eventually(lambda: run() == 0 and database.marks())
+
+    assert (database.effects(), database.marks()) == (["effect"], 1)
