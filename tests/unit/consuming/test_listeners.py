@@ -10,9 +10,11 @@ from melange import (
     EventMessage,
     ExchangeListener,
     HandlerNotFoundError,
+    MemoryDeduplicationStore,
 )
 from melange.consuming.listener import subscription_for_function
 from melange.consuming.subscriptions import Subscriptions
+from melange.deduplication import Claimed
 
 
 @dataclass(frozen=True)
@@ -343,3 +345,62 @@ def test_a_coroutine_that_nobody_awaits_is_a_failure_and_not_a_success(
 
     assert "which nobody awaits" in caplog.text
     assert driver.measure_queue(consumer.queue).in_flight == 1
+
+
+class Greeted(Claimed):
+    @property
+    def keywords(self):
+        return {"greeting": f"hello {self.key.message_id}"}
+
+
+class GreetingStore(MemoryDeduplicationStore):
+    """A store that gives listeners something."""
+
+    keyword_names = ("greeting",)
+
+    def claim(self, key, token, lease_seconds, *, body):
+        claimed = super().claim(key, token, lease_seconds, body=body)
+        return Greeted(*claimed) if isinstance(claimed, Claimed) else claimed
+
+
+def test_a_store_may_give_listeners_keywords(make_consumer, publisher):
+    consumer, everything = make_consumer(deduplication=GreetingStore()), AllKeywords()
+    seen = []
+    consumer.subscribe(everything)
+    consumer.listener(name="one")(lambda event, greeting: seen.append(greeting))
+    consumer.listener(name="none")(lambda event: seen.append("no greeting"))
+    publisher.publish(EVENT, message_id="m-1")
+
+    consumer.consume_event()
+
+    assert seen == ["hello m-1", "no greeting"]
+    assert everything.seen["greeting"] == "hello m-1"
+
+
+def test_a_session_is_told_to_come_from_an_inbox(make_consumer):
+    with pytest.raises(ConfigurationError, match=r"asks for 'session', .*deduplication=Inbox\(...\)"):
+        make_consumer().listener(name="write")(lambda event, session: None)
+
+
+def test_a_store_that_gives_keywords_cannot_be_done_without(make_consumer):
+    with pytest.raises(ConfigurationError, match="GreetingStore is a part of their work"):
+        make_consumer(deduplication=GreetingStore(), on_unavailable="process")
+
+
+@pytest.mark.parametrize("are_async", [True, False])
+def test_a_store_may_say_which_listeners_it_works_for(make_consumer, are_async):
+    store = GreetingStore()
+    store.listeners_are_async = are_async
+    consumer = make_consumer(deduplication=store)
+
+    async def asynchronous(event):
+        pass
+
+    def synchronous(event):
+        pass
+
+    fitting, other = (asynchronous, synchronous) if are_async else (synchronous, asynchronous)
+    consumer.listener()(fitting)
+
+    with pytest.raises(ConfigurationError, match="be `async def`"):
+        consumer.listener()(other)
