@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
-import traceback
 from importlib.metadata import version
 from pathlib import Path
 
 import click
 
 from melange.cli import logs
+from melange.cli.failures import failures_shown
 from melange.cli.health_file import HealthFile, health_shown
-from melange.cli.lifeline import LEFT_WORK_BEHIND, WRONG_USAGE, Lifeline
+from melange.cli.lifeline import LEFT_WORK_BEHIND, Lifeline
+from melange.cli.options import health_file_option, log_options
+from melange.cli.outbox import outbox
 from melange.cli.processes import ProcessGroup
 from melange.cli.targets import load_worker
 from melange.consuming.worker import Worker
-from melange.errors import ConfigurationError, MelangeError
 
 logger = logging.getLogger(__name__)
-
-_OUR_DIRECTORIES = {Path(__file__).parent, Path(importlib.__file__).parent}
 
 
 @click.group()
 @click.version_option(package_name="melange")
 def melange() -> None:
     """Messaging for event-driven applications."""
+
+
+melange.add_command(outbox)
 
 
 @melange.command()
@@ -45,15 +46,8 @@ def melange() -> None:
     show_default=True,
     help="Run as many processes, each with its own concurrency; those that are lost are replaced.",
 )
-@click.option(
-    "--health-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="A file that is there, and touched every second, while the worker does its work.",
-)
-@click.option(
-    "--log-level", type=click.Choice(logs.LEVELS, case_sensitive=False), default="info", show_default=True
-)
-@click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
+@health_file_option("worker")
+@log_options
 @click.option("--process-number", type=int, hidden=True, help="Which of the processes this is.")
 def worker(
     *,
@@ -75,8 +69,6 @@ def worker(
     configuration.
     """
     logs.configure(log_level, log_format)
-    if health_file is not None and not health_file.parent.is_dir():
-        raise click.UsageError(f"--health-file: there is no directory {health_file.parent}")
     file = HealthFile(health_file) if health_file is not None else None
     if processes > 1 and process_number is None:
         logger.info("melange %s runs %s in %d processes", version("melange"), target, processes)
@@ -84,19 +76,11 @@ def worker(
     place = f"process {process_number} of {processes}" if process_number is not None else "one process"
     logger.info("melange %s runs %s in %s", version("melange"), target, place)
     lifeline = Lifeline() if process_number is not None else None
-    try:
+    with failures_shown():
         loaded = load_worker(target, concurrency=concurrency, grace_seconds=grace_seconds)
         if lifeline is not None:
             lifeline.stops(loaded)
         code = _run(loaded, file.of_process(process_number) if file and process_number else file)
-    except ConfigurationError as error:
-        if error.__cause__ is not None:
-            traceback.print_exception(_without_our_frames(error.__cause__))
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(WRONG_USAGE)
-    except MelangeError as error:  # the broker can't be reached, say: another try may help
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
     sys.exit(LEFT_WORK_BEHIND if code and lifeline is not None else code)
 
 
@@ -114,15 +98,3 @@ def _command(process_number: int) -> list[str]:
     # The same arguments once more: every process reads them as this one did.
     command, *arguments = sys.argv[1:]
     return [sys.executable, "-m", "melange.cli", command, "--process-number", str(process_number), *arguments]
-
-
-def _without_our_frames(error: BaseException) -> BaseException:
-    # The way to the program's own code, through this command and importlib, says nothing.
-    frame = error.__traceback__
-    while frame is not None and _is_ours(frame.tb_frame.f_code.co_filename):
-        frame = frame.tb_next
-    return error.with_traceback(frame or error.__traceback__)
-
-
-def _is_ours(file_name: str) -> bool:
-    return file_name.startswith("<frozen importlib") or Path(file_name).parent in _OUR_DIRECTORIES

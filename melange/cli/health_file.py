@@ -1,4 +1,4 @@
-"""A file that says whether a worker does its work, for probes that can look at files only."""
+"""A file that says whether a worker or relay does its work, for probes that can look at files only."""
 
 from __future__ import annotations
 
@@ -8,13 +8,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from melange.consuming.worker import Worker
+from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
 TOUCH_EVERY_SECONDS = 1.0
 STALE_SECONDS = 10.0
+
+
+class Health(Protocol):
+    """Of a worker or a relay."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it does its work."""
+        ...
+
+
+class HasHealth(Protocol):
+    """A worker or a relay."""
+
+    def health(self) -> Health:
+        """Return how it is now."""
+        ...
 
 
 class HealthFile:
@@ -54,8 +70,8 @@ class HealthFile:
 
 
 @contextmanager
-def health_shown(worker: Worker, file: HealthFile | None) -> Iterator[None]:
-    """Keep ``file`` as the worker's health is, inside the block; afterwards it is gone."""
+def health_shown(of: HasHealth, file: HealthFile | None) -> Iterator[None]:
+    """Keep ``file`` as the health of something is, inside the block; afterwards it is gone."""
     if file is None:
         yield
         return
@@ -63,7 +79,7 @@ def health_shown(worker: Worker, file: HealthFile | None) -> Iterator[None]:
 
     def keep_showing() -> None:
         while not stopped.is_set():
-            file.show(worker.health().ready)
+            file.show(of.health().ready)
             stopped.wait(TOUCH_EVERY_SECONDS)
 
     thread = threading.Thread(target=keep_showing, name="melange-health-file", daemon=True)

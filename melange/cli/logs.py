@@ -7,6 +7,8 @@ import logging
 import math
 from datetime import UTC, datetime
 
+from melange.cli.text import printable
+
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -44,7 +46,7 @@ class TextFormatter(logging.Formatter):
         head = (
             f"{_time(record)} {record.levelname:<8} [{record.process}] {record.name}: {record.getMessage()}"
         )
-        return " ".join([_printable(head), *(f"{name}={_quoted(value)}" for name, value in fields.items())])
+        return " ".join([printable(head), *(f"{name}={_quoted(value)}" for name, value in fields.items())])
 
 
 class JsonFormatter(logging.Formatter):
@@ -96,15 +98,6 @@ def _time(record: logging.LogRecord) -> str:
 def _quoted(value: object) -> str:
     text = str(value)
     if text and not any(character in text for character in ' "='):
-        return _printable(text)
+        return printable(text)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{_printable(escaped)}"'
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
+    return f'"{printable(escaped)}"'

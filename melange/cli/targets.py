@@ -1,4 +1,4 @@
-"""What ``package.module:attribute`` stands for: the worker to run."""
+"""What ``package.module:attribute`` stands for: the worker to run, or something else of the program's."""
 
 from __future__ import annotations
 
@@ -17,19 +17,14 @@ WANTED = "a Worker, an ExchangeMessageConsumer, a list of consumers, or a functi
 
 
 def load_worker(target: str, *, concurrency: int | None = None, grace_seconds: float | None = None) -> Worker:
-    """Import what ``target`` names and return the worker for it.
-
-    The target is the operator's own: importing it runs its code, and a function is called. The working
-    directory is looked in first, as ``python -m`` does. None takes the worker's own default.
+    """Load what ``target`` names and return the worker for it. None takes the worker's own default.
 
     Raises:
         ConfigurationError: there is no such thing, it can't be run, or a number is out of bounds. Its
             ``__cause__`` is what the target's own code raised, if that was it.
         DriverConnectionError: the target's own code could not reach the broker; worth another try.
     """
-    found = _find(target)
-    if inspect.isroutine(found):
-        found = _call(target, found)
+    found = load(target)
     options = {
         name: value
         for name, value in (("concurrency", concurrency), ("grace_seconds", grace_seconds))
@@ -43,6 +38,26 @@ def load_worker(target: str, *, concurrency: int | None = None, grace_seconds: f
             )
         return found
     return Worker(*_consumers(target, found), **options)  # type: ignore[arg-type] # int and float by name
+
+
+def load(target: str) -> object:
+    """Import what ``target`` names and return it; a function is called, and what it returns is returned.
+
+    The target is the operator's own: importing it runs its code. The working directory is looked in first, as
+    ``python -m`` does.
+
+    Raises:
+        ConfigurationError: there is no such thing. Its ``__cause__`` is what the target's own code raised, if
+            that was it.
+        DriverConnectionError: the target's own code could not reach the broker; worth another try.
+    """
+    found = _find(target)
+    return _call(target, found) if inspect.isroutine(found) else found
+
+
+def described(value: object) -> str:
+    """Return what kind of thing ``load`` has found, for saying that it is of the wrong one."""
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 
 def _find(target: str) -> object:
@@ -100,10 +115,6 @@ def _consumers(target: str, found: object) -> list[ExchangeMessageConsumer]:
     for consumer in found if isinstance(found, (list, tuple)) else [found]:
         if not isinstance(consumer, ExchangeMessageConsumer):
             inside = "is" if consumer is found else "holds"
-            raise ConfigurationError(f"{target} {inside} {_described(consumer)}, and should be {WANTED}")
+            raise ConfigurationError(f"{target} {inside} {described(consumer)}, and should be {WANTED}")
         consumers.append(consumer)
     return consumers
-
-
-def _described(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"

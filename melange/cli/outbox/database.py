@@ -1,0 +1,94 @@
+"""The database that a command works on, by its URL, which nothing here ever shows: it may hold a password."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from melange.errors import ConfigurationError, OutboxError
+
+_FORMS = "write postgresql+psycopg://user:password@host/database or sqlite:///file.db"
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def database_url_option(*, required: bool = True) -> Callable[[_Command], _Command]:
+    """Return the option ``--database-url``."""
+    return click.option(
+        "--database-url",
+        metavar="URL",
+        required=required,
+        envvar="DATABASE_URL",
+        show_envvar=True,
+        help="The database, as SQLAlchemy writes it. On the command line others can read it.",
+    )
+
+
+@contextmanager
+def database(url: str) -> Iterator[Engine]:
+    """Have an engine for this URL, inside the block. Nothing is connected to yet.
+
+    Raises:
+        ConfigurationError: no engine can be made for it; says what to write or to install.
+        OutboxError: there is no such file.
+    """
+    engine = _engine(_parsed(url))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _parsed(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # which may quote the text
+        raise ConfigurationError(
+            f"--database-url, or DATABASE_URL, is no URL of a database: {_FORMS}"
+        ) from None
+    if url.get_backend_name() not in {"postgresql", "sqlite"}:
+        raise ConfigurationError(
+            f"an outbox is on PostgreSQL or SQLite, and --database-url begins with {url.drivername}:// instead: {_FORMS}"
+        )
+    if url.host and "@" in url.host:  # a password with an @ in it, whose end would be shown as the host
+        raise ConfigurationError(
+            "--database-url has an @ in its password or its host: write %40 for each @ of a password"
+        )
+    return url
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite" and _is_missing(url.database):
+        # SQLite would make an empty one, whatever the slip of the pen.
+        raise OutboxError(f"there is no database file {url.database}, seen from {Path.cwd()}")
+    try:
+        engine = create_engine(url)
+    except NoSuchModuleError:
+        raise ConfigurationError(f"SQLAlchemy knows no {url.drivername}://: {_FORMS}") from None
+    except ImportError as error:
+        install = (
+            "pip install 'psycopg[binary]' and write postgresql+psycopg://, or install that"
+            if url.get_backend_name() == "postgresql"
+            else "write sqlite:///file.db"
+        )
+        raise ConfigurationError(
+            f"{url.drivername}:// needs a module that cannot be imported, {error.name}: {install}"
+        ) from None
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"what stands after the ? in --database-url cannot be used ({type(error).__name__})"
+        ) from None
+    if engine.dialect.is_async:
+        raise ConfigurationError(f"{url.drivername}:// is for asyncio, which commands do without: {_FORMS}")
+    return engine
+
+
+def _is_missing(file_name: str | None) -> bool:
+    in_memory_or_uri = not file_name or file_name == ":memory:" or file_name.startswith("file:")
+    return not in_memory_or_uri and not Path(file_name or "").exists()
