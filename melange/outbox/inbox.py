@@ -163,7 +163,9 @@ class Inbox(DeduplicationStore):
     def _find_out(self, claimed: Claimed) -> bool:
         """Return whether the completion of this claim is in the table."""
         with told("look for the mark"):
-            mark = self._sessions.run(lambda session: inbox_marks.find(session, claimed.key))
+            mark = self._sessions.run(
+                lambda session: inbox_marks.find(inbox_marks.connection_of(session), claimed.key)
+            )
         claim = self._held(claimed)
         if claim is not None:
             self._let_go(claim)

@@ -71,7 +71,7 @@ class InboxClaim(Claimed):
         self._transaction_of_connection = connection.get_transaction()
         if not inbox_marks.take_lock(connection, self.key):
             return ClaimRefusal.BUSY
-        mark = inbox_marks.find(session, self.key)
+        mark = inbox_marks.find(connection, self.key)
         if mark is not None:
             return ClaimRefusal.DONE if mark.body_digest == self._body_digest else ClaimRefusal.CONFLICT
         event.listen(session, "before_commit", self._before_commit)
@@ -85,10 +85,11 @@ class InboxClaim(Claimed):
     def _commit(self, session: Session, done_at: datetime) -> bool:
         self._require_own_transaction(session)
         session.flush()  # what the listener left to be written: if it can't be, the listener has failed
+        connection = inbox_marks.connection_of(session)
         try:
-            inbox_marks.write(session, self.key, Mark(digest_of(self.token), self._body_digest), done_at)
+            inbox_marks.write(connection, self.key, Mark(digest_of(self.token), self._body_digest), done_at)
             self._may_commit = True
-            _commit_or_forget(session)
+            _commit_or_forget(session, connection)
         except IntegrityError:
             if self._may_commit:  # a constraint of the listener's, which is looked at with the commit
                 raise
@@ -118,8 +119,7 @@ class InboxClaim(Claimed):
         return connection.get_transaction() is self._transaction_of_connection
 
 
-def _commit_or_forget(session: Session) -> None:
-    connection = inbox_marks.connection_of(session)
+def _commit_or_forget(session: Session, connection: Connection) -> None:
     try:
         session.commit()
     except BaseException:

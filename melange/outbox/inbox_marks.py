@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from sqlalchemy import Connection, delete, func, insert, literal, select
+from sqlalchemy import Connection, Integer, Table, bindparam, delete, func, insert, literal, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError  # noqa: A004 - SQLAlchemy names it so
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,16 @@ from melange.errors import DeduplicationError, MelangeError
 from melange.outbox.tables import InboxMark
 
 _DIGEST_BYTES = 16
+
+# Made once: putting statements together costs more than carrying them out.
+_TABLE = cast(Table, InboxMark.__table__)
+_FIND = select(_TABLE.c.token_digest, _TABLE.c.body_digest).where(
+    _TABLE.c.key_digest == bindparam("key_digest")
+)
+_LOCK = select(
+    func.pg_try_advisory_xact_lock(bindparam("high", type_=Integer), bindparam("low", type_=Integer))
+)
+_WRITE = insert(_TABLE)
 
 
 class Mark(NamedTuple):
@@ -46,39 +56,36 @@ def take_lock(connection: Connection, key: DeduplicationKey) -> bool:
     if connection.dialect.name != "postgresql":
         return True
     digest = bytes.fromhex(_digest_of_key(key))
-    numbers = (int.from_bytes(part, signed=True) for part in (digest[:4], digest[4:8]))
-    return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(*numbers))))
+    high, low = (int.from_bytes(part, signed=True) for part in (digest[:4], digest[4:8]))
+    return bool(connection.scalar(_LOCK, {"high": high, "low": low}))
 
 
-def find(session: Session, key: DeduplicationKey) -> Mark | None:
+def find(connection: Connection, key: DeduplicationKey) -> Mark | None:
     """Return the mark of the key, if there is one."""
-    statement = select(InboxMark.token_digest, InboxMark.body_digest).where(
-        InboxMark.key_digest == _digest_of_key(key)
-    )
-    row = session.execute(statement).first()
+    row = connection.execute(_FIND, {"key_digest": _digest_of_key(key)}).first()
     return Mark(*row) if row else None
 
 
-def write(session: Session, key: DeduplicationKey, mark: Mark, done_at: datetime) -> None:
-    """Write the mark in the session's transaction.
+def write(connection: Connection, key: DeduplicationKey, mark: Mark, done_at: datetime) -> None:
+    """Write the mark in the connection's transaction.
 
     Raises:
         IntegrityError: the key has one.
     """
-    statement = insert(InboxMark).values(
-        key_digest=_digest_of_key(key),
-        queue_name=_legible(key.queue_name, 256),
-        listener_name=_legible(key.listener_name, 256),
-        message_id=_legible(key.message_id, 128),
-        done_at=done_at,
+    values = {
+        "key_digest": _digest_of_key(key),
+        "queue_name": _legible(key.queue_name, 256),
+        "listener_name": _legible(key.listener_name, 256),
+        "message_id": _legible(key.message_id, 128),
+        "done_at": done_at,
         **mark._asdict(),
-    )
-    session.execute(statement)
+    }
+    connection.execute(_WRITE, values)
 
 
 def look(session: Session) -> None:
     """Raise what the database says when there is no table of marks, or not this one."""
-    session.execute(select(*InboxMark.__table__.columns).where(literal(False)))
+    session.execute(select(*_TABLE.columns).where(literal(False)))
 
 
 def delete_done_before(session: Session, time: datetime, limit: int) -> int:
