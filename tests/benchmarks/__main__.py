@@ -18,18 +18,39 @@ from importlib.metadata import version
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TaskID
 
-from benchmarks import deduplication, depth, importing, in_memory, profiling, sns_sqs, worker
+from benchmarks import (
+    deduplication,
+    depth,
+    importing,
+    in_memory,
+    outbox,
+    outbox_postgresql,
+    profiling,
+    sns_sqs,
+    worker,
+)
 from benchmarks.report import Count, Row, table_of_counts, table_of_rows
-from services import ministack, redis
+from services import ministack, postgres, redis
 
-GROUPS = ("in-memory", "depth", "sns-sqs", "worker", "deduplication", "import")
+GROUPS = (
+    "in-memory",
+    "depth",
+    "sns-sqs",
+    "worker",
+    "deduplication",
+    "outbox",
+    "outbox-postgresql",
+    "import",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"all by default: {', '.join(GROUPS)}")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions, 100,000 messages queued")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer repetitions, 100,000 messages queued or sent"
+    )
     parser.add_argument(
         "--profile", action="store_true", help="where the time goes, instead of how much it is"
     )
@@ -69,6 +90,11 @@ def measure(groups: Sequence[str], endpoint_url: str | None, *, quick: bool, pro
         with redis.run() as redis_server:
             rows += deduplication.rows(redis_server, repetitions, progress)
             counts += deduplication.counts(redis_server)
+    if "outbox" in groups:
+        rows += outbox.rows(repetitions, 100_000 if quick else 1_000_000, progress)
+    if "outbox-postgresql" in groups:
+        with postgres.run() as postgres_server:
+            rows += outbox_postgresql.rows(postgres_server.url, repetitions, progress)
     if "import" in groups:
         rows += importing.rows(15, progress)
     print(table_of_rows(rows))
@@ -99,7 +125,9 @@ def server(endpoint_url: str | None) -> Iterator[str]:
 def machine() -> str:
     """Return a line on where and when the figures were taken."""
     load = os.getloadavg()[0]
-    versions = ", ".join(f"{name} {version(name)}" for name in ("boto3", "kombu", "marshmallow"))
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("boto3", "kombu", "marshmallow", "sqlalchemy")
+    )
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.system()} "
         f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} at the start, {versions}\n"

@@ -1,4 +1,4 @@
-"""What ``import melange`` costs beside ``import marshmallow``, each time in a fresh interpreter."""
+"""What importing melange costs beside what it needs, each time in a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -17,16 +17,29 @@ print(time.process_time() - cpu, time.perf_counter() - wall)
 
 
 def rows(repetitions: int, progress: Progress) -> list[Row]:
-    """Compare both imports; CPU time."""
-    work = "`import melange`"
+    """Compare melange with marshmallow, and its outbox with SQLAlchemy; CPU time."""
     costs = interleaved(
-        work,
-        {f"import {module}": importing(module) for module in ("marshmallow", "melange")},
+        "imports",
+        {
+            module: importing(module)
+            for module in ("marshmallow", "melange", "sqlalchemy.orm", "melange.outbox")
+        },
         repetitions,
         progress,
     )
-    marshmallow, ours = map(cpu_of, costs.values())
-    return [Row(work, ours, "`import marshmallow`", marshmallow, ratio(ours, marshmallow), "", unit="ms")]
+    times = {module: cpu_of(of_module) for module, of_module in costs.items()}
+    return [
+        Row(
+            f"`import {ours}`",
+            times[ours],
+            f"`import {theirs}`",
+            times[theirs],
+            ratio(times[ours], times[theirs]),
+            "",
+            unit="ms",
+        )
+        for ours, theirs in (("melange", "marshmallow"), ("melange.outbox", "sqlalchemy.orm"))
+    ]
 
 
 def importing(module: str) -> Contender:
