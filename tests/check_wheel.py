@@ -22,7 +22,7 @@ def main() -> None:
     _check("melange/py.typed" in files, "py.typed is not in the wheel")
     _check(any(file.endswith("licenses/LICENSE") for file in files), "LICENSE is not in the wheel")
     _check(not any(file.startswith("tests/") for file in files), "the tests are in the wheel")
-    heavy = {"boto3", "botocore", "click", "redis", "redis_cache"} & set(packages)
+    heavy = {"boto3", "botocore", "click", "filelock", "redis", "redis_cache", "sqlalchemy"} & set(packages)
     _check(not heavy, f"importing melange imports {', '.join(heavy)}")
     command = subprocess.run(
         [Path(sys.executable).with_name("melange"), "--version"], capture_output=True, text=True, check=False

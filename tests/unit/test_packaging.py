@@ -29,11 +29,11 @@ def test_ci_runs_exactly_the_test_command_of_the_readme() -> None:
     assert ci_commands == readme_commands
 
 
-def test_importing_melange_imports_no_broker_or_store_client() -> None:
+def test_importing_melange_imports_no_broker_store_or_database_client() -> None:
     program = "import sys, melange; print(*{name.partition('.')[0] for name in sys.modules})"
 
     imported = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     packages = set(imported.stdout.split())
     assert "melange" in packages
-    assert not packages & {"boto3", "botocore", "click", "redis", "redis_cache", "sqlalchemy"}
+    assert not packages & {"boto3", "botocore", "click", "filelock", "redis", "redis_cache", "sqlalchemy"}
