@@ -42,7 +42,7 @@ def write(tmp_path):
 def run():
     """Run the command with these arguments; return click's result."""
 
-    def invoke(*arguments: str):
-        return CliRunner().invoke(melange, arguments, catch_exceptions=False)
+    def invoke(*arguments: str, typed: str = ""):
+        return CliRunner().invoke(melange, arguments, input=typed, catch_exceptions=False)
 
     return invoke
