@@ -170,7 +170,7 @@ class OutboxRelay:
 
         For tests, and for programs that are run from time to time. What was refused for good is set aside as
         always: ``OutboxAdministration`` tells. ``on_progress`` is called after each batch, with how many messages
-        of it are not pending any more; what it raises ends the work in good order, and passes.
+        of it are not pending any more; what it raises ends the work in good order.
 
         Raises:
             DriverError: a topic, or the broker, takes nothing; what could go has gone, the rest is still there.
