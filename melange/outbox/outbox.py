@@ -109,6 +109,7 @@ class Outbox:
         Raises:
             EncodeError: the event cannot be written as JSON; nothing was written, the transaction is untouched.
             InvalidMessageError: a broker would refuse it (too large, a key missing on FIFO ...); likewise.
+            InvalidNameError: no topic has such a name; likewise.
         """
         return self._write(
             topic,
@@ -241,7 +242,7 @@ def _check_topic(topic: object) -> None:
 
 
 def _key_text(key: object) -> str:
-    text = str(key) if isinstance(key, (str, int, UUID)) else ""
+    text = str(key) if isinstance(key, (str, int, UUID)) and not isinstance(key, bool) else ""
     if not 0 < len(text) <= MAX_KEY_CHARACTERS or not text.isprintable():
         raise InvalidMessageError(
             f"the key {key!r:.140} must be 1 to {MAX_KEY_CHARACTERS} characters that print, a number or a UUID"

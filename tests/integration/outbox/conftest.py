@@ -1,0 +1,19 @@
+"""An outbox on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.register_assert_rewrite("outbox_behaviours")
+
+from outbox_behaviours.databases import Database, postgres_database  # noqa: E402
+from outbox_behaviours.fixtures import driver, eventually, relay_pending, start_relay  # noqa: E402
+
+__all__ = ["driver", "eventually", "relay_pending", "start_relay"]
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[Database]:
+    yield from postgres_database(postgres_url)

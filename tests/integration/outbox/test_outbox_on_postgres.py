@@ -1,0 +1,42 @@
+"""Outbox and relay on PostgreSQL keep every behaviour."""
+
+import pytest
+
+from outbox_behaviours.publishing import AsyncPublishingBehaviours, PublishingBehaviours
+from outbox_behaviours.relaying import (
+    LifecycleBehaviours,
+    LoggingBehaviours,
+    OrderBehaviours,
+    PendingBehaviours,
+    TroubleBehaviours,
+)
+
+
+class TestPublishing(PublishingBehaviours):
+    pass
+
+
+class TestAsyncPublishing(AsyncPublishingBehaviours):
+    @pytest.fixture(params=["postgresql+psycopg", "postgresql+asyncpg"])
+    def async_driver(self, request):
+        return request.param
+
+
+class TestOrder(OrderBehaviours):
+    pass
+
+
+class TestTrouble(TroubleBehaviours):
+    pass
+
+
+class TestPending(PendingBehaviours):
+    pass
+
+
+class TestLifecycle(LifecycleBehaviours):
+    pass
+
+
+class TestLogging(LoggingBehaviours):
+    pass

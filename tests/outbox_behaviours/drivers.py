@@ -1,0 +1,46 @@
+"""A broker that does not take everything."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+
+from melange.clock import Clock
+from melange.drivers.base import Topic
+from melange.drivers.memory import InMemoryDriver
+from melange.errors import MelangeError
+from melange.messages import Failure, Message
+
+Judge = Callable[[str, str], MelangeError | None]
+
+
+class JudgingDriver(InMemoryDriver):
+    """Takes what its ``judge`` returns None for, and remembers the order; what the judge raises ends the call.
+
+    The judge is given the topic's name and the event's. ``calls`` are the names of each call, ``accepted`` those
+    that were taken, and ``messages`` the messages themselves.
+    """
+
+    def __init__(self, judge: Judge | None = None, *, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock)
+        self.judge: Judge = judge or (lambda topic, name: None)
+        self.calls: list[list[str]] = []
+        self.accepted: list[str] = []
+        self.messages: list[Message] = []
+        self._recording = threading.Lock()
+
+    def publish(self, topic: Topic, messages: Sequence[Message]) -> list[Failure[Message]]:
+        with self._recording:
+            names = [json.loads(message.body)["name"] for message in messages]
+            self.calls.append(names)
+            errors = [self.judge(topic.name, name) for name in names]
+            taken = [message for message, error in zip(messages, errors, strict=True) if error is None]
+            failures = super().publish(topic, taken)
+            self.accepted += [name for name, error in zip(names, errors, strict=True) if error is None]
+            self.messages += taken
+            return failures + [
+                Failure(message, error)
+                for message, error in zip(messages, errors, strict=True)
+                if error is not None
+            ]

@@ -1,0 +1,58 @@
+"""What the tests of every database are given."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from melange.drivers.base import MessagingDriver
+from melange.outbox import OutboxRelay
+from outbox_behaviours.databases import Database
+from outbox_behaviours.drivers import JudgingDriver
+
+DEADLINE_SECONDS = 30
+
+
+@pytest.fixture
+def driver() -> Iterator[JudgingDriver]:
+    with JudgingDriver() as driver:
+        yield driver
+
+
+@pytest.fixture
+def relay_pending(database: Database, driver: JudgingDriver) -> Callable[..., int]:
+    """Publish what is pending, in this thread, with a relay made for it."""
+    return lambda **options: OutboxRelay(database.engine, driver, **options).relay_pending()
+
+
+@pytest.fixture
+def start_relay(database: Database, driver: JudgingDriver) -> Iterator[Callable[..., OutboxRelay]]:
+    """Start relays in the background, and stop them in the end."""
+    relays: list[OutboxRelay] = []
+
+    def start(driver: MessagingDriver = driver, **options: object) -> OutboxRelay:
+        relay = OutboxRelay(database.engine, driver, **{"poll_seconds": 0.02, **options})
+        relay.start()
+        relays.append(relay)
+        return relay
+
+    yield start
+    for relay in relays:
+        relay.stop(DEADLINE_SECONDS)
+    assert not [thread.name for thread in threading.enumerate() if thread.name == "melange-outbox-relay"]
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object]], None]:
+    """Wait until something is so."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "it never came to be"
+            threading.Event().wait(0.02)
+
+    return wait
