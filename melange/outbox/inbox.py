@@ -109,6 +109,11 @@ class Inbox(DeduplicationStore):
         if claim is None or claim.is_undecided:
             return self._find_out(claimed)
         is_marked = claim.commit(self._clock.now())
+        if not is_marked:
+            logger.warning(
+                "message %s was finished by somebody else meanwhile: what was done here is rolled back",
+                claim.key.message_id,
+            )
         self._let_go(claim)
         self._purge_now_and_then()
         return is_marked
@@ -166,10 +171,16 @@ class Inbox(DeduplicationStore):
             mark = self._sessions.run(
                 lambda session: inbox_marks.find(inbox_marks.connection_of(session), claimed.key)
             )
+        is_marked = mark is not None and mark.token_digest == inbox_marks.digest_of(claimed.token)
         claim = self._held(claimed)
         if claim is not None:
             self._let_go(claim)
-        return mark is not None and mark.token_digest == inbox_marks.digest_of(claimed.token)
+            if not is_marked:
+                logger.warning(
+                    "message %s lost its connection before the commit: what was done is rolled back, and it comes again",
+                    claim.key.message_id,
+                )
+        return is_marked
 
     def _held(self, claimed: Claimed) -> InboxClaim | None:
         held = self._in_hand.get(claimed.key)

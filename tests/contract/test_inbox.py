@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from melange.deduplication import DeduplicationStore
+from melange.deduplication import Claimed, DeduplicationKey, DeduplicationStore, MemoryDeduplicationStore
 from melange.outbox import Inbox, metadata
+from melange.testing.clock import ManualClock
 from melange.testing.deduplication_contract import TransactionalStoreContract
 
 
@@ -33,3 +34,36 @@ class TestInboxOnSqlite(TransactionalStoreContract):
     def make_session(self) -> Session:
         self.sessions.append(Session(self.engine))
         return self.sessions[-1]
+
+
+class TestNegativeControls:
+    """Stores that break the promise, which the suite must catch."""
+
+    class EndsWithItsLease(MemoryDeduplicationStore):
+        """Another may take over while the first can still commit."""
+
+    class CompletesWhatWasGivenBack(MemoryDeduplicationStore):
+        """Marks what was rolled back."""
+
+        def complete(self, claimed: Claimed) -> bool:
+            self.claim(claimed.key, claimed.token, 30, body="{}")
+            return super().complete(claimed)
+
+    @pytest.mark.parametrize(
+        ("broken_store", "test_name"),
+        [
+            (EndsWithItsLease, "test_a_claim_outlasts_its_lease"),
+            (CompletesWhatWasGivenBack, "test_who_gave_back_cannot_complete"),
+        ],
+    )
+    def test_the_contract_catches_a_broken_store(
+        self, broken_store: type[MemoryDeduplicationStore], test_name: str
+    ) -> None:
+        suite = TestInboxOnSqlite()
+        suite.pass_time = lambda seconds: clock.advance(seconds)
+        clock = ManualClock()
+
+        with pytest.raises(AssertionError):
+            getattr(suite, test_name)(
+                broken_store(clock=clock), DeduplicationKey("queue", "listener", "message")
+            )

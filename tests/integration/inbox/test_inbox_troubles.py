@@ -115,7 +115,7 @@ def break_connection(claimed, database):
         other.execute(text("SELECT pg_terminate_backend(:backend, 5000)"), {"backend": backend})
 
 
-def test_what_was_not_committed_when_the_connection_broke_is_not_done(database, effect, key):
+def test_what_was_not_committed_when_the_connection_broke_is_not_done(database, effect, key, caplog):
     inbox = Inbox(database.sessions)
     claimed = inbox.claim(key, "token", 30, body="{}")
     claimed.keywords["session"].add(effect(text="effect"))
@@ -127,6 +127,7 @@ def test_what_was_not_committed_when_the_connection_broke_is_not_done(database, 
 
     assert inbox.claim(key, "other", 30, body="{}") is ClaimRefusal.BUSY
     assert not inbox.complete(claimed)
+    assert "what was done is rolled back" in caplog.text
     assert (database.effects(), database.marks()) == ([], 0)
     assert inbox.abandon(inbox.claim(key, "other", 30, body="{}"))
 
@@ -240,7 +241,8 @@ def test_while_the_database_is_away_nothing_is_received_and_then_everything_is_d
     engine = create_engine(postgres_server.url, connect_args={"connect_timeout": 2}, pool_pre_ping=True)
     effect.metadata.create_all(engine)
     metadata.create_all(engine)
-    consumer = make_consumer(Inbox(sessionmaker(engine)))
+    # What was in hand when the connections broke comes again when its visibility runs out.
+    consumer = make_consumer(Inbox(sessionmaker(engine)), visibility_timeout_seconds=3)
     at_work = threading.Semaphore(0)
 
     @consumer.listener(name="write")
