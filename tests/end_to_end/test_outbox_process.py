@@ -1,0 +1,135 @@
+"""`melange outbox` as real processes, on a database file and a local SNS+SQS server."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.orm import Session
+
+from melange.drivers.aws import AwsDriver
+from melange.drivers.base import Queue
+from melange.outbox import Outbox, metadata
+
+DEADLINE_SECONDS = 60
+COMMAND = [sys.executable, "-m", "melange.cli", "outbox"]
+
+
+@pytest.fixture
+def topic_name() -> str:
+    return f"outbox-process-{uuid4().hex}"
+
+
+@pytest.fixture
+def driver(sns_sqs_server) -> Iterator[AwsDriver]:
+    with AwsDriver(endpoint_url=sns_sqs_server) as driver:
+        yield driver
+
+
+@pytest.fixture
+def queue(driver, topic_name) -> Queue:
+    return driver.declare_queue(topic_name, driver.declare_topic(topic_name))
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch, sns_sqs_server) -> Iterator[Engine]:
+    """Make an outbox, and an environment that names it and the server."""
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", sns_sqs_server)
+    engine = create_engine(url)
+    metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def publish(engine, topic_name) -> Callable[[int], set[str]]:
+    """Commit a transaction that publishes so many events; return their message ids."""
+
+    def publish_events(count: int) -> set[str]:
+        with Session(engine) as session, session.begin():
+            return {
+                Outbox(session).publish(
+                    topic_name, {"event_type_name": "Work", "number": number}, key=number % 3
+                )
+                for number in range(count)
+            }
+
+    return publish_events
+
+
+@pytest.fixture
+def start(tmp_path, engine) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``melange outbox``; what is left at the end is killed."""
+    processes = []
+
+    def start_process(*arguments: str) -> subprocess.Popen[str]:
+        with (tmp_path / "log").open("a") as log:
+            process = subprocess.Popen(
+                [*COMMAND, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        processes.append(process)
+        return process
+
+    yield start_process
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_a_relay_publishes_what_is_committed_while_it_runs_and_sigterm_ends_it_with_0(
+    start, publish, driver, queue, tmp_path
+) -> None:
+    health, log = tmp_path / "health", tmp_path / "log"
+    relay = start("relay", "--health-file", str(health), "--log-format", "json")
+    wait_until(health.exists, relay, log)
+    message_ids = publish(25)
+    received: set[str] = set()
+
+    def has_received_all() -> bool:
+        deliveries = driver.receive(queue, 10, 1)
+        received.update(delivery.message.message_id for delivery in deliveries)
+        return received >= message_ids
+
+    wait_until(has_received_all, relay, log)
+    relay.send_signal(signal.SIGTERM)
+    relay.communicate(timeout=DEADLINE_SECONDS)
+
+    assert relay.returncode == 0, log.read_text()
+    assert received == message_ids
+    assert not health.exists()
+    assert output_of(start("status")) == "nothing waits\n"
+
+
+def test_what_was_refused_is_shown_then_skipped_and_what_it_held_goes_on(
+    start, engine, driver, queue
+) -> None:
+    with Session(engine) as session, session.begin():
+        Outbox(session).publish("no topic can have this name", {"event_type_name": "Work"}, key=1)
+
+    assert output_of(start("relay", "--until-empty")) == ""
+    assert "InvalidNameError" in output_of(start("failed"))
+    assert output_of(start("skip", "1", "--yes")) == "1 message skipped\n"
+    assert output_of(start("purge", "--older-than", "0s")) == "1 message deleted\n"
+
+
+def output_of(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 0
+    return output
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str], log: Path) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
