@@ -59,9 +59,8 @@ class TestNegativeControls:
     def test_the_contract_catches_a_broken_store(
         self, broken_store: type[MemoryDeduplicationStore], test_name: str
     ) -> None:
-        suite = TestInboxOnSqlite()
-        suite.pass_time = lambda seconds: clock.advance(seconds)
-        clock = ManualClock()
+        suite, clock = TestInboxOnSqlite(), ManualClock()
+        suite.pass_time = clock.advance
 
         with pytest.raises(AssertionError):
             getattr(suite, test_name)(
