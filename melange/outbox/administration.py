@@ -26,7 +26,7 @@ from sqlalchemy.orm import aliased
 from melange.errors import OutboxError
 from melange.outbox.locks import locks_for
 from melange.outbox.problems import explained
-from melange.outbox.tables import IS_PENDING, OutboxMessage, State, is_failed, is_stopped
+from melange.outbox.tables import IS_PENDING, PUBLISHED_AT, OutboxMessage, State, is_failed, is_stopped
 
 _PURGE_BATCH = 1_000
 
@@ -77,7 +77,7 @@ class OutboxAdministration:
     def status(self) -> list[TopicStatus]:
         """Return the topics that messages wait for, by name; what was sent is not counted."""
 
-        columns = (OutboxMessage.topic, OutboxMessage.state, OutboxMessage.published_at)
+        columns = (OutboxMessage.topic, OutboxMessage.state, PUBLISHED_AT)
         # Two halves, so that each is found by its index however much was sent.
         waiting = union_all(
             select(*columns).where(IS_PENDING), select(*columns).where(is_stopped())
@@ -119,7 +119,7 @@ class OutboxAdministration:
                 OutboxMessage.key,
                 OutboxMessage.message_id,
                 OutboxMessage.event_type_name,
-                OutboxMessage.published_at,
+                PUBLISHED_AT,
                 func.coalesce(OutboxMessage.error, ""),
                 held,
             )

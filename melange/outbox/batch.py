@@ -18,7 +18,7 @@ from melange.errors import MelangeError
 from melange.failpoints import fail_point
 from melange.messages import JSON_CONTENT_TYPE, NO_HEADERS, Message
 from melange.outbox.locks import Locks
-from melange.outbox.tables import IS_PENDING, OutboxMessage, State, is_failed
+from melange.outbox.tables import IS_PENDING, PUBLISHED_AT, OutboxMessage, State, is_failed
 from melange.outbox.topics import Topics
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _COLUMNS = (
     OutboxMessage.event_type_name,
     OutboxMessage.body,
     OutboxMessage.headers,
-    OutboxMessage.published_at,
+    PUBLISHED_AT,
     OutboxMessage.message_group_id,
     OutboxMessage.message_deduplication_id,
     OutboxMessage.attempts,

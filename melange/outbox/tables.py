@@ -25,6 +25,7 @@ from sqlalchemy import (
     and_,
     column,
     literal_column,
+    type_coerce,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -45,14 +46,14 @@ class State(StrEnum):
     SKIPPED = "skipped"
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """Aware times, in UTC, on databases that keep no zone too."""
+class _UtcDateTime(TypeDecorator[datetime]):
+    """Reads aware times, in UTC, from databases that keep no zone too.
+
+    Not the type of a column: Alembic would name it in migrations, which import nothing of ours.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None:
@@ -70,7 +71,8 @@ class OutboxMessage(_Base):
 
     Messages of one ``topic`` and ``key`` leave in the order of ``id``; without a key they know no order.
     ``lock_key`` is a number made of both, by which relays keep out of each other's way. ``attempts`` counts how
-    often it alone of others was not accepted, ``error`` says why; ``done_at`` is when it was sent or skipped.
+    often it alone of others was not accepted, ``error`` says why; ``done_at`` is when it was sent or skipped. Times
+    are in UTC, and read naive from SQLite, which keeps no zone.
     """
 
     __tablename__ = "melange_outbox"
@@ -84,13 +86,13 @@ class OutboxMessage(_Base):
     event_type_name: Mapped[str] = mapped_column(String(256))
     body: Mapped[str] = mapped_column(Text)
     headers: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
-    published_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    published_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     message_group_id: Mapped[str | None] = mapped_column(String(128))
     message_deduplication_id: Mapped[str | None] = mapped_column(String(128))
     state: Mapped[str] = mapped_column(String(8), default=State.PENDING, server_default=State.PENDING)
     attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     error: Mapped[str | None] = mapped_column(Text)
-    done_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    done_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
     # Each index holds only what its query is about, so that a million sent messages cost nothing.
     __table_args__ = (
@@ -132,9 +134,13 @@ class InboxMark(_Base):
     message_id: Mapped[str] = mapped_column(String(128))
     token_digest: Mapped[str] = mapped_column(String(32))
     body_digest: Mapped[str] = mapped_column(String(32))
-    done_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    done_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
     __table_args__ = (Index("melange_inbox_done", "done_at"),)
+
+
+PUBLISHED_AT = type_coerce(OutboxMessage.published_at, _UtcDateTime()).label("published_at")
+"""The time, to be read aware."""
 
 
 def _state_is(of: type[OutboxMessage], *states: State) -> ColumnElement[bool]:
