@@ -1,10 +1,12 @@
-"""What happens on a day in the shop."""
+"""What happens on a day in the shop; ``python -m shop.story`` where the services run as processes of their own."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from shop.orders.commands import AddProduct, OpenAccount, PlaceOrder, commands
+from shop.orders.database import open_orders
 from shop.orders.model import Refused, Status
 from shop.orders.queries import CreditLeft, StatusOfOrder, queries
 
@@ -37,3 +39,8 @@ def order(customer: str, quantity: int) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"nobody has dealt with order {order_id} for {PATIENCE_SECONDS} seconds")
         time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    open_orders(Path())  # whoever sends commands needs no broker
+    a_day_in_the_shop()

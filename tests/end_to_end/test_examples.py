@@ -6,12 +6,18 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent.parent
+EXAMPLES = REPOSITORY / "examples"
 OUTPUT = re.compile(r"^```output\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHOWN_IN_MEMORY, SHOWN_ON_AWS = OUTPUT.findall((REPOSITORY / "README.md").read_text())
-(A_DAY_IN_THE_SHOP,) = OUTPUT.findall((REPOSITORY / "docs" / "shop.md").read_text())
+SHOP_PAGE = (REPOSITORY / "docs" / "shop.md").read_text()
+(A_DAY_IN_THE_SHOP,) = OUTPUT.findall(SHOP_PAGE)
+AT_WORK = re.compile("working on queue|relaying the outbox")
 
 
 def test_in_memory_the_example_prints_what_the_readme_shows() -> None:
@@ -43,6 +49,23 @@ def test_on_sns_and_sqs_a_day_in_the_shop_goes_the_same_way(sns_sqs_server) -> N
     assert story(printed) == story(A_DAY_IN_THE_SHOP)
 
 
+def test_a_day_in_the_shop_goes_the_same_way_in_the_processes_that_its_page_names(
+    sns_sqs_server, tmp_path
+) -> None:
+    environment = {"AWS_ENDPOINT_URL": sns_sqs_server, "PYTHONPATH": str(EXAMPLES)}
+    commands = re.findall(r"^melange (\S.+?) *&$", SHOP_PAGE, re.MULTILINE)
+
+    with ExitStack() as stack:
+        services = [stack.enter_context(running(command, tmp_path, environment)) for command in commands]
+        printed = run("-m", "shop.story", cwd=tmp_path, **environment)
+        for service in services:
+            service.terminate()
+        printed += "".join(service.communicate(timeout=60)[0] for service in services)
+
+    assert [service.returncode for service in services] == [0, 0, 0, 0]
+    assert story(printed) == story(A_DAY_IN_THE_SHOP)
+
+
 def test_the_shop_passes_its_own_tests() -> None:
     printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "shop")
 
@@ -53,18 +76,43 @@ def run_example(*arguments: str, **environment: str) -> str:
     return run("products.py", *arguments, **environment)
 
 
-def run(*arguments: str, **environment: str) -> str:
+def run(*arguments: str, cwd: Path = EXAMPLES, **environment: str) -> str:
     example = subprocess.run(
         [sys.executable, *arguments],
-        cwd=REPOSITORY / "examples",
-        env={**os.environ, **environment},
+        cwd=cwd,
+        env={**os.environ, "PYTHONUNBUFFERED": "", **environment},  # unbuffered, lines of two threads mix
         capture_output=True,
         text=True,
         timeout=90,
         check=False,
     )
-    assert (example.returncode, example.stderr) == (0, "")
+    assert (example.returncode, example.stderr) == (0, ""), example.stdout
     return example.stdout
+
+
+@contextmanager
+def running(command: str, directory: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a melange command that goes on until it is told to end, and yield it once it is at work."""
+    log = directory / f"{command.replace('/', '_')}.log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "melange.cli", *command.split()],
+            cwd=directory,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while not AT_WORK.search(log.read_text()):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def story(output: str) -> list[str]:
