@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from chaos.checker import Findings, check
+from chaos.control import Control
 from chaos.journal import BEGAN
+from chaos.outbox import controls as outbox_controls
 from chaos.processes import WorkerProcess
 from chaos.scene import Services
 from chaos.stage import Job, Stage
 
 FEW = 5
-
-
-@dataclass(frozen=True)
-class Control:
-    """How it is broken, the scenario that brings it to light, and the finding that does."""
-
-    sabotage: str
-    scenario: Callable[[Services, str], Findings]
-    caught_by: str
-
-    def is_caught(self, services: Services) -> bool:
-        """Run the scenario with the sabotage; return whether the checker notices."""
-        return self.caught_by in self.scenario(services, self.sabotage).wrong()
 
 
 def killed_before_the_effect(services: Services, sabotage: str = "") -> Findings:
@@ -58,6 +44,7 @@ CONTROLS = (
     Control("acknowledge early", killed_before_the_effect, caught_by="lost"),
     Control("no deduplication", published_twice, caught_by="unexplained_duplicates"),
     Control("unfenced complete", overslept, caught_by="stale_completes"),
+    *outbox_controls.CONTROLS,
 )
 
 

@@ -22,6 +22,11 @@ EFFECT = "effect"
 COMPLETED = "completed"
 ACKNOWLEDGED = "acknowledged"
 
+COMMITTED = "committed"
+ROLLED_BACK = "rolled back"
+PUBLISHED = "published"
+MARKED = "marked"
+
 
 class Record(NamedTuple):
     """One thing that a worker did.
@@ -53,6 +58,10 @@ class Journal:
         """Append a record; it is there, whatever becomes of the process, when this returns."""
         record = Record(time.monotonic(), self._pid, kind, message_id, listener, token, asked_at)
         os.write(self._file, json.dumps(record).encode() + b"\n")
+
+    def close(self) -> None:
+        """Close the file, where the process goes on without."""
+        os.close(self._file)
 
 
 def read_journals(directory: Path) -> list[Record]:

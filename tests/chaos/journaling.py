@@ -5,25 +5,36 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from chaos.journal import ACKNOWLEDGED, CLAIMED, COMPLETED, POLLED, RECEIVED, Journal
+from chaos.journal import ACKNOWLEDGED, CLAIMED, COMPLETED, POLLED, PUBLISHED, RECEIVED, Journal
 from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey
 from melange.deduplication.redis import RedisDeduplicationStore
 from melange.drivers.aws import AwsDriver
-from melange.drivers.base import Queue
-from melange.messages import Delivery, Failure
+from melange.drivers.base import Queue, Topic
+from melange.messages import Delivery, Failure, Message
 
 
 class JournalingDriver(AwsDriver):
-    """Writes down what was received and what the broker took as acknowledged."""
+    """Writes down what was published and received, and what the broker took as acknowledged."""
 
     def __init__(self, journal: Journal, endpoint_url: str) -> None:
         super().__init__(endpoint_url=endpoint_url, region_name="us-east-1")
         self._journal = journal
+        self._has_polled = False
+
+    def publish(self, topic: Topic, messages: Sequence[Message]) -> list[Failure[Message]]:
+        failures = super().publish(topic, messages)
+        failed = {id(failure.item) for failure in failures}
+        for message in messages:
+            if id(message) not in failed:
+                self._journal.write(PUBLISHED, message.message_id)
+        return failures
 
     def receive(
         self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
     ) -> list[Delivery]:
-        self._journal.write(POLLED)
+        if not self._has_polled:  # once: a journal that grows tells of progress
+            self._journal.write(POLLED)
+            self._has_polled = True
         deliveries = super().receive(
             queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
         )

@@ -41,13 +41,17 @@ class WorkerProcess:
         self.pid = self._process.pid
         self._journal = Path(settings.journals, f"{self.pid}.journal")
 
+    def has_journal(self) -> bool:
+        """Tell whether it has come so far that it can be told to stop."""
+        return self._journal.exists()
+
     def has_polled(self) -> bool:
         """Tell whether it has begun to work."""
         return self.count(POLLED) > 0
 
     def count(self, kind: str) -> int:
         """Return how many records of a kind are in its journal."""
-        return self._journal.read_text().count(f'"{kind}"') if self._journal.exists() else 0
+        return self._journal.read_text().count(f'"{kind}"') if self.has_journal() else 0
 
     def is_alive(self) -> bool:
         """Tell whether the process is there."""

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from chaos.checker import Findings
-from chaos.controls import CONTROLS, Control
+from chaos.control import Control
+from chaos.controls import CONTROLS
 from chaos.rows import ROWS, run_row
 from chaos.scene import Services
 

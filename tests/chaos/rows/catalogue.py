@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chaos.outbox.stage import POSTGRESQL, SQLITE
 from chaos.rows.broker_faults import broker_faults
 from chaos.rows.crash import crash
 from chaos.rows.fail_points import fail_points
 from chaos.rows.fifo import fifo
+from chaos.rows.outbox import outbox
+from chaos.rows.outbox_fail_points import outbox_fail_points
+from chaos.rows.outbox_outages import outbox_outages
 from chaos.rows.paused import paused_workers
 from chaos.rows.redis_outages import redis_outages
 from chaos.rows.result import RowResult
@@ -64,6 +68,54 @@ ROWS = {
     "several listeners": Row(
         several_listeners, full={"messages": 5_000, "workers": 4}, short={"messages": 200, "workers": 1}
     ),
+    "outbox": Row(
+        outbox,
+        full={
+            "database": POSTGRESQL,
+            "transactions": 5_000,
+            "kills": 50,
+            "consumer_kills": 25,
+            "writers": 4,
+            "relays": 3,
+            "consumers": 2,
+        },
+        short={
+            "database": POSTGRESQL,
+            "transactions": 200,
+            "kills": 2,
+            "consumer_kills": 1,
+            "writers": 2,
+            "relays": 2,
+            "consumers": 1,
+        },
+    ),
+    "outbox sqlite": Row(
+        outbox,
+        full={
+            "database": SQLITE,
+            "transactions": 5_000,
+            "kills": 50,
+            "consumer_kills": 25,
+            "writers": 4,
+            "relays": 2,
+            "consumers": 2,
+        },
+        short={
+            "database": SQLITE,
+            "transactions": 200,
+            "kills": 2,
+            "consumer_kills": 1,
+            "writers": 2,
+            "relays": 2,
+            "consumers": 1,
+        },
+    ),
+    "outbox outages": Row(
+        outbox_outages,
+        full={"transactions": 5_000, "outages": 10, "writers": 4, "consumers": 2},
+        short={"transactions": 150, "outages": 1, "writers": 2, "consumers": 1},
+    ),
+    "outbox fail points": Row(outbox_fail_points, full={"deaths_each": 20}, short={"deaths_each": 1}),
 }
 
 
