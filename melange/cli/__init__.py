@@ -1,1 +1,1 @@
-"""The ``melange`` command: runs workers from the shell. Needs the extra ``melange[cli]``."""
+"""The ``melange`` command: workers, and the outbox, from the shell. Needs the extra ``melange[cli]``."""

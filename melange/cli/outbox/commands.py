@@ -89,7 +89,7 @@ def skip(*, database_url: str, ids: tuple[int, ...], yes: bool) -> None:
     """
     if not yes:
         numbers = ", ".join(map(str, _each_once(ids)))
-        click.confirm(f"Never publish {numbers}? Nothing brings them back", abort=True, err=True)
+        click.confirm(f"Never publish {numbers}? That cannot be undone", abort=True, err=True)
     with _administration(database_url) as administration:
         _decide(ids, administration.skip, "skipped")
 
