@@ -111,6 +111,8 @@ def profile(groups: Sequence[str], endpoint_url: str | None) -> None:
     if "sns-sqs" in groups:
         with server(endpoint_url) as url:
             profiling.print_sns_sqs(url)
+    if "outbox" in groups:
+        profiling.print_outbox()
     if "import" in groups:
         profiling.print_import()
 

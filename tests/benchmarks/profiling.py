@@ -18,10 +18,12 @@ from typing import Any
 
 from benchmarks import events, sns_sqs
 from benchmarks.in_memory import publisher_and_consumer
+from benchmarks.outlets import outbox, sqlite
 from melange.drivers.memory import InMemoryDriver
 
 MESSAGES = 20_000
 MESSAGES_OVER_HTTP = 2_000
+ROUNDS_OF_OUTBOX = 5
 FUNCTIONS = 15
 MODULES = 12
 
@@ -37,6 +39,9 @@ LAYERS = {
     "melange/drivers": "aws driver",
     "melange/consuming": "consuming",
     "melange/deduplication": "deduplication",
+    "melange/outbox": "outbox and relay",
+    "sqlalchemy/orm": "SQLAlchemy: unit of work",
+    "sqlalchemy/": "SQLAlchemy: statements, and SQLite",
     "melange/": "the rest of melange",
     "botocore/signers": "botocore: signing",
     "botocore/auth": "botocore: signing",
@@ -77,6 +82,20 @@ def print_sns_sqs(endpoint_url: str) -> None:
         loop.consume(MESSAGES_OVER_HTTP)
 
     _print("publish + consume over SNS+SQS", run)
+
+
+def print_outbox() -> None:
+    """Profile writing into an outbox on SQLite and relaying it to the in-memory driver."""
+    with sqlite(journal="WAL") as engine:
+        outlet = outbox(engine)
+        outlet.measure_both()  # compiles the statements
+
+        def run() -> None:
+            for _ in range(ROUNDS_OF_OUTBOX):
+                outlet.write()
+                outlet.relay()
+
+        _print("write, relay and mark, 10 in a transaction", run)
 
 
 def print_import() -> None:
