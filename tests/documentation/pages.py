@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import gc
 import io
 import os
 import re
@@ -24,6 +25,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import SkipTest
@@ -68,12 +70,22 @@ def run_page(page: Path, directory: Path) -> list[str]:
         CodeBlockParser("console", run.console),
     )
     skipped = []
-    for example in document.examples():
-        try:
-            example.evaluate()
-        except SkipTest as reason:
-            skipped.append(str(reason))
+    try:
+        for example in document.examples():
+            try:
+                example.evaluate()
+            except SkipTest as reason:
+                skipped.append(str(reason))
+    finally:
+        _end_process(document)
     return skipped
+
+
+def _end_process(document: Document) -> None:
+    """Let go of all that the page made: databases that it left open would trouble whatever test runs then."""
+    document.namespace.clear()
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
 
 
 class _Run:
