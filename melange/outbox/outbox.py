@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -14,7 +15,7 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session
 
 from melange.domain import DomainEventBus
-from melange.domain.sqlalchemy import AnySession, plain_session
+from melange.domain.sqlalchemy import AnySession, on_commit, plain_session
 from melange.domain.thread_variable import ThreadVariable
 from melange.drivers.limits import FIFO_SUFFIX, check_message
 from melange.errors import ConfigurationError, InvalidMessageError, InvalidNameError
@@ -41,8 +42,9 @@ _LISTENED = "melange.outbox.notifies"
 class Outbox:
     """Publishes within the transaction of a session: an ``OutboxRelay`` sends what was committed, in order.
 
-    Used as a context manager it is the outbox of this thread or task, for ``IntegrationEvents``. It belongs to
-    its session: neither is for several threads at once.
+    Used as a context manager it is the outbox of this thread or task, for ``IntegrationEvents`` and ``current()``,
+    and the handlers that ``DomainEventBus.instance().after_commit`` made wait for its session's transaction. It
+    belongs to its session: neither is for several threads at once.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Outbox:
         self._serializer = EventSerializer.instance()
         self._ids: dict[int, tuple[object, str]] = {}
         self._written: set[str] = set()
-        self._outside: list[Outbox | None] = []
+        self._open: list[tuple[Outbox | None, AbstractContextManager[None]]] = []
         try:
             bind = self._session.get_bind(OutboxMessage)
         except UnboundExecutionError as error:
@@ -104,7 +106,7 @@ class Outbox:
                 transactions exclude each other: take the id of the aggregate that they change. By default the
                 ``message_group_id``; on a FIFO topic that is, the other way round, the key.
             headers: beside them ``correlation-id`` and ``causation-id`` say what the event followed from, if it is
-                published while a message or a domain event is being handled.
+                published while a message, or a domain event of ``DomainEventBus.instance()``, is being handled.
 
         Raises:
             EncodeError: the event cannot be written as JSON; nothing was written, the transaction is untouched.
@@ -143,8 +145,22 @@ class Outbox:
             message_deduplication_id=None,
         )
 
+    @staticmethod
+    def current() -> Outbox:
+        """Return the outbox whose ``with`` block this thread or task is in.
+
+        Raises:
+            ConfigurationError: it is in none.
+        """
+        outbox = open_outbox()
+        if outbox is None:
+            raise ConfigurationError("no outbox is open here: publish inside of `with Outbox(session):`")
+        return outbox
+
     def __enter__(self) -> Self:
-        self._outside.append(_open_outbox.get())
+        scope = DomainEventBus.instance().scope(on_commit=on_commit(self._session))
+        scope.__enter__()
+        self._open.append((_open_outbox.get(), scope))
         _open_outbox.set(self)
         return self
 
@@ -154,8 +170,10 @@ class Outbox:
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _open_outbox.set(self._outside.pop())
+        outside, scope = self._open.pop()
+        _open_outbox.set(outside)
         self._ids.clear()
+        scope.__exit__(exception_type, exception, traceback)
 
     def _write(
         self,

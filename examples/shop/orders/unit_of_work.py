@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from melange import DomainEventBus
-from melange.domain.sqlalchemy import on_commit
 from melange.outbox import Outbox
 from shop.orders import repository
 from shop.orders.database import new_session
@@ -21,11 +20,10 @@ from shop.orders.rules import rules
 @contextmanager
 def unit_of_work(session: Session) -> Iterator[None]:
     """Have all that happens in the block take part in the transaction of the session."""
-    bus = DomainEventBus.instance()
     with (
         repository.using(session),
         Outbox(session),
-        bus.scope(rules, integration, mail, on_commit=on_commit(session)),
+        DomainEventBus.instance().scope(rules, integration, mail),
     ):
         yield
 

@@ -1,0 +1,94 @@
+"""An outbox that is open is the one of its thread, and of what waits for a commit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy.orm import Session
+
+from melange import DomainEventBus
+from melange.errors import ConfigurationError
+from melange.outbox import Outbox
+from outbox_behaviours.databases import Database
+
+bus = DomainEventBus.instance()
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    with Session(database.engine) as session:
+        yield session
+
+
+def test_the_innermost_open_outbox_is_the_current_one(session: Session) -> None:
+    outer, inner = Outbox(session), Outbox(session)
+
+    with outer:
+        with inner:
+            within = Outbox.current()
+        after = Outbox.current()
+
+    assert within is inner
+    assert after is outer
+
+
+def test_where_none_is_open_there_is_no_current_one(session: Session) -> None:
+    with Outbox(session):
+        pass
+
+    with pytest.raises(ConfigurationError, match=r"with Outbox\(session\)"):
+        Outbox.current()
+
+
+def test_another_thread_does_not_see_the_outbox_of_this_one(session: Session) -> None:
+    seen: list[str] = []
+
+    def look() -> None:
+        try:
+            Outbox.current()
+        except ConfigurationError:
+            seen.append("none")
+
+    with Outbox(session):
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+
+    assert seen == ["none"]
+
+
+def test_handlers_for_after_the_commit_wait_for_the_transaction_of_the_outbox(session: Session) -> None:
+    told: list[str] = []
+    with Outbox(session), bus.scope():
+        bus.on(str)(bus.after_commit(told.append))
+        session.begin()
+        bus.publish("placed")
+        before = list(told)
+        session.commit()
+
+    assert before == []
+    assert told == ["placed"]
+
+
+def test_handlers_for_after_the_commit_never_run_when_it_is_rolled_back(session: Session) -> None:
+    told: list[str] = []
+    with Outbox(session), bus.scope():
+        bus.on(str)(bus.after_commit(told.append))
+        session.begin()
+        bus.publish("placed")
+        session.rollback()
+
+    assert told == []
+
+
+def test_what_was_subscribed_outside_is_heard_inside(session: Session) -> None:
+    told: list[str] = []
+
+    with bus.scope():
+        bus.on(str)(told.append)
+        with Outbox(session):
+            bus.publish("placed")
+
+    assert told == ["placed"]
