@@ -42,7 +42,7 @@ def committed_late(services: Services, sabotage: str = "") -> Findings:
     with _few(services, "committed late", sabotage) as stage, writer(stage.settings) as one:
         stage.start_all(lanes=(), relays=1)
         with Session(one.engine) as late:
-            one.write(late, 0, ["key-0"])
+            one.write(late, ["key-0"])
             one.run(1, Plan(["key-1"]))
             stage.wait_for(lambda: _published(stage) == 1, "the other message to be published")
             late.commit()

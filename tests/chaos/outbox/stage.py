@@ -174,11 +174,6 @@ class OutboxStage(Scene):
         """Return how many messages are in the outbox and were not sent."""
         return self.count(OutboxMessage, OutboxMessage.state != State.SENT)
 
-    def committed_transactions(self) -> int:
-        """Return how many transactions left something."""
-        query = select(func.count(Written.transaction_number.distinct()))
-        return int(self._asked(self.settings.database_url, query)[0][0])
-
     def evidence(self) -> OutboxEvidence:
         """Collect what is known; the processes have to be stopped."""
         records = self.records()

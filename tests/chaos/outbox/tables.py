@@ -32,7 +32,6 @@ class Written(Base):
     message_id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str]
     number: Mapped[int]
-    transaction_number: Mapped[int]
 
 
 class Effect(Base):

@@ -40,15 +40,15 @@ class Writer:
             self._journal.write(FAILED, token=str(number))
             self._wait_for_database()
 
-    def write(self, session: Session, number: int, keys: Iterable[str]) -> None:
-        """Write a transaction's events in the session's, an event for each key."""
+    def write(self, session: Session, keys: Iterable[str]) -> None:
+        """Write an event for each key in the session's transaction."""
         for key in keys:
-            self._publish(session, number, key)
+            self._publish(session, key)
         session.flush()
 
     def _run(self, number: int, plan: Plan) -> None:
         with Session(self.engine) as session:
-            self.write(session, number, plan.keys)
+            self.write(session, plan.keys)
             time.sleep(plan.open_seconds)
             if plan.is_rolled_back:
                 session.rollback()
@@ -61,7 +61,7 @@ class Writer:
         self._way_out.committed()
         self._journal.write(COMMITTED, token=str(number))
 
-    def _publish(self, session: Session, transaction_number: int, key: str) -> None:
+    def _publish(self, session: Session, key: str) -> None:
         # The update comes first: it keeps the others away from the aggregate until the end.
         next_number = (
             update(Aggregate)
@@ -72,9 +72,7 @@ class Writer:
         number = session.execute(next_number).scalar_one()
         event = {"event_type_name": "Changed", "key": key, "number": number}
         message_id = self._way_out.publish(session, event, key)
-        session.add(
-            Written(message_id=message_id, key=key, number=number, transaction_number=transaction_number)
-        )
+        session.add(Written(message_id=message_id, key=key, number=number))
 
     def _wait_for_database(self) -> None:
         while True:
