@@ -103,7 +103,10 @@ class QueueRunner:
 
     def finish(self, deadline: float) -> bool:
         """Wait for the last poll and acknowledge what is finished; return whether nothing is left in hand."""
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            # More than once: the last poll may begin just then.
+            self.consumed.driver.end_waits(self.consumed.queue)
+            self._thread.join(min(0.2, max(0.0, deadline - time.monotonic())))
         self._acknowledger.stop(max(1.0, deadline - time.monotonic()))
         left = self.in_hand + self._stranded
         if left or self._thread.is_alive():

@@ -204,6 +204,13 @@ class MessagingDriver(ABC):
             DriverConnectionError: the broker could not be reached; asking again may work.
         """
 
+    def end_waits(self, queue: Queue) -> None:  # noqa: B027 - to do nothing is right for most brokers
+        """Have receives that wait at this moment for messages of the queue return ``[]``, if that loses nothing.
+
+        Asked of a driver when a worker stops. Where the broker may hand out messages that nobody then takes, as SQS
+        may, it does nothing: they end in their own time.
+        """
+
     @abstractmethod
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
         """Remove the deliveries' messages from their queues for good; idempotent.

@@ -162,6 +162,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             self._check_open()
             now = self.clock.monotonic()
             give_up_at = now + wait_seconds
+            ended_waits = self._topology.find_queue(queue.name).ended_waits
             while True:
                 # Looked up anew each time: it may be deleted while we wait.
                 source = self._topology.find_queue(queue.name)
@@ -169,7 +170,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
                 if deliveries or now >= give_up_at:
                     break
                 source.wait(self.clock, now, give_up_at)
-                if self._closed:
+                if self._closed or source.ended_waits != ended_waits:
                     return []
                 now = self.clock.monotonic()
             if source.is_full and not deliveries and not wait_seconds and not source.queue.is_fifo:
@@ -177,6 +178,13 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
                     f"queue {queue.name!r} has {MAX_IN_FLIGHT:,} deliveries in flight: acknowledge some of them first"
                 )
             return deliveries
+
+    def end_waits(self, queue: Queue) -> None:
+        with self._lock:
+            source = self._topology.queues.get(queue.name)
+            if source is not None:
+                source.ended_waits += 1
+                source.wake_all()
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
         failures = []

@@ -38,6 +38,7 @@ class MemoryQueue(ABC):
         self._delayed = 0
         self._changed = threading.Condition(lock)
         self._waiting = 0
+        self.ended_waits = 0
 
     @property
     def is_full(self) -> bool:
@@ -92,7 +93,7 @@ class MemoryQueue(ABC):
             self._waiting -= 1
 
     def wake_all(self) -> None:
-        """Wake everybody who waits here: the queue or its driver is going away."""
+        """Wake everybody who waits here, to look whether it still makes sense."""
         self._changed.notify_all()
 
     def measure(self, now: float) -> QueueDepth:

@@ -499,6 +499,15 @@ def test_a_listener_may_stop_its_worker(driver, make_consumer, running):
     assert left_in(driver) == 0
 
 
+def test_an_idle_worker_in_memory_stops_without_waiting_for_its_poll_to_end(make_consumer, running):
+    consumer = make_consumer(wait_seconds=20)
+    consumer.listener()(print)
+    worker = running(consumer, grace_seconds=60)
+    eventually(lambda: worker.health().queues[0].in_hand == 0)
+
+    assert worker.stop(timeout_seconds=10)
+
+
 def test_stopping_before_the_start_and_twice_is_safe(make_consumer):
     consumer = make_consumer()
     consumer.listener()(print)

@@ -105,3 +105,28 @@ def test_deleting_a_queue_wakes_its_receivers_with_the_reason(real_time_driver):
 
         with pytest.raises(QueueNotFoundError):
             receiver.result()
+
+
+def test_a_wait_that_is_ended_returns_nothing_at_once(real_time_driver):
+    queue = real_time_driver.declare_queue("queue")
+    other = real_time_driver.declare_queue("other")
+    with ThreadPoolExecutor() as pool:
+        receiver = start_receive(pool, real_time_driver, queue)
+        still_waiting = start_receive(pool, real_time_driver, other)
+
+        real_time_driver.end_waits(queue)
+
+        assert receiver.result() == []
+        real_time_driver.send(other, messages("news"))
+        assert bodies(still_waiting.result()) == ["news"]
+
+
+def test_a_wait_that_begins_after_waits_were_ended_waits(real_time_driver):
+    queue = real_time_driver.declare_queue("queue")
+    real_time_driver.end_waits(queue)
+    with ThreadPoolExecutor() as pool:
+        receiver = start_receive(pool, real_time_driver, queue)
+
+        real_time_driver.send(queue, messages("news"))
+
+        assert bodies(receiver.result()) == ["news"]
