@@ -124,7 +124,7 @@ class OutboxAdministration:
                 held,
             )
             .where(is_failed())
-            .order_by(OutboxMessage.id)
+            .order_by(OutboxMessage.id + 0)  # sorted: in the order of the ids SQLite would read the whole table
             .limit(limit)
         )
         with self._transaction() as connection:

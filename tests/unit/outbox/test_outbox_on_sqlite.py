@@ -2,6 +2,7 @@
 
 import pytest
 
+from outbox_behaviours.administration import AdministrationBehaviours, administration
 from outbox_behaviours.publishing import AsyncPublishingBehaviours, PublishingBehaviours
 from outbox_behaviours.relaying import (
     LifecycleBehaviours,
@@ -10,6 +11,9 @@ from outbox_behaviours.relaying import (
     PendingBehaviours,
     TroubleBehaviours,
 )
+from outbox_behaviours.schema import PlanBehaviours, SchemaBehaviours
+
+__all__ = ["administration"]
 
 
 class TestPublishing(PublishingBehaviours):
@@ -39,4 +43,16 @@ class TestLifecycle(LifecycleBehaviours):
 
 
 class TestLogging(LoggingBehaviours):
+    pass
+
+
+class TestAdministration(AdministrationBehaviours):
+    pass
+
+
+class TestSchema(SchemaBehaviours):
+    pass
+
+
+class TestPlan(PlanBehaviours):
     pass

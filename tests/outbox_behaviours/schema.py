@@ -1,0 +1,159 @@
+"""The tables, however they are made, and the plans by which they are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Column, Integer, MetaData, Table, event, inspect, text
+from sqlalchemy.orm import Session
+from sqlalchemy.schema import CreateIndex
+
+from melange.errors import InvalidMessageError
+from melange.outbox import OutboxAdministration, create_statements, metadata
+
+TABLES = {"melange_inbox", "melange_outbox"}
+
+
+class SchemaBehaviours:
+    def test_the_printed_statements_make_what_create_all_makes(self, database):
+        made = described(database.engine)
+        metadata.drop_all(database.engine)
+
+        run_script(database.engine, create_statements(database.engine.dialect.name))
+
+        assert described(database.engine) == made
+        assert differences(database.engine) == []
+
+    def test_the_printed_statements_serve_outbox_and_relay(self, database, relay_pending):
+        metadata.drop_all(database.engine)
+        run_script(database.engine, create_statements(database.engine.dialect.name))
+
+        database.write("a0", "a1")
+
+        assert relay_pending() == 2
+
+    def test_alembic_finds_nothing_to_change(self, database):
+        assert differences(database.engine) == []
+
+    def test_alembic_would_notice_a_missing_index_and_column(self, database):
+        with database.engine.begin() as connection:
+            connection.execute(text("DROP INDEX melange_outbox_stopped"))
+            connection.execute(text("ALTER TABLE melange_outbox DROP COLUMN error"))
+
+        assert {difference[0] for difference in differences(database.engine)} == {"add_index", "add_column"}
+
+    def test_what_alembic_generates_makes_the_tables_beside_one_s_own(self, database, relay_pending):
+        made = described(database.engine)
+        metadata.drop_all(database.engine)
+        own = MetaData()
+        Table("own", own, Column("id", Integer, primary_key=True))
+
+        with migration(database.engine) as context:
+            upgrade = produce_migrations(context, [own, metadata]).upgrade_ops
+            code = render_python_code(upgrade)
+            # As it stands in a migration, which imports these two and nothing else.
+            exec("if True:\n    " + code, {"op": Operations(context), "sa": sa})
+
+        names = set(inspect(database.engine).get_table_names())
+        own.drop_all(database.engine)
+        assert names == {"own", *TABLES}
+        assert described(database.engine) == made
+        database.write("a0")
+        assert relay_pending() == 1
+
+
+class PlanBehaviours:
+    """With many messages that were sent, each query goes by the index that is made for it."""
+
+    def test_every_query_goes_by_an_index(self, database, driver, relay_pending):
+        database.write(*(f"{chr(97 + number % 5)}{number}" for number in range(3_000)))
+        with Session(database.engine) as session, session.begin():
+            session.execute(
+                text("UPDATE melange_outbox SET state = 'sent', done_at = :now"),
+                {"now": datetime.now(UTC)},
+            )
+        database.write("a1", "b1", "c1", "a2")
+        if database.engine.dialect.name == "postgresql":  # which does it by itself; on SQLite few ever do
+            with database.engine.begin() as connection:
+                connection.execute(text("ANALYZE"))
+        administration = OutboxAdministration(database.engine)
+        driver.judge = lambda topic, name: InvalidMessageError("no") if name == "a1" else None
+
+        with plans(database.engine) as seen:
+            relay_pending()
+            administration.status()
+            administration.failed()
+            administration.count_purgeable(3_600)
+            list(administration.purge(3_600))
+            administration.retry()
+            relay_pending()
+
+        assert {statement: plan for statement, plan in seen.items() if reads_all(plan)} == {}
+        indexes = {"melange_outbox_pending", "melange_outbox_stopped", "melange_outbox_done"}
+        assert {index for index in indexes if any(index in plan for plan in seen.values())} == indexes
+
+
+def reads_all(plan: str) -> bool:
+    """Tell whether a plan of SQLite or PostgreSQL reads the whole table."""
+    return (
+        re.search(r"SCAN (?!.*USING .*INDEX melange)[a-z_0-9]*outbox|Seq Scan on melange_outbox", plan)
+        is not None
+    )
+
+
+@contextmanager
+def plans(engine: sa.Engine) -> Iterator[dict[str, str]]:
+    """Collect the plan of each statement about the outbox."""
+    seen: dict[str, str] = {}
+    explain = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+
+    def before_cursor_execute(connection, cursor, statement, parameters, context, executemany):
+        if "melange_outbox" in statement and not statement.startswith(("INSERT", "EXPLAIN")):
+            cursor.execute(f"{explain} {statement}", parameters)
+            seen[statement] = "\n".join(str(row[-1]) for row in cursor.fetchall())
+
+    event.listen(engine, "before_cursor_execute", before_cursor_execute)
+    yield seen
+    event.remove(engine, "before_cursor_execute", before_cursor_execute)
+
+
+@contextmanager
+def migration(engine: sa.Engine) -> Iterator[MigrationContext]:
+    options = {"compare_type": True, "compare_server_default": True}
+    with engine.begin() as connection:
+        yield MigrationContext.configure(connection, opts=options)
+
+
+def differences(engine: sa.Engine) -> list[tuple[object, ...]]:
+    with migration(engine) as context:
+        return compare_metadata(context, metadata)
+
+
+def run_script(engine: sa.Engine, script: str) -> None:
+    with engine.begin() as connection:
+        for statement in script.split(";\n"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
+
+
+def described(engine: sa.Engine) -> dict[str, object]:
+    """Return all that the database says about the tables, as text."""
+    found = inspect(engine)
+    return {
+        name: (
+            [str(column) for column in found.get_columns(name)],
+            found.get_pk_constraint(name),
+            sorted(
+                str(CreateIndex(index).compile(engine))
+                for index in Table(name, MetaData(), autoload_with=engine).indexes
+            ),
+        )
+        for name in sorted(TABLES)
+    }
