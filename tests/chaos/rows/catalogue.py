@@ -81,7 +81,7 @@ ROWS = {
         },
         short={
             "database": POSTGRESQL,
-            "transactions": 200,
+            "transactions": 150,
             "kills": 2,
             "consumer_kills": 1,
             "writers": 2,
@@ -102,7 +102,7 @@ ROWS = {
         },
         short={
             "database": SQLITE,
-            "transactions": 200,
+            "transactions": 150,
             "kills": 2,
             "consumer_kills": 1,
             "writers": 2,
@@ -113,7 +113,7 @@ ROWS = {
     "outbox outages": Row(
         outbox_outages,
         full={"transactions": 5_000, "outages": 10, "writers": 4, "consumers": 2},
-        short={"transactions": 150, "outages": 1, "writers": 2, "consumers": 1},
+        short={"transactions": 100, "outages": 1, "writers": 2, "consumers": 1},
     ),
     "outbox fail points": Row(outbox_fail_points, full={"deaths_each": 20}, short={"deaths_each": 1}),
 }
