@@ -91,7 +91,7 @@ def are_controls_caught(services: Services) -> bool:
 
 def print_head() -> None:
     """Print where this is and the head of the table."""
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, MiniStack, Redis\n")
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, MiniStack, Redis, PostgreSQL\n")
     print(f"| run | seed | load | {' | '.join(COLUMNS.values())} | measured | seconds |")
     print("|---" * (len(COLUMNS) + 5) + "|", flush=True)
 
