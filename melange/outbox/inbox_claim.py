@@ -74,6 +74,7 @@ class InboxClaim(Claimed):
         mark = inbox_marks.find(connection, self.key)
         if mark is not None:
             return ClaimRefusal.DONE if mark.body_digest == self._body_digest else ClaimRefusal.CONFLICT
+        inbox_marks.begin_on_sqlite(connection)
         event.listen(session, "before_commit", self._before_commit)
         return None
 
@@ -125,5 +126,6 @@ def _commit_or_forget(session: Session, connection: Connection) -> None:
     except BaseException:
         # SQLite keeps open what it could not commit, and SQLAlchemy gives the connection back like that: whoever
         # had it next would commit it after all.
-        connection.invalidate()
+        if not connection.closed:  # or else it was committed, and something that waited for that has failed
+            connection.invalidate()
         raise

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, Integer, Table, bindparam, delete, func, insert, literal, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError  # noqa: A004 - SQLAlchemy names it so
@@ -58,6 +58,20 @@ def take_lock(connection: Connection, key: DeduplicationKey) -> bool:
     digest = bytes.fromhex(_digest_of_key(key))
     high, low = (int.from_bytes(part, signed=True) for part in (digest[:4], digest[4:8]))
     return bool(connection.scalar(_LOCK, {"high": high, "low": low}))
+
+
+def begin_on_sqlite(connection: Connection) -> None:
+    """Begin the transaction that sqlite3, left to itself, begins with the first INSERT, UPDATE or DELETE.
+
+    That is too late: what was read before is no part of it, so that two listeners would both add to the same number;
+    and releasing a savepoint would commit. Nothing is locked by this until something is read.
+    """
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name != "sqlite" or driver.in_transaction:
+        return
+    # Otherwise the engine was told to have no transactions.
+    if driver.isolation_level is not None and getattr(driver, "autocommit", -1) == -1:
+        connection.exec_driver_sql("BEGIN")
 
 
 def find(connection: Connection, key: DeduplicationKey) -> Mark | None:
@@ -115,8 +129,10 @@ def told(action: str) -> Iterator[None]:
 
 
 def is_locked(error: DBAPIError) -> bool:
-    """Return whether SQLite has waited in vain for another process that writes."""
-    return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+    """Return whether SQLite has waited in vain for another process that writes, and may be asked again."""
+    name: str = getattr(error.orig, "sqlite_errorname", "")
+    # What the transaction has read is out of date with BUSY_SNAPSHOT, and stays so: it can only be rolled back.
+    return name.startswith("SQLITE_BUSY") and name != "SQLITE_BUSY_SNAPSHOT"
 
 
 def explanation(error: Exception) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, scoped_sessio
 
 from melange import ConfigurationError, DeduplicationError, ExchangeListener, Reject
 from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey
+from melange.domain.sqlalchemy import on_commit
 from melange.outbox import Inbox
 from melange.testing.clock import ManualClock
 
@@ -306,6 +307,39 @@ def test_what_may_fail_on_its_own_goes_into_a_savepoint(database, inbox, effect,
     consumer.consume_event()
 
     assert (database.effects(), database.marks()) == (["kept", "kept too"], 1)
+
+
+def test_what_a_failed_listener_had_released_from_a_savepoint_is_gone(
+    database, inbox, effect, make_consumer, publisher
+):
+    consumer = make_consumer(inbox, max_attempts=1)
+
+    @consumer.listener()
+    def fail(event, session):
+        with session.begin_nested():
+            session.add(effect(text="released"))
+        raise ValueError
+
+    publisher.publish(EVENT)
+
+    consumer.consume_event()
+
+    assert (database.effects(), database.marks()) == ([], 0)
+
+
+def test_what_fails_after_the_commit_is_told_as_it_is(database, inbox, effect, key):
+    def fail():
+        raise ValueError("no mail was sent")
+
+    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed.keywords["session"].add(effect(text="committed"))
+    on_commit(claimed.keywords["session"])(fail)
+
+    with pytest.raises(ValueError, match="no mail was sent"):
+        inbox.complete(claimed)
+
+    assert inbox.abandon(claimed)
+    assert (database.effects(), database.marks()) == (["committed"], 1)
 
 
 def test_a_flush_that_failed_and_was_passed_over_is_a_failure(

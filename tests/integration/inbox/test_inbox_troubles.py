@@ -12,7 +12,8 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, make_url, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import sessionmaker
 
 from melange import DeduplicationError
@@ -99,6 +100,45 @@ def test_sqlite_that_is_locked_is_asked_again(tmp_path, key):
 
     assert inbox.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
     engine.dispose()
+
+
+def test_on_sqlite_what_a_listener_read_before_it_wrote_is_part_of_its_transaction(
+    sqlite_database, effect, key
+):
+    inbox = Inbox(sqlite_database.sessions)
+    write_ahead(sqlite_database)
+    claimed = inbox.claim(key, "token", 30, body="{}")
+    session = claimed.keywords["session"]
+    assert session.scalars(select(effect.text)).all() == []
+    with sqlite_database.sessions.begin() as other:
+        other.add(effect(text="meanwhile"))
+
+    seen_again = session.scalars(select(effect.text)).all()
+
+    assert inbox.abandon(claimed)
+    assert seen_again == []
+
+
+def test_on_sqlite_a_mark_that_comes_too_late_for_its_transaction_is_the_listeners_failure(
+    sqlite_database, effect, key
+):
+    inbox = Inbox(sqlite_database.sessions)
+    write_ahead(sqlite_database)
+    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed.keywords["session"].scalars(select(effect.text)).all()
+    with sqlite_database.sessions.begin() as other:
+        other.add(effect(text="meanwhile"))
+
+    with pytest.raises(OperationalError, match="locked"):  # asked again it would say the same, for ever
+        inbox.complete(claimed)
+
+    assert inbox.abandon(claimed)
+    assert sqlite_database.marks() == 0
+
+
+def write_ahead(database):
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
 
 # --- connections that break --------------------------------------------------------------------------
