@@ -9,12 +9,17 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from services.postgres import PostgresServer
     from services.redis import RedisServer
 
 SNS_SQS_SERVERS = ("ministack", "localstack")
+
+# How long an example takes is the machine's doing, which runs other tests meanwhile.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -250,7 +250,7 @@ class FifoQueueMachine(QueueMachine):
 
 
 for machine in (StandardQueueMachine, FifoQueueMachine):
-    machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+    machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 
 TestStandardQueue = StandardQueueMachine.TestCase
 TestFifoQueue = FifoQueueMachine.TestCase

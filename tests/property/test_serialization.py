@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -163,7 +163,6 @@ def spoilt_orders(draw: st.DrawFn) -> dict[str, Any]:
     return data
 
 
-@settings(deadline=None)
 @given(data=spoilt_orders() | st.dictionaries(TEXT, JSON))
 def test_any_object_is_loaded_or_refused(data: dict[str, Any]) -> None:
     try:
