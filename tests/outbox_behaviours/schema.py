@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Column, Integer, MetaData, Table, event, inspect, text
+from sqlalchemy import Column, Integer, MetaData, Table, event, inspect, select, text, update
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateIndex
 
 from melange.errors import InvalidMessageError
-from melange.outbox import OutboxAdministration, create_statements, metadata
+from melange.outbox import OutboxAdministration, OutboxMessage, create_statements, metadata
 
 TABLES = {"melange_inbox", "melange_outbox"}
 
@@ -75,10 +75,7 @@ class PlanBehaviours:
     def test_every_query_goes_by_an_index(self, database, driver, relay_pending):
         database.write(*(f"{chr(97 + number % 5)}{number}" for number in range(3_000)))
         with Session(database.engine) as session, session.begin():
-            session.execute(
-                text("UPDATE melange_outbox SET state = 'sent', done_at = :now"),
-                {"now": datetime.now(UTC)},
-            )
+            session.execute(update(OutboxMessage).values(state="sent", done_at=datetime.now(UTC)))
         database.write("a1", "b1", "c1", "a2")
         if database.engine.dialect.name == "postgresql":  # which does it by itself; on SQLite few ever do
             with database.engine.begin() as connection:
@@ -98,6 +95,12 @@ class PlanBehaviours:
         assert {statement: plan for statement, plan in seen.items() if reads_all(plan)} == {}
         indexes = {"melange_outbox_pending", "melange_outbox_stopped", "melange_outbox_done"}
         assert {index for index in indexes if any(index in plan for plan in seen.values())} == indexes
+
+    def test_a_query_that_no_index_serves_is_caught(self, database):
+        with plans(database.engine) as seen, Session(database.engine) as session:
+            session.scalars(select(OutboxMessage.id).where(OutboxMessage.message_id == "x")).all()
+
+        assert [reads_all(plan) for plan in seen.values()] == [True]
 
 
 def reads_all(plan: str) -> bool:
