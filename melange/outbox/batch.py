@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from melange.outbox.topics import Topics
 logger = logging.getLogger(__name__)
 
 MAX_ERROR_CHARACTERS = 1_000
+PUBLISHING_SECONDS = 10.0
+"""After so long a batch publishes no more, and marks what it has: locks, a stop and probes wait for it."""
 
 _COLUMNS = (
     OutboxMessage.id,
@@ -88,14 +91,14 @@ def relay_batch(
 ) -> tuple[int, int]:
     """Publish at most ``limit`` pending messages, in order for each key, and mark them in the same transaction.
 
-    Returns how many were sent, and how many are not pending any more: with 0 there is nothing left to do now.
+    With a slow broker it is fewer, see ``PUBLISHING_SECONDS``. Returns how many were sent, and how many are not pending any more: with 0 there is nothing left to do now.
     A message is marked after it was published: whatever ends this in between, it is published again.
     """
     rows = _choose(connection, topics, locks, limit)
     if not rows:
         return 0, 0
     if not locks.live_in_transaction:
-        connection.commit()  # publishing may take long, and nobody should wait for that
+        _commit(connection)  # publishing may take long, and nobody should wait for that
     results = _Results(held=[row.id for row in rows if row.is_stopped])
     fail_point("before-outbox-publish")
     try:
@@ -103,7 +106,7 @@ def relay_batch(
     finally:  # what was accepted is marked, whatever ends the publishing
         fail_point("before-outbox-mark")
         _mark(connection, results, topics.now())
-        connection.commit()
+        _commit(connection)
     fail_point("after-outbox-mark")
     return len(results.sent), len(results)
 
@@ -118,21 +121,42 @@ def _choose(connection: Connection, topics: Topics, locks: Locks, limit: int) ->
     return list(connection.execute(_PENDING_IN_ORDER.where(chosen).limit(limit)))
 
 
+def _commit(connection: Connection) -> None:
+    try:
+        connection.commit()
+    except BaseException:
+        # Without it SQLAlchemy gives the connection back as it is: SQLite keeps what it could not commit, and locks
+        # everybody else out.
+        connection.rollback()
+        raise
+
+
 def _publish(rows: Sequence[_Row], topics: Topics, results: _Results, max_attempts: int) -> None:
+    deadline = time.monotonic() + PUBLISHING_SECONDS
     by_topic: dict[str, list[_Row]] = defaultdict(list)
     for row in rows:
         by_topic[row.topic].append(row)
     for topic, of_topic in by_topic.items():
-        _publish_to(topic, of_topic, topics, results, max_attempts)
+        _publish_to(topic, of_topic, topics, results, max_attempts=max_attempts, deadline=deadline)
 
 
 def _publish_to(
-    topic: str, rows: Sequence[_Row], topics: Topics, results: _Results, max_attempts: int
+    topic: str,
+    rows: Sequence[_Row],
+    topics: Topics,
+    results: _Results,
+    *,
+    max_attempts: int,
+    deadline: float,
 ) -> None:
     stopped: set[str] = set()
     for wave in _waves(rows):
         going = [row for row in wave if row.key not in stopped]
         for start in range(0, len(going), MAX_BATCH):
+            if (
+                len(results) and time.monotonic() > deadline
+            ):  # with nothing to show, others should have a chance
+                return
             chunk = going[start : start + MAX_BATCH]
             answer = topics.publish(topic, [_message(row) for row in chunk])
             results.sent += [chunk[place].id for place in answer.accepted]

@@ -95,6 +95,7 @@ class PostgresLocks(Locks):
             wanted = {lock_key for _, lock_key in candidates}
             taken = set(connection.scalars(_TRY_LOCKS, {"lock_keys": list(wanted)}))
             if taken:
+                connection.execute(_IDLE_WHILE_PUBLISHING)
                 # Up to the last candidate: what comes after it would be searched for in vain, perhaps for long.
                 return and_(OutboxMessage.lock_key.in_(taken), OutboxMessage.id <= candidates[-1].id)
             busy |= wanted
@@ -106,6 +107,9 @@ class PostgresLocks(Locks):
 
 _wanted = func.unnest(bindparam("lock_keys", type_=ARRAY(Integer))).column_valued("lock_key")
 _TRY_LOCKS = select(_wanted).where(func.pg_try_advisory_xact_lock(_LOCK_CLASS, _wanted))
+
+# The server would end the transaction, and what was published would be published again, and again.
+_IDLE_WHILE_PUBLISHING = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
 class SqliteLocks(Locks):
