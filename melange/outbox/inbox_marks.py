@@ -44,7 +44,7 @@ def digest_of(text: str) -> str:
 
 def connection_of(session: Session) -> Connection:
     """Return the session's connection to the database of the marks."""
-    return session.connection(bind_arguments={"mapper": InboxMark})
+    return session.connection(bind_arguments={"mapper": InboxMark.__mapper__})
 
 
 def take_lock(connection: Connection, key: DeduplicationKey) -> bool:

@@ -73,13 +73,15 @@ class Outbox:
         self._written: set[str] = set()
         self._open: list[tuple[Outbox | None, AbstractContextManager[None]]] = []
         try:
-            bind = self._session.get_bind(OutboxMessage)
+            bind = self._session.get_bind(OutboxMessage.__mapper__)
         except UnboundExecutionError as error:
             raise ConfigurationError(
                 "the session has no engine for the outbox: make it with Session(engine), or add "
                 "OutboxMessage to its binds="
             ) from error
-        if notify and bind.dialect.name == "postgresql" and _LISTENED not in self._session.info:
+        # PostgreSQL prepares no transaction that notifies.
+        notifies = notify and bind.dialect.name == "postgresql" and not self._session.twophase
+        if notifies and _LISTENED not in self._session.info:
             self._session.info[_LISTENED] = True
             sqlalchemy_event.listen(self._session, "after_flush", _notify)
 
@@ -145,6 +147,11 @@ class Outbox:
             message_deduplication_id=None,
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody is in its ``with`` block."""
+        return bool(self._open)
+
     @staticmethod
     def current() -> Outbox:
         """Return the outbox whose ``with`` block this thread or task is in.
@@ -173,6 +180,7 @@ class Outbox:
         outside, scope = self._open.pop()
         _open_outbox.set(outside)
         self._ids.clear()
+        self._written.clear()
         scope.__exit__(exception_type, exception, traceback)
 
     def _write(
@@ -218,7 +226,9 @@ _open_outbox: ThreadVariable[Outbox | None] = ThreadVariable("melange.outbox", l
 
 def open_outbox() -> Outbox | None:
     """Return the outbox whose ``with`` block this thread or task is in."""
-    return _open_outbox.get()
+    outbox = _open_outbox.get()
+    # A task that was started in the block, and outlives it, has it still: nobody would commit what it writes there.
+    return outbox if outbox is not None and outbox.is_open else None
 
 
 def lock_key_of(topic: str, key: str) -> int:
@@ -271,4 +281,4 @@ def _key_text(key: object) -> str:
 def _notify(session: Session, _context: object) -> None:
     if any(isinstance(written, OutboxMessage) for written in session.new):
         # Sent by the database when the transaction commits, once, however often it was asked for.
-        session.connection({"mapper": OutboxMessage}).execute(text(f"NOTIFY {CHANNEL}"))
+        session.connection({"mapper": OutboxMessage.__mapper__}).execute(text(f"NOTIFY {CHANNEL}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 
@@ -40,6 +41,23 @@ def test_where_none_is_open_there_is_no_current_one(session: Session) -> None:
 
     with pytest.raises(ConfigurationError, match=r"with Outbox\(session\)"):
         Outbox.current()
+
+
+def test_a_task_that_outlives_the_block_has_no_outbox_any_more(session: Session) -> None:
+    async def publish_late(ended: asyncio.Event) -> str:
+        await ended.wait()
+        return Outbox.current().publish("orders", {"event_type_name": "TooLate"})
+
+    async def main() -> None:
+        ended = asyncio.Event()
+        with Outbox(session):
+            late = asyncio.create_task(publish_late(ended))
+            await asyncio.sleep(0)
+        ended.set()
+        await late
+
+    with pytest.raises(ConfigurationError, match=r"with Outbox\(session\)"):
+        asyncio.run(main())
 
 
 def test_another_thread_does_not_see_the_outbox_of_this_one(session: Session) -> None:
