@@ -124,7 +124,8 @@ class OutboxAdministration:
                 held,
             )
             .where(is_failed())
-            .order_by(OutboxMessage.id + 0)  # sorted: in the order of the ids SQLite would read the whole table
+            # Sorted: in the order of the ids SQLite would read the whole table.
+            .order_by(OutboxMessage.id + 0)
             .limit(limit)
         )
         with self._transaction() as connection:
