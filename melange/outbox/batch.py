@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -87,7 +87,13 @@ class _Results:
 
 
 def relay_batch(
-    connection: Connection, topics: Topics, locks: Locks, *, limit: int, max_attempts: int
+    connection: Connection,
+    topics: Topics,
+    locks: Locks,
+    *,
+    limit: int,
+    max_attempts: int,
+    is_stopping: Callable[[], bool],
 ) -> tuple[int, int]:
     """Publish at most ``limit`` pending messages, in order for each key, and mark them in the same transaction.
 
@@ -102,7 +108,13 @@ def relay_batch(
     results = _Results(held=[row.id for row in rows if row.is_stopped])
     fail_point("before-outbox-publish")
     try:
-        _publish([row for row in rows if not row.is_stopped], topics, results, max_attempts)
+        _publish(
+            [row for row in rows if not row.is_stopped],
+            topics,
+            results,
+            max_attempts=max_attempts,
+            is_stopping=is_stopping,
+        )
     finally:  # what was accepted is marked, whatever ends the publishing
         fail_point("before-outbox-mark")
         _mark(connection, results, topics.now())
@@ -131,13 +143,25 @@ def _commit(connection: Connection) -> None:
         raise
 
 
-def _publish(rows: Sequence[_Row], topics: Topics, results: _Results, max_attempts: int) -> None:
+def _publish(
+    rows: Sequence[_Row],
+    topics: Topics,
+    results: _Results,
+    *,
+    max_attempts: int,
+    is_stopping: Callable[[], bool],
+) -> None:
     deadline = time.monotonic() + PUBLISHING_SECONDS
+
+    def is_enough() -> bool:
+        # With nothing to show, the next topic has its chance: it may not be what keeps this one.
+        return time.monotonic() > deadline and (len(results) > 0 or is_stopping())
+
     by_topic: dict[str, list[_Row]] = defaultdict(list)
     for row in rows:
         by_topic[row.topic].append(row)
     for topic, of_topic in by_topic.items():
-        _publish_to(topic, of_topic, topics, results, max_attempts=max_attempts, deadline=deadline)
+        _publish_to(topic, of_topic, topics, results, max_attempts=max_attempts, is_enough=is_enough)
 
 
 def _publish_to(
@@ -147,15 +171,13 @@ def _publish_to(
     results: _Results,
     *,
     max_attempts: int,
-    deadline: float,
+    is_enough: Callable[[], bool],
 ) -> None:
     stopped: set[str] = set()
     for wave in _waves(rows):
         going = [row for row in wave if row.key not in stopped]
         for start in range(0, len(going), MAX_BATCH):
-            if (
-                len(results) and time.monotonic() > deadline
-            ):  # with nothing to show, others should have a chance
+            if is_enough():
                 return
             chunk = going[start : start + MAX_BATCH]
             answer = topics.publish(topic, [_message(row) for row in chunk])
@@ -216,8 +238,9 @@ def _mark(connection: Connection, results: _Results, now: datetime) -> None:
         connection.execute(_of(results.attempted).values(attempts=OutboxMessage.attempts + 1))
     for row, error in results.failed.values():
         reason = f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARACTERS]
-        connection.execute(_of([row.id]).values(state=State.FAILED, error=_storable(reason)))
-        _log_failed(row, reason)
+        failing = _of([row.id]).where(IS_PENDING).values(state=State.FAILED, error=_storable(reason))
+        if connection.execute(failing).rowcount:  # or else somebody has skipped it meanwhile
+            _log_failed(row, reason)
     if results.held:
         # Checked once more: somebody may have decided about the failed one meanwhile.
         connection.execute(_of(results.held).where(IS_PENDING, _is_stopped()).values(state=State.HELD))

@@ -55,8 +55,14 @@ def locks_for(engine: Engine) -> Locks:
     """Return the locks of a database.
 
     Raises:
-        ConfigurationError: it is none of those that the relay knows.
+        ConfigurationError: it is none of those that the relay knows, or not for synchronous use.
     """
+    if not isinstance(engine, Engine) or engine.dialect.is_async:
+        kind = engine.dialect.driver if isinstance(engine, Engine) else type(engine).__name__
+        raise ConfigurationError(
+            f"an outbox is relayed and looked into with a synchronous engine, create_engine(url), not {kind}, also "
+            "where the application is asynchronous"
+        )
     if engine.dialect.name == "postgresql":
         return PostgresLocks()
     if engine.dialect.name == "sqlite":

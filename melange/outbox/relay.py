@@ -76,11 +76,6 @@ class OutboxRelay:
             ConfigurationError: no synchronous engine, a database that the relay does not know, or a number out of
                 bounds.
         """
-        if not isinstance(engine, Engine):
-            raise ConfigurationError(
-                f"the relay takes a synchronous engine, create_engine(url), not {type(engine).__name__}: it has a "
-                "thread of its own, also where the application is asynchronous"
-            )
         _check(batch_size, max_attempts, poll_seconds, keep_sent_seconds)
         self._locks = locks_for(engine)
         isolation_level = self._locks.isolation_level
@@ -259,6 +254,7 @@ class OutboxRelay:
                 self._locks,
                 limit=self._batch_size,
                 max_attempts=self._max_attempts,
+                is_stopping=self._stopping.is_set,
             )
 
     def _purge(self) -> None:

@@ -1,18 +1,26 @@
-"""Sessions that choose their engines by themselves, and a database that is locked."""
+"""Sessions that choose their engines by themselves, engines for asyncio, and a database that is locked."""
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, update
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from melange.deduplication import Claimed, DeduplicationKey
-from melange.errors import OutboxError
-from melange.outbox import Inbox, Outbox, OutboxRelay
+from melange.errors import (
+    ConfigurationError,
+    DriverConnectionError,
+    InvalidMessageError,
+    MelangeError,
+    OutboxError,
+)
+from melange.outbox import Inbox, Outbox, OutboxAdministration, OutboxMessage, OutboxRelay, batch
 from outbox_behaviours.databases import Database, named
 
 
@@ -51,6 +59,55 @@ def test_an_inbox_works_with_a_session_that_chooses_its_engine_by_the_mapper(
 
     assert isinstance(claimed, Claimed)
     assert inbox.complete(claimed)
+
+
+@pytest.mark.parametrize("make", [OutboxRelay, OutboxAdministration])
+def test_engines_for_asyncio_are_refused_also_from_within(make: Any) -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+
+    for refused in (engine, engine.sync_engine):
+        with pytest.raises(ConfigurationError, match="a synchronous engine"):
+            make(refused)
+
+
+def test_a_relay_that_is_stopped_waits_for_one_slow_topic_not_for_all(
+    database, driver, start_relay, monkeypatch
+) -> None:
+    monkeypatch.setattr(batch, "PUBLISHING_SECONDS", 0.0)
+    for topic in ("first", "second", "third"):
+        database.write("a0", topic=topic)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def give_no_answer(topic: str, name: str) -> MelangeError:
+        reached.set()
+        assert go_on.wait(30)
+        return DriverConnectionError("no answer")
+
+    driver.judge = give_no_answer
+    relay = start_relay()
+    assert reached.wait(30)
+
+    relay.stop(0)
+    go_on.set()
+
+    assert relay.stop(30)
+    assert len(driver.calls) == 1
+
+
+def test_what_was_skipped_while_it_was_refused_stays_skipped(database, driver, relay_pending, caplog) -> None:
+    database.write("a0")
+
+    def skip_and_refuse(topic: str, name: str) -> MelangeError:
+        with database.engine.begin() as connection:
+            connection.execute(update(OutboxMessage).values(state="skipped"))
+        return InvalidMessageError("not this one")
+
+    driver.judge = skip_and_refuse
+
+    assert relay_pending() == 0
+
+    assert database.states == ["skipped"]
+    assert not caplog.messages
 
 
 def test_a_mark_that_cannot_be_committed_leaves_the_database_unlocked(database, driver) -> None:
