@@ -69,7 +69,7 @@ class NoDriverError(ConfigurationError):
     def __init__(self) -> None:
         super().__init__(
             "no driver was chosen: call DriverManager.instance().use_driver(driver_name='memory') "
-            "(or 'aws') first, or pass driver= to the publisher or consumer"
+            "(or 'aws') first, or pass driver= to the publisher, consumer or relay"
         )
 
 

@@ -110,6 +110,10 @@ class ExchangeMessageConsumer:
         _check_choice("on_unavailable", on_unavailable, "retry", "process")
         _check_choice("on_reject", on_reject, "skip", "block")
         _check_choice("filter_scope", filter_scope, "headers", "body")
+        if not isinstance(deduplication, (DeduplicationStore, Unchanged, type(None))):
+            raise ConfigurationError(
+                f"deduplication= takes a store, such as MemoryDeduplicationStore(), or None, not {deduplication!r}"
+            )
         declaration = QueueDeclaration(
             queue_name=event_queue_name,
             topic_names=topics_to_subscribe,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, SessionTransaction, scoped_session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from melange.domain.local import OnCommit
+from melange.errors import ConfigurationError
 
-AnySession = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
+if TYPE_CHECKING:  # importing it needs greenlet, which only those have to have who use it
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+    from sqlalchemy.orm import scoped_session
+
+AnySession: TypeAlias = "Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]"
 _Call = Callable[[], None]
 
 _INFO_KEY = "melange.domain.parked"
@@ -42,11 +46,20 @@ def _park(session: AnySession, call: _Call) -> None:
 
 
 def plain_session(session: AnySession) -> Session:
-    """Return the synchronous session that is behind this one, at this moment."""
-    current: Session | AsyncSession = (
-        session() if isinstance(session, (scoped_session, async_scoped_session)) else session
-    )
-    return current.sync_session if isinstance(current, AsyncSession) else current
+    """Return the synchronous session that is behind this one, at this moment.
+
+    Raises:
+        ConfigurationError: it is no session.
+    """
+    current: Any = session
+    if hasattr(session, "registry"):  # a scoped one: that of the scope
+        current = current()
+    plain = getattr(current, "sync_session", current)
+    if not isinstance(plain, Session):
+        raise ConfigurationError(
+            f"this takes a Session, an AsyncSession or a scoped one, not {type(session).__name__}: Session(engine)"
+        )
+    return plain
 
 
 class _Parked:

@@ -3,6 +3,14 @@
 Needs SQLAlchemy: ``pip install 'melange[outbox]'``.
 """
 
+try:
+    import filelock  # noqa: F401
+    import sqlalchemy  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"melange.outbox needs {error.name}: pip install 'melange[outbox]'", name=error.name
+    ) from error
+
 from melange.outbox.administration import FailedMessage, OutboxAdministration, TopicStatus
 from melange.outbox.health import RelayHealth
 from melange.outbox.inbox import Inbox

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -131,26 +131,49 @@ class OutboxAdministration:
         with self._transaction() as connection:
             return [FailedMessage(*row) for row in connection.execute(query)]
 
-    def retry(self, ids: Sequence[int] | None = None) -> int:
+    def retry(self, ids: int | Sequence[int] | None = None) -> int:
         """Have refused messages tried again, before what their keys hold; return how many. None: all of them."""
         return self._decide(ids, State.PENDING)
 
-    def skip(self, ids: Sequence[int]) -> int:
+    def skip(self, ids: int | Sequence[int]) -> int:
         """Leave refused messages out for good, so that their keys go on; return how many. The rows stay for a while."""
         return self._decide(ids, State.SKIPPED)
 
-    def purge(self, older_than_seconds: float) -> Iterator[int]:
-        """Delete what was sent or skipped longer ago than that, in small transactions.
+    def skip_topic(self, topic: str) -> int:
+        """Leave out for good whatever waits for a topic, one that will never be there; return how many messages.
 
-        It is a generator: each step deletes some and yields how many.
+        What a relay has in hand at this moment may still be published.
         """
+        with self._transaction() as connection:
+            failed = connection.scalars(
+                select(OutboxMessage.id).where(is_failed(), OutboxMessage.topic == topic)
+            ).all()
+        skipped = self._decide(failed, State.SKIPPED)
+        for waits in (IS_PENDING, is_stopped()):
+            with self._transaction() as connection:
+                skipped += connection.execute(
+                    update(OutboxMessage)
+                    .where(waits, OutboxMessage.topic == topic)
+                    .values(_decided(State.SKIPPED))
+                    .execution_options(synchronize_session=False)
+                ).rowcount
+        return skipped
+
+    def purge(self, older_than_seconds: float, *, on_progress: Callable[[int], object] | None = None) -> int:
+        """Delete what was sent or skipped longer ago than that; return how many.
+
+        It goes in small transactions, so that nobody waits for long; after each, ``on_progress`` is called with how
+        many it has deleted.
+        """
+        count = 0
         while True:
             with self._transaction() as connection:
                 purged = purge_some(connection, older_than_seconds, _PURGE_BATCH)
-            if purged:
-                yield purged
+            count += purged
+            if on_progress is not None:
+                on_progress(purged)
             if purged < _PURGE_BATCH:
-                return
+                return count
 
     def count_purgeable(self, older_than_seconds: float) -> int:
         """Return how many messages ``purge`` would delete."""
@@ -158,8 +181,9 @@ class OutboxAdministration:
             query = select(func.count()).select_from(OutboxMessage).where(_is_done_before(older_than_seconds))
             return connection.execute(query).scalar_one()
 
-    def _decide(self, ids: Sequence[int] | None, state: State) -> int:
-        wanted = is_failed() if ids is None else is_failed() & OutboxMessage.id.in_(ids)
+    def _decide(self, ids: int | Sequence[int] | None, state: State) -> int:
+        chosen = [ids] if isinstance(ids, int) else ids
+        wanted = is_failed() if chosen is None else is_failed() & OutboxMessage.id.in_(chosen)
         columns = (OutboxMessage.id, OutboxMessage.lock_key, OutboxMessage.topic, OutboxMessage.key)
         with self._transaction() as connection:
             found = connection.execute(select(*columns).where(wanted).order_by(OutboxMessage.lock_key)).all()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from melange.deduplication.base import RunCoroutine
 from melange.errors import ConfigurationError
 
+if TYPE_CHECKING:  # importing it needs greenlet, which only those have to have who use it
+    from sqlalchemy.ext.asyncio import AsyncSession
+
 logger = logging.getLogger(__name__)
 
-MakeSession = Callable[[], Session] | Callable[[], AsyncSession]
+MakeSession: TypeAlias = "Callable[[], Session] | Callable[[], AsyncSession]"
 Result = TypeVar("Result")
 
 
@@ -57,11 +60,16 @@ class Sessions:
     def __init__(self, make_session: MakeSession) -> None:
         self._make_session = make_session
         self._run_coroutine: RunCoroutine | None = None
-        if isinstance(make_session, (scoped_session, async_scoped_session)):
+        if not callable(make_session) or isinstance(make_session, Engine):
+            raise ConfigurationError(
+                f"an inbox takes a maker of sessions, sessionmaker(engine), not {type(make_session).__name__}"
+            )
+        if hasattr(make_session, "registry"):
             raise ConfigurationError(
                 "an inbox takes a sessionmaker, no scoped_session: each delivery needs a session of its own"
             )
-        self.are_async = isinstance(self._made(), AsyncSession)  # nothing is connected to before it is used
+        # Nothing is connected to before it is used.
+        self.are_async = not isinstance(self._made(), Session)
 
     def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
         """Work with asynchronous sessions on that event loop, to which their connections belong from now on."""
@@ -90,8 +98,8 @@ class Sessions:
             opened.close()
 
     def _made(self) -> Session | AsyncSession:
-        session: Any = self._make_session()
-        if not isinstance(session, (Session, AsyncSession)):
+        session = self._make_session()
+        if not isinstance(getattr(session, "sync_session", session), Session):
             raise ConfigurationError(
                 f"an inbox takes a sessionmaker or another maker of sessions, and this one made {session!r}"
             )

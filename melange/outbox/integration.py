@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 
 from melange.domain import Subscribers
 from melange.errors import ConfigurationError
-from melange.handlers import is_asynchronous, place
-from melange.outbox.outbox import Key, Outbox, open_outbox
+from melange.handlers import annotated_types, is_asynchronous, place
+from melange.outbox.outbox import Key, Outbox, check_topic, open_outbox
 from melange.outgoing import Event
 
 MappingT = TypeVar("MappingT", bound=Callable[[Any], Event | None])
+
+_ADVICE = "annotate it with the domain event's class, or name the class: to('orders', OrderPlaced)"
 
 
 class IntegrationEvents(Subscribers):
@@ -42,8 +44,10 @@ class IntegrationEvents(Subscribers):
         for a domain event.
 
         Raises:
+            InvalidNameError: no topic can have this name.
             ConfigurationError: the function is asynchronous, or does not say what it takes.
         """
+        check_topic(topic)
 
         def subscribe(mapping: MappingT) -> MappingT:
             if is_asynchronous(mapping):
@@ -58,10 +62,7 @@ class IntegrationEvents(Subscribers):
                 if outside is not None:
                     outbox.publish_domain_event(event, topic, outside, key=key(event) if key else None)
 
-            if event_types:
-                self.on(*event_types)(write)
-            else:
-                self.on(write)
+            self.on(*(event_types or annotated_types(mapping, _ADVICE)))(write)
             return mapping
 
         return subscribe

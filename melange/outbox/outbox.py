@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -14,10 +15,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session
 
-from melange.domain import DomainEventBus
+from melange.domain import DomainEventBus, Subscribers
 from melange.domain.sqlalchemy import AnySession, on_commit, plain_session
 from melange.domain.thread_variable import ThreadVariable
-from melange.drivers.limits import FIFO_SUFFIX, check_message
+from melange.drivers.limits import FIFO_SUFFIX, check_message, check_topic_name
 from melange.errors import ConfigurationError, InvalidMessageError, InvalidNameError
 from melange.handling import message_being_handled
 from melange.identifiers import new_message_id
@@ -33,9 +34,9 @@ CHANNEL = "melange_outbox"
 
 Key = str | int | UUID
 
-MAX_TOPIC_CHARACTERS = 512
 MAX_KEY_CHARACTERS = 256
 _DEFAULT_MAX_MESSAGE_BYTES = 262_144  # what a topic of SNS takes unless it is told otherwise
+_TOPIC_ARN = re.compile(r"arn:[a-z0-9-]+:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?")
 _LISTENED = "melange.outbox.notifies"
 
 
@@ -164,6 +165,16 @@ class Outbox:
             raise ConfigurationError("no outbox is open here: publish inside of `with Outbox(session):`")
         return outbox
 
+    @contextmanager
+    def scope(self, *groups: Subscribers) -> Iterator[Self]:
+        """Open this outbox, and these groups on ``DomainEventBus.instance()``, for the length of a ``with`` block.
+
+        Raises:
+            ConfigurationError: one of them is no group.
+        """
+        with self, DomainEventBus.instance().scope(*groups):
+            yield self
+
     def __enter__(self) -> Self:
         scope = DomainEventBus.instance().scope(on_commit=on_commit(self._session))
         scope.__enter__()
@@ -195,9 +206,13 @@ class Outbox:
         message_group_id: str | None,
         message_deduplication_id: str | None,
     ) -> str:
-        _check_topic(topic)
+        check_topic(topic)
         is_fifo = topic.endswith(FIFO_SUFFIX)
         key_text = message_group_id if key is None else _key_text(key)
+        if is_fifo and key_text is None:
+            raise InvalidMessageError(
+                f"topic {topic} is a FIFO topic, which keeps order within a key: give key="
+            )
         message = message_from(
             self._serializer,
             event,
@@ -263,10 +278,14 @@ def _trace(domain_event_id: str | None) -> dict[str, str]:
     return trace
 
 
-def _check_topic(topic: object) -> None:
-    rule = f"1 to {MAX_TOPIC_CHARACTERS} characters that print"
-    if not isinstance(topic, str) or not 0 < len(topic) <= MAX_TOPIC_CHARACTERS or not topic.isprintable():
-        raise InvalidNameError("topic", topic, rule)
+def check_topic(topic: object) -> None:
+    """Raise ``InvalidNameError`` unless it is a name or an ARN that a topic can have."""
+    if not isinstance(topic, str):
+        raise InvalidNameError("topic", topic, "give its name as text, or its ARN")
+    if not topic.startswith("arn:"):
+        check_topic_name(topic)
+    elif not _TOPIC_ARN.fullmatch(topic):
+        raise InvalidNameError("topic", topic, "an ARN is arn:aws:sns:region:account:name")
 
 
 def _key_text(key: object) -> str:

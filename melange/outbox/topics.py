@@ -131,7 +131,7 @@ class Topics:
 
     def _hand_over(self, name: str, messages: Sequence[Message]) -> Answer:
         try:
-            topic = self._found.get(name) or find_topic(self._driver, name, declare=self._declare)
+            topic = self._found.get(name) or self._find(name)
         except InvalidNameError as error:  # no topic can have this name
             return Answer(refused=dict.fromkeys(range(len(messages)), error))
         self._found[name] = topic
@@ -140,6 +140,20 @@ class Topics:
         except InvalidMessageError as error:
             return self._publish_each(name, messages) if len(messages) > 1 else Answer(refused={0: error})
         return _answer(messages, failures)
+
+    def _find(self, name: str) -> Topic:
+        try:
+            return self._driver.get_topic(name)
+        except TopicNotFoundError:
+            if not self._declare:
+                raise
+        topic = find_topic(self._driver, name, declare=True)
+        logger.warning(
+            "topic %s did not exist and was created: what is published to it is gone until a queue is bound",
+            ascii(name),
+            extra={"topic_name": name},
+        )
+        return topic
 
     def _publish_each(self, name: str, messages: Sequence[Message]) -> Answer:
         """Publish one by one, since the broker refuses one of them and thereby all."""

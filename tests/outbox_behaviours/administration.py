@@ -100,6 +100,24 @@ class AdministrationBehaviours:
         assert still_held == ["skipped", "failed", "held"]
         assert database.states == ["skipped", "skipped", "pending"]
 
+    def test_a_topic_is_skipped_with_all_that_waits_for_it(self, database, administration):
+        database.write("a0", "a1", "b0", topic="gone")
+        database.write("a0")
+        self._set(database, "state = 'failed'", "id = 1")
+        self._set(database, "state = 'held'", "id = 2")
+
+        assert administration.skip_topic("gone") == 3
+
+        assert database.states == ["skipped", "skipped", "skipped", "pending"]
+        assert administration.skip_topic("gone") == 0
+
+    def test_a_single_id_is_as_good_as_a_list(self, database, administration):
+        database.write("a0", "b0")
+        self._set(database, "state = 'failed'", "true")
+
+        assert (administration.retry(1), administration.skip(2)) == (1, 1)
+        assert database.states == ["pending", "skipped"]
+
     def test_what_left_long_ago_is_purged_and_nothing_else(self, database, administration):
         database.write(*(f"-{number}" for number in range(8)))
         done = [("sent", 48), ("skipped", 48), ("sent", 1), ("skipped", 1)]
@@ -109,23 +127,25 @@ class AdministrationBehaviours:
         self._set(database, "state = 'held'", "id = 6")
 
         purgeable = administration.count_purgeable(24 * HOUR_SECONDS)
-        purged = list(administration.purge(24 * HOUR_SECONDS))
+        purged = administration.purge(24 * HOUR_SECONDS)
 
-        assert (purgeable, purged) == (2, [2])
+        assert (purgeable, purged) == (2, 2)
         assert database.column("id") == [3, 4, 5, 6, 7, 8]
         assert administration.count_purgeable(24 * HOUR_SECONDS) == 0
-        assert list(administration.purge(24 * HOUR_SECONDS)) == []
+        assert administration.purge(24 * HOUR_SECONDS) == 0
 
     def test_much_is_purged_in_small_transactions(self, database, administration):
         database.write(*(f"-{number}" for number in range(2_500)))
         self._finish(database, "sent", 48, "true")
 
-        assert list(administration.purge(HOUR_SECONDS)) == [1_000, 1_000, 500]
+        steps: list[int] = []
+        assert administration.purge(HOUR_SECONDS, on_progress=steps.append) == 2_500
+        assert steps == [1_000, 1_000, 500]
 
     def test_an_id_never_comes_to_mean_another_message(self, database, relay_pending, administration):
         database.write("a0", "a1")
         relay_pending()
-        list(administration.purge(0))
+        administration.purge(0)
 
         database.write("a2")
 
@@ -163,7 +183,7 @@ class AdministrationBehaviours:
             administration.failed,
             administration.retry,
             lambda: administration.skip([1]),
-            lambda: list(administration.purge(1)),
+            lambda: administration.purge(1),
             lambda: administration.count_purgeable(1),
         ):
             with pytest.raises(OutboxError, match=r"metadata\.create_all"):

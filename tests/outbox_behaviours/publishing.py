@@ -58,7 +58,10 @@ REFUSED = {
     "no key on FIFO": (InvalidMessageError, {"topic": "orders.fifo"}),
     "a key that is no group on FIFO": (InvalidMessageError, {"topic": "orders.fifo", "key": "two words"}),
     "an empty topic": (InvalidNameError, {"topic": ""}),
-    "a long topic": (InvalidNameError, {"topic": "t" * 513}),
+    "a long topic": (InvalidNameError, {"topic": "t" * 257}),
+    "a topic of two words": (InvalidNameError, {"topic": "back office"}),
+    "half an ARN": (InvalidNameError, {"topic": "arn:bogus"}),
+    "the ARN of a queue": (InvalidNameError, {"topic": "arn:aws:sqs:eu-west-1:123456789012:orders"}),
     "a topic with a line feed": (InvalidNameError, {"topic": "orders\n"}),
     "a topic with half a character": (InvalidNameError, {"topic": "\ud800"}),
     "a topic that is no text": (InvalidNameError, {"topic": None}),
@@ -236,7 +239,7 @@ class PublishingBehaviours:
     def test_the_largest_of_everything_is_written(self, database):
         with Session(database.engine) as session, session.begin():
             Outbox(session).publish(
-                "t" * 512,
+                "t" * 256,
                 {"x": "x"},
                 "T" * 256,
                 key="🛒" * 256,

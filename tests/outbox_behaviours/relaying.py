@@ -371,14 +371,27 @@ class TroubleBehaviours:
         assert database.column("attempts") == [0] * 6
 
     def test_a_name_that_no_topic_can_have_fails_its_messages(self, database, driver, relay_pending):
-        database.write("a0", topic="no such name")
-        database.write("a1")
+        database.write("a0", "a1")
+        with database.engine.begin() as connection:  # an outbox refuses it; a program of another kind may not
+            connection.execute(text("UPDATE melange_outbox SET topic = 'no such name' WHERE id = 1"))
 
         relay_pending()
 
         assert driver.accepted == ["a1"]
         assert database.states == ["failed", "sent"]
         assert "no such name" in database.column("error")[0]
+
+    def test_a_topic_that_it_creates_is_told_about_for_nobody_is_bound_to_it(
+        self, database, relay_pending, caplog
+    ):
+        database.write("a0", topic="mistyped")
+
+        relay_pending()
+        relay_pending()
+
+        told = [record.getMessage() for record in caplog.records if "mistyped" in record.getMessage()]
+        assert len(told) == 1
+        assert "did not exist and was created" in told[0]
 
     def test_a_topic_that_is_not_there_waits_for_it_unless_it_is_declared(
         self, database, driver, relay_pending

@@ -88,7 +88,7 @@ class PlanBehaviours:
             administration.status()
             administration.failed()
             administration.count_purgeable(3_600)
-            list(administration.purge(3_600))
+            administration.purge(3_600)
             administration.retry()
             relay_pending()
 

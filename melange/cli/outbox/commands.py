@@ -14,6 +14,7 @@ from melange.cli.outbox.database import database, database_url_option
 from melange.cli.outbox.listing import age, as_json, failed_table, seconds_since, status_table
 from melange.cli.outbox.relaying import relay
 from melange.cli.progress import progress_bar
+from melange.cli.text import printable
 from melange.outbox import OutboxAdministration, TopicStatus, create_statements
 
 _ID = click.IntRange(1, 2**63 - 1)
@@ -80,18 +81,26 @@ def retry(*, database_url: str, ids: tuple[int, ...], everything: bool) -> None:
 
 @click.command()
 @database_url_option()
-@click.argument("ids", metavar="ID...", nargs=-1, type=_ID, required=True)
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=_ID)
+@click.option(
+    "--topic", metavar="NAME", help="Leave out whatever waits for a topic that will never be there."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def skip(*, database_url: str, ids: tuple[int, ...], yes: bool) -> None:
+def skip(*, database_url: str, ids: tuple[int, ...], topic: str | None, yes: bool) -> None:
     """Leave failed messages out for good, so that those of their keys go on.
 
     Ends with 1 if an ID is of no failed message; the others are skipped all the same.
     """
+    if bool(ids) == bool(topic):
+        raise click.UsageError("say which: either IDs, as `melange outbox failed` shows them, or --topic")
     if not yes:
-        numbers = ", ".join(map(str, _each_once(ids)))
-        click.confirm(f"Never publish {numbers}? That cannot be undone", abort=True, err=True)
+        what = printable(f"what waits for topic {topic}" if topic else ", ".join(map(str, _each_once(ids))))
+        click.confirm(f"Never publish {what}? That cannot be undone", abort=True, err=True)
     with _administration(database_url) as administration:
-        _decide(ids, administration.skip, "skipped")
+        if topic:
+            click.echo(f"{_messages(administration.skip_topic(topic))} skipped")
+        else:
+            _decide(ids, administration.skip, "skipped")
 
 
 @click.command()
@@ -105,13 +114,10 @@ def skip(*, database_url: str, ids: tuple[int, ...], yes: bool) -> None:
 )
 def purge(*, database_url: str, older_than: int) -> None:
     """Delete what was sent or skipped longer ago than that. A relay does so by itself, after a week."""
-    deleted = 0
     with _administration(database_url) as administration:
         length = administration.count_purgeable(older_than)
         with progress_bar(length, "Deleting") as advance:
-            for count in administration.purge(older_than):
-                deleted += count
-                advance(count)
+            deleted = administration.purge(older_than, on_progress=advance)
     click.echo(f"{_messages(deleted)} deleted")
 
 

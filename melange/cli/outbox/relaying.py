@@ -29,7 +29,7 @@ from melange.signals import calling_on_signal
 
 logger = logging.getLogger(__name__)
 
-_OF_THE_RELAY = ("driver_name", "batch_size", "poll_seconds")
+_OF_THE_RELAY = ("driver_name", "batch_size", "poll_seconds", "no_declare")
 _OF_ONE_THAT_GOES_ON = ("poll_seconds", "health_file")
 
 
@@ -51,6 +51,11 @@ class _StopError(Exception):
     type=click.FloatRange(0, 3600, min_open=True),
     help="How long to wait when there is nothing to do.  [default: 0.5]",
 )
+@click.option(
+    "--no-declare",
+    is_flag=True,
+    help="Create no topics: one that does not exist is waited for, instead of a mistyped one being made.",
+)
 @click.option("--until-empty", is_flag=True, help="Publish what is pending, then end.")
 @health_file_option("relay")
 @log_options
@@ -63,6 +68,7 @@ def relay(
     driver_name: str | None,
     batch_size: int | None,
     poll_seconds: float | None,
+    no_declare: bool,
     until_empty: bool,
     health_file: Path | None,
     log_level: str,
@@ -86,7 +92,8 @@ def relay(
             assert database_url is not None
             numbers = {"batch_size": batch_size, "poll_seconds": poll_seconds}
             given = {name: value for name, value in numbers.items() if value is not None}
-            having_relay = _relay_of(database_url, driver_name or "aws", given)
+            options = {**given, "declare": not no_declare}
+            having_relay = _relay_of(database_url, driver_name or "aws", options)
         with having_relay as found:
             code = _relay_pending(found) if until_empty else _run(found, health_file)
     sys.exit(code)
@@ -160,4 +167,7 @@ def _relay_pending(relay: OutboxRelay) -> int:
             logger.warning("stopped before the outbox was empty")
             return 1
     logger.info("published %d messages", published)
-    return 0
+    left = sum(topic.failed + topic.held for topic in OutboxAdministration(relay.engine).status())
+    if left:
+        logger.error("%d messages were refused, or are held by those: see `melange outbox failed`", left)
+    return 1 if left else 0

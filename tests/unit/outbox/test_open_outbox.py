@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy.orm import Session
 
 from melange import DomainEventBus
-from melange.errors import ConfigurationError
-from melange.outbox import Outbox
+from melange.domain import Subscribers
+from melange.errors import ConfigurationError, InvalidNameError
+from melange.outbox import IntegrationEvents, Outbox
 from outbox_behaviours.databases import Database
 
 bus = DomainEventBus.instance()
@@ -110,3 +111,41 @@ def test_what_was_subscribed_outside_is_heard_inside(session: Session) -> None:
             bus.publish("placed")
 
     assert told == ["placed"]
+
+
+def test_the_outbox_and_groups_are_opened_together(session: Session) -> None:
+    told: list[str] = []
+    group = Subscribers()
+    group.on(str)(told.append)
+
+    with Outbox(session).scope(group) as outbox:
+        within = Outbox.current()
+        bus.publish("inside")
+    bus.publish("outside")
+
+    assert within is outbox
+    assert told == ["inside"]
+
+
+@pytest.mark.parametrize("no_session", [None, "sqlite://", object()])
+def test_what_is_no_session_is_refused_with_what_to_give(no_session: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"Session\(engine\)"):
+        Outbox(no_session)
+
+
+def test_a_mapping_needs_a_topic_that_can_be() -> None:
+    integration = IntegrationEvents()
+
+    def not_a_topic() -> None: ...
+
+    with pytest.raises(InvalidNameError):
+        integration.to(not_a_topic)
+    with pytest.raises(InvalidNameError):
+        integration.to("back office")
+
+
+def test_a_mapping_without_annotation_is_told_how_to_name_the_event() -> None:
+    integration = IntegrationEvents()
+
+    with pytest.raises(ConfigurationError, match=r"to\('orders', OrderPlaced\)"):
+        integration.to("orders")(lambda event: {})
