@@ -7,7 +7,7 @@ What the language of a block means here:
 | `python` | it is executed; when its first line is `# name.py` it is saved under that name instead |
 | `python` below `# examples/...py` | it must stand in that file, line by line; a line `...` stands for any number of them |
 | `text` | what the blocks above have printed since the last one; `...` stands for anything |
-| `console` | each `$ command` is run, and must print what stands below it; `^C` there interrupts it |
+| `console` | each `$ command` is run, and must print what stands below it; `^C` there interrupts it. It must end with 0, or with the code that `; echo $?` prints |
 | any other, or none | nothing: it is there to be read |
 
 `<!-- skip: next "reason" -->` above a block leaves it out.
@@ -42,6 +42,7 @@ _EXAMPLE = re.compile(r"# (examples/[\w/]+\.py)\n")
 _LEFT_OUT = re.compile(r"^ *\.\.\.\n", re.MULTILINE)
 _COMMAND = re.compile(r"^\$ (.+)\n", re.MULTILINE)
 _INTERRUPT = "^C"
+_SHOW_CODE = "; echo $?"
 _SECONDS_TO_PRINT = 60
 _PROGRAMS = {
     "melange": ["-m", "melange.cli"],
@@ -124,7 +125,7 @@ class _Run:
 
     def _command(self, command: str, expected: str) -> str | None:
         expected, interrupt, _ = expected.partition(_INTERRUPT)
-        with _started(command, self._directory) as process:
+        with _started(command.removesuffix(_SHOW_CODE), self._directory) as process:
             assert process.stdout is not None
             if interrupt:
                 printed = "".join(process.stdout.readline() for _ in expected.splitlines())
@@ -132,7 +133,9 @@ class _Run:
                 process.wait(_SECONDS_TO_PRINT)
             else:
                 printed, _ = process.communicate(timeout=_SECONDS_TO_PRINT)
-                if process.returncode:
+                if command.endswith(_SHOW_CODE):
+                    printed += f"{process.returncode}\n"
+                elif process.returncode:
                     return f"{printed}\nended with code {process.returncode}"
         return _difference(expected, printed)
 

@@ -53,6 +53,7 @@ class TestTheRunner:
             "```text\nnever printed\n```\n",
             "```python\n# a.py\nprint('one')\n```\n```console\n$ python a.py\ntwo\n```\n",
             "```python\n# a.py\nraise SystemExit(1)\n```\n```console\n$ python a.py\n```\n",
+            "```python\n# a.py\nraise SystemExit(1)\n```\n```console\n$ python a.py; echo $?\n0\n```\n",
             "```python\n# test_a.py\ndef test_a(): assert 0\n```\n```console\n$ pytest -q test_a.py\n...\n```\n",
             "```python\n# a.py\nprint('one')\nwhile True: pass\n```\n```console\n$ python a.py\ntwo\n^C\n```\n",
         ],
