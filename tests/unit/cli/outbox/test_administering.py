@@ -252,3 +252,20 @@ class TestSchema:
 
     def test_another_database_is_refused(self, run) -> None:
         assert run("outbox", "schema", "mysql").exit_code == 2
+
+
+class TestSkippingATopic:
+    def test_all_that_waits_for_it_is_left_out(self, run, add, states) -> None:
+        gone, failed, other = add("gone"), add("gone", state=State.FAILED), add("orders")
+
+        result = run("outbox", "skip", "--topic", "gone", "--yes")
+
+        assert (result.exit_code, result.stdout) == (0, "2 messages skipped\n")
+        assert states() == {gone: State.SKIPPED, failed: State.SKIPPED, other: State.PENDING}
+
+    @pytest.mark.parametrize("arguments", [[], ["1", "--topic", "gone"]])
+    def test_it_wants_to_know_what_to_skip(self, run, engine, arguments) -> None:
+        result = run("outbox", "skip", "--yes", *arguments)
+
+        assert result.exit_code == 2
+        assert "either IDs" in result.stderr

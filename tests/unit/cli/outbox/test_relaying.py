@@ -163,3 +163,24 @@ def test_progress_is_shown_on_terminals_only(monkeypatch, stream, is_shown) -> N
         advance(2)
 
     assert ("Relaying" in stream.getvalue()) == is_shown
+
+
+def test_messages_that_were_refused_make_until_empty_end_with_1(run, add, states) -> None:
+    refused, sent = add(body="", key="a"), add()
+
+    result = run("outbox", "relay", "shop:relay", "--until-empty")
+
+    assert result.exit_code == 1
+    assert "see `melange outbox failed`" in result.stderr
+    assert states() == {refused: State.FAILED, sent: State.SENT}
+
+
+def test_without_declaring_a_topic_that_is_not_there_is_waited_for(run, add, states) -> None:
+    id_ = add("mistyped")
+    DriverManager.instance().add_available_drivers(kept=InMemoryDriver)
+
+    result = run("outbox", "relay", "--driver", "kept", "--no-declare", "--until-empty")
+
+    assert result.exit_code == 1
+    assert "no topic 'mistyped'" in result.stderr
+    assert states() == {id_: State.PENDING}

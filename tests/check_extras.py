@@ -1,0 +1,32 @@
+"""Checks what `pip install 'melange[cli,outbox]'` gives, in an environment with nothing else; see tox.ini.
+
+Other environments have packages of the tests in them, which may stand in for what the extras forgot.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+COMMANDS: list[tuple[list[str], str]] = [
+    (["-c", "import melange.outbox, melange.domain.sqlalchemy; print('imported')"], "imported"),
+    (["-m", "melange.cli", "outbox", "schema", "postgresql"], "CREATE TABLE melange_outbox"),
+    (["-m", "melange.cli", "worker", "--help"], "Usage: melange worker"),
+    (["-m", "shop"], "Grace has 12500 cents left."),
+]
+
+
+def main() -> None:
+    for arguments, wanted in COMMANDS:
+        completed = subprocess.run(
+            [sys.executable, *arguments], cwd=EXAMPLES, capture_output=True, text=True, check=False
+        )
+        if completed.returncode or wanted not in completed.stdout:
+            sys.exit(f"python {' '.join(arguments)} ended with {completed.returncode}:\n{completed.stderr}")
+    print("the extras are complete")
+
+
+if __name__ == "__main__":
+    main()
