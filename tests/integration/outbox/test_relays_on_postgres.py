@@ -1,0 +1,405 @@
+"""What is so on PostgreSQL alone: several relays share the work, are woken, and lose their connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import URL, NullPool, create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from melange.drivers.memory import InMemoryDriver
+from melange.errors import DriverConnectionError
+from melange.outbox import Outbox, OutboxAdministration, OutboxRelay, locks, metadata
+from melange.outbox.locks import PostgresLocks
+from outbox_behaviours.databases import Database, named
+from outbox_behaviours.drivers import JudgingDriver
+from outbox_behaviours.processes import RelayProcess
+
+KEYS = "abcdefghijkl"
+
+
+def out_of_order(names: list[str]) -> list[list[str]]:
+    """Return the first arrivals of the keys that are not complete and in order."""
+    arrivals: dict[str, list[str]] = {key: [] for key in KEYS}
+    for name in dict.fromkeys(names):
+        arrivals[name[0]].append(name)
+    return [of_key for key, of_key in arrivals.items() if of_key != [f"{key}{n}" for n in range(len(of_key))]]
+
+
+def names_of(count: int) -> list[list[str]]:
+    """Return transactions of a few names each, by keys in turn."""
+    counts = dict.fromkeys(KEYS, 0)
+    transactions = []
+    while min(counts.values()) < count:
+        names = []
+        for key in random.sample(KEYS, 4):
+            if counts[key] < count:
+                names.append(f"{key}{counts[key]}")
+                counts[key] += 1
+        transactions.append(names)
+    return transactions
+
+
+class DawdlingDriver(JudgingDriver):
+    """Lets go of the interpreter between asking and taking, as a network call does."""
+
+    def publish(self, topic, messages):
+        threading.Event().wait(random.random() / 200)
+        return super().publish(topic, messages)
+
+
+class TestSeveralRelays:
+    def test_they_share_the_work_and_keep_the_order_of_each_key(
+        self, database, start_relay, eventually
+    ) -> None:
+        driver = DawdlingDriver()
+        for _ in range(4):
+            start_relay(driver, batch_size=7)
+
+        for names in names_of(40):
+            database.write(*names)
+
+        eventually(lambda: set(database.states) == {"sent"})
+        assert len(driver.accepted) == len(KEYS) * 40
+        assert out_of_order(driver.accepted) == []
+
+    @pytest.mark.parametrize("way", ["without locks", "skip locked"])
+    def test_other_locks_would_mix_it_up(self, database, start_relay, eventually, monkeypatch, way) -> None:
+        """The control: what these tests look for would be seen."""
+
+        class WrongLocks(PostgresLocks):
+            def choose(self, connection, limit, among):
+                if way == "skip locked":
+                    query = text(
+                        "SELECT id FROM melange_outbox WHERE state = 'pending' ORDER BY id LIMIT 7 "
+                        "FOR UPDATE SKIP LOCKED"
+                    )
+                    ids = list(connection.scalars(query))
+                    return locks.OutboxMessage.id.in_(ids)
+                connection.commit()
+                return among
+
+        monkeypatch.setattr("melange.outbox.relay.locks_for", lambda engine: WrongLocks())
+        database.write(*(name for names in names_of(40) for name in names))
+        driver = DawdlingDriver()
+
+        for _ in range(4):
+            start_relay(driver, batch_size=7)
+
+        eventually(lambda: set(database.states) == {"sent"})
+        assert out_of_order(driver.accepted) or len(driver.accepted) > len(KEYS) * 40
+
+    def test_processes_that_are_killed_lose_nothing(self, database, eventually) -> None:
+        names = [name for names in names_of(60) for name in names]
+        database.write(*names)
+        ended, processes = [], [RelayProcess(database.engine.url, 7) for _ in range(2)]
+        for _ in range(2):
+            eventually(lambda: processes[0].published or "pending" not in database.states)
+            ended.append(processes.pop(0))
+            ended[-1].end(signal.SIGKILL)
+            processes.append(RelayProcess(database.engine.url, 7))
+            database.write(*names)
+        eventually(lambda: set(database.states) == {"sent"})
+        codes = [process.end(signal.SIGTERM) for process in processes]
+
+        published = [name for process in ended + processes for name in process.published]
+        assert codes == [0, 0]
+        assert all(published.count(name) >= 3 for name in names)
+
+    def test_what_commits_late_is_sent_though_higher_ids_have_gone(
+        self, database, driver, start_relay, eventually
+    ) -> None:
+        start_relay()
+        with Session(database.engine) as late:
+            Outbox(late).publish("orders", named("late"), key="l")
+            late.flush()
+            database.write("a0", "b0")
+            eventually(lambda: driver.accepted == ["a0", "b0"])
+            late.commit()
+
+        eventually(lambda: driver.accepted == ["a0", "b0", "late"])
+
+    def test_a_key_in_the_hands_of_another_is_left_alone_and_others_are_not(
+        self, database, driver, relay_pending
+    ) -> None:
+        database.write("a0", "a1", "b0", "-0")
+        lock_key = database.column("lock_key")[0]
+        with Session(database.engine) as other:
+            PostgresLocks().wait_for(other.connection(), lock_key)
+            sent = relay_pending()
+
+        assert (sent, driver.accepted) == (2, ["b0", "-0"])
+        assert relay_pending() == 2
+
+    def test_a_whole_backlog_of_keys_in_other_hands_does_not_hide_what_comes_after(
+        self, database, driver, relay_pending
+    ) -> None:
+        database.write(*(f"a{number}" for number in range(30)), "b0")
+        with Session(database.engine) as other:
+            PostgresLocks().wait_for(other.connection(), database.column("lock_key")[0])
+            relay_pending(batch_size=5)
+
+        assert driver.accepted == ["b0"]
+
+
+class TestWaking:
+    @pytest.mark.parametrize("how", ["sync", "psycopg", "asyncpg"])
+    def test_a_commit_is_published_at_once_however_seldom_the_relay_looks(
+        self, database, driver, start_relay, eventually, how
+    ) -> None:
+        start_relay(poll_seconds=3_600)
+        self._wait_for_listening(database, eventually)
+
+        for number in range(3):
+            if how == "sync":
+                database.write(f"a{number}")
+            else:
+                self._write_async(database, f"postgresql+{how}", f"a{number}")
+            eventually(lambda number=number: driver.accepted[-1:] == [f"a{number}"])
+
+    def test_what_is_rolled_back_wakes_nobody_and_one_commit_notifies_once(
+        self, database, eventually
+    ) -> None:
+        engine = create_engine(database.engine.url)
+        with engine.connect() as connection:
+            listening = connection.connection.driver_connection
+            listening.autocommit = True
+            listening.execute("LISTEN melange_outbox")
+            with Session(database.engine) as session:
+                Outbox(session).publish("orders", named("a0"))
+                session.flush()
+                session.rollback()
+                outboxes = [Outbox(session), Outbox(session)]
+                for _ in range(3):
+                    outboxes[0].publish("orders", named("a1"))
+                    outboxes[1].publish("orders", named("a2"))
+                    session.flush()
+                session.commit()
+            notified = list(listening.notifies(timeout=1))
+        engine.dispose()
+
+        assert len(notified) == 1
+
+    def test_who_does_not_want_to_notify_does_not(self, database) -> None:
+        with notifications(database) as statements, Session(database.engine) as session, session.begin():
+            Outbox(session, notify=False).publish("orders", named("a0"))
+
+        assert statements == []
+
+    def test_a_session_asks_once_for_each_flush_with_messages(self, database) -> None:
+        with notifications(database) as statements, Session(database.engine) as session, session.begin():
+            outboxes = [Outbox(session) for _ in range(5)]
+            outboxes[0].publish("orders", named("a0"))
+            session.flush()
+            session.flush()
+            outboxes[4].publish("orders", named("a1"))
+
+        assert len(statements) == 2
+
+    def test_a_relay_that_is_not_notified_any_more_listens_again(
+        self, database, driver, start_relay, eventually, caplog
+    ) -> None:
+        start_relay(poll_seconds=3_600)
+        self._wait_for_listening(database, eventually)
+
+        for number in range(3):
+            [pid] = self._listeners(database)
+            self._terminate(database, pid)
+            eventually(lambda pid=pid: self._listeners(database) not in ([pid], []))
+            database.write(f"a{number}")
+            eventually(lambda number=number: len(driver.accepted) == number + 1)
+        assert "not notified of new messages for now" in caplog.text
+
+    def test_without_psycopg_it_looks_from_time_to_time(self, database, driver, eventually) -> None:
+        engine = create_engine(database.engine.url)
+        engine.dialect.driver = "another"
+        relay = OutboxRelay(engine, driver, poll_seconds=0.05)
+        relay.start()
+        database.write("a0")
+
+        eventually(lambda: driver.accepted == ["a0"])
+
+        assert self._listeners(database) == []
+        assert relay.stop(30)
+        engine.dispose()
+
+    def test_a_topic_in_trouble_is_tried_again_however_seldom_the_relay_looks(
+        self, database, driver, start_relay, eventually
+    ) -> None:
+        failing = [1, 2]
+        driver.judge = lambda topic, name: (
+            DriverConnectionError("no answer") if failing and failing.pop() else None
+        )
+        database.write("a0")
+
+        start_relay(poll_seconds=3_600)
+
+        eventually(lambda: driver.accepted == ["a0"])
+
+    def test_no_connection_is_left_when_the_relay_has_stopped(
+        self, database, driver, start_relay, eventually
+    ) -> None:
+        relay = start_relay(poll_seconds=3_600)
+        self._wait_for_listening(database, eventually)
+
+        assert relay.stop(30)
+        database.engine.dispose()
+
+        eventually(lambda: self._others(database) == [])
+
+    def test_a_pool_of_one_is_enough(self, database, driver, eventually) -> None:
+        engine = create_engine(database.engine.url, pool_size=1, max_overflow=0, pool_timeout=5)
+        relay = OutboxRelay(engine, driver, poll_seconds=3_600)
+        relay.start()
+        self._wait_for_listening(database, eventually)
+
+        database.write("a0")
+
+        eventually(lambda: driver.accepted == ["a0"])
+        assert relay.stop(30)
+        engine.dispose()
+
+    def _write_async(self, database: Database, driver: str, name: str) -> None:
+        async def main() -> None:
+            engine = create_async_engine(database.async_url(driver))
+            async with AsyncSession(engine) as session, session.begin():
+                Outbox(session).publish("orders", named(name), key=name[0])
+            await engine.dispose()
+
+        asyncio.run(main())
+
+    def _wait_for_listening(self, database: Database, eventually) -> None:
+        eventually(lambda: self._listeners(database))
+
+    def _listeners(self, database: Database) -> list[int]:
+        return self._backends(database, "query LIKE 'LISTEN%'")
+
+    def _others(self, database: Database) -> list[int]:
+        return self._backends(database, "pid <> pg_backend_pid() AND backend_type = 'client backend'")
+
+    def _backends(self, database: Database, condition: str) -> list[int]:
+        query = f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND {condition}"
+        with Session(database.engine) as session:
+            return list(session.scalars(text(query)))
+
+    def _terminate(self, database: Database, pid: int) -> None:
+        with Session(database.engine) as session:
+            session.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+
+
+@contextmanager
+def notifications(database: Database) -> Iterator[list[str]]:
+    """Collect the statements by which an engine notifies."""
+    statements: list[str] = []
+
+    def note(connection, cursor, statement, *_: object) -> None:
+        if "NOTIFY" in statement.upper():
+            statements.append(statement)
+
+    event.listen(database.engine, "after_cursor_execute", note)
+    yield statements
+    event.remove(database.engine, "after_cursor_execute", note)
+
+
+def apart(url: URL | str) -> Database:
+    """Return the database with connections of its own, none of which it keeps."""
+    return Database(create_engine(url, poolclass=NullPool), [])
+
+
+class TestLostConnections:
+    def test_connections_that_are_terminated_at_any_time_lose_nothing(
+        self, database, start_relay, eventually
+    ) -> None:
+        driver = DawdlingDriver()
+        start_relay(driver, batch_size=5)
+        start_relay(driver, batch_size=5)
+        administration = create_engine(database.engine.url, isolation_level="AUTOCOMMIT")
+        terminate = text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+
+        outside = apart(database.engine.url)
+
+        with administration.connect() as connection:
+            for number, names in enumerate(names_of(30)):
+                outside.write(*names)
+                if number % 15 == 7:
+                    connection.execute(terminate)
+        administration.dispose()
+
+        eventually(lambda: set(outside.states) == {"sent"})
+        assert len(set(driver.accepted)) == len(KEYS) * 30
+        assert out_of_order(driver.accepted) == []
+
+    @pytest.mark.parametrize("end", ["kill", "stop"])
+    def test_a_restart_of_the_database_is_waited_out(self, postgres_server, eventually, caplog, end) -> None:
+        engine = create_engine(postgres_server.url)
+        metadata.create_all(engine)
+        outside, driver = apart(postgres_server.url), JudgingDriver()
+        relay = OutboxRelay(engine, driver, poll_seconds=3_600)
+        relay.start()
+        outside.write("a0")
+        eventually(lambda: driver.accepted == ["a0"])
+
+        getattr(postgres_server, end)()
+        eventually(lambda: "trying again" in caplog.text)
+        ready = relay.health().ready
+        postgres_server.start()
+        outside.write("a1")
+
+        eventually(lambda: "a1" in driver.accepted)
+        assert ready
+        assert list(dict.fromkeys(driver.accepted)) == ["a0", "a1"]
+        assert relay.stop(30)
+        engine.dispose()
+
+    def test_it_stops_at_once_while_the_database_is_away(self, postgres_server, eventually, caplog) -> None:
+        engine = create_engine(postgres_server.url)
+        metadata.create_all(engine)
+        relay = OutboxRelay(engine, InMemoryDriver())
+        relay.start()
+        postgres_server.kill()
+        eventually(lambda: caplog.text.count("trying again") >= 3)
+
+        assert relay.stop(10)
+        engine.dispose()
+
+
+class TestElsewhere:
+    def test_a_schema_that_the_engine_translates_to_serves_outbox_relay_and_administration(
+        self, database, driver
+    ) -> None:
+        with database.engine.begin() as connection:
+            connection.execute(text("CREATE SCHEMA IF NOT EXISTS elsewhere"))
+        engine = database.engine.execution_options(schema_translate_map={None: "elsewhere"})
+        metadata.create_all(engine)
+
+        Database(engine, []).write("a0", "a1")
+        waiting = OutboxAdministration(engine).status()[0].pending
+        sent = OutboxRelay(engine, driver).relay_pending()
+
+        assert (waiting, sent, database.states) == (2, 2, [])
+        metadata.drop_all(engine)
+
+    def test_the_password_is_not_logged(self, postgres_url, caplog) -> None:
+        caplog.set_level(logging.DEBUG, "melange")
+        engine = create_engine(
+            "postgresql+psycopg://user:S3CRET@127.0.0.1:1/db?password=S3CRET&sslpassword=S3CRET"
+        )
+        relay = OutboxRelay(engine, InMemoryDriver())
+
+        relay.start()
+        threading.Event().wait(0.3)
+        relay.stop(30)
+
+        assert "relaying the outbox of" in caplog.text
+        assert "S3CRET" not in caplog.text

@@ -1,0 +1,211 @@
+"""What is so on SQLite alone: one relay works, the others stand by."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+
+import pytest
+from sqlalchemy import StaticPool, create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session
+
+from melange.drivers.memory import InMemoryDriver
+from melange.errors import ConfigurationError, OutboxError
+from melange.outbox import Outbox, OutboxAdministration, OutboxRelay, metadata
+from outbox_behaviours.databases import named
+from outbox_behaviours.processes import RelayProcess
+
+
+@pytest.fixture
+def start_process(database):
+    started = []
+
+    def start(*arguments):
+        started.append(RelayProcess(database.engine.url, *arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.end(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_ends_with_0_on_a_signal(database, start_process, eventually, number) -> None:
+    database.write("a0", "a1")
+    process = start_process()
+    eventually(lambda: database.states == ["sent"] * 2)
+
+    code = process.end(number)
+
+    assert code == 0
+    assert process.published == ["a0", "a1"]
+    assert process.said("the relay has stopped")
+
+
+def test_a_second_relay_stands_by_and_takes_over_when_the_first_is_killed(
+    database, start_process, start_relay, driver, eventually, caplog
+) -> None:
+    caplog.set_level(logging.INFO, "melange")
+    first = start_process()
+    database.write("a0")
+    eventually(lambda: database.states == ["sent"])
+    second = start_relay()
+    eventually(lambda: "standing by" in caplog.text)
+    database.write("a1")
+    eventually(lambda: database.states == ["sent"] * 2)
+    stood_by, ready = second.health().stands_by, second.health().ready
+
+    code = first.end(signal.SIGKILL)
+    database.write("a2")
+
+    eventually(lambda: driver.accepted == ["a2"])
+    assert (code, stood_by, ready) == (-signal.SIGKILL, True, True)
+    assert first.published == ["a0", "a1"]
+    assert not second.health().stands_by
+    assert caplog.text.count("standing by") == 1
+
+
+def test_when_one_stops_another_of_the_process_goes_on(database, driver, start_relay, eventually) -> None:
+    first = start_relay()
+    database.write("a0")
+    eventually(lambda: driver.accepted == ["a0"])
+    start_relay()
+
+    first.stop(30)
+    database.write("a1")
+
+    eventually(lambda: driver.accepted == ["a0", "a1"])
+
+
+def test_relay_pending_keeps_off_while_a_relay_is_at_work(
+    database, driver, start_relay, relay_pending, eventually
+) -> None:
+    database.write("a0")
+    reached, go_on = threading.Event(), threading.Event()
+
+    def wait(topic, name):
+        reached.set()
+        assert go_on.wait(30)
+
+    driver.judge = wait
+    relay = start_relay()
+    assert reached.wait(30)
+
+    for pending in (relay_pending, relay.relay_pending):
+        with pytest.raises(OutboxError, match="another relay works on this SQLite database"):
+            pending()
+
+    go_on.set()
+    eventually(lambda: database.states == ["sent"])
+    assert driver.accepted == ["a0"]
+    relay.stop(30)
+    database.write("a1")
+    assert relay_pending() == 1
+
+
+def test_a_lock_that_cannot_be_had_is_told_and_waited_for(
+    database, driver, start_relay, relay_pending, eventually, caplog, tmp_path
+) -> None:
+    database.write("a0")
+    lock = tmp_path / "shop.db-relay.lock"
+    lock.mkdir()
+
+    with pytest.raises(OutboxError, match=r"shop\.db-relay\.lock"):
+        relay_pending()
+    start_relay()
+    eventually(lambda: "shop.db-relay.lock" in caplog.text)
+    lock.rmdir()
+
+    eventually(lambda: driver.accepted == ["a0"])
+
+
+def test_an_outbox_in_memory_is_relayed_too(driver) -> None:
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    metadata.create_all(engine)
+    with Session(engine) as session, session.begin():
+        Outbox(session).publish("orders", named("a0"), key="a")
+
+    sent = OutboxRelay(engine, driver).relay_pending()
+    engine.dispose()
+
+    assert (sent, driver.accepted) == (1, ["a0"])
+
+
+def test_a_writer_is_not_held_up_while_messages_are_published(
+    database, driver, start_relay, eventually
+) -> None:
+    database.write("a0")
+    reached, go_on = threading.Event(), threading.Event()
+
+    def wait(topic, name):
+        reached.set()
+        assert go_on.wait(30)
+
+    driver.judge = wait
+    start_relay()
+    assert reached.wait(30)
+
+    database.write("a1")
+    go_on.set()
+
+    eventually(lambda: driver.accepted == ["a0", "a1"])
+
+
+def test_a_database_that_somebody_else_has_locked_is_waited_for(
+    database, driver, start_relay, eventually, caplog
+) -> None:
+    engine = create_engine(database.engine.url, connect_args={"timeout": 0})
+    database.write("a0")
+
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA locking_mode = EXCLUSIVE")
+        connection.exec_driver_sql("UPDATE melange_outbox SET attempts = 0")
+        relay = OutboxRelay(engine, driver)
+        relay.start()
+        eventually(lambda: "database is locked" in caplog.text)
+        connection.rollback()
+        connection.exec_driver_sql("PRAGMA locking_mode = NORMAL")
+        connection.exec_driver_sql("SELECT * FROM melange_outbox")
+
+    eventually(lambda: driver.accepted[-1:] == ["a0"])
+    assert relay.stop(30)
+    engine.dispose()
+
+
+def test_other_databases_and_engines_are_refused(database) -> None:
+    asynchronous = create_async_engine(database.async_url("sqlite+aiosqlite"))
+    mysql = create_engine("mysql+pymysql://", module=FakeModule())
+
+    with pytest.raises(ConfigurationError, match="a synchronous engine"):
+        OutboxRelay(asynchronous, InMemoryDriver())
+    for make in (OutboxRelay, OutboxAdministration):
+        with pytest.raises(ConfigurationError, match="PostgreSQL and SQLite, not mysql"):
+            make(mysql)
+
+
+class FakeModule:
+    """Stands in for a database's driver that is not installed."""
+
+    paramstyle = "format"
+
+
+def test_the_queue_of_a_relay_that_was_killed_in_the_middle_is_complete_and_in_order(
+    database, start_process, eventually
+) -> None:
+    names = [f"a{number}" for number in range(200)]
+    database.write(*names)
+    published = []
+    for _ in range(3):
+        process = start_process(20)
+        eventually(lambda process=process: len(process.published) > 25)
+        process.end(signal.SIGKILL)
+        published += process.published
+    last = start_process()
+    eventually(lambda: database.states == ["sent"] * 200)
+    last.end(signal.SIGTERM)
+    published += last.published
+
+    assert list(dict.fromkeys(published)) == names
+    assert len(published) <= 200 + 3 * 20
