@@ -94,12 +94,15 @@ def relay_batch(
     limit: int,
     max_attempts: int,
     is_stopping: Callable[[], bool],
+    unmarked: list[int],
 ) -> tuple[int, int]:
     """Publish at most ``limit`` pending messages, in order for each key, and mark them in the same transaction.
 
     With a slow broker it is fewer, see ``PUBLISHING_SECONDS``. Returns how many were sent, and how many are not pending any more: with 0 there is nothing left to do now.
-    A message is marked after it was published: whatever ends this in between, it is published again.
+    A message is marked after it was published: if the process ends in between, it is published again. If only the
+    database is in the way, its id is kept in ``unmarked``, and it is marked by the next call.
     """
+    _mark_late(connection, unmarked, topics.now())
     rows = _choose(connection, topics, locks, limit)
     if not rows:
         return 0, 0
@@ -117,8 +120,10 @@ def relay_batch(
         )
     finally:  # what was accepted is marked, whatever ends the publishing
         fail_point("before-outbox-mark")
+        unmarked += results.sent
         _mark(connection, results, topics.now())
         _commit(connection)
+        unmarked.clear()
     fail_point("after-outbox-mark")
     return len(results.sent), len(results)
 
@@ -244,6 +249,13 @@ def _mark(connection: Connection, results: _Results, now: datetime) -> None:
     if results.held:
         # Checked once more: somebody may have decided about the failed one meanwhile.
         connection.execute(_of(results.held).where(IS_PENDING, _is_stopped()).values(state=State.HELD))
+
+
+def _mark_late(connection: Connection, unmarked: list[int], now: datetime) -> None:
+    if unmarked:
+        connection.execute(_MARK_SENT.where(IS_PENDING), {"ids": unmarked, "now": now})
+        _commit(connection)
+        unmarked.clear()
 
 
 def _storable(text: str) -> str:

@@ -176,9 +176,10 @@ class OutboxRelay:
             if not self._locks.acquire():
                 raise OutboxError("another relay works on this SQLite database: it publishes what is pending")
             count = 0
+            unmarked: list[int] = []
             try:
                 while True:
-                    sent, progress = self._relay_batch(topics)
+                    sent, progress = self._relay_batch(topics, unmarked)
                     count += sent
                     if not progress:
                         break
@@ -212,6 +213,7 @@ class OutboxRelay:
     def _relay(self, topics: Topics) -> None:
         backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
         failures = 0
+        unmarked: list[int] = []
         with closing(waker_for(self._engine)) as waker:
             while not self._stopping.is_set():
                 try:
@@ -219,7 +221,7 @@ class OutboxRelay:
                         self._last_round_at = time.monotonic()
                         self._stopping.wait(self._poll_seconds)
                         continue
-                    _, progress = self._relay_batch(topics)
+                    _, progress = self._relay_batch(topics, unmarked)
                     self._purge()
                     failures = 0
                     self._last_round_at = time.monotonic()
@@ -246,7 +248,7 @@ class OutboxRelay:
         self._stands_by = not ours
         return ours
 
-    def _relay_batch(self, topics: Topics) -> tuple[int, int]:
+    def _relay_batch(self, topics: Topics, unmarked: list[int]) -> tuple[int, int]:
         with self._engine.connect() as connection:
             return relay_batch(
                 connection,
@@ -255,6 +257,7 @@ class OutboxRelay:
                 limit=self._batch_size,
                 max_attempts=self._max_attempts,
                 is_stopping=self._stopping.is_set,
+                unmarked=unmarked,
             )
 
     def _purge(self) -> None:

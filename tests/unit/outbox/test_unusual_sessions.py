@@ -126,3 +126,22 @@ def test_a_mark_that_cannot_be_committed_leaves_the_database_unlocked(database, 
     assert database.states == ["pending", "pending"]
     assert OutboxRelay(engine, driver).relay_pending() == 2
     engine.dispose()
+
+
+def test_while_the_database_is_locked_nothing_is_published_a_second_time(
+    database, driver, eventually, caplog
+) -> None:
+    engine = create_engine(database.engine.url, connect_args={"timeout": 0.05})
+    database.write("a0", "a1", "b0")
+    relay = OutboxRelay(engine, driver, poll_seconds=0.02)
+
+    with closing(sqlite3.connect(str(engine.url.database), isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        relay.start()
+        eventually(lambda: caplog.text.count("relaying failed, trying again") >= 3)
+        writer.execute("ROLLBACK")
+    eventually(lambda: database.states == ["sent"] * 3)
+
+    assert relay.stop(30)
+    assert sorted(driver.accepted) == ["a0", "a1", "b0"]
+    engine.dispose()
