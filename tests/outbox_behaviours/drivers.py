@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
 
 from melange.clock import Clock
 from melange.drivers.base import Topic
 from melange.drivers.memory import InMemoryDriver
-from melange.errors import MelangeError
+from melange.errors import DriverConnectionError, InvalidMessageError, MelangeError
 from melange.messages import Failure, Message
 
 Judge = Callable[[str, str], MelangeError | None]
+
+REFUSAL = InvalidMessageError("not this one")
+OUTAGE = DriverConnectionError("no answer")
+
+
+def raising(error: BaseException) -> NoReturn:
+    raise error
+
+
+def out_of_order(names: Iterable[str]) -> list[list[str]]:
+    """Return the first arrivals of the keys, first letters, whose numbers do not ascend from 0 without a gap."""
+    arrivals: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        arrivals.setdefault(name[0], []).append(name)
+    return [
+        of_key
+        for of_key in arrivals.values()
+        if [int(name[1:]) for name in of_key] != list(range(len(of_key)))
+    ]
 
 
 class JudgingDriver(InMemoryDriver):

@@ -3,15 +3,12 @@
 import pytest
 
 from outbox_behaviours.administration import AdministrationBehaviours, administration
+from outbox_behaviours.lifecycle import LifecycleBehaviours, LoggingBehaviours, PendingBehaviours
+from outbox_behaviours.ordering import OrderBehaviours
 from outbox_behaviours.publishing import AsyncPublishingBehaviours, PublishingBehaviours
-from outbox_behaviours.relaying import (
-    LifecycleBehaviours,
-    LoggingBehaviours,
-    OrderBehaviours,
-    PendingBehaviours,
-    TroubleBehaviours,
-)
+from outbox_behaviours.refusals import RefusalBehaviours
 from outbox_behaviours.schema import PlanBehaviours, SchemaBehaviours
+from outbox_behaviours.troubles import TroubleBehaviours
 
 __all__ = ["administration"]
 
@@ -27,6 +24,10 @@ class TestAsyncPublishing(AsyncPublishingBehaviours):
 
 
 class TestOrder(OrderBehaviours):
+    pass
+
+
+class TestRefusal(RefusalBehaviours):
     pass
 
 

@@ -20,18 +20,10 @@ from melange.errors import DriverConnectionError
 from melange.outbox import Outbox, OutboxAdministration, OutboxRelay, locks, metadata
 from melange.outbox.locks import PostgresLocks
 from outbox_behaviours.databases import Database, named
-from outbox_behaviours.drivers import JudgingDriver
+from outbox_behaviours.drivers import JudgingDriver, out_of_order
 from outbox_behaviours.processes import RelayProcess
 
 KEYS = "abcdefghijkl"
-
-
-def out_of_order(names: list[str]) -> list[list[str]]:
-    """Return the first arrivals of the keys that are not complete and in order."""
-    arrivals: dict[str, list[str]] = {key: [] for key in KEYS}
-    for name in dict.fromkeys(names):
-        arrivals[name[0]].append(name)
-    return [of_key for key, of_key in arrivals.items() if of_key != [f"{key}{n}" for n in range(len(of_key))]]
 
 
 def names_of(count: int) -> list[list[str]]:
