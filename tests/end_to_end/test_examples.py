@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -17,7 +17,19 @@ OUTPUT = re.compile(r"^```output\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHOWN_IN_MEMORY, SHOWN_ON_AWS = OUTPUT.findall((REPOSITORY / "README.md").read_text())
 SHOP_PAGE = (REPOSITORY / "docs" / "shop.md").read_text()
 (A_DAY_IN_THE_SHOP,) = OUTPUT.findall(SHOP_PAGE)
-AT_WORK = re.compile("working on queue|relaying the outbox")
+(AS_PROCESSES,) = re.findall(r"^```sh\n(melange worker .*?)^```$", SHOP_PAGE, re.MULTILINE | re.DOTALL)
+PYTHON = shlex.quote(sys.executable)
+OUR_PROGRAMS = f"""
+melange() {{ exec {PYTHON} -m melange.cli "$@"; }}
+python() {{ {PYTHON} "$@"; }}
+"""
+END_WHAT_IS_LEFT = """
+code=$?
+left=$(jobs -p)
+kill $left
+for process in $left; do wait $process || code=$?; done
+exit $code
+"""
 
 
 def test_in_memory_the_example_prints_what_the_readme_shows() -> None:
@@ -52,17 +64,8 @@ def test_on_sns_and_sqs_a_day_in_the_shop_goes_the_same_way(sns_sqs_server) -> N
 def test_a_day_in_the_shop_goes_the_same_way_in_the_processes_that_its_page_names(
     sns_sqs_server, tmp_path
 ) -> None:
-    environment = {"AWS_ENDPOINT_URL": sns_sqs_server, "PYTHONPATH": str(EXAMPLES)}
-    commands = re.findall(r"^melange (\S.+?) *&$", SHOP_PAGE, re.MULTILINE)
+    printed = run_in_shell(AS_PROCESSES, tmp_path, AWS_ENDPOINT_URL=sns_sqs_server, PYTHONPATH=str(EXAMPLES))
 
-    with ExitStack() as stack:
-        services = [stack.enter_context(running(command, tmp_path, environment)) for command in commands]
-        printed = run("-m", "shop.story", cwd=tmp_path, **environment)
-        for service in services:
-            service.terminate()
-        printed += "".join(service.communicate(timeout=60)[0] for service in services)
-
-    assert [service.returncode for service in services] == [0, 0, 0, 0]
     assert story(printed) == story(A_DAY_IN_THE_SHOP)
 
 
@@ -90,29 +93,24 @@ def run(*arguments: str, cwd: Path = EXAMPLES, **environment: str) -> str:
     return example.stdout
 
 
-@contextmanager
-def running(command: str, directory: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Run a melange command that goes on until it is told to end, and yield it once it is at work."""
-    log = directory / f"{command.replace('/', '_')}.log"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "melange.cli", *command.split()],
-            cwd=directory,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
-    try:
-        deadline = time.monotonic() + 60
-        while not AT_WORK.search(log.read_text()):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+def run_in_shell(commands: str, directory: Path, **environment: str) -> str:
+    """Run the commands of a page, have what they started end in good order, and return what all of it printed."""
+    with subprocess.Popen(
+        ["bash", "-c", OUR_PROGRAMS + commands + END_WHAT_IS_LEFT],
+        cwd=directory,
+        env={**os.environ, "PYTHONUNBUFFERED": "", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that nothing outlives the test
+    ) as shell:
+        try:
+            printed, logs = shell.communicate(timeout=90)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+    assert shell.returncode == 0, logs
+    return printed
 
 
 def story(output: str) -> list[str]:

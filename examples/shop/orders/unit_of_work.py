@@ -8,7 +8,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from melange import DomainEventBus
 from melange.outbox import Outbox
 from shop.orders import repository
 from shop.orders.database import new_session
@@ -20,11 +19,7 @@ from shop.orders.rules import rules
 @contextmanager
 def unit_of_work(session: Session) -> Iterator[None]:
     """Have all that happens in the block take part in the transaction of the session."""
-    with (
-        repository.using(session),
-        Outbox(session),
-        DomainEventBus.instance().scope(rules, integration, mail),
-    ):
+    with repository.using(session), Outbox(session).scope(rules, integration, mail):
         yield
 
 
