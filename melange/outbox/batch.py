@@ -132,10 +132,12 @@ def _choose(connection: Connection, topics: Topics, locks: Locks, limit: int) ->
     among = and_(
         OutboxMessage.topic.not_in(topics.paused), OutboxMessage.lock_key.not_in(topics.resting_lock_keys)
     )
-    chosen = locks.choose(connection, limit, among)
-    if chosen is None:
-        return []
-    return list(connection.execute(_PENDING_IN_ORDER.where(chosen).limit(limit)))
+    while (chosen := locks.choose(connection, limit, among)) is not None:
+        rows = list(connection.execute(_PENDING_IN_ORDER.where(chosen).limit(limit)))
+        if rows or not locks.live_in_transaction:
+            return rows
+        # Another relay has sent them before their keys were locked: there may be more behind them.
+    return []
 
 
 def _commit(connection: Connection) -> None:

@@ -28,6 +28,8 @@ _FOR_GOOD = (InvalidMessageError, ConfigurationError, SerializationError)
 """What another attempt cannot change."""
 
 _MOST_RESTING = 100
+_FORGOTTEN_SECONDS = 60.0
+"""So long after its pause a topic that was not tried again has nothing to send: another relay has sent it, say."""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,8 @@ class Topics:
         if not self._paused_until:
             return []
         now = self._driver.clock.monotonic()
+        for name in [name for name, until in self._paused_until.items() if until < now - _FORGOTTEN_SECONDS]:
+            self._is_well(name)
         return [name for name, until in self._paused_until.items() if until > now]
 
     @property
@@ -107,8 +111,7 @@ class Topics:
         if answer.trouble is not None:
             self._pause(name, answer.trouble)
         else:
-            for of_topic in (self._troubles, self._paused_until, self.errors):
-                of_topic.pop(name, None)
+            self._is_well(name)
             if answer.failed and len(self._resting) >= _MOST_RESTING:  # that many are hardly each to blame
                 self._pause(name, next(iter(answer.failed.values())))
         return answer
@@ -168,6 +171,10 @@ class Topics:
                 whole.trouble = answer.trouble
                 break
         return whole
+
+    def _is_well(self, name: str) -> None:
+        for of_topic in (self._troubles, self._paused_until, self.errors):
+            of_topic.pop(name, None)
 
     def _pause(self, name: str, error: MelangeError) -> None:
         troubles = self._troubles[name] = self._troubles.get(name, 0) + 1
