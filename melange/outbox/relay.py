@@ -169,6 +169,7 @@ class OutboxRelay:
 
         Raises:
             DriverError: a topic, or the broker, takes nothing; what could go has gone, the rest is still there.
+            ConfigurationError: no driver was chosen, or it is not set up right; likewise.
             OutboxError: the database cannot be used, or another relay is at work on SQLite.
         """
         topics = Topics(self._chosen_driver(), declare=self._declare)

@@ -116,6 +116,28 @@ class TroubleBehaviours:
         assert driver.accepted[3:] == ["a0", "b0", "a1"]
         assert database.column("attempts") == [0] * 6
 
+    def test_a_driver_that_is_set_up_wrong_is_held_against_no_message(
+        self, database, driver, relay_pending, monkeypatch
+    ):
+        database.write("a0")
+        wrong = ConfigurationError("no usable AWS region")
+        monkeypatch.setattr(driver, "declare_topic", lambda name: raising(wrong))
+
+        with pytest.raises(ConfigurationError, match="no usable AWS region"):
+            relay_pending()
+
+        assert database.states == ["pending"]
+
+    def test_a_topic_that_was_deleted_is_declared_again(self, database, driver, start_relay, eventually):
+        database.write("a0")
+        start_relay()
+        eventually(lambda: driver.accepted == ["a0"])
+        driver.delete_topic(driver.get_topic(TOPIC))
+
+        database.write("a1")
+
+        eventually(lambda: driver.accepted == ["a0", "a1"])
+
     def test_a_name_that_no_topic_can_have_fails_its_messages(self, database, driver, relay_pending):
         database.write("a0", "a1")
         with database.engine.begin() as connection:  # an outbox refuses it; a program of another kind may not

@@ -194,18 +194,18 @@ class FakeModule:
 def test_the_queue_of_a_relay_that_was_killed_in_the_middle_is_complete_and_in_order(
     database, start_process, eventually
 ) -> None:
-    names = [f"a{number}" for number in range(200)]
-    database.write(*names)
+    names = [f"a{number}" for number in range(300)]
     published = []
-    for _ in range(3):
+    for start in range(0, 300, 100):
+        database.write(*names[start : start + 100])
         process = start_process(20)
         eventually(lambda process=process: len(process.published) > 25)
         process.end(signal.SIGKILL)
         published += process.published
     last = start_process()
-    eventually(lambda: database.states == ["sent"] * 200)
+    eventually(lambda: database.states == ["sent"] * 300)
     last.end(signal.SIGTERM)
     published += last.published
 
     assert list(dict.fromkeys(published)) == names
-    assert len(published) <= 200 + 3 * 20
+    assert len(published) <= 300 + 3 * 20
