@@ -162,7 +162,7 @@ class AdministrationBehaviours:
         assert database.states == ["sent", "sent"]
 
     def test_a_relay_that_keeps_everything_purges_nothing(
-        self, database, driver, start_relay, eventually, monkeypatch
+        self, database, driver, start_relay, eventually, monkeypatch, caplog
     ):
         monkeypatch.setattr(relay, "_PURGE_SECONDS", 0.0)
         database.write("a0", "a1")
@@ -174,6 +174,7 @@ class AdministrationBehaviours:
         database.write("a2")
         eventually(lambda: driver.accepted == ["a1", "a2"])
         assert database.column("id") == [1, 2, 3]
+        assert "trying again" not in caplog.text
 
     def test_a_database_that_cannot_be_used_is_an_outbox_error(self, database, administration):
         metadata.drop_all(database.engine)
