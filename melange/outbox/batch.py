@@ -25,6 +25,7 @@ from melange.outbox.topics import Topics
 logger = logging.getLogger(__name__)
 
 MAX_ERROR_CHARACTERS = 1_000
+_LOOKS = 20
 PUBLISHING_SECONDS = 10.0
 """After so long a batch publishes no more, and marks what it has: locks, a stop and probes wait for it."""
 
@@ -132,9 +133,12 @@ def _choose(connection: Connection, topics: Topics, locks: Locks, limit: int) ->
     among = and_(
         OutboxMessage.topic.not_in(topics.paused), OutboxMessage.lock_key.not_in(topics.resting_lock_keys)
     )
-    while (chosen := locks.choose(connection, limit, among)) is not None:
-        rows = list(connection.execute(_PENDING_IN_ORDER.where(chosen).limit(limit)))
-        if rows or not locks.live_in_transaction:
+    for _ in range(_LOOKS):
+        chosen = locks.choose(connection, limit, among)
+        rows = (
+            [] if chosen is None else list(connection.execute(_PENDING_IN_ORDER.where(chosen).limit(limit)))
+        )
+        if chosen is None or rows or not locks.live_in_transaction:
             return rows
         # Another relay has sent them before their keys were locked: there may be more behind them.
     return []
