@@ -99,8 +99,8 @@ def relay_batch(
 ) -> tuple[int, int]:
     """Publish at most ``limit`` pending messages, in order for each key, and mark them in the same transaction.
 
-    With a slow broker it is fewer, see ``PUBLISHING_SECONDS``. Returns how many were sent, and how many are not pending any more: with 0 there is nothing left to do now.
-    A message is marked after it was published: if the process ends in between, it is published again. If only the
+    With a slow broker it is fewer, see ``PUBLISHING_SECONDS``. Returns how many were sent, and how many are not
+    pending any more: with 0 there is nothing left to do now. A message is marked after it was published: if the process ends in between, it is published again. If only the
     database is in the way, its id is kept in ``unmarked``, and it is marked by the next call.
     """
     _mark_late(connection, unmarked, topics.now())

@@ -17,8 +17,8 @@ from uuid import uuid4
 import pytest
 
 from melange import ExchangeMessagePublisher
-from melange.signals import SAME_REQUEST_SECONDS
 from melange.drivers.aws import AwsDriver
+from melange.signals import SAME_REQUEST_SECONDS
 
 DEADLINE_SECONDS = 60
 
