@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -100,10 +100,12 @@ def relay_batch(
     """Publish at most ``limit`` pending messages, in order for each key, and mark them in the same transaction.
 
     With a slow broker it is fewer, see ``PUBLISHING_SECONDS``. Returns how many were sent, and how many are not
-    pending any more: with 0 there is nothing left to do now. A message is marked after it was published: if the process ends in between, it is published again. If only the
+    pending any more: with 0 there is nothing left to do now.
+
+    A message is marked after it was published: if the process ends in between, it is published again. If only the
     database is in the way, its id is kept in ``unmarked``, and it is marked by the next call.
     """
-    _mark_late(connection, unmarked, topics.now())
+    _mark_late(connection, unmarked)
     rows = _choose(connection, topics, locks, limit)
     if not rows:
         return 0, 0
@@ -122,7 +124,7 @@ def relay_batch(
     finally:  # what was accepted is marked, whatever ends the publishing
         fail_point("before-outbox-mark")
         unmarked += results.sent
-        _mark(connection, results, topics.now())
+        _mark(connection, results)
         _commit(connection)
         unmarked.clear()
     fail_point("after-outbox-mark")
@@ -242,9 +244,9 @@ def _message(row: _Row) -> Message:
     )
 
 
-def _mark(connection: Connection, results: _Results, now: datetime) -> None:
+def _mark(connection: Connection, results: _Results) -> None:
     if results.sent:
-        connection.execute(_MARK_SENT, {"ids": results.sent, "now": now})
+        connection.execute(_MARK_SENT, {"ids": results.sent, "now": datetime.now(UTC)})
     if results.attempted:
         connection.execute(_of(results.attempted).values(attempts=OutboxMessage.attempts + 1))
     for row, error in results.failed.values():
@@ -257,9 +259,9 @@ def _mark(connection: Connection, results: _Results, now: datetime) -> None:
         connection.execute(_of(results.held).where(IS_PENDING, _is_stopped()).values(state=State.HELD))
 
 
-def _mark_late(connection: Connection, unmarked: list[int], now: datetime) -> None:
+def _mark_late(connection: Connection, unmarked: list[int]) -> None:
     if unmarked:
-        connection.execute(_MARK_SENT.where(IS_PENDING), {"ids": unmarked, "now": now})
+        connection.execute(_MARK_SENT.where(IS_PENDING), {"ids": unmarked, "now": datetime.now(UTC)})
         _commit(connection)
         unmarked.clear()
 

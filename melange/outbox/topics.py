@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from melange.backoff import Backoff
 from melange.drivers.base import MessagingDriver, Topic, find_topic
@@ -96,10 +95,6 @@ class Topics:
         ends = [*self._paused_until.values(), *(until for until, _ in self._resting.values())]
         now = self._driver.clock.monotonic()
         return min((until - now for until in ends if until > now), default=math.inf)
-
-    def now(self) -> datetime:
-        """Return the time of day by the driver's clock."""
-        return self._driver.clock.now()
 
     def publish(self, name: str, messages: Sequence[Message]) -> Answer:
         """Publish messages to a topic, and say what became of them.
