@@ -208,8 +208,8 @@ class OutboxRelay:
             self._exit_code = 1
         finally:
             self._locks.release()
+            logger.info("the relay has stopped")
             self._ended.set()
-        logger.info("the relay has stopped")
 
     def _relay(self, topics: Topics) -> None:
         backoff = Backoff(first_seconds=0.5, max_seconds=30.0)

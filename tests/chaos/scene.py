@@ -119,6 +119,11 @@ class Scene:
     def stop_workers(self) -> list[int]:
         """Stop all workers by SIGTERM; return their exit codes."""
         stopping = self.workers
+        # One that has only just been started would end by the signal instead of by itself.
+        self.wait_for(
+            lambda: all(worker.has_journal() or not worker.is_alive() for worker in stopping),
+            "workers to start",
+        )
         for worker in stopping:
             worker.send(signal.SIGTERM)
         return [worker.wait() for worker in stopping]

@@ -150,6 +150,8 @@ def _started(command: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         text=True,
+        # Somebody who runs the tests in the background of a shell has it ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - before any thread that matters
     )
     try:
         yield process

@@ -113,10 +113,13 @@ def test_what_was_refused_is_shown_then_skipped_and_what_it_held_goes_on(
     start, engine, driver, queue
 ) -> None:
     with Session(engine) as session, session.begin():
-        Outbox(session).publish("no topic can have this name", {"event_type_name": "Work"}, key=1)
+        outbox = Outbox(session, max_message_bytes=1_000_000)
+        outbox.publish("too-small", {"event_type_name": "Work", "load": "x" * 300_000}, key=1)
 
-    assert output_of(start("relay", "--until-empty")) == ""
-    assert "InvalidNameError" in output_of(start("failed"))
+    relay = start("relay", "--until-empty")
+    relay.communicate(timeout=DEADLINE_SECONDS)
+    assert relay.returncode == 1  # something is left to be decided about
+    assert "MessageTooLargeError" in output_of(start("failed"))
     assert output_of(start("skip", "1", "--yes")) == "1 message skipped\n"
     assert output_of(start("purge", "--older-than", "0s")) == "1 message deleted\n"
 

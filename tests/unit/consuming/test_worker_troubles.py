@@ -304,7 +304,7 @@ def test_an_idle_worker_does_not_spin(start, grace_seconds, wait_seconds):
     threading.Event().wait(0.5)
     worker.stop(DEADLINE_SECONDS)
 
-    assert driver.polls <= 10
+    assert driver.polls <= 100  # two are right, a machine may be slow, and a loop that spins makes thousands
 
 
 class LosesLeases(InMemoryDriver):
