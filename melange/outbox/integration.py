@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from melange.domain import Subscribers
 from melange.errors import ConfigurationError
 from melange.handlers import annotated_types, is_asynchronous, place
-from melange.outbox.outbox import Key, Outbox, check_topic, open_outbox
+from melange.outbox.destinations import Key, check_topic
+from melange.outbox.outbox import Outbox, open_outbox
 from melange.outgoing import Event
 
 MappingT = TypeVar("MappingT", bound=Callable[[Any], Event | None])

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Self
-from uuid import UUID
 
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
@@ -18,25 +15,20 @@ from sqlalchemy.orm import Session
 from melange.domain import DomainEventBus, Subscribers
 from melange.domain.sqlalchemy import AnySession, on_commit, plain_session
 from melange.domain.thread_variable import ThreadVariable
-from melange.drivers.limits import FIFO_SUFFIX, check_message, check_topic_name
-from melange.errors import ConfigurationError, InvalidMessageError, InvalidNameError
-from melange.handling import message_being_handled
+from melange.drivers.limits import FIFO_SUFFIX, check_message
+from melange.errors import ConfigurationError, InvalidMessageError
 from melange.identifiers import new_message_id
 from melange.messages import Message
+from melange.outbox.destinations import Key, check_topic, key_text_of, lock_key_of
 from melange.outbox.tables import OutboxMessage
+from melange.outbox.tracing import trace_headers
 from melange.outgoing import Event, message_from, own_headers
 from melange.serialization import EventSerializer
 
-CORRELATION_HEADER = "correlation-id"
-CAUSATION_HEADER = "causation-id"
 CHANNEL = "melange_outbox"
 """What relays listen to on PostgreSQL."""
 
-Key = str | int | UUID
-
-MAX_KEY_CHARACTERS = 256
 _DEFAULT_MAX_MESSAGE_BYTES = 262_144  # what a topic of SNS takes unless it is told otherwise
-_TOPIC_ARN = re.compile(r"arn:[a-z0-9-]+:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?")
 _LISTENED = "melange.outbox.notifies"
 
 
@@ -121,7 +113,7 @@ class Outbox:
             event,
             event_type_name,
             key=key,
-            headers={**_trace(self._id_of_handled_event()), **own_headers(headers)},
+            headers={**trace_headers(self._id_of_handled_event()), **own_headers(headers)},
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
@@ -142,7 +134,7 @@ class Outbox:
             event,
             None,
             key=key,
-            headers=_trace(None),
+            headers=trace_headers(None),
             message_id=message_id,
             message_group_id=None,
             message_deduplication_id=None,
@@ -208,7 +200,7 @@ class Outbox:
     ) -> str:
         check_topic(topic)
         is_fifo = topic.endswith(FIFO_SUFFIX)
-        key_text = message_group_id if key is None else _key_text(key)
+        key_text = message_group_id if key is None else key_text_of(key)
         if is_fifo and key_text is None:
             raise InvalidMessageError(
                 f"topic {topic} is a FIFO topic, which keeps order within a key: give key="
@@ -246,11 +238,6 @@ def open_outbox() -> Outbox | None:
     return outbox if outbox is not None and outbox.is_open else None
 
 
-def lock_key_of(topic: str, key: str) -> int:
-    """Return a number of 32 bits, signed, for the messages that one relay at a time may send."""
-    return zlib.crc32(f"{topic} {key}".encode()) - 2**31
-
-
 def _row(topic: str, key: str | None, message: Message) -> OutboxMessage:
     return OutboxMessage(
         topic=topic,
@@ -264,37 +251,6 @@ def _row(topic: str, key: str | None, message: Message) -> OutboxMessage:
         message_group_id=message.message_group_id,
         message_deduplication_id=message.message_deduplication_id,
     )
-
-
-def _trace(domain_event_id: str | None) -> dict[str, str]:
-    """Return the headers that say what an event followed from."""
-    cause = message_being_handled()
-    trace = {}
-    if cause is not None:
-        trace[CORRELATION_HEADER] = cause.headers.get(CORRELATION_HEADER, cause.message_id)
-        trace[CAUSATION_HEADER] = cause.message_id
-    if domain_event_id is not None:
-        trace[CAUSATION_HEADER] = domain_event_id
-    return trace
-
-
-def check_topic(topic: object) -> None:
-    """Raise ``InvalidNameError`` unless it is a name or an ARN that a topic can have."""
-    if not isinstance(topic, str):
-        raise InvalidNameError("topic", topic, "give its name as text, or its ARN")
-    if not topic.startswith("arn:"):
-        check_topic_name(topic)
-    elif not _TOPIC_ARN.fullmatch(topic):
-        raise InvalidNameError("topic", topic, "an ARN is arn:aws:sns:region:account:name")
-
-
-def _key_text(key: object) -> str:
-    text = str(key) if isinstance(key, (str, int, UUID)) and not isinstance(key, bool) else ""
-    if not 0 < len(text) <= MAX_KEY_CHARACTERS or not text.isprintable():
-        raise InvalidMessageError(
-            f"the key {key!r:.140} must be 1 to {MAX_KEY_CHARACTERS} characters that print, a number or a UUID"
-        )
-    return text
 
 
 def _notify(session: Session, _context: object) -> None:
