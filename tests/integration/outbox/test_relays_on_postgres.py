@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import URL, NullPool, create_engine, event, text
@@ -17,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import DriverConnectionError
-from melange.outbox import Outbox, OutboxAdministration, OutboxMessage, OutboxRelay, metadata
+from melange.outbox import InboxMark, Outbox, OutboxAdministration, OutboxMessage, OutboxRelay, metadata
 from melange.outbox.locks import PostgresLocks
 from outbox_behaviours.databases import Database, named
 from outbox_behaviours.drivers import JudgingDriver, out_of_order
@@ -193,6 +194,30 @@ class TestWaking:
             outboxes[4].publish("orders", named("a1"))
 
         assert len(statements) == 2
+
+    def test_a_flush_without_messages_wakes_nobody(self, database) -> None:
+        texts = dict.fromkeys(
+            ("key_digest", "queue_name", "listener_name", "message_id", "token_digest", "body_digest"), "x"
+        )
+        with notifications(database) as statements, Session(database.engine) as session, session.begin():
+            Outbox(session)
+            session.add(InboxMark(**texts, done_at=datetime.now(UTC)))
+
+        assert statements == []
+
+    def test_what_is_committed_just_before_the_relay_listens_is_seen(
+        self, database, driver, start_relay, eventually
+    ) -> None:
+        outside = apart(database.engine.url)
+
+        @event.listens_for(database.engine, "after_cursor_execute")
+        def write(connection, cursor, statement, *_: object) -> None:
+            if "melange_outbox" in statement and not outside.states:
+                outside.write("a0")
+
+        start_relay(poll_seconds=3_600)
+
+        eventually(lambda: driver.accepted == ["a0"])
 
     def test_a_relay_that_is_not_notified_any_more_listens_again(
         self, database, driver, start_relay, eventually, caplog
