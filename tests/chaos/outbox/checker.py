@@ -15,6 +15,9 @@ ARRIVAL = "arrival"
 EFFECT = "effect"
 PUBLICATION = "publication"
 
+LONGEST_BATCH_SECONDS = 15.0
+"""Ten, after which a relay begins no further call, and the last call."""
+
 
 class Committed(NamedTuple):
     """An event of a transaction that was committed, and its place among those of its key."""
@@ -84,8 +87,11 @@ def second_publications(evidence: OutboxEvidence) -> Iterator[SecondPublication]
             marked_at[record.pid].append(record.at)
     for message_id, times in publications.items():
         for earlier, later in pairwise(times):
-            is_marked = any(earlier.at < at < later.at for at in marked_at[earlier.pid])
-            is_explained = _is_explained(earlier, later, evidence.faults, is_marked=is_marked)
+            marks = marked_at[earlier.pid]
+            is_marked = any(earlier.at < at < later.at for at in marks)
+            is_explained = _is_explained(earlier, later, evidence.faults, is_marked=is_marked) or any(
+                _lost_its_connection(earlier, later, fault, marks) for fault in evidence.faults
+            )
             yield SecondPublication(message_id, is_explained)
 
 
@@ -98,6 +104,18 @@ def _is_explained(earlier: Record, later: Record, faults: Iterable[Fault], *, is
             fault.kind == STORE_OUTAGE or (fault.kind == KILL and fault.pid == earlier.pid and not is_marked)
         )
         for fault in faults
+    )
+
+
+def _lost_its_connection(earlier: Record, later: Record, fault: Fault, marks: Iterable[float]) -> bool:
+    """Tell whether the database went and came back within the relay's batch, before the publication.
+
+    The connection that the batch would be marked on died with it. A relay that marked anything since has another.
+    """
+    return (
+        fault.kind == STORE_OUTAGE
+        and 0 <= earlier.at - fault.ended_at <= LONGEST_BATCH_SECONDS
+        and not any(fault.began_at < at < later.at for at in marks)
     )
 
 

@@ -108,12 +108,22 @@ def test_so_does_a_database_that_was_away() -> None:
     assert not judged(*TWICE, faults=[Fault(STORE_OUTAGE, 11, 12)]).wrong()
 
 
+def test_so_does_one_that_came_back_while_the_batch_was_published() -> None:
+    assert not judged(*TWICE, faults=[Fault(STORE_OUTAGE, 8, 9)]).wrong()
+
+
+def test_not_so_for_a_relay_that_has_marked_something_since() -> None:
+    findings = judged(*TWICE, marked(ANNE, 9.5), faults=[Fault(STORE_OUTAGE, 8, 9)])
+
+    assert findings.wrong() == {"unexplained_duplicates": 1}
+
+
 @pytest.mark.parametrize(
     "fault",
     [
         pytest.param(Fault(KILL, 11, inf, BERT), id="the other relay's death"),
         pytest.param(Fault(KILL, 21, inf, ANNE), id="a death after both"),
-        pytest.param(Fault(STORE_OUTAGE, 1, 9), id="an outage before both"),
+        pytest.param(Fault(STORE_OUTAGE, -20, -10), id="an outage long before both"),
         pytest.param(Fault(STORE_OUTAGE, 21, 22), id="an outage after both"),
     ],
 )
