@@ -42,9 +42,10 @@ from melange.errors import (
     TopicNotFoundError,
     UnknownDriverError,
 )
-from melange.events import EventMessage, EventSchema
+from melange.events import EventMessage
 from melange.publishing import ExchangeMessagePublisher, QueueMessagePublisher
-from melange.serialization import EventSerializer
+from melange.serialization.schema import EventSchema
+from melange.serialization.serializer import EventSerializer
 
 __all__ = [
     "AccessDeniedError",

@@ -36,10 +36,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from melange.messages import Failure, Message
+from melange.messages import Delivery, Message
 
 
 class MelangeError(Exception):
@@ -99,6 +99,17 @@ class EncodeError(SerializationError):
 
 class DecodeError(SerializationError):
     """This message cannot be read as an event."""
+
+
+ItemT = TypeVar("ItemT", Message, Delivery)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Generic[ItemT]):
+    """One item of a batch that failed, and why."""
+
+    item: ItemT
+    error: MelangeError
 
 
 class PublishError(MelangeError):

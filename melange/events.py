@@ -1,16 +1,51 @@
 """What applications publish: typed events, and the schemas that are written for them by hand."""
 
+# MERGED DOCS: When an event happened: shared by the events of a domain model and by those that travel.
+
 from __future__ import annotations
 
-import copy
-import functools
-from collections.abc import Iterator
-from typing import Any, ClassVar
-
-from marshmallow import EXCLUDE, Schema, SchemaOpts, class_registry, fields
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Self, SupportsIndex
 
 from melange.errors import ConfigurationError
-from melange.occurrence import Occurrence
+
+OCCURRED_ON_KEY = "occurred_on"
+"""The attribute's name, and where a typed event's body says it."""
+
+
+class Occurrence:
+    """Gives each object the time of its creation as ``occurred_on``: aware, in UTC.
+
+    It takes no part in comparisons. It is no dataclass, because frozen ones and others cannot inherit from
+    each other, and subclasses need not call ``super().__init__()``. A subclass may declare a field of this
+    name and then sets it itself. ``dataclasses.replace`` makes a new object with a new time; copies and
+    pickles keep theirs.
+    """
+
+    # Only an annotation: a class attribute would become the default of a subclass's field of that name.
+    occurred_on: datetime
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        occurrence = super().__new__(cls)
+        # Not in __init__, which subclasses replace; not by assignment, which frozen ones refuse.
+        object.__setattr__(occurrence, OCCURRED_ON_KEY, datetime.now(UTC))
+        return occurrence
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> str | tuple[Any, ...]:
+        """Keep ``occurred_on`` in copies: frozen dataclasses with slots copy nothing but their fields."""
+        reduced = super().__reduce_ex__(protocol)
+        if isinstance(reduced, str):  # the name of a global: its copies are itself
+            return reduced
+        make, arguments, *state = reduced
+        return (_remake, (self.occurred_on, make, arguments), *state)
+
+
+def _remake(occurred_on: datetime, make: Callable[..., Occurrence], arguments: tuple[Any, ...]) -> Occurrence:
+    occurrence = make(*arguments)
+    object.__setattr__(occurrence, OCCURRED_ON_KEY, occurred_on)
+    return occurrence
+
 
 EVENT_TYPE_KEY = "event_type_name"
 """Where an event's body says its type."""
@@ -26,7 +61,7 @@ class EventMessage(Occurrence):
 
     It is no dataclass itself, because frozen ones and others cannot inherit from each other; subclasses
     need not call ``super().__init__()``. Fields that travel are those of the dataclass, by the types
-    that ``melange.schemas.annotations`` lists; for any other class register an ``EventSchema``.
+    that ``melange.serialization.derivation`` lists; for any other class register an ``EventSchema``.
 
     ``event_type_name`` is what the type is called on the wire: the class's own name, unless the class
     itself sets another (``event_type_name = "product-added"``, without an annotation). It is not
@@ -49,88 +84,3 @@ class EventMessage(Occurrence):
                 f"so write it without an annotation: event_type_name = {cls.__name__!r}"
             )
         cls.event_type_name = name
-
-
-class _TolerantOpts(SchemaOpts):
-    """Ignores what a newer publisher added, unless the schema's own ``Meta`` says otherwise.
-
-    As options and not in ``Meta``, which a subclass's own ``Meta`` would replace.
-    """
-
-    def __init__(self, meta: type) -> None:
-        super().__init__(meta)
-        self.unknown = getattr(meta, "unknown", EXCLUDE)
-
-
-class _TolerantSchema(Schema):
-    OPTIONS_CLASS = _TolerantOpts
-
-    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        super().on_bind_field(field_name, field_obj)
-        for nested in nested_fields(field_obj):
-            nested.nested = functools.partial(_tolerant, nested.nested)
-
-
-class EventSchema(_TolerantSchema):
-    """The base of schemas written by hand; ``EventSerializer.register`` puts them in force.
-
-    A schema is for the event type that it is named after (``ProductAddedSchema`` for ``ProductAdded``),
-    or for the class that it says:
-
-        class ProductAddedSchema(EventSchema):
-            event_class = ProductAdded
-            product_id = fields.Integer(required=True, strict=True)
-
-    With ``event_class`` every consumer is given objects. Without it those are given objects whose
-    listeners name a class of that type, the others the loaded dict. ``event_type_name`` and
-    ``occurred_on`` are carried without being declared.
-
-    Unknown fields are ignored here and in nested schemas, also plain marshmallow ones, unless the
-    ``Meta`` of the schema in question sets ``unknown``, or the ``Nested`` field does. What validators
-    say ends up in logs and dead letters: keep values out of their messages.
-    """
-
-    event_class: ClassVar[type[EventMessage] | None] = None
-
-
-def nested_fields(field: Any) -> Iterator[fields.Nested]:
-    """Yield the ``Nested`` fields that ``field`` is or holds as items, keys or values."""
-    if isinstance(field, fields.Nested):
-        yield field
-    elif isinstance(field, fields.List):
-        yield from nested_fields(field.inner)
-    elif isinstance(field, fields.Tuple):
-        for item in field.tuple_fields:
-            yield from nested_fields(item)
-    elif isinstance(field, fields.Mapping):
-        yield from nested_fields(field.value_field)
-
-
-def _tolerant(nested: Any) -> Schema | type[Schema]:
-    """Return the tolerant form of what a ``Nested`` field was given, when its schema is first needed.
-
-    Not earlier, because schemas may nest themselves.
-    """
-    if callable(nested) and not isinstance(nested, type):
-        nested = nested()
-    if isinstance(nested, dict):
-        nested = Schema.from_dict(nested)
-    elif isinstance(nested, str):
-        nested = class_registry.get_class(nested, all=False)
-    if not isinstance(nested, Schema):
-        return _tolerant_class(nested)
-    tolerant = copy.copy(nested)
-    tolerant.declared_fields = copy.deepcopy(nested.declared_fields)
-    tolerant.__class__ = _tolerant_class(type(nested))
-    if nested.unknown == nested.opts.unknown:
-        tolerant.unknown = tolerant.opts.unknown
-    return tolerant
-
-
-# Bounded, because classes made on the fly should not live for ever.
-@functools.lru_cache(maxsize=256)
-def _tolerant_class(schema_class: type[Schema]) -> type[Schema]:
-    if issubclass(schema_class, _TolerantSchema):
-        return schema_class
-    meta = type("Meta", (schema_class.Meta,), {"register": False})
-    return type(schema_class.__name__, (schema_class, _TolerantSchema), {"Meta": meta})

@@ -14,7 +14,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 
 from melange.drivers.aws import AwsDriver
-from melange.drivers.base import Queue, Topic
+from melange.messages import Queue, Topic
 
 ONE_ATTEMPT = Config(retries={"mode": "standard", "total_max_attempts": 1})
 """Leaves botocore's own retries, which sleep in real time, out of a test."""

@@ -12,10 +12,9 @@ import click
 from melange.cli import logs
 from melange.cli.failures import failures_shown
 from melange.cli.health_file import HealthFile, health_shown
-from melange.cli.lifeline import LEFT_WORK_BEHIND, Lifeline
 from melange.cli.options import health_file_option, log_options
 from melange.cli.outbox import outbox
-from melange.cli.processes import ProcessGroup
+from melange.cli.processes import LEFT_WORK_BEHIND, Lifeline, ProcessGroup
 from melange.cli.targets import load_worker
 from melange.consuming.worker import Worker
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from melange.cli.lifeline import WRONG_USAGE
-from melange.cli.text import printable
+from melange.cli.logs import printable
+from melange.cli.processes import WRONG_USAGE
 from melange.errors import ConfigurationError, MelangeError
 
 _OUR_DIRECTORY = Path(__file__).parent

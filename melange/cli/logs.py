@@ -1,5 +1,7 @@
 """Log records as lines: one each, whatever is in them, with ids and the like as fields."""
 
+# MERGED DOCS: Text of unknown origin, made fit for a terminal or a line of a log.
+
 from __future__ import annotations
 
 import json
@@ -7,7 +9,16 @@ import logging
 import math
 from datetime import UTC, datetime
 
-from melange.cli.text import printable
+
+def printable(text: str) -> str:
+    """Return ``text`` with escapes in place of line breaks, control characters and whatever else does not print."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
 
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")

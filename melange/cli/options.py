@@ -1,15 +1,28 @@
 """Options that several commands have, and the kinds of values they take."""
 
+# MERGED DOCS: How far a command has come, where somebody looks on.
+
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from melange.cli import logs
+
+
+@contextmanager
+def progress_bar(length: int, label: str) -> Iterator[Callable[[int], None]]:
+    """Show a bar for so many steps on standard error, if that is a terminal; what is yielded takes some steps."""
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=hidden) as bar:
+        yield bar.update
+
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

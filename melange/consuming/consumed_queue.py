@@ -14,11 +14,11 @@ from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.settling import Settlement, Settler
 from melange.consuming.subscriptions import Subscriptions
 from melange.deduplication.base import DeduplicationStore, RunCoroutine
-from melange.drivers.base import MessagingDriver, Queue
+from melange.drivers.base import MessagingDriver
 from melange.errors import DecodeError, DeduplicationError
 from melange.failpoints import fail_point
-from melange.messages import Delivery
-from melange.serialization import EventSerializer
+from melange.messages import Delivery, Queue
+from melange.serialization.serializer import EventSerializer
 
 
 class ConsumedQueue:

@@ -21,17 +21,17 @@ from melange.consuming.middleware import Middleware
 from melange.consuming.outcomes import Outcome
 from melange.consuming.subscriptions import Subscriptions
 from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
-from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Queue, Unchanged
-from melange.drivers.limits import check_whole_seconds
+from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Unchanged
 from melange.drivers.registry import DriverManager
+from melange.drivers.sqs_rules import check_whole_seconds
 from melange.errors import (
     ConfigurationError,
     DeduplicationError,
     HandlerNotFoundError,
     InvalidNameError,
 )
-from melange.messages import Delivery
-from melange.serialization import EventSerializer
+from melange.messages import Delivery, Queue
+from melange.serialization.serializer import EventSerializer
 
 ListenerFunction = TypeVar("ListenerFunction", bound=Callable[..., object])
 

@@ -6,15 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from melange.drivers.base import (
-    UNCHANGED,
-    EventFilter,
-    MessagingDriver,
-    Queue,
-    Unchanged,
-    find_topic,
-)
+from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Unchanged, find_topic
 from melange.errors import ConfigurationError, QueueNotFoundError
+from melange.messages import Queue
 
 logger = logging.getLogger(__name__)
 

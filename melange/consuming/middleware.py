@@ -9,9 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 from melange.consuming.leases import Lease
 from melange.consuming.listener import Subscription
 from melange.consuming.outcomes import Outcome
-from melange.drivers.base import Queue
 from melange.errors import ConfigurationError
-from melange.messages import Delivery
+from melange.messages import Delivery, Queue
 
 
 class ListenerCall(NamedTuple):

@@ -13,7 +13,7 @@ from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Outcome,
 from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
 from melange.errors import DeduplicationError
 from melange.failpoints import fail_point
-from melange.identifiers import new_token
+from melange.messages import new_token
 
 logger = logging.getLogger(__name__)
 

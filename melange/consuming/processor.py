@@ -16,8 +16,8 @@ from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Leave, O
 from melange.consuming.subscriptions import Subscriptions
 from melange.deduplication.base import RunCoroutine
 from melange.errors import ConfigurationError, DecodeError, DeduplicationError
-from melange.handling import handled_message
-from melange.serialization import EventSerializer
+from melange.messages import handled_message
+from melange.serialization.serializer import EventSerializer
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from melange.consuming.outcomes import Acknowledge, Leave, Outcome, Reject, Retry
-from melange.drivers.base import MessagingDriver, Queue
-from melange.errors import DriverError, InvalidMessageError, LeaseLostError
+from melange.drivers.base import MessagingDriver
+from melange.errors import DriverError, Failure, InvalidMessageError, LeaseLostError
 from melange.failpoints import fail_point
-from melange.messages import DEAD_LETTER_HEADER, Delivery, Failure, Message
+from melange.messages import DEAD_LETTER_HEADER, Delivery, Message, Queue
 
 logger = logging.getLogger(__name__)
 

@@ -20,13 +20,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from melange.deduplication.redis import RedisDeduplicationStore
+    from melange.deduplication.redis_store import RedisDeduplicationStore
 else:  # hidden from type checkers, which would take any name for one that may exist
 
     def __getattr__(name: str) -> object:
         # Only who asks for the Redis store pays for the import of its client library.
         if name == "RedisDeduplicationStore":
-            from melange.deduplication.redis import RedisDeduplicationStore  # noqa: PLC0415
+            from melange.deduplication.redis_store import RedisDeduplicationStore  # noqa: PLC0415
 
             return RedisDeduplicationStore
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

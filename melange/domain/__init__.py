@@ -1,10 +1,9 @@
 """Domain events: between the objects of a domain model, within one thread."""
 
 from melange.domain.bus import DomainEventBus
-from melange.domain.calls import ErrorPolicy
 from melange.domain.event import DomainEvent
 from melange.domain.groups import Subscribers
-from melange.domain.local import OnCommit
+from melange.domain.publishing import ErrorPolicy, OnCommit
 from melange.domain.subscriber import DomainSubscriber
 
 __all__ = ["DomainEvent", "DomainEventBus", "DomainSubscriber", "ErrorPolicy", "OnCommit", "Subscribers"]

@@ -8,17 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar, overload
 
-from melange.domain.calls import ErrorPolicy
-from melange.domain.commit import ParkedSubscriber, parked
-from melange.domain.deferral import Deferral
-from melange.domain.drain import Drain
+from melange.callables import place
 from melange.domain.groups import HandlerT, Registry, Subscribers
-from melange.domain.local import Local, OnCommit
-from melange.domain.publishing import Publishing
+from melange.domain.publishing import Deferral, Drain, ErrorPolicy, Local, OnCommit, Publishing
 from melange.domain.routes import NO_ROUTES, Routes, extended
 from melange.domain.subscriber import DomainSubscriber, Subscription
+from melange.domain.transactions import ParkedSubscriber, parked
 from melange.errors import ConfigurationError, HandlerNotFoundError
-from melange.handlers import place
 
 P = ParamSpec("P")
 R = TypeVar("R")

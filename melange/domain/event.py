@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from melange.domain.bus import DomainEventBus
-from melange.domain.calls import ErrorPolicy
-from melange.occurrence import Occurrence
+from melange.domain.publishing import ErrorPolicy
+from melange.events import Occurrence
 
 
 class DomainEvent(Occurrence):

@@ -1,15 +1,169 @@
 """Handing events to subscribers: first in, first out, whoever publishes meanwhile."""
 
+# MERGED DOCS: What is said and checked when a subscriber was called. | What the bus is in one thread or task. | Holding events back. | What one thread or task is publishing.
+
 from __future__ import annotations
 
+from asyncio import Task, _get_running_loop, current_task
 from collections import deque
-from types import CoroutineType
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from types import CoroutineType, TracebackType
+from typing import Any, Literal
 
-from melange.domain.calls import ErrorPolicy, explain, is_awaitable, refuse_awaitable
-from melange.domain.drain import Drain, running_task
-from melange.domain.local import Local, LocalVariable, nobody_subscribed
-from melange.errors import ConfigurationError
-from melange.handlers import Handler
+from melange.callables import Handler, qualified_name
+from melange.domain.routes import NO_ROUTES, Routes
+from melange.domain.thread_variable import ThreadVariable
+from melange.errors import CascadeError, ConfigurationError
+
+ErrorPolicy = Literal["raise", "collect"]
+"""Whether the first error of a subscriber ends a publish, or all run and an ``ExceptionGroup`` follows."""
+
+
+def refuse_awaitable(handler: Handler, result: Any) -> None:
+    """Raise when a handler that was called synchronously returned something to be awaited."""
+    if is_awaitable(result):
+        if hasattr(result, "close"):
+            result.close()  # a coroutine that nobody awaits would warn
+        raise ConfigurationError(
+            f"{qualified_name(handler)} returned a {type(result).__name__}, which nobody awaits: publish with "
+            "`await bus.publish_async(event)`"
+        )
+
+
+def is_awaitable(result: Any) -> bool:
+    """Return whether a handler's result is a coroutine or the like."""
+    return hasattr(type(result), "__await__")
+
+
+def explain(error: BaseException, handler: Handler, event: object) -> None:
+    """Note on the error which handler raised it on which event."""
+    error.add_note(f"raised by {qualified_name(handler)}, handling {type(event).__qualname__}")
+
+
+OnCommit = Callable[[Callable[[], None]], object]
+"""Has a call made when the transaction of the moment was committed, never if it is rolled back, at once if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The subscribers, what is being published, and how to wait for a commit. Replaced, never changed."""
+
+    routes: Routes
+    drain: Drain
+    on_commit: OnCommit | None = None
+
+
+LocalVariable = ThreadVariable[Local]
+
+
+def nobody_subscribed() -> Local:
+    """Return what a new thread starts with."""
+    return Local(NO_ROUTES, Drain())
+
+
+class Deferral:
+    """Holds events back until the block has ended well; ``async with`` also for asynchronous subscribers."""
+
+    __slots__ = ("_drain", "_errors", "_here", "_publish", "_publish_async")
+
+    def __init__(
+        self,
+        here: LocalVariable,
+        errors: ErrorPolicy,
+        publish: Callable[[tuple[object, ...], ErrorPolicy], None],
+        publish_async: Callable[[tuple[object, ...], ErrorPolicy], Awaitable[None]],
+    ) -> None:
+        self._here = here
+        self._errors: ErrorPolicy = errors
+        self._publish = publish
+        self._publish_async = publish_async
+
+    def __enter__(self) -> None:
+        self._hold(awaits=False)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        events = self._release()
+        if kind is None and events:
+            self._publish(events, self._errors)
+
+    async def __aenter__(self) -> None:
+        self._hold(awaits=True)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        events = self._release()
+        if kind is None and events:
+            await self._publish_async(events, self._errors)
+
+    def _hold(self, *, awaits: bool) -> None:
+        local = self._here.get()
+        self._drain: Drain = holding(local.drain, awaits=awaits)
+        self._here.set(Local(local.routes, self._drain, local.on_commit))
+
+    def _release(self) -> tuple[object, ...]:
+        local = self._here.get()
+        assert self._drain.outer is not None
+        self._here.set(Local(local.routes, self._drain.outer, local.on_commit))
+        return tuple(self._drain.queue or ())
+
+
+class Drain:
+    """The events of one thread or task that wait until those before them were handled.
+
+    ``is_busy`` says that somebody publishes: what is published meanwhile waits in ``queue``. ``awaits`` is true
+    where asynchronous handlers may be called: there ``task`` is that somebody, None outside of asyncio. A child
+    task has the same object at first, and is another one. ``event`` is the one that is being handled.
+
+    The one that holds events back until a block ends (``holds``) is always busy, handles none, and knows its
+    ``task`` too. ``outer`` is the one that it stands for; that of a scope has the one around the scope there.
+    """
+
+    __slots__ = ("awaits", "count", "event", "holds", "is_busy", "outer", "queue", "task")
+
+    def __init__(self, outer: Drain | None = None) -> None:
+        self.outer = outer
+        self.holds = False
+        self.is_busy = False
+        self.event: object | None = None
+        self.awaits = False
+        self.task: Task[Any] | None = None
+        self.queue: deque[object] | None = None
+        self.count = 0
+
+    def add(self, events: Iterable[object], limit: int) -> None:
+        """Let events wait for their turn.
+
+        Raises:
+            CascadeError: ``limit`` events have followed from the one that was published first.
+        """
+        if self.queue is None:
+            self.queue = deque()
+            self.count = 0
+        for event in events:
+            if not self.holds:
+                self.count += 1
+                if self.count > limit:
+                    raise CascadeError(limit, [type(last).__qualname__ for last in [*self.queue, event][-4:]])
+            self.queue.append(event)
+
+
+def holding(outer: Drain, *, awaits: bool) -> Drain:
+    """Return a drain that holds events back for ``outer``."""
+    drain = Drain(outer)
+    drain.holds = drain.is_busy = True
+    drain.awaits = awaits
+    drain.task = running_task()
+    return drain
+
+
+def running_task() -> Task[Any] | None:
+    """Return the asyncio task that runs in this thread, if any."""
+    loop = _get_running_loop()
+    return None if loop is None else current_task(loop)
 
 
 class Publishing:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 
+from melange.callables import Handler
 from melange.domain.subscriber import Subscription, identity_of
 from melange.errors import ConfigurationError
-from melange.handlers import Handler
 
 _Compiled = dict[type, tuple[Handler, ...]]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from melange.domain.local import OnCommit
+from melange.domain.publishing import OnCommit
 from melange.errors import ConfigurationError
 
 if TYPE_CHECKING:  # importing it needs greenlet, which only those have to have who use it

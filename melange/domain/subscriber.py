@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
+from melange.callables import Handler, annotated_types, is_asynchronous, place, qualified_name
 from melange.errors import ConfigurationError
-from melange.handlers import Handler, annotated_types, is_asynchronous, place, qualified_name
 
 
 class DomainSubscriber(ABC):

@@ -13,33 +13,8 @@ from types import TracebackType
 from typing import Final, Literal, Self
 
 from melange.clock import Clock, SystemClock
-from melange.messages import Delivery, Failure, Message
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """A topic as its driver knows it: made by the driver, opaque to everyone else."""
-
-    name: str
-    address: str
-    is_fifo: bool = False
-    max_message_bytes: int = 262_144
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """A queue as its driver knows it: made by the driver, opaque to everyone else.
-
-    The broker itself moves a message to ``dead_letter_queue`` when it was received
-    ``max_receive_count`` times without being acknowledged.
-    """
-
-    name: str
-    address: str
-    is_fifo: bool = False
-    max_message_bytes: int = 1_048_576
-    dead_letter_queue: Queue | None = None
-    max_receive_count: int | None = None
+from melange.errors import Failure
+from melange.messages import Delivery, Message, Queue, Topic
 
 
 @dataclass(frozen=True, slots=True)

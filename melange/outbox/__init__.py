@@ -12,13 +12,10 @@ except ModuleNotFoundError as error:
     ) from error
 
 from melange.outbox.administration import FailedMessage, OutboxAdministration, TopicStatus
-from melange.outbox.health import RelayHealth
 from melange.outbox.inbox import Inbox
-from melange.outbox.integration import IntegrationEvents
-from melange.outbox.outbox import Outbox
-from melange.outbox.relay import OutboxRelay
-from melange.outbox.schema import create_statements
-from melange.outbox.tables import InboxMark, OutboxMessage, metadata
+from melange.outbox.outbox import IntegrationEvents, Outbox
+from melange.outbox.relay import OutboxRelay, RelayHealth
+from melange.outbox.tables import InboxMark, OutboxMessage, create_statements, metadata
 
 __all__ = [
     "FailedMessage",

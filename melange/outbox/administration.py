@@ -25,8 +25,15 @@ from sqlalchemy.orm import aliased
 
 from melange.errors import OutboxError
 from melange.outbox.locks import locks_for
-from melange.outbox.problems import explained
-from melange.outbox.tables import IS_PENDING, PUBLISHED_AT, OutboxMessage, State, is_failed, is_stopped
+from melange.outbox.tables import (
+    IS_PENDING,
+    PUBLISHED_AT,
+    OutboxMessage,
+    State,
+    explained,
+    is_failed,
+    is_stopped,
+)
 
 _PURGE_BATCH = 1_000
 

@@ -18,9 +18,8 @@ from melange.deduplication.base import (
 )
 from melange.errors import ConfigurationError, DeduplicationError
 from melange.outbox import inbox_marks
-from melange.outbox.inbox_claim import InboxClaim
 from melange.outbox.inbox_marks import told
-from melange.outbox.inbox_sessions import MakeSession, Sessions
+from melange.outbox.inbox_transaction import InboxClaim, MakeSession, Sessions
 
 logger = logging.getLogger(__name__)
 

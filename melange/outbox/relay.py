@@ -1,13 +1,16 @@
 """Takes to the broker what transactions have left in the outbox."""
 
+# MERGED DOCS: Whether a relay does its work, for probes.
+
 from __future__ import annotations
 
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,15 +19,36 @@ from sqlalchemy.pool import SingletonThreadPool
 from melange.backoff import Backoff
 from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager
-from melange.errors import ConfigurationError, DriverClosedError, OutboxError
+from melange.errors import ConfigurationError, DriverClosedError, MelangeError, OutboxError
 from melange.outbox.administration import purge_some
-from melange.outbox.batch import relay_batch
-from melange.outbox.health import LONGEST_SILENCE_SECONDS, RelayHealth
 from melange.outbox.locks import locks_for
-from melange.outbox.problems import explained
-from melange.outbox.topics import Topics
+from melange.outbox.relaying import relay_batch
+from melange.outbox.tables import explained
+from melange.outbox.topic_publisher import Topics
 from melange.outbox.waking import waker_for
 from melange.signals import calling_on_signal
+
+LONGEST_SILENCE_SECONDS = 90.0
+"""How long a relay may be about one batch: far longer than a broker takes to answer, or to be given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayHealth:
+    """A relay's state at one moment.
+
+    It is ``ready`` while it runs and the database has answered lately: what an HTTP probe answers with 200. One
+    that stands by for another on SQLite is ready too. ``seconds_since_round`` counts from when it last had
+    looked for messages and published what it found, or had found the work taken; None before the first time.
+
+    ``troubles`` are the topics that take nothing, each with the reason of the last attempt. They are tried
+    again, and do not make the relay any less ready: restarting it would mend none of them.
+    """
+
+    ready: bool
+    stands_by: bool
+    seconds_since_round: float | None
+    troubles: Mapping[str, MelangeError]
+
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from sqlalchemy import Engine, create_engine
 from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, interleaved, ratio, wall_of
 from benchmarks.outlets import EVENTS, bare_statements, create_tables, outbox
 from benchmarks.report import Row
-from melange.drivers.base import Topic
 from melange.drivers.memory import InMemoryDriver
-from melange.messages import Failure, Message
+from melange.errors import Failure
+from melange.messages import Message, Topic
 from melange.outbox import OutboxRelay
 
 WRITES = 5

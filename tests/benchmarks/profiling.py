@@ -31,10 +31,7 @@ MODULES = 12
 LAYERS = {
     "melange/publishing": "publishing",
     "melange/serialization": "events to JSON and back",
-    "melange/json_text": "events to JSON and back",
-    "melange/schemas": "events to JSON and back",
-    "melange/identifiers": "ids",
-    "melange/drivers/limits": "checks of limits",
+    "melange/drivers/sqs_rules": "checks of limits",
     "melange/drivers/memory": "in-memory driver",
     "melange/drivers": "aws driver",
     "melange/consuming": "consuming",

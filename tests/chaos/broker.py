@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from melange.drivers.aws import AwsDriver
-from melange.drivers.base import Queue
+from melange.messages import Queue
 
 
 def driver_for(endpoint_url: str) -> AwsDriver:

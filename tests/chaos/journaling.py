@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from chaos.journal import ACKNOWLEDGED, CLAIMED, COMPLETED, POLLED, PUBLISHED, RECEIVED, Journal
 from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey
-from melange.deduplication.redis import RedisDeduplicationStore
+from melange.deduplication.redis_store import RedisDeduplicationStore
 from melange.drivers.aws import AwsDriver
-from melange.drivers.base import Queue, Topic
-from melange.messages import Delivery, Failure, Message
+from melange.errors import Failure
+from melange.messages import Delivery, Message, Queue, Topic
 
 
 class JournalingDriver(AwsDriver):

@@ -7,8 +7,7 @@ import time
 from chaos.journal import COMPLETED
 from chaos.journaling import JournalingDriver, JournalingStore
 from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey
-from melange.drivers.base import Queue
-from melange.messages import Delivery
+from melange.messages import Delivery, Queue
 
 
 class AcknowledgingEarly(JournalingDriver):

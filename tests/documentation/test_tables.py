@@ -55,7 +55,7 @@ def test_the_capability_table_holds_what_the_drivers_say() -> None:
 
 def test_the_annotations_of_the_events_page_are_those_of_the_code() -> None:
     page = (DOCS / "events.md").read_text().replace(r"\|", "|")
-    table = re.findall(r"^\|.*\|$", import_module("melange.schemas.annotations").__doc__, re.MULTILINE)
+    table = re.findall(r"^\|.*\|$", import_module("melange.serialization.derivation").__doc__, re.MULTILINE)
 
     assert [row for row in table if row.replace("``", "`") not in page] == []
 

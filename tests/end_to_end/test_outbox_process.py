@@ -15,7 +15,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from melange.drivers.aws import AwsDriver
-from melange.drivers.base import Queue
+from melange.messages import Queue
 from melange.outbox import Outbox, metadata
 
 DEADLINE_SECONDS = 60

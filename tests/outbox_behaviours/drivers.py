@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 from melange.clock import Clock
-from melange.drivers.base import Topic
 from melange.drivers.memory import InMemoryDriver
-from melange.errors import DriverConnectionError, InvalidMessageError, MelangeError
-from melange.messages import Failure, Message
+from melange.errors import DriverConnectionError, Failure, InvalidMessageError, MelangeError
+from melange.messages import Message, Topic
 
 Judge = Callable[[str, str], MelangeError | None]
 

@@ -16,7 +16,8 @@ from melange.errors import (
     NoDriverError,
     OutboxError,
 )
-from melange.outbox import Outbox, OutboxAdministration, OutboxRelay, batch, metadata
+from melange.outbox import Outbox, OutboxAdministration, OutboxRelay, metadata
+from melange.outbox import relaying as batch
 from outbox_behaviours.databases import named
 from outbox_behaviours.drivers import OUTAGE, out_of_order, raising
 

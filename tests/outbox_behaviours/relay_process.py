@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import create_engine
 
-from melange.drivers.base import Topic
 from melange.drivers.memory import InMemoryDriver
-from melange.messages import Failure, Message
+from melange.errors import Failure
+from melange.messages import Message, Topic
 from melange.outbox import OutboxRelay
 
 

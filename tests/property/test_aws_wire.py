@@ -6,11 +6,9 @@ from datetime import UTC
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melange.drivers.attributes import attributes_of, can_travel
 from melange.drivers.aws.wire import delivery_from, publish_entry, send_entry
-from melange.drivers.base import Queue
-from melange.drivers.limits import check_message
-from melange.messages import Message
+from melange.drivers.sqs_rules import attributes_of, can_travel, check_message
+from melange.messages import Message, Queue
 
 QUEUE = Queue("stock", "https://sqs.us-east-1.amazonaws.com/123456789012/stock")
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from melange.drivers.base import QueueDepth
-from melange.drivers.limits import DEDUPLICATION_SECONDS
 from melange.drivers.memory import InMemoryDriver
+from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS
 from melange.errors import LeaseLostError
 from melange.messages import Delivery, Message
 from melange.testing import ManualClock

@@ -14,11 +14,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from melange.drivers.limits import check_message
+from melange.drivers.sqs_rules import check_message
 from melange.errors import DecodeError, EncodeError
 from melange.events import EventMessage
 from melange.messages import Message
-from melange.serialization import EventSerializer
+from melange.serialization.serializer import EventSerializer
 
 
 class Colour(Enum):

@@ -18,7 +18,7 @@ from marshmallow import ValidationError
 
 from melange.errors import ConfigurationError
 from melange.events import EventMessage
-from melange.schemas.derived import derived_schema
+from melange.serialization.derivation import derived_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,8 @@ import pytest
 from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields
 
 from melange.errors import ConfigurationError
-from melange.events import EventMessage, EventSchema
+from melange.events import EventMessage
+from melange.serialization.schema import EventSchema
 
 
 @dataclass

@@ -24,7 +24,7 @@ from melange import (
     TopicNotFoundError,
 )
 from melange.drivers.memory import InMemoryDriver
-from melange.messages import Failure
+from melange.errors import Failure
 from melange.testing.clock import ManualClock
 
 EVENT = {"event_type_name": "ProductAdded", "product_id": 1}

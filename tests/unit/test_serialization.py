@@ -17,9 +17,10 @@ import pytest
 from marshmallow import RAISE, ValidationError, fields, post_load, pre_dump, validates_schema
 
 from melange.errors import ConfigurationError, DecodeError, DuplicateHandlerError, EncodeError
-from melange.events import EventMessage, EventSchema
+from melange.events import EventMessage
 from melange.messages import Message
-from melange.serialization import EventSerializer
+from melange.serialization.schema import EventSchema
+from melange.serialization.serializer import EventSerializer
 
 SECRET = "4111-1111"
 

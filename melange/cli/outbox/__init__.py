@@ -8,7 +8,7 @@ import sys
 import click
 
 from melange.cli.failures import complain
-from melange.cli.lifeline import WRONG_USAGE
+from melange.cli.processes import WRONG_USAGE
 
 _NEEDED = ("filelock", "sqlalchemy")
 

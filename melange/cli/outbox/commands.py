@@ -9,12 +9,11 @@ from contextlib import contextmanager
 import click
 
 from melange.cli.failures import complain, failures_shown
-from melange.cli.options import duration
+from melange.cli.logs import printable
+from melange.cli.options import duration, progress_bar
 from melange.cli.outbox.database import database, database_url_option
 from melange.cli.outbox.listing import age, as_json, failed_table, seconds_since, status_table
 from melange.cli.outbox.relaying import relay
-from melange.cli.progress import progress_bar
-from melange.cli.text import printable
 from melange.outbox import OutboxAdministration, TopicStatus, create_statements
 
 _ID = click.IntRange(1, 2**63 - 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from melange.cli.text import printable
+from melange.cli.logs import printable
 from melange.outbox import FailedMessage, TopicStatus
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60))

@@ -10,12 +10,10 @@ import boto3
 from botocore.config import Config
 
 from melange.clock import Clock, SystemClock
-from melange.drivers.aws.bindings import Bindings
-from melange.drivers.aws.calls import BrokerCalls
-from melange.drivers.aws.clients import build_clients
+from melange.drivers.aws.batches import Sender, Settler
+from melange.drivers.aws.clients import BrokerCalls, build_clients
+from melange.drivers.aws.policy import Bindings
 from melange.drivers.aws.queues import Queues
-from melange.drivers.aws.sending import Sender
-from melange.drivers.aws.settling import Settler
 from melange.drivers.aws.topics import Topics
 from melange.drivers.aws.wire import delivery_from
 from melange.drivers.base import (
@@ -24,21 +22,19 @@ from melange.drivers.base import (
     Capabilities,
     EventFilter,
     MessagingDriver,
-    Queue,
     QueueDepth,
-    Topic,
     Unchanged,
 )
-from melange.drivers.limits import (
+from melange.drivers.queue_spec import QueueWishes
+from melange.drivers.sqs_rules import (
     MAX_BATCH,
     MAX_DELAY_SECONDS,
     MAX_VISIBILITY_SECONDS,
     MAX_WAIT_SECONDS,
     check_whole_seconds,
 )
-from melange.drivers.queue_wishes import QueueWishes
-from melange.errors import ConfigurationError
-from melange.messages import Delivery, Failure, Message
+from melange.errors import ConfigurationError, Failure
+from melange.messages import Delivery, Message, Queue, Topic
 
 _CAPABILITIES = Capabilities(
     fifo=True,

@@ -4,6 +4,8 @@ The broker's own words are passed on only where they cannot quote a receipt hand
 says about settling (``Value AQEB... for parameter ReceiptHandle``) and about signatures is left out.
 """
 
+# MERGED DOCS: The error codes of SNS and SQS and the exceptions of botocore, sorted by what they mean to melange.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,22 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 
-from melange.drivers.aws.codes import (
-    BUSY_CODES,
-    CONFIGURATION_ERRORS,
-    CONNECTION_ERRORS,
-    CREDENTIAL_CODES,
-    CREDENTIAL_ERRORS,
-    DENIED_CODES,
-    LEASE_LOST_CODES,
-    NOT_FOUND_CODES,
-    REFUSED_CODES,
-    REGION_ERRORS,
-    THROTTLING_CODES,
-    UNKNOWN_TO_BOTOCORE,
-    UNREADABLE_ANSWER,
-)
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -38,6 +26,184 @@ from melange.errors import (
     QueueNotFoundError,
     TopicNotFoundError,
 )
+
+
+def _classes(*names: str) -> tuple[type[Exception], ...]:
+    """Return the exceptions of these names, as far as the installed botocore has them."""
+    return tuple(getattr(boto, name) for name in names if hasattr(boto, name))
+
+
+THROTTLING_CODES = frozenset(
+    {
+        "throttling",
+        "throttled",
+        "requestthrottled",
+        "requestlimitexceeded",
+        "toomanyrequests",
+        "limitexceeded",
+        "bandwidthlimitexceeded",
+        "slowdown",
+        "kmsthrottled",
+        "kmsthrottling",
+        "concurrentaccess",
+    }
+)
+BUSY_CODES = frozenset(
+    {
+        *THROTTLING_CODES,
+        "internalerror",
+        "internalfailure",
+        "servererror",
+        "serviceunavailable",
+        "requesttimeout",
+        "priorrequestnotcomplete",
+        "overlimit",
+        "purgequeueinprogress",
+        "queuedeletedrecently",
+    }
+)
+UNKNOWN_TO_BOTOCORE = frozenset({"kmsthrottled", "kmsthrottling", "concurrentaccess"})
+"""Busy codes that botocore's standard retry mode lets through at once (read in botocore 1.44)."""
+
+NOT_FOUND_CODES = frozenset({"nonexistentqueue", "queuedoesnotexist", "notfound", "resourcenotfound"})
+CREDENTIAL_CODES = frozenset(
+    {
+        "authfailure",
+        "expiredtoken",
+        "incompletesignature",
+        "invalidaccesskeyid",
+        "invalidclienttokenid",
+        "invalidsignature",
+        "invalidtoken",
+        "missingauthenticationtoken",
+        "requestexpired",
+        "signaturedoesnotmatch",
+        "unrecognizedclient",
+    }
+)
+DENIED_CODES = frozenset(
+    {
+        "accessdenied",
+        "authorizationerror",
+        "invalidsecurity",
+        "kmsaccessdenied",
+        "kmsoptinrequired",
+        "notauthorized",
+        "optinrequired",
+        "unauthorizedoperation",
+    }
+)
+REFUSED_CODES = frozenset(
+    {
+        "batchrequesttoolong",
+        "filterpolicylimitexceeded",
+        "invalidaddress",
+        "invalidattributename",
+        "invalidattributevalue",
+        "invalidmessagecontents",
+        "invalidparameter",
+        "invalidparametercombination",
+        "invalidparametervalue",
+        "malformedinput",
+        "missingparameter",
+        "missingrequiredparameter",
+        "parametervalueinvalid",
+        "queuealreadyexists",
+        "queuenameexists",
+        "serialization",
+        "unsupportedoperation",
+        "validation",
+        "validationerror",
+    }
+)
+LEASE_LOST_CODES = frozenset(
+    {"receipthandleisinvalid", "messagenotinflight", "invalidparametervalue", "invalidparameter"}
+)
+
+CONNECTION_ERRORS = _classes(
+    "ConnectionError",
+    "HTTPClientError",
+    "IncompleteReadError",
+    "ChecksumError",
+    "FlexibleChecksumError",
+    "AwsChunkedWrapperError",
+    "UnseekableStreamError",
+    "MetadataRetrievalError",
+    "CapacityNotAvailableError",
+)
+CREDENTIAL_ERRORS = _classes(
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "UnknownCredentialError",
+    "NoAuthTokenError",
+    "TokenRetrievalError",
+    "UnknownTokenProviderError",
+    "RefreshWithMFAUnsupportedError",
+    "SSOError",
+    "LoginError",
+)
+REGION_ERRORS = _classes(
+    "BaseEndpointResolverError",
+    "EndpointProviderError",
+    "InvalidRegionError",
+    "ServiceNotInRegionError",
+    "UnknownRegionError",
+)
+CONFIGURATION_ERRORS = _classes(
+    "ProfileNotFound",
+    "ConfigNotFound",
+    "ConfigParseError",
+    "InvalidConfigError",
+    "InvalidRetryConfigurationError",
+    "InvalidProxiesConfigError",
+    "InvalidDefaultsMode",
+    "InvalidEndpointConfigurationError",
+    "InvalidEndpointDiscoveryConfigurationError",
+    "InvalidIMDSEndpointError",
+    "InvalidIMDSEndpointModeError",
+    "InvalidSTSRegionalEndpointsConfigError",
+    "InvalidChecksumConfigError",
+    "MissingDependencyException",
+    "UnknownSignatureVersionError",
+    "UnsupportedSignatureVersionError",
+    "UnsupportedServiceProtocolsError",
+    "DataNotFoundError",
+    "ApiVersionNotFoundError",
+)
+
+UNREADABLE_ANSWER = (ResponseParserError, LookupError, ValueError, TypeError, AttributeError, RecursionError)
+"""What botocore's parsers let slip when an answer is cut short or garbled."""
+
+FOREIGN_ERRORS = _classes(
+    "AliasConflictParameterError",
+    "InvalidDNSNameError",
+    "InvalidExpressionError",
+    "InvalidHostLabelError",
+    "InvalidS3AddressingStyleError",
+    "InvalidS3UsEast1RegionalEndpointConfigError",
+    "MD5UnavailableError",
+    "MissingParametersError",
+    "OperationNotPageableError",
+    "PaginationError",
+    "ParamValidationError",
+    "RangeError",
+    "StubResponseError",
+    "UnknownClientMethodError",
+    "UnknownKeyError",
+    "UnknownParameterError",
+    "UnknownServiceStyle",
+    "UnsupportedOutpostResourceError",
+    "UnsupportedS3AccesspointConfigurationError",
+    "UnsupportedS3ArnError",
+    "UnsupportedS3ConfigurationError",
+    "UnsupportedS3ControlArnError",
+    "UnsupportedS3ControlConfigurationError",
+    "WaiterConfigError",
+    "WaiterError",
+)
+"""Of other services, or of a mistake of ours: they become a plain ``DriverError``."""
+
 
 Refusal = Callable[[str], MelangeError]
 """Makes the error for a parameter that the broker refuses, from the broker's text."""

@@ -6,12 +6,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from melange.drivers.aws.arns import Arn, is_arn, parse_arn
-from melange.drivers.aws.calls import BrokerCalls
-from melange.drivers.aws.clients import Clients
-from melange.drivers.base import Topic
-from melange.drivers.limits import FIFO_SUFFIX, check_topic_name
+from melange.drivers.aws.clients import BrokerCalls, Clients
+from melange.drivers.aws.wire import Arn, is_arn, parse_arn
+from melange.drivers.sqs_rules import FIFO_SUFFIX, check_topic_name
 from melange.errors import AccessDeniedError, ConfigurationError, DriverError, TopicNotFoundError
+from melange.messages import Topic
 
 logger = logging.getLogger(__name__)
 

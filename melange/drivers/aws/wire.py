@@ -1,23 +1,61 @@
 """How messages look on SNS and SQS, and back: dictionaries in, dictionaries out, no calls."""
 
+# MERGED DOCS: Amazon resource names, as far as topics and queues need them.
+
 from __future__ import annotations
 
 import json
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from melange.drivers.attributes import (
+from melange.drivers.sqs_rules import (
     ATTRIBUTE_NAME,
+    ATTRIBUTE_TYPE,
     IDENTIFIER,
     MESSAGE_ID_ATTRIBUTE,
     attributes_of,
     can_travel,
     message_from_attributes,
 )
-from melange.drivers.base import Queue
-from melange.drivers.limits import ATTRIBUTE_TYPE
-from melange.messages import Delivery, Message
+from melange.errors import ConfigurationError
+from melange.messages import Delivery, Message, Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Arn:
+    """``arn:partition:service:region:account:name`` of a topic or a queue."""
+
+    partition: str
+    service: str
+    region: str
+    account: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"arn:{self.partition}:{self.service}:{self.region}:{self.account}:{self.name}"
+
+
+def is_arn(name: object) -> bool:
+    """Tell whether ``name`` is meant as an ARN: no plain name has a colon."""
+    return isinstance(name, str) and name.startswith("arn:")
+
+
+def parse_arn(text: str, service: str) -> Arn:
+    """Return the parts of the ARN of a topic (``service="sns"``) or a queue (``"sqs"``).
+
+    Raises:
+        ConfigurationError: it is not such an ARN.
+    """
+    parts = text.split(":")
+    if len(parts) != 6 or parts[0] != "arn" or parts[2] != service or not all(parts):
+        raise ConfigurationError(
+            f"{text!r} is no ARN of a {'topic' if service == 'sns' else 'queue'}; one looks like "
+            f"arn:aws:{service}:eu-west-1:123456789012:name"
+        )
+    return Arn(*parts[1:])
+
 
 Entry = dict[str, Any]
 

@@ -13,12 +13,12 @@ from melange.drivers.base import (
     Capabilities,
     EventFilter,
     MessagingDriver,
-    Queue,
     QueueDepth,
-    Topic,
     Unchanged,
 )
-from melange.drivers.limits import (
+from melange.drivers.memory.topology import Topology
+from melange.drivers.queue_spec import QueueWishes
+from melange.drivers.sqs_rules import (
     MAX_BATCH,
     MAX_DELAY_SECONDS,
     MAX_IN_FLIGHT,
@@ -27,16 +27,15 @@ from melange.drivers.limits import (
     check_message,
     check_whole_seconds,
 )
-from melange.drivers.memory.topology import Topology
-from melange.drivers.queue_wishes import QueueWishes
 from melange.errors import (
     ConfigurationError,
     DriverClosedError,
     DriverError,
+    Failure,
     InvalidMessageError,
     QueueNotFoundError,
 )
-from melange.messages import NO_HEADERS, Delivery, Failure, Message
+from melange.messages import NO_HEADERS, Delivery, Message, Queue, Topic
 
 _CAPABILITIES = Capabilities(
     fifo=True,

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from melange.drivers.base import BrokerAdministration, MessagingDriver, Queue, Topic
+from melange.drivers.base import BrokerAdministration, MessagingDriver
 from melange.errors import MelangeError
-from melange.messages import Delivery, Message
+from melange.messages import Delivery, Message, Queue, Topic
 
 ResultT = TypeVar("ResultT")
 

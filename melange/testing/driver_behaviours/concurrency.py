@@ -7,8 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
-from melange.drivers.base import Queue, Topic
-from melange.messages import Delivery, Message
+from melange.messages import Delivery, Message, Queue, Topic
 from melange.testing.driver_behaviours.case import DriverCase, fifo_message, in_parallel, message
 
 _PUBLISHERS = 4

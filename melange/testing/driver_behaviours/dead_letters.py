@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from melange.drivers.base import Queue
 from melange.errors import ConfigurationError
-from melange.messages import Message
+from melange.messages import Message, Queue
 from melange.testing.driver_behaviours.case import DriverCase, bodies, fifo_message, message
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from melange.drivers.base import Queue, Topic
 from melange.errors import ConfigurationError, InvalidMessageError
-from melange.messages import Message
+from melange.messages import Message, Queue, Topic
 from melange.testing.driver_behaviours.case import DriverCase, bodies, fifo_message, message
 
 

@@ -7,8 +7,9 @@ from typing import Literal
 
 import pytest
 
-from melange.drivers.base import EventFilter, Queue, Topic
+from melange.drivers.base import EventFilter
 from melange.errors import ConfigurationError
+from melange.messages import Queue, Topic
 from melange.testing.driver_behaviours.case import DriverCase, bodies, message
 
 

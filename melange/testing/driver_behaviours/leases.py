@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from melange.errors import LeaseLostError
-from melange.messages import Delivery, Failure
+from melange.errors import Failure, LeaseLostError
+from melange.messages import Delivery
 from melange.testing.driver_behaviours.case import DriverCase, bodies, message
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from melange.drivers.limits import message_size
+from melange.drivers.sqs_rules import message_size
 from melange.errors import ConfigurationError, InvalidMessageError, MessageTooLargeError
 from melange.messages import Message
 from melange.testing.driver_behaviours.case import DriverCase, message

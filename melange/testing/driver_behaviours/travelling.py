@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from melange.drivers.base import Queue
-from melange.messages import Message
+from melange.messages import Message, Queue
 from melange.testing.driver_behaviours.case import DriverCase, bodies, in_parallel, message
 
 

@@ -6,8 +6,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from melange.drivers.base import Queue
-from melange.messages import Delivery
+from melange.messages import Delivery, Queue
 from melange.testing.driver_behaviours.case import DriverCase, bodies, message
 
 

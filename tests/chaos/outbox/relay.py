@@ -14,8 +14,8 @@ from chaos.outbox.sabotage import RELAYS, NaiveRelay
 from chaos.outbox.settings import OutboxSettings
 from chaos.outbox.tables import engine_for
 from chaos.program import run_program
-from melange.drivers.base import Topic
-from melange.messages import Failure, Message
+from melange.errors import Failure
+from melange.messages import Message, Topic
 from melange.outbox import OutboxRelay
 from melange.signals import calling_on_signal
 

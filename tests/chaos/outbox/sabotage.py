@@ -14,8 +14,7 @@ from chaos.outbox.settings import OutboxSettings
 from chaos.outbox.tables import Effect
 from chaos.outbox.ways_out import WayOut
 from melange import ExchangeMessagePublisher
-from melange.drivers.base import Topic
-from melange.messages import Message
+from melange.messages import Message, Topic
 from melange.outbox import OutboxMessage
 from melange.outbox.tables import State
 

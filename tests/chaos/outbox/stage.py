@@ -21,8 +21,8 @@ from chaos.outbox.tables import Effect, Written, prepare
 from chaos.processes import WorkerProcess
 from chaos.scene import Scene, Services
 from melange import ExchangeMessageConsumer
-from melange.drivers.base import Queue
 from melange.failpoints import EXIT_CODE
+from melange.messages import Queue
 from melange.outbox import InboxMark, OutboxMessage
 from melange.outbox.tables import State
 from services.postgres import database_of_its_own

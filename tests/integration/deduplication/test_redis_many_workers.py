@@ -22,7 +22,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from melange import RedisDeduplicationStore
 from melange.deduplication import Claimed, DeduplicationKey
-from melange.identifiers import new_token
+from melange.messages import new_token
 
 url, namespace, keys = sys.argv[1], sys.argv[2], int(sys.argv[3])
 store = RedisDeduplicationStore(url, namespace=namespace)

@@ -15,7 +15,6 @@ from aws_answers import (
     sns_error,
     sqs_error,
 )
-from melange.drivers.base import Queue
 from melange.errors import (
     AccessDeniedError,
     DriverConnectionError,
@@ -26,7 +25,7 @@ from melange.errors import (
     QueueNotFoundError,
     TopicNotFoundError,
 )
-from melange.messages import Delivery, Message
+from melange.messages import Delivery, Message, Queue
 
 THROTTLED = {"Code": "ThrottlingException", "SenderFault": True, "Message": "slow down"}
 FAULT_OF_AWS = {"Code": "InternalError", "SenderFault": False, "Message": "oops"}

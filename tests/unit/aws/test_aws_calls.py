@@ -21,7 +21,7 @@ from aws_answers import (
     sqs_answer,
     sqs_error,
 )
-from melange.drivers.aws.calls import BrokerCalls
+from melange.drivers.aws.clients import BrokerCalls
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,

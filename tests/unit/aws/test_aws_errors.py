@@ -6,7 +6,7 @@ import pytest
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from melange.drivers.aws import codes
+from melange.drivers.aws import errors as codes
 from melange.drivers.aws.errors import error_for_settled_entry, mapped_errors, normalized
 from melange.errors import (
     AccessDeniedError,
@@ -53,7 +53,7 @@ def client_error(code, message="", status=400, **details):
 def test_every_exception_of_botocore_has_its_place_in_exactly_one_table(error_class):
     places = [meaning for classes, meaning in TABLES.items() if issubclass(error_class, classes)]
 
-    assert len(places) == 1, f"{error_class.__name__}: sort it into a table of melange/drivers/aws/codes.py"
+    assert len(places) == 1, f"{error_class.__name__}: sort it into a table of melange/drivers/aws/errors.py"
 
 
 @pytest.mark.parametrize("error_class", BOTOCORE_ERRORS, ids=lambda error: error.__name__)

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from melange.drivers.aws.bindings import filter_attributes
-from melange.drivers.aws.queue_attributes import attributes_to_change as changes
-from melange.drivers.base import EventFilter, Queue
-from melange.drivers.queue_wishes import QueueWishes
+from melange.drivers.aws.policy import filter_attributes
+from melange.drivers.aws.queues import attributes_to_change as changes
+from melange.drivers.base import EventFilter
+from melange.drivers.queue_spec import QueueWishes
 from melange.errors import ConfigurationError
+from melange.messages import Queue
 
 DLQ = Queue("stock-dlq", "https://sqs.example/1/stock-dlq")
 DLQ_ARN = "arn:aws:sqs:us-east-1:123456789012:stock-dlq"

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from melange.drivers.aws.wire import delivery_from, publish_entry, send_entry
-from melange.drivers.base import Queue
-from melange.messages import Message
+from melange.messages import Message, Queue
 
 QUEUE = Queue("stock", "https://sqs.us-east-1.amazonaws.com/123456789012/stock")
 ENVELOPE = {

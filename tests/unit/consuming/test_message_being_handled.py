@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from melange import ExchangeMessagePublisher, Middleware, Reject, Worker
-from melange.handling import message_being_handled
+from melange.messages import message_being_handled
 
 EVENT = {"event_type_name": "ProductAdded"}
 DEADLINE_SECONDS = 30

@@ -19,7 +19,8 @@ from melange import (
 )
 from melange.deduplication.base import Claimed, DeduplicationKey
 from melange.drivers.memory import InMemoryDriver
-from melange.messages import DEAD_LETTER_HEADER, Failure, Message
+from melange.errors import Failure
+from melange.messages import DEAD_LETTER_HEADER, Message
 from melange.testing.clock import ManualClock
 
 EVENT = {"event_type_name": "ProductAdded", "product_id": 1}

@@ -18,8 +18,8 @@ from melange import (
 )
 from melange.deduplication.base import Claimed, DeduplicationKey
 from melange.drivers.memory import InMemoryDriver
-from melange.errors import LeaseLostError
-from melange.messages import DEAD_LETTER_HEADER, Failure
+from melange.errors import Failure, LeaseLostError
+from melange.messages import DEAD_LETTER_HEADER
 from melange.testing.clock import ManualClock
 
 DEADLINE_SECONDS = 30

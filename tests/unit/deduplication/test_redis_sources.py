@@ -13,7 +13,7 @@ from redis_cache import SimpleCache
 
 import melange
 from melange import ConfigurationError, RedisDeduplicationStore
-from melange.deduplication.redis.clients import connected
+from melange.deduplication.redis_clients import connected
 
 CLIENT = redis.Redis()
 

@@ -7,9 +7,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from melange.drivers.base import Queue
 from melange.drivers.memory import InMemoryDriver
-from melange.messages import Delivery, Message
+from melange.messages import Delivery, Message, Queue
 
 
 def messages(*texts: str) -> list[Message]:

@@ -1,7 +1,6 @@
 """Deadlines of invisible copies: due in order, and outdated ones do not pile up."""
 
-from melange.drivers.memory.copies import Copy
-from melange.drivers.memory.deadlines import Deadlines
+from melange.drivers.memory.queue import Copy, Deadlines
 from melange.messages import Message
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from melange.drivers.base import QueueDepth
-from melange.drivers.limits import DEDUPLICATION_SECONDS, MAX_VISIBILITY_SECONDS
+from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS, MAX_VISIBILITY_SECONDS
 from melange.errors import LeaseLostError
 from unit.memory_driver.given import bodies, fifo_messages, messages
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from melange.drivers.limits import DEDUPLICATION_SECONDS, MAX_VISIBILITY_SECONDS
+from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS, MAX_VISIBILITY_SECONDS
 from unit.memory_driver.given import fifo_messages, messages
 
 

@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session
 from melange import DomainEventBus, EventMessage
 from melange.domain import Subscribers
 from melange.errors import ConfigurationError, EncodeError, InvalidMessageError
-from melange.handling import handled_message
-from melange.messages import Message
+from melange.messages import Message, handled_message
 from melange.outbox import IntegrationEvents, Outbox, OutboxMessage
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from melange.errors import DriverConnectionError
 from melange.messages import Message
-from melange.outbox.topics import Topics
+from melange.outbox.topic_publisher import Topics
 from melange.testing import ManualClock
 from outbox_behaviours.drivers import JudgingDriver
 

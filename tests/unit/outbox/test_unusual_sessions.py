@@ -20,7 +20,8 @@ from melange.errors import (
     MelangeError,
     OutboxError,
 )
-from melange.outbox import Inbox, Outbox, OutboxAdministration, OutboxMessage, OutboxRelay, batch
+from melange.outbox import Inbox, Outbox, OutboxAdministration, OutboxMessage, OutboxRelay
+from melange.outbox import relaying as batch
 from outbox_behaviours.databases import Database, named
 
 

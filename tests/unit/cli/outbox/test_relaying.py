@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from melange import DriverClosedError, DriverManager
-from melange.cli.progress import progress_bar
+from melange.cli.options import progress_bar
 from melange.drivers.memory import InMemoryDriver
 from melange.outbox.tables import State
 

@@ -1,0 +1,191 @@
+"""A deduplication store in Redis, for consumers in several processes."""
+
+# MERGED DOCS: Whether Redis may throw marks away.
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+
+from redis import Redis, RedisCluster
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+
+from melange.deduplication import redis_scripts as scripts
+from melange.deduplication.base import (
+    DEFAULT_RETENTION_SECONDS,
+    Claimed,
+    ClaimRefusal,
+    DeduplicationKey,
+    DeduplicationStore,
+)
+from melange.deduplication.redis_clients import Client, RedisSource, connected, mapped_errors
+from melange.deduplication.redis_scripts import Script
+from melange.errors import ConfigurationError, DeduplicationError
+
+logger = logging.getLogger(__name__)
+
+_KEEPS_MARKS = "noeviction"
+
+
+class EvictionWarning:
+    """Warns when Redis was told to evict keys once its memory is full.
+
+    Every other policy than ``noeviction`` may take marks: ``volatile-*`` chooses among the keys that expire,
+    as ours do.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._looked = False
+        self._warned_of: set[str] = set()
+
+    def look(self) -> None:
+        """Ask Redis once, and warn of each policy once."""
+        if self._looked:
+            return
+        self._looked = True
+        for policy in _policies(self._client) - self._warned_of - {_KEEPS_MARKS}:
+            self._warned_of.add(policy)
+            logger.warning(
+                "Redis evicts keys when its memory is full (maxmemory-policy %s): messages whose marks are gone "
+                "can run again. Use a Redis with noeviction for deduplication",
+                policy,
+            )
+
+    def look_again(self) -> None:
+        """Ask once more at the next occasion: Redis may come back as another one."""
+        self._looked = False
+
+
+def _policies(client: Client) -> set[str]:
+    """Return the eviction policies of all nodes that have a limit; none where Redis does not tell."""
+    try:
+        # INFO rather than CONFIG, which managed services refuse.
+        if isinstance(client, RedisCluster):
+            answer = client.info("memory", target_nodes=RedisCluster.PRIMARIES)
+        else:
+            answer = client.info("memory")
+    except (RedisError, RedisClusterException):
+        logger.debug("Redis does not tell its eviction policy", exc_info=True)
+        return set()
+    # From several nodes comes one dict for each.
+    nodes = [node for node in answer.values() if isinstance(node, dict)] or [answer]
+    return {
+        node["maxmemory_policy"] for node in nodes if node.get("maxmemory") and "maxmemory_policy" in node
+    }
+
+
+_DIGEST_BYTES = 16
+_REFUSALS = {
+    scripts.BUSY: ClaimRefusal.BUSY,
+    scripts.DONE: ClaimRefusal.DONE,
+    scripts.CONFLICT: ClaimRefusal.CONFLICT,
+}
+
+
+class RedisDeduplicationStore(DeduplicationStore):
+    """Marks kept in Redis 6 or newer, for the consumers of any number of processes.
+
+    ``redis`` is a URL (``redis://``, ``rediss://``, ``unix://``), a client of redis-py (``redis.Redis``, a
+    sentinel's ``master_for(...)``, ``redis.cluster.RedisCluster``), or a ``redis_cache.SimpleCache``, of which
+    the connection and the key namespace are used. A client is used as it is: give it short timeouts and few
+    retries, for with redis-py's own a call may last a minute. A client that is made from a URL connects with
+    its first command, waits at most ``timeout_seconds`` for an answer, and tries once more, at once, when its
+    connection is gone.
+
+    Stores of one ``namespace`` share their marks: by default all of one Redis, or of one SimpleCache. Marks
+    live for ``retention_seconds``, by default as long as a message can come back. Redis keeps about 250 bytes
+    for each; what it forgets (a restart without persistence, a failover, an eviction) can run again. Each
+    method is one round trip, thread-safe.
+
+    Raises:
+        ConfigurationError: ``redis`` or ``retention_seconds`` can't be used. The text shows no password.
+    """
+
+    def __init__(
+        self,
+        redis: RedisSource,
+        *,
+        namespace: str | None = None,
+        retention_seconds: float = DEFAULT_RETENTION_SECONDS,
+        timeout_seconds: float = 2.0,
+    ) -> None:
+        if not 0 < retention_seconds < math.inf:
+            raise ConfigurationError(f"retention_seconds has to be above 0, not {retention_seconds!r}")
+        self._client, default_namespace = connected(redis, timeout_seconds)
+        self._owns_client = isinstance(redis, str)
+        self._namespace = namespace or default_namespace
+        self._kept_ms = _milliseconds(retention_seconds)
+        self._eviction = EvictionWarning(self._client)
+
+    def claim(
+        self, key: DeduplicationKey, token: str, lease_seconds: float, *, body: str
+    ) -> Claimed | ClaimRefusal:
+        answer = self._run(
+            "claim",
+            scripts.CLAIM,
+            self._key(key),
+            token.encode(),
+            _digest(body),
+            _milliseconds(lease_seconds),
+            self._kept_ms,
+        )
+        return _REFUSALS.get(answer) or Claimed(key, token)
+
+    def complete(self, claimed: Claimed) -> bool:
+        return bool(self._run_held("complete", scripts.COMPLETE, claimed, self._kept_ms))
+
+    def abandon(self, claimed: Claimed) -> bool:
+        return bool(self._run_held("abandon", scripts.ABANDON, claimed))
+
+    def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
+        lease_ms = _milliseconds(lease_seconds)
+        return bool(self._run_held("renew", scripts.RENEW, claimed, lease_ms, self._kept_ms))
+
+    def check(self) -> None:
+        """Raise ``DeduplicationError`` while no marks can be written.
+
+        When it is back, and the first time, its eviction policy is looked at: a warning is logged if marks
+        could be evicted.
+        """
+        try:
+            self._run("write", scripts.CHECK, f"{self._namespace}:check".encode())
+        except DeduplicationError:
+            self._reconnect()
+            raise
+        self._eviction.look()
+
+    def _run_held(self, action: str, script: Script, claimed: Claimed, *arguments: int) -> int:
+        return self._run(action, script, self._key(claimed.key), claimed.token.encode(), *arguments)
+
+    def _run(self, action: str, script: Script, key: bytes, *arguments: bytes | int) -> int:
+        try:
+            with mapped_errors(f"{action} in the deduplication store"):
+                try:
+                    return int(self._client.evalsha(script.sha, 1, key, *arguments))
+                except NoScriptError:  # Redis has not seen it yet, or was restarted; now it remembers
+                    return int(self._client.eval(script.text, 1, key, *arguments))
+        except DeduplicationError:
+            self._eviction.look_again()
+            raise
+
+    def _reconnect(self) -> None:
+        """Have what is asked next look up the name anew: after a failover it points to another server."""
+        if self._owns_client and isinstance(self._client, Redis):
+            self._client.connection_pool.disconnect(inuse_connections=False)
+
+    def _key(self, key: DeduplicationKey) -> bytes:
+        # Bytes, for a client may be set up to encode text otherwise (a SimpleCache's does it as Latin-1).
+        # Each part with its length, so that no two keys read the same.
+        parts = "".join(f"{len(part)}:{part}" for part in key)
+        return f"{self._namespace}:{_digest(parts).hex()}".encode()
+
+
+def _digest(text: str) -> bytes:
+    # Lone surrogates can't be sent, but may be asked for.
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+
+
+def _milliseconds(seconds: float) -> int:
+    return math.ceil(seconds * 1000)

@@ -1,0 +1,89 @@
+"""What a caller of ``declare_queue`` wants, and whether it can be had: the same on every driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from melange.drivers.base import UNCHANGED, EventFilter, Unchanged
+from melange.drivers.sqs_rules import (
+    FIFO_SUFFIX,
+    MAX_RETENTION_SECONDS,
+    MIN_RETENTION_SECONDS,
+    check_queue_name,
+    check_whole_seconds,
+)
+from melange.errors import ConfigurationError
+from melange.messages import Queue, Topic
+
+DEFAULT_MAX_RECEIVE_COUNT = 10
+MAX_RECEIVE_COUNT = 1_000
+MAX_FILTER_VALUES = 150
+
+
+@dataclass(frozen=True, slots=True)
+class QueueWishes:
+    """The arguments of ``declare_queue``."""
+
+    name: str
+    topics: Sequence[Topic] = ()
+    dead_letter_queue: Queue | None | Unchanged = UNCHANGED
+    max_receive_count: int | None = None
+    retention_seconds: int | None = None
+    event_filter: EventFilter | None = None
+    content_based_deduplication: bool | None = None
+
+    @property
+    def is_fifo(self) -> bool:
+        return self.name.endswith(FIFO_SUFFIX)
+
+    def check(self) -> None:
+        """Raise ``ConfigurationError`` for what contradicts itself or what SNS or SQS would refuse."""
+        check_queue_name(self.name)
+        self._check_topics()
+        self._check_dead_letters()
+        if self.content_based_deduplication and not self.is_fifo:
+            raise ConfigurationError(
+                f"content_based_deduplication= is for FIFO queues, and {self.name!r} is none: "
+                f"name it {self.name + FIFO_SUFFIX!r}"
+            )
+        if self.retention_seconds is not None:
+            check_whole_seconds(
+                "retention_seconds", self.retention_seconds, MIN_RETENTION_SECONDS, MAX_RETENTION_SECONDS
+            )
+
+    def _check_topics(self) -> None:
+        for topic in self.topics:
+            if self.is_fifo and not topic.is_fifo:
+                raise ConfigurationError(
+                    f"the standard topic {topic.name!r} cannot feed the FIFO queue {self.name!r}: make both FIFO"
+                )
+        if self.event_filter is not None:
+            count = len(set(self.event_filter.event_type_names))
+            if not 1 <= count <= MAX_FILTER_VALUES:
+                raise ConfigurationError(
+                    f"a filter names 1 to {MAX_FILTER_VALUES} event types, not {count}; leave it out to receive all"
+                )
+
+    def _check_dead_letters(self) -> None:
+        target = self.dead_letter_queue
+        if isinstance(target, Queue):
+            if target.name == self.name:
+                raise ConfigurationError(
+                    f"queue {self.name!r} cannot be its own dead-letter queue: name another"
+                )
+            if target.is_fifo != self.is_fifo:
+                raise ConfigurationError(
+                    f"queue {self.name!r} and its dead-letter queue {target.name!r} must both be FIFO or neither"
+                )
+        count = self.max_receive_count
+        if count is None:
+            return
+        if target is None:
+            raise ConfigurationError(
+                "max_receive_count= needs a dead_letter_queue=: name one or leave both out"
+            )
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_RECEIVE_COUNT:
+            raise ConfigurationError(
+                f"max_receive_count must be a whole number from 1 to {MAX_RECEIVE_COUNT:,}, not {count!r}"
+            )

@@ -1,0 +1,295 @@
+"""What SNS and SQS refuse, found out before the network; the in-memory driver refuses the same.
+
+Sources: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-quotas.html and the
+API references of SendMessage, CreateQueue, Publish and CreateTopic.
+"""
+
+# MERGED DOCS: How a message's id, type, time and headers become at most ten text attributes, and back.
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TypeGuard
+
+from melange.errors import ConfigurationError, InvalidMessageError, InvalidNameError, MessageTooLargeError
+from melange.messages import JSON_CONTENT_TYPE, NO_HEADERS, Message
+
+MAX_ATTRIBUTES = 10
+MAX_NAME_CHARACTERS = 256
+
+IDENTIFIER = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
+"""What message, group and deduplication ids may be."""
+
+FORBIDDEN_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""What neither a body nor an attribute may contain: all but #x9, #xA, #xD, and #x20 to #xD7FF, #xE000 to #xFFFD, and
+#x10000 to #x10FFFF."""
+
+ATTRIBUTE_NAME = re.compile(
+    r"(?!.*\.\.)(?!(?:aws|amazon)\.)[a-z0-9_-](?:[a-z0-9_.-]{0,254}[a-z0-9_-])?",
+    re.IGNORECASE | re.ASCII,  # without, the Kelvin sign is a K
+)
+
+MESSAGE_ID_ATTRIBUTE = "melange-message-id"
+EVENT_TYPE_ATTRIBUTE = "melange-event-type"
+PUBLISHED_AT_ATTRIBUTE = "melange-published-at"
+CONTENT_TYPE_ATTRIBUTE = "melange-content-type"
+FOLDED_HEADERS_ATTRIBUTE = "melange-headers"
+"""A JSON object with the headers that did not fit or are empty."""
+
+OWN_ATTRIBUTES = frozenset(
+    {
+        MESSAGE_ID_ATTRIBUTE,
+        EVENT_TYPE_ATTRIBUTE,
+        PUBLISHED_AT_ATTRIBUTE,
+        CONTENT_TYPE_ATTRIBUTE,
+        FOLDED_HEADERS_ATTRIBUTE,
+    }
+)
+
+_NEVER_HEADERS = OWN_ATTRIBUTES - {FOLDED_HEADERS_ATTRIBUTE}
+
+
+def attributes_of(message: Message) -> dict[str, str]:
+    """Return the message's attributes, at most ten, none of them empty."""
+    attributes = {
+        MESSAGE_ID_ATTRIBUTE: message.message_id,
+        CONTENT_TYPE_ATTRIBUTE: message.content_type,
+    }
+    if message.event_type_name:
+        attributes[EVENT_TYPE_ATTRIBUTE] = message.event_type_name
+    if message.published_at:
+        attributes[PUBLISHED_AT_ATTRIBUTE] = message.published_at.isoformat()
+    if message.headers:
+        attributes.update(_fold(message.headers, room=MAX_ATTRIBUTES - len(attributes)))
+    return attributes
+
+
+def message_from_attributes(
+    body: str,
+    attributes: Mapping[str, str],
+    *,
+    fallback_message_id: str,
+    message_group_id: str | None = None,
+    message_deduplication_id: str | None = None,
+) -> Message:
+    """Return the message that ``attributes_of`` described; somebody else's attributes are headers.
+
+    Anyone may send attributes under our names: the result can always be sent again, to a dead-letter queue
+    for instance.
+    """
+    message_id = attributes.get(MESSAGE_ID_ATTRIBUTE, "")
+    event_type_name = attributes.get(EVENT_TYPE_ATTRIBUTE, "")
+    return Message(
+        message_id=message_id if IDENTIFIER.fullmatch(message_id) else fallback_message_id,
+        body=body,
+        event_type_name=event_type_name if 0 < len(event_type_name) <= MAX_NAME_CHARACTERS else None,
+        headers=_unfold(attributes),
+        published_at=_parse_time(attributes.get(PUBLISHED_AT_ATTRIBUTE)),
+        content_type=attributes.get(CONTENT_TYPE_ATTRIBUTE, JSON_CONTENT_TYPE),
+        message_group_id=message_group_id,
+        message_deduplication_id=message_deduplication_id,
+    )
+
+
+def _fold(headers: Mapping[str, str], room: int) -> dict[str, str]:
+    plain = {name: value for name, value in headers.items() if value and name != FOLDED_HEADERS_ATTRIBUTE}
+    if len(plain) == len(headers) <= room:
+        return plain
+    kept = dict(list(plain.items())[: room - 1])
+    folded = {name: value for name, value in headers.items() if name not in kept}
+    return {**kept, FOLDED_HEADERS_ATTRIBUTE: json.dumps(folded, separators=(",", ":"))}
+
+
+def _unfold(attributes: Mapping[str, str]) -> Mapping[str, str]:
+    if len(attributes) <= len(OWN_ATTRIBUTES) and OWN_ATTRIBUTES.issuperset(attributes):
+        folded = attributes.get(FOLDED_HEADERS_ATTRIBUTE)
+        return MappingProxyType(_parse_folded(folded)) if folded else NO_HEADERS
+    headers = {name: value for name, value in attributes.items() if name not in OWN_ATTRIBUTES}
+    return MappingProxyType(headers | _parse_folded(attributes.get(FOLDED_HEADERS_ATTRIBUTE, "{}")))
+
+
+def _parse_folded(text: str) -> dict[str, str]:
+    # What we did not fold ourselves is passed on as it came.
+    try:
+        folded = json.loads(text)
+    except (ValueError, RecursionError):
+        return {FOLDED_HEADERS_ATTRIBUTE: text}
+    if not isinstance(folded, dict) or not all(map(_is_header, folded.items())):
+        return {FOLDED_HEADERS_ATTRIBUTE: text}
+    # A header must not stand in for the id or the type when the message is sent on.
+    return {name: value for name, value in folded.items() if name not in _NEVER_HEADERS}
+
+
+def can_travel(text: object) -> TypeGuard[str]:
+    """Return whether SNS and SQS would take ``text`` as a body or as an attribute's value."""
+    return isinstance(text, str) and text != "" and not FORBIDDEN_CHARACTER.search(text)
+
+
+def _is_header(item: tuple[str, object]) -> bool:
+    name, value = item
+    return bool(ATTRIBUTE_NAME.fullmatch(name)) and (value == "" or can_travel(value))
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+FIFO_SUFFIX = ".fifo"
+MAX_DELAY_SECONDS = 900
+MAX_VISIBILITY_SECONDS = 43_200
+MAX_WAIT_SECONDS = 20
+MAX_BATCH = 10
+MAX_BATCH_BYTES = 1_048_576
+MAX_IN_FLIGHT = 120_000
+DEDUPLICATION_SECONDS = 300
+ATTRIBUTE_TYPE = "String"
+MIN_RETENTION_SECONDS = 60
+MAX_RETENTION_SECONDS = 1_209_600
+DEFAULT_RETENTION_SECONDS = 345_600
+
+_CONTROL_CHARACTERS = bytes(set(range(0x20)) - set(b"\t\n\r"))
+
+_SMALL_ATTRIBUTES_BYTES = 4_096
+"""More than the attributes of a message without headers can take."""
+
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|(?=.{6,80}\Z)[A-Za-z0-9_-]+\.fifo")
+_TOPIC_NAME = re.compile(r"[A-Za-z0-9_-]{1,256}|(?=.{6,256}\Z)[A-Za-z0-9_-]+\.fifo")
+
+
+def check_queue_name(name: str) -> None:
+    """Raise ``InvalidNameError`` for a name that SQS would refuse."""
+    if not isinstance(name, str) or not _QUEUE_NAME.fullmatch(name):
+        raise InvalidNameError(
+            "queue",
+            name,
+            "1 to 80 letters, digits, hyphens and underscores, at the end .fifo for a FIFO queue",
+        )
+
+
+def check_topic_name(name: str) -> None:
+    """Raise ``InvalidNameError`` for a name that SNS would refuse."""
+    if not isinstance(name, str) or not _TOPIC_NAME.fullmatch(name):
+        raise InvalidNameError(
+            "topic",
+            name,
+            "1 to 256 letters, digits, hyphens and underscores, at the end .fifo for a FIFO topic",
+        )
+
+
+def check_message(
+    message: Message, *, max_bytes: int, is_fifo: bool, content_based_deduplication: bool = False
+) -> None:
+    """Raise if SNS or SQS would refuse the message.
+
+    Raises:
+        InvalidMessageError: an id, header or character that is not allowed, or something missing.
+        MessageTooLargeError: body and attributes together exceed ``max_bytes``.
+    """
+    message_id = message.message_id
+    _check_identifier(message_id, "message id", message_id)
+    if not message.body:
+        raise InvalidMessageError(f"message {message_id} has an empty body, which no broker takes")
+    _check_characters(message.body, "body", message_id)
+    if message.event_type_name is not None:
+        _check_event_type_name(message.event_type_name, message_id)
+    if message.headers:
+        _check_headers(message.headers, message_id)
+    if message.message_group_id is not None:
+        _check_identifier(message.message_group_id, "message group id", message_id)
+    if message.message_deduplication_id is not None:
+        _check_identifier(message.message_deduplication_id, "message deduplication id", message_id)
+    if is_fifo:
+        _check_fifo(message, content_based_deduplication)
+    elif message.message_deduplication_id is not None:
+        raise InvalidMessageError(
+            f"message {message_id} has a message_deduplication_id=, which only FIFO topics and queues take: leave it "
+            "out, or publish to one whose name ends in .fifo"
+        )
+    # Counting bytes exactly costs more than all of the above: small messages are let off.
+    if message.headers or 4 * len(message.body) + _SMALL_ATTRIBUTES_BYTES > max_bytes:
+        size = message_size(message)
+        if size > max_bytes:
+            raise MessageTooLargeError(message_id, size, max_bytes)
+
+
+def message_size(message: Message) -> int:
+    """Return the bytes that the broker counts: body, and each attribute's name, type and value."""
+    attributes = attributes_of(message)
+    return len(message.body.encode()) + sum(
+        len(name) + len(ATTRIBUTE_TYPE) + len(value.encode()) for name, value in attributes.items()
+    )
+
+
+def check_whole_seconds(name: str, value: int, lowest: int, highest: int) -> None:
+    """Raise ``ConfigurationError`` unless ``value`` is a whole number of seconds between the bounds."""
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise ConfigurationError(
+            f"{name} must be a whole number of seconds from {lowest} to {highest:,}, not {value!r}"
+        )
+
+
+def _check_identifier(identifier: str, kind: str, message_id: str) -> None:
+    if not isinstance(identifier, str) or not IDENTIFIER.fullmatch(identifier):
+        raise InvalidMessageError(
+            f"the {kind} {identifier!r:.140} of message {message_id!r:.140} must be 1 to 128 letters, digits "
+            "and ASCII punctuation marks"
+        )
+
+
+def _check_fifo(message: Message, content_based_deduplication: bool) -> None:
+    if message.message_group_id is None:
+        raise InvalidMessageError(
+            f"message {message.message_id} needs message_group_id=: a FIFO topic or queue keeps order within it"
+        )
+    if message.message_deduplication_id is None and not content_based_deduplication:
+        raise InvalidMessageError(
+            f"message {message.message_id} needs message_deduplication_id=: this FIFO topic or queue does not "
+            "derive it from the content"
+        )
+
+
+def _check_headers(headers: Mapping[str, str], message_id: str) -> None:
+    for name, value in headers.items():
+        if not isinstance(name, str) or not ATTRIBUTE_NAME.fullmatch(name):
+            raise InvalidMessageError(
+                f"the header name {name!r:.140} of message {message_id} must be 1 to 256 letters, digits, '-', '_' "
+                "and '.' (not first, last or twice in a row), and not begin with 'AWS.' or 'Amazon.'"
+            )
+        if not isinstance(value, str):
+            raise InvalidMessageError(
+                f"the header {name!r} of message {message_id} must be text, not {type(value).__name__}"
+            )
+        _check_characters(value, f"header {name!r}", message_id)
+
+
+def _check_event_type_name(value: str, message_id: str) -> None:
+    if not isinstance(value, str) or not value:
+        raise InvalidMessageError(f"the event type name of message {message_id} must be text and not empty")
+    if len(value) > MAX_NAME_CHARACTERS:
+        raise InvalidMessageError(
+            f"the event type name of message {message_id} has {len(value)} characters, {MAX_NAME_CHARACTERS} are allowed"
+        )
+    if not value.isidentifier():  # most are, and hold nothing that is forbidden
+        _check_characters(value, "event type name", message_id)
+
+
+def _check_characters(text: str, kind: str, message_id: str) -> None:
+    # The quickest look for control characters, at half of what a regular expression or isprintable() costs.
+    if text.isascii() and len(text.encode().translate(None, _CONTROL_CHARACTERS)) == len(text):
+        return
+    forbidden = FORBIDDEN_CHARACTER.search(text)
+    if forbidden:
+        raise InvalidMessageError(
+            f"the {kind} of message {message_id} contains U+{ord(forbidden[0]):04X} at position "
+            f"{forbidden.start()}, a character that SQS does not accept"
+        )

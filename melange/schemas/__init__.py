@@ -1,1 +1,0 @@
-"""Schemas derived from dataclasses: strict marshmallow fields, chosen by annotation."""

@@ -1,0 +1,1 @@
+"""Events to JSON text and back: schemas by hand, derived ones, and the serializer."""

@@ -1,0 +1,248 @@
+"""Which schema and which class belong to an event type."""
+
+# MERGED DOCS: Events to JSON text, and messages back to events.
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from marshmallow import Schema
+
+from melange.errors import ConfigurationError, DecodeError, DuplicateHandlerError, EncodeError
+from melange.events import EVENT_TYPE_KEY, EventMessage
+from melange.messages import JSON_CONTENT_TYPE, Message
+from melange.serialization import typed
+from melange.serialization.derivation import derived_schema, full_name
+from melange.serialization.json import from_json, to_json
+from melange.serialization.schema import EventSchema
+from melange.serialization.typed import shortened
+
+
+class EventSerializer:
+    """Writes events as message bodies and reads them back. Thread-safe.
+
+    Publishers and consumers use ``EventSerializer.instance()`` unless they are given another. Dicts
+    pass as they are; only typed events go through a schema. No error's text quotes a payload.
+    """
+
+    _instance: ClassVar[EventSerializer | None] = None
+    _instance_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self) -> None:
+        self._registry = SchemaRegistry()
+
+    @classmethod
+    def instance(cls) -> EventSerializer:
+        """Return the one that the whole process shares."""
+        with cls._instance_lock:
+            if EventSerializer._instance is None:
+                EventSerializer._instance = EventSerializer()
+            return EventSerializer._instance
+
+    def register(self, schema_or_event_class: type[EventSchema] | type[EventMessage]) -> None:
+        """Put a schema written by hand in force, or have an event class loaded everywhere.
+
+        A schema replaces the derived one of its event. An event class, given itself or as a schema's
+        ``event_class``, is what every consumer is given for this type, also where no listener names it.
+        Registering the same again changes nothing.
+
+        Raises:
+            DuplicateHandlerError: the type has another schema or another class already.
+            ConfigurationError: neither schema nor event class; a schema that does not say its event;
+                an event class whose schema cannot be derived, and has none registered before.
+        """
+        if isinstance(schema_or_event_class, type) and issubclass(schema_or_event_class, EventSchema):
+            self._registry.add_schema(schema_or_event_class)
+        elif isinstance(schema_or_event_class, type) and issubclass(schema_or_event_class, EventMessage):
+            self._registry.add_event_class(schema_or_event_class)
+        else:
+            raise ConfigurationError(
+                "register() takes a class that inherits from EventSchema or from EventMessage, "
+                f"not {schema_or_event_class!r}"
+            )
+
+    def check_event_class(self, event_class: type[EventMessage]) -> None:
+        """Raise ``ConfigurationError`` if events of this class could be neither written nor read."""
+        self._registry.schema_of(event_class)
+
+    def encode(
+        self, event: Mapping[str, Any] | EventMessage, event_type_name: str | None = None
+    ) -> tuple[str, str]:
+        """Return the event's type name and its body, JSON text that always says the type, too.
+
+        A dict says its type under ``event_type_name`` or by the argument, and is not changed.
+
+        Raises:
+            EncodeError: no type or two different ones, or something that JSON cannot carry; names the place.
+            ConfigurationError: a typed event without a schema.
+        """
+        if isinstance(event, dict):
+            fields: dict[str, Any] = event
+        elif isinstance(event, EventMessage):
+            fields = typed.dump(event, self._registry.schema_of(type(event)))
+        elif isinstance(event, Mapping):
+            fields = dict(event)
+        else:
+            raise EncodeError(
+                f"an event is a dict or an object of a class that inherits from EventMessage, "
+                f"not {type(event).__name__}"
+            )
+        name = fields.get(EVENT_TYPE_KEY)
+        if event_type_name is not None:
+            if name is None:
+                fields = {**fields, EVENT_TYPE_KEY: event_type_name}
+            elif name != event_type_name:
+                raise EncodeError(
+                    f"the event says that it is of type {shortened(name)}, "
+                    f"the call says {shortened(event_type_name)}"
+                )
+            name = event_type_name
+        if not isinstance(name, str) or not name:
+            raise EncodeError(
+                f"event_type_name must be text and not empty, not {type(name).__name__}: put it into "
+                "the dict or give it as an argument"
+            )
+        return name, to_json(fields)
+
+    def read(self, message: Message) -> tuple[str, dict[str, Any]]:
+        """Return the type name and the JSON object that ``message`` carries.
+
+        Raises:
+            DecodeError: says why it is no event.
+        """
+        if message.content_type != JSON_CONTENT_TYPE and not _is_json(message.content_type):
+            raise DecodeError(
+                f"the content type is {shortened(message.content_type)}, not {JSON_CONTENT_TYPE}"
+            )
+        data = from_json(message.body)
+        if not isinstance(data, dict):
+            raise DecodeError(f"the body is {_kind(data)}, an event is an object")
+        name = data.get(EVENT_TYPE_KEY, message.event_type_name)
+        if not name or not isinstance(name, str):
+            raise DecodeError(
+                f"event_type_name in the body is {_kind(name)}, it must be text and not empty"
+                if EVENT_TYPE_KEY in data
+                else "neither the headers nor the body say of what type the event is"
+            )
+        if message.event_type_name and name != message.event_type_name:
+            raise DecodeError(
+                f"the headers say that the event is of type {shortened(message.event_type_name)}, "
+                f"its body says {shortened(name)}"
+            )
+        return name, data
+
+    def load(
+        self,
+        event_type_name: str,
+        data: dict[str, Any],
+        event_classes: Mapping[str, type[EventMessage]],
+    ) -> EventMessage | dict[str, Any]:
+        """Return the event that ``read`` found: an object if its class is known, otherwise a dict.
+
+        ``event_classes`` are those of the caller, by type name; they go before the registered ones.
+
+        Raises:
+            DecodeError: the schema or the class refuses the data; names the fields.
+            ConfigurationError: the class has no schema.
+        """
+        event_class = event_classes.get(event_type_name) or self._registry.event_class(event_type_name)
+        schema: Schema | None
+        if event_class is not None:
+            schema = self._registry.schema_of(event_class)
+        else:
+            schema = self._registry.written_schema(event_type_name)
+            if schema is None:
+                return data
+        return typed.load(event_type_name, event_class, schema, data)
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == JSON_CONTENT_TYPE or media_type.endswith("+json")
+
+
+def _kind(value: object) -> str:
+    return _KINDS[type(value)]
+
+
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+_SCHEMA_SUFFIX = "Schema"
+
+
+class SchemaRegistry:
+    """The schemas and classes that were registered, and the derived schemas of all others. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._schemas: dict[str, EventSchema] = {}
+        self._event_classes: dict[str, type[EventMessage]] = {}
+
+    def event_class(self, event_type_name: str) -> type[EventMessage] | None:
+        """Return the class registered for this type."""
+        return self._event_classes.get(event_type_name)
+
+    def written_schema(self, event_type_name: str) -> Schema | None:
+        """Return the schema registered for this type."""
+        return self._schemas.get(event_type_name)
+
+    def schema_of(self, event_class: type[EventMessage]) -> Schema:
+        """Return the schema registered for this class, or the derived one.
+
+        Raises:
+            ConfigurationError: none is registered and none can be derived.
+        """
+        written = self._schemas.get(event_class.event_type_name)
+        if written is not None and written.event_class in (None, event_class):
+            return written
+        return derived_schema(event_class)
+
+    def add_event_class(self, event_class: type[EventMessage]) -> None:
+        self.schema_of(event_class)
+        with self._lock:
+            self._claim(event_class)
+
+    def add_schema(self, schema_class: type[EventSchema]) -> None:
+        name = _event_type_name_of(schema_class)
+        schema = schema_class()
+        with self._lock:
+            _check_free(name, "schema", type(self._schemas.get(name, schema)), schema_class)
+            if schema_class.event_class is not None:
+                self._claim(schema_class.event_class)
+            self._schemas.setdefault(name, schema)
+
+    def _claim(self, event_class: type[EventMessage]) -> None:
+        name = event_class.event_type_name
+        _check_free(name, "class", self._event_classes.setdefault(name, event_class), event_class)
+
+
+def _event_type_name_of(schema_class: type[EventSchema]) -> str:
+    event_class = schema_class.event_class
+    if isinstance(event_class, type) and issubclass(event_class, EventMessage):
+        return event_class.event_type_name
+    name = schema_class.__name__.removesuffix(_SCHEMA_SUFFIX)
+    if event_class is not None or name in ("", schema_class.__name__):
+        raise ConfigurationError(
+            f"{full_name(schema_class)} does not say which event it is for: name it after the event's type "
+            "(ProductAddedSchema) or set event_class to a class that inherits from EventMessage"
+        )
+    return name
+
+
+def _check_free(name: str, kind: str, registered: type, wanted: type) -> None:
+    if registered is not wanted:
+        raise DuplicateHandlerError(
+            f"the event type {name!r} has the {kind} {full_name(registered)} already, so that "
+            f"{full_name(wanted)} cannot be registered: give one of them another event_type_name"
+        )
