@@ -12,8 +12,8 @@ from melange.backoff import Backoff
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.listener import ExchangeListener
 from melange.consuming.middleware import Middleware
-from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
-from melange.drivers.base import MessagingDriver
+from melange.deduplication import NO_DEDUPLICATION, DeduplicationStore, MemoryDeduplicationStore
+from melange.drivers.base import NO_DEAD_LETTER_QUEUE, MessagingDriver
 from melange.drivers.registry import DriverManager
 from melange.errors import (
     AccessDeniedError,
@@ -48,6 +48,8 @@ from melange.serialization.schema import EventSchema
 from melange.serialization.serializer import EventSerializer
 
 __all__ = [
+    "NO_DEAD_LETTER_QUEUE",
+    "NO_DEDUPLICATION",
     "AccessDeniedError",
     "Backoff",
     "CascadeError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
@@ -20,8 +21,9 @@ from melange.consuming.listener import (
 from melange.consuming.middleware import Middleware
 from melange.consuming.outcomes import Outcome
 from melange.consuming.subscriptions import Subscriptions
-from melange.deduplication import DeduplicationStore, MemoryDeduplicationStore
-from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Unchanged
+from melange.deduplication.base import DeduplicationStore, NoDeduplication
+from melange.deduplication.memory import MemoryDeduplicationStore
+from melange.drivers.base import EventFilter, MessagingDriver, NoDeadLetterQueue
 from melange.drivers.registry import DriverManager
 from melange.drivers.sqs_rules import check_whole_seconds
 from melange.errors import (
@@ -52,13 +54,13 @@ class ExchangeMessageConsumer:
         driver: MessagingDriver | None = None,
         filter_events: Sequence[EventType] | None = None,
         filter_scope: Literal["headers", "body"] = "headers",
-        dead_letter_queue_name: str | None | Unchanged = UNCHANGED,
+        dead_letter_queue_name: str | NoDeadLetterQueue | None = None,
         max_attempts: int = 5,
         visibility_timeout_seconds: int = 30,
         wait_seconds: int = 20,
         on_unhandled: Literal["acknowledge", "reject"] = "acknowledge",
         backoff: Callable[[int], float] | None = None,
-        deduplication: DeduplicationStore | None | Unchanged = UNCHANGED,
+        deduplication: DeduplicationStore | NoDeduplication | None = None,
         on_unavailable: Literal["retry", "process"] = "retry",
         middleware: Sequence[Middleware] = (),
         ordered_by: str | None = None,
@@ -110,7 +112,7 @@ class ExchangeMessageConsumer:
         _check_choice("on_unavailable", on_unavailable, "retry", "process")
         _check_choice("on_reject", on_reject, "skip", "block")
         _check_choice("filter_scope", filter_scope, "headers", "body")
-        if not isinstance(deduplication, (DeduplicationStore, Unchanged, type(None))):
+        if not isinstance(deduplication, (DeduplicationStore, NoDeduplication, type(None))):
             raise ConfigurationError(
                 f"deduplication= takes a store, such as MemoryDeduplicationStore(), or None, not {deduplication!r}"
             )
@@ -124,7 +126,11 @@ class ExchangeMessageConsumer:
             keeps_rejected=on_reject == "block",
         )
         queue = declaration.declare(driver) if declare else declaration.look_up(driver)
-        store = MemoryDeduplicationStore.shared() if isinstance(deduplication, Unchanged) else deduplication
+        store: DeduplicationStore | None
+        if isinstance(deduplication, NoDeduplication):
+            store = None
+        else:
+            store = default_store_of(driver) if deduplication is None else deduplication
         if store is not None and store.keyword_names and on_unavailable == "process":
             raise ConfigurationError(
                 f"with on_unavailable='process' listeners run without their store, and {type(store).__name__} is a "
@@ -257,6 +263,17 @@ class ExchangeMessageConsumer:
             work.release(deliveries[len(outcomes) :])
             raise
         return sum(work.settle(outcomes))
+
+
+_default_store_lock = threading.Lock()
+
+
+def default_store_of(driver: MessagingDriver) -> DeduplicationStore:
+    """Return the store of consumers that are given none: the driver's, one in memory if it has none yet."""
+    with _default_store_lock:
+        if driver.deduplication_store is None:
+            driver.deduplication_store = MemoryDeduplicationStore()
+        return driver.deduplication_store
 
 
 def _check_arguments(

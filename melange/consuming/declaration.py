@@ -6,7 +6,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from melange.drivers.base import UNCHANGED, EventFilter, MessagingDriver, Unchanged, find_topic
+from melange.drivers.base import (
+    NO_DEAD_LETTER_QUEUE,
+    EventFilter,
+    MessagingDriver,
+    NoDeadLetterQueue,
+    find_topic,
+)
 from melange.errors import ConfigurationError, QueueNotFoundError
 from melange.messages import Queue
 
@@ -21,13 +27,13 @@ DEAD_LETTER_RETENTION_SECONDS = 14 * 24 * 3600
 class QueueDeclaration:
     """What a consumer asks its driver for.
 
-    ``dead_letter_queue_name`` UNCHANGED means the default, ``<queue>-dlq``, which a queue gets when it is
-    created and which an existing queue is not given; a name or None is made so on an existing queue too.
+    ``dead_letter_queue_name`` None means the default, ``<queue>-dlq``, which a queue gets when it is
+    created and which an existing queue is not given; a name or NO_DEAD_LETTER_QUEUE is made so on an existing queue too.
     """
 
     queue_name: str
     topic_names: Sequence[str]
-    dead_letter_queue_name: str | None | Unchanged
+    dead_letter_queue_name: str | NoDeadLetterQueue | None
     max_attempts: int
     event_filter: EventFilter | None
     tags: Mapping[str, str] | None
@@ -61,7 +67,7 @@ class QueueDeclaration:
         for name in self.topic_names:
             find_topic(driver, name, declare=False)
         queue = driver.get_queue(self.queue_name)
-        if self.dead_letter_queue_name is None:
+        if self.dead_letter_queue_name is NO_DEAD_LETTER_QUEUE:
             return replace(queue, dead_letter_queue=None)
         if isinstance(self.dead_letter_queue_name, str):
             queue = replace(queue, dead_letter_queue=driver.get_queue(self.dead_letter_queue_name))
@@ -77,19 +83,21 @@ class QueueDeclaration:
         """
         return 1_000 if self.keeps_rejected else max(10, 4 * self.max_attempts)
 
-    def _declare_dead_letter_queue(self, driver: MessagingDriver) -> Queue | None | Unchanged:
+    def _declare_dead_letter_queue(self, driver: MessagingDriver) -> Queue | NoDeadLetterQueue | None:
         name = self.dead_letter_queue_name
-        if isinstance(name, Unchanged):
-            if _is_dead_letter_name(self.queue_name) or _exists(driver, self.queue_name):
-                return UNCHANGED
-            name = default_dead_letter_name(self.queue_name)
         if name is None:
-            return None
+            if _is_dead_letter_name(self.queue_name) or _exists(driver, self.queue_name):
+                return None
+            name = default_dead_letter_name(self.queue_name)
+        if isinstance(name, NoDeadLetterQueue):
+            return NO_DEAD_LETTER_QUEUE
         return driver.declare_queue(name, retention_seconds=DEAD_LETTER_RETENTION_SECONDS, tags=self.tags)
 
     def _warn(self, queue: Queue) -> None:
         if queue.dead_letter_queue is None:
-            if self.dead_letter_queue_name is not None and not _is_dead_letter_name(queue.name):
+            if self.dead_letter_queue_name is not NO_DEAD_LETTER_QUEUE and not _is_dead_letter_name(
+                queue.name
+            ):
                 logger.warning(
                     "queue %s exists without a dead-letter queue: what is rejected stays in it; "
                     "name one with dead_letter_queue_name=, or say None",

@@ -9,8 +9,14 @@ from typing import Literal
 
 from melange.consuming.leases import Lease
 from melange.consuming.middleware import ListenerCall, Middleware
-from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Outcome, Reject, Retry
-from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
+from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Outcome, Retry
+from melange.deduplication.base import (
+    Claimed,
+    ClaimRefusal,
+    DeduplicationKey,
+    DeduplicationStore,
+    content_digest,
+)
 from melange.errors import DeduplicationError
 from melange.failpoints import fail_point
 from melange.messages import new_token
@@ -39,9 +45,11 @@ class OncePerMessage(Middleware):
         """
         lease = call.lease
         store, message = self._store, lease.delivery.message
-        key = DeduplicationKey(lease.delivery.queue.name, call.subscription.name, message.message_id)
+        key = DeduplicationKey(
+            lease.delivery.queue.address, call.subscription.name, message.message_id, content_digest(message)
+        )
         try:
-            claimed = store.claim(key, new_token(), lease.remaining_seconds, body=message.body)
+            claimed = store.claim(key, new_token(), lease.remaining_seconds)
         except DeduplicationError:
             if self._on_unavailable == "retry":
                 raise
@@ -95,8 +103,5 @@ class OncePerMessage(Middleware):
     def _refused(self, refusal: ClaimRefusal, call: ListenerCall) -> Outcome:
         if refusal is ClaimRefusal.DONE:
             return ACKNOWLEDGE
-        if refusal is ClaimRefusal.CONFLICT:
-            message_id = call.delivery.message.message_id
-            return Reject(f"another message of the id {message_id} was processed before", call.listener_name)
         # Busy is no failed attempt, so it never rejects.
         return Retry(self._backoff(call.lease.attempt), counts=False)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from melange.deduplication.base import (
+    NO_DEDUPLICATION,
     Claimed,
     ClaimRefusal,
     DeduplicationKey,
@@ -11,6 +12,7 @@ from melange.deduplication.base import (
 from melange.deduplication.memory import MemoryDeduplicationStore
 
 __all__ = [
+    "NO_DEDUPLICATION",
     "ClaimRefusal",
     "Claimed",
     "DeduplicationKey",

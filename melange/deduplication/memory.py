@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import ClassVar
 
 from melange.clock import Clock, SystemClock
 from melange.deduplication.base import (
@@ -21,12 +20,11 @@ _SMALLEST_SWEEP = 1_000
 class _Entry:
     """A claim, until it is completed; then the same is the mark."""
 
-    __slots__ = ("digest", "expires_at", "key", "token")
+    __slots__ = ("expires_at", "key", "token")
 
-    def __init__(self, key: DeduplicationKey, token: str, digest: int, expires_at: float) -> None:
+    def __init__(self, key: DeduplicationKey, token: str, expires_at: float) -> None:
         self.key = key
         self.token = token
-        self.digest = digest
         self.expires_at = expires_at
 
 
@@ -36,9 +34,6 @@ class MemoryDeduplicationStore(DeduplicationStore):
     Bounded by time (``retention_seconds``) and by size: beyond ``max_marks`` the oldest marks are
     forgotten, at about 400 bytes each. Claims are never forgotten before their lease runs out.
     """
-
-    _shared: ClassVar[MemoryDeduplicationStore | None] = None
-    _shared_lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(
         self,
@@ -52,33 +47,26 @@ class MemoryDeduplicationStore(DeduplicationStore):
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._claims: dict[DeduplicationKey, _Entry] = {}
+        self._attempts: dict[DeduplicationKey, int] = {}
         self._sweep_at = _SMALLEST_SWEEP
         self._marks: dict[DeduplicationKey, _Entry] = {}
         self._marks_by_age: deque[_Entry] = deque()
 
-    @classmethod
-    def shared(cls) -> MemoryDeduplicationStore:
-        """Return the store that all consumers of this process use by default."""
-        with cls._shared_lock:
-            if cls._shared is None:
-                cls._shared = cls()
-            return cls._shared
-
-    def claim(
-        self, key: DeduplicationKey, token: str, lease_seconds: float, *, body: str
-    ) -> Claimed | ClaimRefusal:
+    def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
         with self._lock:
             now = self._clock.monotonic()
             mark = self._marks.get(key)
             if mark is not None and mark.expires_at > now:
-                return ClaimRefusal.DONE if mark.digest == hash(body) else ClaimRefusal.CONFLICT
+                return ClaimRefusal.DONE
             holder = self._claims.get(key)
             if holder is not None and holder.token != token and holder.expires_at > now:
                 return ClaimRefusal.BUSY
-            self._claims[key] = _Entry(key, token, hash(body), now + lease_seconds)
+            if holder is None or holder.token != token:
+                self._attempts[key] = self._attempts.get(key, 0) + 1
+            self._claims[key] = _Entry(key, token, now + lease_seconds)
             if len(self._claims) > self._sweep_at:
                 self._forget_expired_claims(now)
-            return Claimed(key, token)
+            return Claimed(key, token, self._attempts[key])
 
     def complete(self, claimed: Claimed) -> bool:
         with self._lock:
@@ -87,6 +75,7 @@ class MemoryDeduplicationStore(DeduplicationStore):
                 mark = self._marks.get(claimed.key)
                 return mark is not None and mark.token == claimed.token
             del self._claims[entry.key]
+            self._attempts.pop(entry.key, None)
             now = self._clock.monotonic()
             entry.expires_at = now + self._retention_seconds
             self._marks[entry.key] = entry
@@ -94,12 +83,18 @@ class MemoryDeduplicationStore(DeduplicationStore):
             self._forget_oldest_mark(now)
             return True
 
-    def abandon(self, claimed: Claimed) -> bool:
+    def abandon(self, claimed: Claimed, *, began: bool = True) -> bool:
         with self._lock:
             entry = self._held(claimed)
             if entry is not None:
                 del self._claims[entry.key]
+                if not began:
+                    self._attempts[entry.key] -= 1
             return entry is not None
+
+    def forget_attempts(self, key: DeduplicationKey) -> None:
+        with self._lock:
+            self._attempts.pop(key, None)
 
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
         with self._lock:

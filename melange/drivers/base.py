@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
-from typing import Final, Literal, Self
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from melange.clock import Clock, SystemClock
-from melange.errors import Failure
-from melange.messages import Delivery, Message, Queue, Topic
+from melange.errors import Failure, InvalidMessageError
+from melange.messages import DEAD_LETTER_HEADER, Delivery, Message, Queue, Topic
+
+if TYPE_CHECKING:
+    from melange.deduplication.base import DeduplicationStore
+    from melange.serialization.serializer import EventSerializer
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +53,14 @@ class EventFilter:
     scope: Literal["headers", "body"] = "headers"
 
 
-class Unchanged(Enum):
-    """The type of ``UNCHANGED``: an argument that the caller did not name."""
+class NoDeadLetterQueue(Enum):
+    """The type of ``NO_DEAD_LETTER_QUEUE``."""
 
-    UNCHANGED = "unchanged"
+    NO_DEAD_LETTER_QUEUE = "no dead-letter queue"
 
 
-UNCHANGED: Final = Unchanged.UNCHANGED
+NO_DEAD_LETTER_QUEUE: Final = NoDeadLetterQueue.NO_DEAD_LETTER_QUEUE
+"""Says that a queue shall have no dead-letter queue. Not None, which arguments are by accident."""
 
 
 class MessagingDriver(ABC):
@@ -65,12 +71,19 @@ class MessagingDriver(ABC):
     What a broker or its client library raises never passes: drivers raise ``MelangeError``s.
 
     Methods that take several messages or deliveries judge each by itself: they return the failed ones
-    with their errors, and an empty list when all went well. They raise only when they refuse the call
+    with their errors, and an empty list when all went well. Callers recognise a failed message by its
+    ``message_id`` and a failed delivery by its ``receipt_handle``, so an equal copy will do. They raise only when they refuse the call
     as a whole, and then nothing has happened.
     """
 
     clock: Clock = SystemClock()
     """The clock by which deadlines are counted."""
+
+    serializer: EventSerializer | None = None
+    """Writes and reads the events of the publishers and consumers on this driver; None means the process's own."""
+
+    deduplication_store: DeduplicationStore | None = None
+    """The store of the consumers on this driver that are given none; None means one in memory, made when needed."""
 
     @property
     @abstractmethod
@@ -99,7 +112,7 @@ class MessagingDriver(ABC):
         self,
         name: str,
         *topics: Topic,
-        dead_letter_queue: Queue | None | Unchanged = UNCHANGED,
+        dead_letter_queue: Queue | NoDeadLetterQueue | None = None,
         max_receive_count: int | None = None,
         retention_seconds: int | None = None,
         event_filter: EventFilter | None = None,
@@ -111,9 +124,9 @@ class MessagingDriver(ABC):
         Bindings are added and never removed, those of other topics stay. When this returns, what is
         published to ``topics`` reaches the queue. Arguments that the caller does not name are the
         broker's defaults on creation and untouched afterwards; named ones are made so, also on an
-        existing queue. ``dead_letter_queue=None`` takes an existing one off. ``max_receive_count`` is
+        existing queue. ``NO_DEAD_LETTER_QUEUE`` takes an existing one off. ``max_receive_count`` is
         the broker's own limit and needs a dead-letter queue. ``event_filter`` applies to the bindings
-        to ``topics`` only.
+        to ``topics`` only; one without event types takes an existing filter off.
 
         Raises:
             InvalidNameError: the broker would refuse the name.
@@ -203,6 +216,27 @@ class MessagingDriver(ABC):
         goes on with ``delivery._replace(deadline=...)``, counted from before this call.
         """
 
+    def dead_letter(self, delivery: Delivery, note: str) -> None:
+        """Send a copy of the delivery's message to its queue's dead-letter queue; acknowledge nothing.
+
+        The copy is what was received: the same body, id, headers and type, and on a FIFO queue the same group.
+        ``note`` (JSON, up to some 2,000 characters) goes along as the header ``melange-dead-letter``. Where the broker's
+        limits leave no room for it, the copy goes without it: a message that could be received can be dead-lettered.
+
+        Raises:
+            DriverError: the copy was not accepted.
+        """
+        queue = delivery.queue.dead_letter_queue
+        assert queue is not None
+        message = dead_letter_of(delivery, is_fifo=queue.is_fifo)
+        noted = {**message.headers, DEAD_LETTER_HEADER: note}
+        try:
+            failures = self.send(queue, [message._replace(headers=MappingProxyType(noted))])
+        except InvalidMessageError:
+            failures = self.send(queue, [message])
+        if failures:
+            raise failures[0].error
+
     @abstractmethod
     def close(self) -> None:
         """Let go of connections and threads; idempotent. Receives under way end soon."""
@@ -246,6 +280,22 @@ class BrokerAdministration(ABC):
     @abstractmethod
     def delete_topic(self, topic: Topic) -> None:
         """Remove a topic and its bindings; no error when it is gone already."""
+
+
+def dead_letter_of(delivery: Delivery, *, is_fifo: bool) -> Message:
+    """Return the delivery's message as it goes to a dead-letter queue."""
+    message = delivery.message
+    headers = {name: value for name, value in message.headers.items() if name != DEAD_LETTER_HEADER}
+    message = message._replace(headers=MappingProxyType(headers))
+    if not is_fifo:
+        return message
+    # The message id alone is not enough: a message that was moved back to its queue and fails again within five
+    # minutes would count as a duplicate, vanish from the dead letters, and then be acknowledged.
+    one_receipt = hashlib.sha256(f"{message.message_id} {delivery.receipt_handle}".encode())
+    return message._replace(
+        message_group_id=message.message_group_id or message.message_id,
+        message_deduplication_id=one_receipt.hexdigest(),
+    )
 
 
 def find_topic(driver: MessagingDriver, name: str, *, declare: bool) -> Topic:

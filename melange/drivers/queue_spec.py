@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from melange.drivers.base import UNCHANGED, EventFilter, Unchanged
+from melange.drivers.base import NO_DEAD_LETTER_QUEUE, EventFilter, NoDeadLetterQueue
 from melange.drivers.sqs_rules import (
     FIFO_SUFFIX,
     MAX_RETENTION_SECONDS,
@@ -22,12 +22,12 @@ MAX_FILTER_VALUES = 150
 
 
 @dataclass(frozen=True, slots=True)
-class QueueWishes:
+class QueueSpec:
     """The arguments of ``declare_queue``."""
 
     name: str
     topics: Sequence[Topic] = ()
-    dead_letter_queue: Queue | None | Unchanged = UNCHANGED
+    dead_letter_queue: Queue | NoDeadLetterQueue | None = None
     max_receive_count: int | None = None
     retention_seconds: int | None = None
     event_filter: EventFilter | None = None
@@ -79,7 +79,7 @@ class QueueWishes:
         count = self.max_receive_count
         if count is None:
             return
-        if target is None:
+        if target is NO_DEAD_LETTER_QUEUE:
             raise ConfigurationError(
                 "max_receive_count= needs a dead_letter_queue=: name one or leave both out"
             )

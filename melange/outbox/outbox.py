@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from melange.callables import annotated_types, is_asynchronous, place
 from melange.domain import DomainEventBus, Subscribers
-from melange.domain.thread_variable import ThreadVariable
 from melange.domain.sqlalchemy import AnySession, on_commit, plain_session
+from melange.domain.thread_variable import ThreadVariable
 from melange.drivers.sqs_rules import FIFO_SUFFIX, check_message
 from melange.errors import ConfigurationError, InvalidMessageError
 from melange.messages import Message, message_being_handled, new_message_id

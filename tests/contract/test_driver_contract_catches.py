@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 
-from melange.drivers.base import UNCHANGED
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import InvalidMessageError
 from melange.testing import DriverContract, ManualClock
@@ -136,7 +135,7 @@ class IgnoresDelays(InMemoryDriver):
 
 
 class HasNoDeadLetters(InMemoryDriver):
-    def declare_queue(self, name, *topics, dead_letter_queue=UNCHANGED, max_receive_count=None, **options):
+    def declare_queue(self, name, *topics, dead_letter_queue=None, max_receive_count=None, **options):
         return super().declare_queue(name, *topics, **options)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from documentation.pages import PAGES, page_name, run_page
-from melange import DriverManager, EventSerializer, MemoryDeduplicationStore
+from melange import DriverManager, EventSerializer
 
 # Pages whose blocks talk to SNS and SQS.
 AWS_PAGES = {"docs/aws.md"}
@@ -22,7 +22,6 @@ def fresh_process(monkeypatch, tmp_path):
     """Give each page what a new process has: no driver, no registered events, an empty directory."""
     monkeypatch.setattr(DriverManager, "_instance", None)
     monkeypatch.setattr(EventSerializer, "_instance", None)
-    monkeypatch.setattr(MemoryDeduplicationStore, "_shared", None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
 

@@ -66,7 +66,3 @@ def test_a_lease_of_no_length_does_not_break_the_store():
     store.claim(key(1), "token", 0, body="{}")
 
     assert isinstance(store.claim(key(1), "another", 30, body="{}"), Claimed)
-
-
-def test_the_default_store_is_one_per_process():
-    assert MemoryDeduplicationStore.shared() is MemoryDeduplicationStore.shared()

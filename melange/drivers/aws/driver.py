@@ -17,15 +17,14 @@ from melange.drivers.aws.queues import Queues
 from melange.drivers.aws.topics import Topics
 from melange.drivers.aws.wire import delivery_from
 from melange.drivers.base import (
-    UNCHANGED,
     BrokerAdministration,
     Capabilities,
     EventFilter,
     MessagingDriver,
+    NoDeadLetterQueue,
     QueueDepth,
-    Unchanged,
 )
-from melange.drivers.queue_spec import QueueWishes
+from melange.drivers.queue_spec import QueueSpec
 from melange.drivers.sqs_rules import (
     MAX_BATCH,
     MAX_DELAY_SECONDS,
@@ -106,7 +105,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         self,
         name: str,
         *topics: Topic,
-        dead_letter_queue: Queue | None | Unchanged = UNCHANGED,
+        dead_letter_queue: Queue | NoDeadLetterQueue | None = None,
         max_receive_count: int | None = None,
         retention_seconds: int | None = None,
         event_filter: EventFilter | None = None,
@@ -118,7 +117,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         A changed filter takes up to 15 minutes to apply everywhere on AWS. The name of a queue deleted
         less than a minute ago is not free yet: that raises ``DriverConnectionError``, worth a later try.
         """
-        wishes = QueueWishes(
+        spec = QueueSpec(
             name,
             topics,
             dead_letter_queue,
@@ -127,7 +126,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
             event_filter,
             content_based_deduplication,
         )
-        return self._queues.declare(wishes, tags or {})
+        return self._queues.declare(spec, tags or {})
 
     def get_topic(self, name: str) -> Topic:
         return self._topics.get(name)

@@ -1,6 +1,6 @@
 """Queues: created, reconciled with what the caller named, bound, found by name or ARN."""
 
-# MERGED DOCS: A caller's wishes as the SQS attributes that have to change. Pure: dictionaries in, dictionaries out.
+# MERGED DOCS: A caller's spec as the SQS attributes that have to change. Pure: dictionaries in, dictionaries out.
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from melange.drivers.aws.clients import BrokerCalls, Clients
 from melange.drivers.aws.policy import Bindings
 from melange.drivers.aws.wire import Arn, is_arn, parse_arn
-from melange.drivers.base import UNCHANGED
-from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, QueueWishes
+from melange.drivers.base import NO_DEAD_LETTER_QUEUE
+from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, QueueSpec
 from melange.drivers.sqs_rules import FIFO_SUFFIX, check_queue_name
 from melange.errors import AccessDeniedError, ConfigurationError, QueueNotFoundError
 from melange.messages import Queue
@@ -22,23 +22,23 @@ Attributes = dict[str, str]
 
 
 def attributes_to_change(
-    wishes: QueueWishes, current: Attributes, dead_letter_arn: str | None, kms_master_key_id: str | None
+    spec: QueueSpec, current: Attributes, dead_letter_arn: str | None, kms_master_key_id: str | None
 ) -> Attributes:
     """Return the attributes that differ from the ``current`` ones; {} stands for a queue to be made.
 
-    ``dead_letter_arn`` is that of the dead-letter queue in the wishes, if one is named.
+    ``dead_letter_arn`` is that of the dead-letter queue in the spec, if one is named.
 
     Raises:
         ConfigurationError: a receive count is named, and there is no dead-letter queue to go with it.
     """
     wanted: Attributes = {}
-    if wishes.retention_seconds is not None:
-        wanted["MessageRetentionPeriod"] = str(wishes.retention_seconds)
-    if wishes.content_based_deduplication is not None and wishes.is_fifo:
-        wanted["ContentBasedDeduplication"] = "true" if wishes.content_based_deduplication else "false"
+    if spec.retention_seconds is not None:
+        wanted["MessageRetentionPeriod"] = str(spec.retention_seconds)
+    if spec.content_based_deduplication is not None and spec.is_fifo:
+        wanted["ContentBasedDeduplication"] = "true" if spec.content_based_deduplication else "false"
     if kms_master_key_id:
         wanted["KmsMasterKeyId"] = kms_master_key_id
-    redrive = _redrive_policy(wishes, current.get("RedrivePolicy"), dead_letter_arn)
+    redrive = _redrive_policy(spec, current.get("RedrivePolicy"), dead_letter_arn)
     if redrive is not None:
         wanted["RedrivePolicy"] = redrive
     return {name: value for name, value in wanted.items() if current.get(name, "") != value}
@@ -52,19 +52,19 @@ def parse_redrive_policy(text: str | None) -> tuple[str | None, int | None]:
     return policy["deadLetterTargetArn"], int(policy["maxReceiveCount"])
 
 
-def _redrive_policy(wishes: QueueWishes, current_text: str | None, dead_letter_arn: str | None) -> str | None:
+def _redrive_policy(spec: QueueSpec, current_text: str | None, dead_letter_arn: str | None) -> str | None:
     """Return the redrive policy to set, ``""`` to take it off, None to leave it."""
-    if wishes.dead_letter_queue is None:
+    if spec.dead_letter_queue is NO_DEAD_LETTER_QUEUE:
         return ""
     current_arn, current_count = parse_redrive_policy(current_text)
-    target = current_arn if wishes.dead_letter_queue is UNCHANGED else dead_letter_arn
+    target = current_arn if spec.dead_letter_queue is None else dead_letter_arn
     if target is None:
-        if wishes.max_receive_count is None:
+        if spec.max_receive_count is None:
             return None
         raise ConfigurationError(
-            f"queue {wishes.name!r} has no dead-letter queue: max_receive_count= needs dead_letter_queue="
+            f"queue {spec.name!r} has no dead-letter queue: max_receive_count= needs dead_letter_queue="
         )
-    count = wishes.max_receive_count or current_count or DEFAULT_MAX_RECEIVE_COUNT
+    count = spec.max_receive_count or current_count or DEFAULT_MAX_RECEIVE_COUNT
     if (target, count) == (current_arn, current_count):
         return None
     return json.dumps({"deadLetterTargetArn": target, "maxReceiveCount": str(count)})
@@ -89,15 +89,15 @@ class Queues:
         self.content_based: dict[str, bool] = {}
         """By address: whether the queue derives deduplication ids itself, as far as this driver knows."""
 
-    def declare(self, wishes: QueueWishes, tags: Mapping[str, str]) -> Queue:
+    def declare(self, spec: QueueSpec, tags: Mapping[str, str]) -> Queue:
         """See ``MessagingDriver.declare_queue``."""
-        wishes.check()
-        name = wishes.name
+        spec.check()
+        name = spec.name
         dead_letter_arn = None
-        if isinstance(wishes.dead_letter_queue, Queue):
-            dead_letter_arn = self.attributes(wishes.dead_letter_queue, "QueueArn")["QueueArn"]
-        address, attributes = self._find_or_create(wishes, tags, dead_letter_arn)
-        changes = attributes_to_change(wishes, attributes, dead_letter_arn, self._kms_master_key_id)
+        if isinstance(spec.dead_letter_queue, Queue):
+            dead_letter_arn = self.attributes(spec.dead_letter_queue, "QueueArn")["QueueArn"]
+        address, attributes = self._find_or_create(spec, tags, dead_letter_arn)
+        changes = attributes_to_change(spec, attributes, dead_letter_arn, self._kms_master_key_id)
         if changes:
             self._calls(
                 self._clients.sqs.set_queue_attributes,
@@ -107,13 +107,13 @@ class Queues:
                 Attributes=changes,
             )
         queue = self._queue(name, address, {**attributes, **changes})
-        if wishes.topics:
+        if spec.topics:
             arn = attributes["QueueArn"]
             self._bindings.let_in(
-                queue, arn, wishes.topics, lambda: self._attributes(name, address, "Policy").get("Policy")
+                queue, arn, spec.topics, lambda: self._attributes(name, address, "Policy").get("Policy")
             )
-            for topic in wishes.topics:
-                self._bindings.subscribe(arn, topic, wishes.event_filter)
+            for topic in spec.topics:
+                self._bindings.subscribe(arn, topic, spec.event_filter)
         return queue
 
     def get(self, name: str) -> Queue:
@@ -145,40 +145,40 @@ class Queues:
             return
 
     def _find_or_create(
-        self, wishes: QueueWishes, tags: Mapping[str, str], dead_letter_arn: str | None
+        self, spec: QueueSpec, tags: Mapping[str, str], dead_letter_arn: str | None
     ) -> tuple[str, Attributes]:
         try:
-            address = self._address(wishes.name)
+            address = self._address(spec.name)
         except QueueNotFoundError:
-            address = self._create(wishes, tags, dead_letter_arn)
-            return address, self._attributes_of_new(wishes.name, address)
+            address = self._create(spec, tags, dead_letter_arn)
+            return address, self._attributes_of_new(spec.name, address)
         if tags:
             self._calls(
                 self._clients.sqs.tag_queue,
                 "sqs:TagQueue",
-                wishes.name,
+                spec.name,
                 QueueUrl=address,
                 Tags=dict(tags),
             )
-        return address, self._attributes(wishes.name, address)
+        return address, self._attributes(spec.name, address)
 
-    def _create(self, wishes: QueueWishes, tags: Mapping[str, str], dead_letter_arn: str | None) -> str:
-        attributes = attributes_to_change(wishes, {}, dead_letter_arn, self._kms_master_key_id)
-        if wishes.is_fifo:
+    def _create(self, spec: QueueSpec, tags: Mapping[str, str], dead_letter_arn: str | None) -> str:
+        attributes = attributes_to_change(spec, {}, dead_letter_arn, self._kms_master_key_id)
+        if spec.is_fifo:
             attributes["FifoQueue"] = "true"
         try:
             answer = self._calls(
                 self._clients.sqs.create_queue,
                 "sqs:CreateQueue",
-                wishes.name,
-                QueueName=wishes.name,
+                spec.name,
+                QueueName=spec.name,
                 Attributes=attributes,
                 tags=dict(tags),
             )
         except ConfigurationError:
             # Refused for its attributes, or made by somebody else just now with others: then it is there.
             try:
-                return self._address(wishes.name)
+                return self._address(spec.name)
             except QueueNotFoundError:
                 pass
             raise

@@ -8,16 +8,15 @@ from types import MappingProxyType
 
 from melange.clock import Clock, SystemClock
 from melange.drivers.base import (
-    UNCHANGED,
     BrokerAdministration,
     Capabilities,
     EventFilter,
     MessagingDriver,
+    NoDeadLetterQueue,
     QueueDepth,
-    Unchanged,
 )
 from melange.drivers.memory.topology import Topology
-from melange.drivers.queue_spec import QueueWishes
+from melange.drivers.queue_spec import QueueSpec
 from melange.drivers.sqs_rules import (
     MAX_BATCH,
     MAX_DELAY_SECONDS,
@@ -87,14 +86,14 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         self,
         name: str,
         *topics: Topic,
-        dead_letter_queue: Queue | None | Unchanged = UNCHANGED,
+        dead_letter_queue: Queue | NoDeadLetterQueue | None = None,
         max_receive_count: int | None = None,
         retention_seconds: int | None = None,
         event_filter: EventFilter | None = None,
         content_based_deduplication: bool | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Queue:
-        wishes = QueueWishes(
+        spec = QueueSpec(
             name,
             topics,
             dead_letter_queue,
@@ -105,7 +104,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         )
         with self._lock:
             self._check_open()
-            return self._topology.declare_queue(wishes)
+            return self._topology.declare_queue(spec)
 
     def get_topic(self, name: str) -> Topic:
         with self._lock:

@@ -9,7 +9,7 @@ import json
 import threading
 from dataclasses import replace
 
-from melange.drivers.base import UNCHANGED, EventFilter
+from melange.drivers.base import EventFilter, NoDeadLetterQueue
 from melange.drivers.memory.fifo import (
     DeduplicationWindow,
     FifoQueue,
@@ -17,7 +17,7 @@ from melange.drivers.memory.fifo import (
     with_deduplication_id,
 )
 from melange.drivers.memory.queue import MemoryQueue, StandardQueue
-from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, QueueWishes
+from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, QueueSpec
 from melange.drivers.sqs_rules import FIFO_SUFFIX, check_topic_name
 from melange.errors import ConfigurationError, QueueNotFoundError, TopicNotFoundError, nearest
 from melange.messages import Message, Queue, Topic
@@ -125,26 +125,26 @@ class Topology:
             topic.content_based_deduplication = content_based_deduplication
         return topic.topic
 
-    def declare_queue(self, wishes: QueueWishes) -> Queue:
+    def declare_queue(self, spec: QueueSpec) -> Queue:
         """See ``MessagingDriver.declare_queue``. What cannot be is found out before anything is changed."""
-        wishes.check()
-        topics = [self.find_topic(topic.name) for topic in wishes.topics]
-        existing = self.queues.get(wishes.name)
-        dead_letters, max_receive_count = self._dead_letters(wishes, existing)
+        spec.check()
+        topics = [self.find_topic(topic.name) for topic in spec.topics]
+        existing = self.queues.get(spec.name)
+        dead_letters, max_receive_count = self._dead_letters(spec, existing)
 
-        queue = existing or self._create(wishes)
+        queue = existing or self._create(spec)
         queue.dead_letters = dead_letters
         queue.queue = replace(
             queue.queue,
             dead_letter_queue=dead_letters.queue if dead_letters else None,
             max_receive_count=max_receive_count,
         )
-        if wishes.retention_seconds is not None:
-            queue.retention_seconds = wishes.retention_seconds
-        if wishes.content_based_deduplication is not None:
-            queue.content_based_deduplication = wishes.content_based_deduplication
+        if spec.retention_seconds is not None:
+            queue.retention_seconds = spec.retention_seconds
+        if spec.content_based_deduplication is not None:
+            queue.content_based_deduplication = spec.content_based_deduplication
         for topic in topics:
-            topic.bind(queue, wishes.event_filter)
+            topic.bind(queue, spec.event_filter)
         return queue.queue
 
     def delete_topic(self, name: str) -> None:
@@ -164,27 +164,27 @@ class Topology:
                 queue.dead_letters = None
                 queue.queue = replace(queue.queue, dead_letter_queue=None, max_receive_count=None)
 
-    def _create(self, wishes: QueueWishes) -> MemoryQueue:
-        kind = FifoQueue if wishes.is_fifo else StandardQueue
-        handle = Queue(wishes.name, _QUEUE_ARN + wishes.name, is_fifo=wishes.is_fifo)
-        queue = self.queues[wishes.name] = kind(handle, self._lock, self._numbers)
+    def _create(self, spec: QueueSpec) -> MemoryQueue:
+        kind = FifoQueue if spec.is_fifo else StandardQueue
+        handle = Queue(spec.name, _QUEUE_ARN + spec.name, is_fifo=spec.is_fifo)
+        queue = self.queues[spec.name] = kind(handle, self._lock, self._numbers)
         return queue
 
     def _dead_letters(
-        self, wishes: QueueWishes, existing: MemoryQueue | None
+        self, spec: QueueSpec, existing: MemoryQueue | None
     ) -> tuple[MemoryQueue | None, int | None]:
         """Return where dead letters shall go and after how many receives."""
-        if wishes.dead_letter_queue is UNCHANGED:
+        if spec.dead_letter_queue is None:
             target = existing.dead_letters if existing else None
-        elif wishes.dead_letter_queue is None:
+        elif isinstance(spec.dead_letter_queue, NoDeadLetterQueue):
             target = None
         else:
-            target = self.find_queue(wishes.dead_letter_queue.name)
+            target = self.find_queue(spec.dead_letter_queue.name)
         if target is not None:
             current = existing.queue.max_receive_count if existing else None
-            return target, wishes.max_receive_count or current or DEFAULT_MAX_RECEIVE_COUNT
-        if wishes.max_receive_count is not None:
+            return target, spec.max_receive_count or current or DEFAULT_MAX_RECEIVE_COUNT
+        if spec.max_receive_count is not None:
             raise ConfigurationError(
-                f"queue {wishes.name!r} has no dead-letter queue: max_receive_count= needs dead_letter_queue="
+                f"queue {spec.name!r} has no dead-letter queue: max_receive_count= needs dead_letter_queue="
             )
         return None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from melange.drivers.base import NO_DEAD_LETTER_QUEUE
 from melange.errors import ConfigurationError
 from melange.messages import Message, Queue
 from melange.testing.driver_behaviours.case import DriverCase, bodies, fifo_message, message
@@ -110,7 +111,7 @@ class DeadLetters(DriverCase):
     def test_declaring_none_takes_the_dead_letter_queue_off(self) -> None:
         source, dead_letters = self._queue_with_dead_letters(max_receive_count=1)
 
-        again = self.queue(name=source.name, dead_letter_queue=None)
+        again = self.queue(name=source.name, dead_letter_queue=NO_DEAD_LETTER_QUEUE)
 
         assert (again.dead_letter_queue, again.max_receive_count) == (None, None)
         self.send(source, message("stubborn"))
@@ -123,7 +124,7 @@ class DeadLetters(DriverCase):
             self.queue(max_receive_count=3)
 
         with pytest.raises(ConfigurationError, match="dead_letter_queue"):
-            self.queue(dead_letter_queue=None, max_receive_count=3)
+            self.queue(dead_letter_queue=NO_DEAD_LETTER_QUEUE, max_receive_count=3)
 
     def test_a_dead_letter_queue_of_another_kind_is_refused(self) -> None:
         self.needs("dead_letter_queues")

@@ -13,7 +13,7 @@ import pytest
 
 from melange.drivers.aws import AwsDriver
 from melange.drivers.aws.policy import allowed_topics
-from melange.drivers.base import EventFilter
+from melange.drivers.base import NO_DEAD_LETTER_QUEUE, EventFilter
 from melange.errors import QueueNotFoundError, TopicNotFoundError
 from melange.messages import Message
 
@@ -197,7 +197,7 @@ def test_the_receive_count_can_be_changed_alone(driver, name):
 def test_a_dead_letter_queue_can_be_taken_off(driver, name):
     driver.declare_queue(name, dead_letter_queue=driver.declare_queue(f"{name}-dlq"))
 
-    driver.declare_queue(name, dead_letter_queue=None)
+    driver.declare_queue(name, dead_letter_queue=NO_DEAD_LETTER_QUEUE)
 
     assert driver.get_queue(name).dead_letter_queue is None
 

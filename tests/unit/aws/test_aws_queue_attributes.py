@@ -6,8 +6,8 @@ import pytest
 
 from melange.drivers.aws.policy import filter_attributes
 from melange.drivers.aws.queues import attributes_to_change as changes
-from melange.drivers.base import EventFilter
-from melange.drivers.queue_spec import QueueWishes
+from melange.drivers.base import NO_DEAD_LETTER_QUEUE, EventFilter
+from melange.drivers.queue_spec import QueueSpec
 from melange.errors import ConfigurationError
 from melange.messages import Queue
 
@@ -17,8 +17,8 @@ OTHER_ARN = "arn:aws:sqs:us-east-1:123456789012:other"
 REDRIVEN = {"RedrivePolicy": json.dumps({"deadLetterTargetArn": DLQ_ARN, "maxReceiveCount": 7})}
 
 
-def wishes(**named):
-    return QueueWishes("stock", (), **named)
+def spec(**named):
+    return QueueSpec("stock", (), **named)
 
 
 def redrive_of(changed):
@@ -29,44 +29,46 @@ def redrive_of(changed):
 def test_nothing_named_changes_nothing():
     current = {**REDRIVEN, "MessageRetentionPeriod": "60", "KmsMasterKeyId": "theirs"}
 
-    assert changes(wishes(), current, None, None) == {}
+    assert changes(spec(), current, None, None) == {}
 
 
 def test_what_is_as_named_is_not_set_again():
     current = {**REDRIVEN, "MessageRetentionPeriod": "600", "KmsMasterKeyId": "key"}
 
-    named = wishes(dead_letter_queue=DLQ, max_receive_count=7, retention_seconds=600)
+    named = spec(dead_letter_queue=DLQ, max_receive_count=7, retention_seconds=600)
 
     assert changes(named, current, DLQ_ARN, "key") == {}
 
 
 def test_what_differs_is_set():
-    changed = changes(wishes(retention_seconds=600), {"MessageRetentionPeriod": "60"}, None, "key")
+    changed = changes(spec(retention_seconds=600), {"MessageRetentionPeriod": "60"}, None, "key")
 
     assert changed == {"MessageRetentionPeriod": "600", "KmsMasterKeyId": "key"}
 
 
 def test_a_new_dead_letter_queue_gets_the_brokers_receive_count():
-    assert redrive_of(changes(wishes(dead_letter_queue=DLQ), {}, DLQ_ARN, None)) == (DLQ_ARN, 10)
+    assert redrive_of(changes(spec(dead_letter_queue=DLQ), {}, DLQ_ARN, None)) == (DLQ_ARN, 10)
 
 
 def test_a_receive_count_that_is_not_named_stays():
-    assert changes(wishes(dead_letter_queue=DLQ), REDRIVEN, DLQ_ARN, None) == {}
-    assert redrive_of(changes(wishes(dead_letter_queue=DLQ), REDRIVEN, OTHER_ARN, None)) == (OTHER_ARN, 7)
+    assert changes(spec(dead_letter_queue=DLQ), REDRIVEN, DLQ_ARN, None) == {}
+    assert redrive_of(changes(spec(dead_letter_queue=DLQ), REDRIVEN, OTHER_ARN, None)) == (OTHER_ARN, 7)
 
 
 def test_a_dead_letter_queue_that_is_not_named_stays():
-    assert redrive_of(changes(wishes(max_receive_count=9), REDRIVEN, None, None)) == (DLQ_ARN, 9)
+    assert redrive_of(changes(spec(max_receive_count=9), REDRIVEN, None, None)) == (DLQ_ARN, 9)
 
 
 def test_none_takes_the_dead_letter_queue_off():
-    assert changes(wishes(dead_letter_queue=None), REDRIVEN, None, None) == {"RedrivePolicy": ""}
-    assert changes(wishes(dead_letter_queue=None), {}, None, None) == {}
+    assert changes(spec(dead_letter_queue=NO_DEAD_LETTER_QUEUE), REDRIVEN, None, None) == {
+        "RedrivePolicy": ""
+    }
+    assert changes(spec(dead_letter_queue=NO_DEAD_LETTER_QUEUE), {}, None, None) == {}
 
 
 def test_a_receive_count_needs_a_dead_letter_queue():
     with pytest.raises(ConfigurationError, match="dead_letter_queue="):
-        changes(wishes(max_receive_count=3), {}, None, None)
+        changes(spec(max_receive_count=3), {}, None, None)
 
 
 def test_a_filter_by_header_reads_our_attribute():

@@ -3,6 +3,7 @@
 import pytest
 
 from melange import (
+    NO_DEAD_LETTER_QUEUE,
     ConfigurationError,
     DriverManager,
     EventMessage,
@@ -58,7 +59,7 @@ def test_where_rejected_messages_stay_the_broker_keeps_them_as_long_as_it_can(ma
 def test_a_dead_letter_queue_can_be_turned_off(driver, make_consumer):
     make_consumer()
 
-    consumer = make_consumer(dead_letter_queue_name=None)
+    consumer = make_consumer(dead_letter_queue_name=NO_DEAD_LETTER_QUEUE)
 
     assert consumer.queue.dead_letter_queue is None
     assert driver.get_queue("stock").dead_letter_queue is None
@@ -152,7 +153,10 @@ def test_without_declaring_a_dead_letter_queue_is_looked_up(driver, make_consume
         make_consumer(declare=False, dead_letter_queue_name="failures").queue.dead_letter_queue.name
         == "failures"
     )
-    assert make_consumer(declare=False, dead_letter_queue_name=None).queue.dead_letter_queue is None
+    assert (
+        make_consumer(declare=False, dead_letter_queue_name=NO_DEAD_LETTER_QUEUE).queue.dead_letter_queue
+        is None
+    )
     assert driver.get_queue("stock").dead_letter_queue.name == "stock-dlq"
 
 

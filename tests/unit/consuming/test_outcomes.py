@@ -6,6 +6,8 @@ import logging
 import pytest
 
 from melange import (
+    NO_DEAD_LETTER_QUEUE,
+    NO_DEDUPLICATION,
     ConfigurationError,
     DeduplicationError,
     DriverConnectionError,
@@ -397,7 +399,7 @@ def test_of_several_delays_the_longest_holds(clock, make_consumer, publisher):
 def test_without_a_dead_letter_queue_a_rejected_message_stays(
     driver, clock, make_consumer, publisher, caplog
 ):
-    consumer = make_consumer(dead_letter_queue_name=None)
+    consumer = make_consumer(dead_letter_queue_name=NO_DEAD_LETTER_QUEUE)
     consumer.subscribe(Recorder("Recorder", Reject("no"), Reject("no")))
     publisher.publish(EVENT)
 
@@ -500,7 +502,7 @@ def test_the_same_message_on_two_queues_runs_on_both(make_consumer, publisher):
 
 
 def test_without_a_store_a_copy_runs_again(make_consumer, publisher):
-    consumer = make_consumer(deduplication=None)
+    consumer = make_consumer(deduplication=NO_DEDUPLICATION)
     recorder = Recorder()
     consumer.subscribe(recorder)
     for _ in range(2):

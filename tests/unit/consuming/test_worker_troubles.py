@@ -7,6 +7,7 @@ import time
 import pytest
 
 from melange import (
+    NO_DEDUPLICATION,
     AccessDeniedError,
     DeduplicationError,
     DriverConnectionError,
@@ -326,7 +327,11 @@ def test_what_the_broker_calls_lost_is_neither_acknowledged_nor_set_aside(start,
         ending()
 
     worker = start(
-        driver, outlast_the_lease, visibility_timeout_seconds=8, max_attempts=1, deduplication=None
+        driver,
+        outlast_the_lease,
+        visibility_timeout_seconds=8,
+        max_attempts=1,
+        deduplication=NO_DEDUPLICATION,
     )
     publish(driver, 0)
     assert ended.wait(DEADLINE_SECONDS)
@@ -399,7 +404,7 @@ def test_nothing_of_a_group_overtakes_a_message_whose_acknowledgement_failed(sta
         "stock.fifo",
         "products.fifo",
         visibility_timeout_seconds=3,
-        deduplication=None,
+        deduplication=NO_DEDUPLICATION,
     )
     publish(driver, 0, 1, 2, topic="products.fifo", message_group_id="a")
 
