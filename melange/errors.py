@@ -228,6 +228,24 @@ class Reject(Exception):
         super().__init__(reason)
 
 
+def shortened(text: object, limit: int = 80) -> str:
+    """Return ``text`` of unknown origin as errors and logs may quote it: in quotes, on one line, cut.
+
+    At most ``limit`` characters stand between the quotes. Control characters, line breaks and everything else
+    that does not print are written as escapes. It never fails, whatever ``text`` is.
+    """
+    try:
+        plain = str(text)
+    except Exception:  # of the object's own method, or Python's limit on the digits of an integer
+        plain = f"<{type(text).__name__}>"
+    # Cut before it is escaped, so that a long text costs no more than a short one.
+    quoted = repr(plain[: limit + 1])
+    quote, escaped = quoted[0], quoted[1:-1]
+    if len(escaped) > limit:
+        escaped = f"{escaped[: limit - 3]}..."
+    return f"{quote}{escaped}{quote}"
+
+
 def nearest(name: str, known_names: Iterable[str]) -> str:
     """Return ``", did you mean 'x'?"`` for the closest known name, or nothing."""
     close = difflib.get_close_matches(name, list(known_names), n=1)

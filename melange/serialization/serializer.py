@@ -10,14 +10,13 @@ from typing import Any, ClassVar
 
 from marshmallow import Schema
 
-from melange.errors import ConfigurationError, DecodeError, DuplicateHandlerError, EncodeError
+from melange.errors import ConfigurationError, DecodeError, DuplicateHandlerError, EncodeError, shortened
 from melange.events import EVENT_TYPE_KEY, EventMessage
 from melange.messages import JSON_CONTENT_TYPE, Message
 from melange.serialization import typed
 from melange.serialization.derivation import derived_schema, full_name
 from melange.serialization.json import from_json, to_json
 from melange.serialization.schema import EventSchema
-from melange.serialization.typed import shortened
 
 
 class EventSerializer:

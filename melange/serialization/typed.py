@@ -16,14 +16,13 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError
 
-from melange.errors import DecodeError, EncodeError, SerializationError
+from melange.errors import DecodeError, EncodeError, SerializationError, shortened
 from melange.events import EVENT_TYPE_KEY, OCCURRED_ON_KEY, EventMessage
 from melange.serialization.derivation import DataclassSchema
 from melange.serialization.schema import nested_fields
 
 _MOST_PROBLEMS = 5
 _LONGEST_PROBLEM = 200
-_LONGEST_NAME = 80
 
 
 def describe(error: ValidationError, schema: Schema) -> str:
@@ -36,12 +35,6 @@ def describe(error: ValidationError, schema: Schema) -> str:
     problems = list(islice(_problems(error.messages, "", declared), _MOST_PROBLEMS + 1))
     more = ["and more"] if len(problems) > _MOST_PROBLEMS else []
     return "; ".join(problems[:_MOST_PROBLEMS] + more)
-
-
-def shortened(name: object) -> str:
-    """Return a type name of unknown origin as it may stand in a message."""
-    text = str(name)
-    return repr(text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 3]}...")
 
 
 def _problems(messages: Any, path: str, declared: set[str] | None) -> Iterator[str]:
