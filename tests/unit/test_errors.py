@@ -26,7 +26,18 @@ class Unspeakable:
         (10**5_000, "'<int>'"),
         (Unspeakable(), "'<Unspeakable>'"),
     ],
-    ids=["plain", "not ASCII", "quote", "empty", "number", "null", "control", "invisible", "digits", "failing"],
+    ids=[
+        "plain",
+        "not ASCII",
+        "quote",
+        "empty",
+        "number",
+        "null",
+        "control",
+        "invisible",
+        "digits",
+        "failing",
+    ],
 )
 def test_text_of_unknown_origin_is_quoted_on_one_line(text: object, quoted: str) -> None:
     assert shortened(text) == quoted
