@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+import waiting
 from melange.drivers.base import MessagingDriver
 from melange.outbox import OutboxRelay
 from outbox_behaviours.databases import Database
@@ -46,13 +46,7 @@ def start_relay(database: Database, driver: JudgingDriver) -> Iterator[Callable[
 
 
 @pytest.fixture
-def eventually() -> Callable[[Callable[[], object]], None]:
+def eventually() -> Callable[[Callable[[], object]], object]:
     """Wait until something is so."""
 
-    def wait(condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, "it never came to be"
-            threading.Event().wait(0.02)
-
-    return wait
+    return waiting.eventually

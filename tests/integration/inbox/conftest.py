@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from sqlalchemy import Engine, String, create_engine, event, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.pool import QueuePool
 
+import waiting
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, Worker
 from melange.drivers.memory import InMemoryDriver
 from melange.outbox import Inbox, InboxMark, metadata
@@ -141,14 +140,8 @@ def running() -> Iterator[Callable[..., Worker]]:
 
 
 @pytest.fixture
-def eventually() -> Callable[[Callable[[], object]], None]:
-    def wait(condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline
-            threading.Event().wait(0.02)
-
-    return wait
+def eventually() -> Callable[[Callable[[], object]], object]:
+    return waiting.eventually
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from melange import ExchangeMessageConsumer, Worker
 from melange.cli.health_file import STALE_SECONDS, HealthFile, health_shown
 from melange.drivers.memory import InMemoryDriver
+from waiting import eventually
 
 DEADLINE_SECONDS = 30
 
@@ -31,7 +32,7 @@ def test_it_is_there_while_the_worker_is_ready_and_gone_afterwards(worker, path)
     with health_shown(worker, HealthFile(path)):
         existed_before = path.exists()
         worker.start()
-        wait_until(path.exists)
+        eventually(path.exists)
 
     assert not existed_before
     assert not path.exists()
@@ -40,10 +41,10 @@ def test_it_is_there_while_the_worker_is_ready_and_gone_afterwards(worker, path)
 def test_it_goes_when_the_worker_stops(worker, path) -> None:
     with health_shown(worker, HealthFile(path)):
         worker.start()
-        wait_until(path.exists)
+        eventually(path.exists)
         worker.stop(DEADLINE_SECONDS)
 
-        wait_until(lambda: not path.exists())
+        eventually(lambda: not path.exists())
 
 
 def test_a_file_that_a_dead_process_left_is_not_fresh(path) -> None:
@@ -65,10 +66,3 @@ def test_a_file_that_cannot_be_written_is_logged_once(tmp_path, caplog) -> None:
 
     assert len(caplog.records) == 1
     assert not file.is_fresh()
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -1,18 +1,11 @@
 """How the queues of a worker share what it may have in hand."""
 
 import threading
-import time
 
 from melange.consuming.slots import Slots
+from waiting import eventually
 
 DEADLINE_SECONDS = 30
-
-
-def eventually(condition):
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.005)
 
 
 class Taker:

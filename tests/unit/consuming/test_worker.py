@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections import Counter, defaultdict
 
 import pytest
@@ -18,6 +17,7 @@ from melange import (
 )
 from melange.consuming.worker import Worker
 from melange.drivers.memory import InMemoryDriver
+from waiting import eventually
 
 DEADLINE_SECONDS = 30
 EVENT = {"event_type_name": "ProductAdded"}
@@ -57,13 +57,6 @@ def running():
     yield start
     for worker in workers:
         worker.stop(DEADLINE_SECONDS)
-
-
-def eventually(condition):
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.01)
 
 
 def left_in(driver, queue_name="stock"):

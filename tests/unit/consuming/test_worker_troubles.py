@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -22,6 +21,7 @@ from melange.drivers.memory import InMemoryDriver
 from melange.errors import Failure, LeaseLostError
 from melange.messages import DEAD_LETTER_HEADER
 from melange.testing.clock import ManualClock
+from waiting import eventually
 
 DEADLINE_SECONDS = 30
 EVENT = {"event_type_name": "ProductAdded"}
@@ -48,13 +48,6 @@ def start():
     yield start
     for worker in workers:
         worker.stop(DEADLINE_SECONDS)
-
-
-def eventually(condition):
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.01)
 
 
 def publish(driver, *numbers, topic="products", **options):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from melange.drivers.memory import InMemoryDriver
 from melange.messages import Delivery, Message, Queue
+from waiting import eventually
 
 
 def messages(*texts: str) -> list[Message]:
@@ -32,8 +31,5 @@ def start_receive(
     """Start a receive in a thread and return once it waits."""
     receiver = pool.submit(driver.receive, queue, 10, wait_seconds)
     waiting_in = driver._topology.queues[queue.name]
-    give_up_at = time.monotonic() + 10
-    while not waiting_in._waiting:
-        assert time.monotonic() < give_up_at, "the receiver does not wait"
-        threading.Event().wait(0.001)
+    eventually(lambda: waiting_in._waiting)
     return receiver

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from sqlalchemy.orm import Session
 from melange import TopicNotFoundError
 from melange.drivers.memory import InMemoryDriver
 from melange.outbox import Outbox, OutboxRelay, metadata
+from waiting import eventually
 
 DEADLINE_SECONDS = 30
 
@@ -43,7 +43,7 @@ def test_a_relay_is_ready_from_its_first_look_until_it_is_stopped(make_relay) ->
     relay = make_relay()
     before = relay.health()
     relay.start()
-    wait_until(lambda: relay.health().ready)
+    eventually(lambda: relay.health().ready)
     at_work = relay.health()
     relay.stop(DEADLINE_SECONDS)
 
@@ -56,13 +56,13 @@ def test_a_relay_is_ready_from_its_first_look_until_it_is_stopped(make_relay) ->
 def test_a_relay_that_stands_by_is_ready_and_says_so(make_relay) -> None:
     first, second = make_relay(), make_relay()
     first.start()
-    wait_until(lambda: first.health().ready)
+    eventually(lambda: first.health().ready)
 
     second.start()
-    wait_until(lambda: second.health().stands_by)
+    eventually(lambda: second.health().stands_by)
     first.stop(DEADLINE_SECONDS)
 
-    wait_until(lambda: second.health().ready and not second.health().stands_by)
+    eventually(lambda: second.health().ready and not second.health().stands_by)
 
 
 def test_a_relay_that_has_not_read_its_outbox_is_not_ready(make_relay, tmp_path, caplog) -> None:
@@ -70,7 +70,7 @@ def test_a_relay_that_has_not_read_its_outbox_is_not_ready(make_relay, tmp_path,
     relay = make_relay(without_tables)
 
     relay.start()
-    wait_until(lambda: "melange outbox schema" in caplog.text)
+    eventually(lambda: "melange outbox schema" in caplog.text)
 
     assert not relay.health().ready
     relay.stop(DEADLINE_SECONDS)
@@ -83,12 +83,12 @@ def test_a_topic_that_takes_nothing_is_named_with_the_reason(make_relay, engine)
     relay = make_relay()
 
     relay.start()
-    wait_until(lambda: relay.health().troubles)
+    eventually(lambda: relay.health().troubles)
 
     (error,) = relay.health().troubles.values()
     assert list(relay.health().troubles) == ["orders"]
     assert isinstance(error, TopicNotFoundError)
-    wait_until(lambda: relay.health().ready)
+    eventually(lambda: relay.health().ready)
 
 
 def test_progress_is_told_batch_by_batch_and_what_it_raises_passes(engine) -> None:
@@ -115,15 +115,8 @@ def test_the_log_shows_nothing_of_a_url_s_query_where_a_password_may_be(make_rel
     relay = make_relay(with_password)
 
     relay.start()
-    wait_until(lambda: "relaying the outbox of sqlite" in caplog.text)
+    eventually(lambda: "relaying the outbox of sqlite" in caplog.text)
     relay.stop(DEADLINE_SECONDS)
     with_password.dispose()
 
     assert "s3cr3t" not in caplog.text
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
