@@ -8,7 +8,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import anyio
-import greenlet
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 
@@ -349,40 +348,6 @@ class TestTasksThatPublish:
         asyncio.run(parent())
 
         assert seen == ["child", "parent"]
-
-
-class TestGreenlets:
-    def test_a_greenlet_starts_empty_unless_it_is_given_a_context(self, bus) -> None:
-        subscribe(bus, alpha)
-        with_context = greenlet.greenlet(names)
-        with_context.gr_context = contextvars.copy_context()
-
-        assert greenlet.greenlet(names).switch(bus) == []
-        assert with_context.switch(bus) == ["alpha"]
-
-    def test_a_publish_that_is_suspended_by_a_greenlet_stands_alone_in_its_scope(self, bus, seen) -> None:
-        group = Subscribers()
-        main = greenlet.getcurrent()
-
-        @group.on(Happened)
-        def suspend(event):
-            main.switch()
-            seen.append("first")
-
-        group.on(str)(seen.append)
-
-        def request(event):
-            with bus.scope(group):
-                bus.publish(event)
-                bus.publish("still alone")
-
-        first, second = greenlet.greenlet(request), greenlet.greenlet(request)
-        first.gr_context = second.gr_context = None
-        first.switch(Happened())
-        second.switch("second")
-        first.switch()
-
-        assert seen == ["second", "still alone", "first", "still alone"]
 
 
 def make(name: str):
