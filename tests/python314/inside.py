@@ -80,6 +80,4 @@ def run(arguments: list[str]) -> int:
     asyncio._set_running_loop(None)  # Pyodide says that its own, which the browser drives, is running
     threading.Thread.start = skip_for_want_of_threads  # type: ignore[method-assign]
     warnings.simplefilter("default")
-    return int(
-        pytest.main([*OPTIONS, *arguments], plugins=[Plugin()])
-    )
+    return int(pytest.main([*OPTIONS, *arguments], plugins=[Plugin()]))
