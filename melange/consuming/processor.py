@@ -63,7 +63,9 @@ class DeliveryProcessor:
             listeners = self._subscriptions.accepting(event_type_name)
             if not listeners:
                 return self._unhandled(event_type_name)
-            event = self._serializer.load(event_type_name, data, self._subscriptions.event_classes)
+            event = self._serializer.load(
+                event_type_name, data, self._subscriptions.event_classes.get(event_type_name)
+            )
         except DecodeError as error:
             return Reject(f"malformed message: {error}")
         if len(listeners) == 1:

@@ -31,7 +31,11 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPED = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
 
 
-class _NotJSON(ValueError):
+class NotJSONError(DecodeError):
+    """The text is not JSON at all, but plain text for instance."""
+
+
+class _BeyondJSON(ValueError):
     """The text goes beyond JSON; says how, without quoting it."""
 
 
@@ -57,13 +61,14 @@ def from_json(text: str) -> Any:
     """Return what ``text`` says; the answer can always be written again.
 
     Raises:
+        NotJSONError: the text has another form.
         DecodeError: says what is wrong and never quotes the text.
     """
     try:
         value = _decode(text)
     except json.JSONDecodeError as error:
-        raise DecodeError(f"the body is not JSON: {error.msg} at character {error.pos}") from error
-    except _NotJSON as error:
+        raise NotJSONError(f"the body is not JSON: {error.msg} at character {error.pos}") from error
+    except _BeyondJSON as error:
         raise DecodeError(f"the body is not JSON: {error}") from None
     except RecursionError as error:
         raise DecodeError("the body is nested too deeply") from error
@@ -172,12 +177,12 @@ def _is_writable(number: int) -> bool:
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise _NotJSON("a number is too large")
+        raise _BeyondJSON("a number is too large")
     return number
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _NotJSON(f"it contains {name}")
+    raise _BeyondJSON(f"it contains {name}")
 
 
 _ENCODER = json.JSONEncoder(

@@ -1,11 +1,9 @@
-"""Which schema and which class belong to an event type."""
-
-# MERGED DOCS: Events to JSON text, and messages back to events.
+"""Events to message bodies and back, and the registry of schemas and classes that this takes."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from marshmallow import Schema
@@ -15,8 +13,15 @@ from melange.events import EVENT_TYPE_KEY, EventMessage
 from melange.messages import JSON_CONTENT_TYPE, Message
 from melange.serialization import typed
 from melange.serialization.derivation import derived_schema, full_name
-from melange.serialization.json import from_json, to_json
+from melange.serialization.json import NotJSONError, from_json, to_json
 from melange.serialization.schema import EventSchema
+
+EventTypeOf = Callable[[Any, Mapping[str, str]], str | None]
+"""Finds the type of a message that was published without melange, from its body and its headers.
+
+The body is what its JSON says, usually a dict, or the text itself if it is not JSON. ``None`` means that
+the function does not recognise the message.
+"""
 
 
 class EventSerializer:
@@ -30,41 +35,17 @@ class EventSerializer:
     _instance_lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self) -> None:
-        self._registry = SchemaRegistry()
+        self._lock = threading.Lock()
+        self._schemas: dict[str, EventSchema] = {}
+        self._event_classes: dict[str, type[EventMessage]] = {}
 
     @classmethod
     def instance(cls) -> EventSerializer:
-        """Return the one that the whole process shares."""
+        """Return the serializer that the whole process shares."""
         with cls._instance_lock:
             if EventSerializer._instance is None:
                 EventSerializer._instance = EventSerializer()
             return EventSerializer._instance
-
-    def register(self, schema_or_event_class: type[EventSchema] | type[EventMessage]) -> None:
-        """Put a schema written by hand in force, or have an event class loaded everywhere.
-
-        A schema replaces the derived one of its event. An event class, given itself or as a schema's
-        ``event_class``, is what every consumer is given for this type, also where no listener names it.
-        Registering the same again changes nothing.
-
-        Raises:
-            DuplicateHandlerError: the type has another schema or another class already.
-            ConfigurationError: neither schema nor event class; a schema that does not say its event;
-                an event class whose schema cannot be derived, and has none registered before.
-        """
-        if isinstance(schema_or_event_class, type) and issubclass(schema_or_event_class, EventSchema):
-            self._registry.add_schema(schema_or_event_class)
-        elif isinstance(schema_or_event_class, type) and issubclass(schema_or_event_class, EventMessage):
-            self._registry.add_event_class(schema_or_event_class)
-        else:
-            raise ConfigurationError(
-                "register() takes a class that inherits from EventSchema or from EventMessage, "
-                f"not {schema_or_event_class!r}"
-            )
-
-    def check_event_class(self, event_class: type[EventMessage]) -> None:
-        """Raise ``ConfigurationError`` if events of this class could be neither written nor read."""
-        self._registry.schema_of(event_class)
 
     def encode(
         self, event: Mapping[str, Any] | EventMessage, event_type_name: str | None = None
@@ -80,7 +61,7 @@ class EventSerializer:
         if isinstance(event, dict):
             fields: dict[str, Any] = event
         elif isinstance(event, EventMessage):
-            fields = typed.dump(event, self._registry.schema_of(type(event)))
+            fields = typed.dump(event, self._schema_of(type(event)))
         elif isinstance(event, Mapping):
             fields = dict(event)
         else:
@@ -105,65 +86,141 @@ class EventSerializer:
             )
         return name, to_json(fields)
 
-    def read(self, message: Message) -> tuple[str, dict[str, Any]]:
-        """Return the type name and the JSON object that ``message`` carries.
+    def read(self, message: Message, event_type: EventTypeOf | None = None) -> tuple[str, Any]:
+        """Return the event's type name and what the body says: parse once, then ``load`` for each listener.
+
+        The type of a message that melange published is beside the body, and ``event_type`` is not asked. For
+        any other message ``event_type`` is asked first; when it is not given or returns None, the body must be
+        an object with ``event_type_name`` in it. So what is returned is a dict, unless ``event_type``
+        recognised a message with another body: a list, or the text of a body that is not JSON.
 
         Raises:
-            DecodeError: says why it is no event.
+            DecodeError: says why the message is not an event. Also when ``event_type`` raises, because it would
+                raise again at every attempt.
         """
         if message.content_type != JSON_CONTENT_TYPE and not _is_json(message.content_type):
             raise DecodeError(
                 f"the content type is {shortened(message.content_type)}, not {JSON_CONTENT_TYPE}"
             )
-        data = from_json(message.body)
-        if not isinstance(data, dict):
-            raise DecodeError(f"the body is {_kind(data)}, an event is an object")
-        name = data.get(EVENT_TYPE_KEY, message.event_type_name)
-        if not name or not isinstance(name, str):
-            raise DecodeError(
-                f"event_type_name in the body is {_kind(name)}, it must be text and not empty"
-                if EVENT_TYPE_KEY in data
-                else "neither the headers nor the body say of what type the event is"
-            )
-        if message.event_type_name and name != message.event_type_name:
-            raise DecodeError(
-                f"the headers say that the event is of type {shortened(message.event_type_name)}, "
-                f"its body says {shortened(name)}"
-            )
-        return name, data
+        if event_type is not None and message.event_type_name is None:
+            return _read_foreign(message, event_type)
+        return _read_own(message, from_json(message.body))
 
     def load(
-        self,
-        event_type_name: str,
-        data: dict[str, Any],
-        event_classes: Mapping[str, type[EventMessage]],
-    ) -> EventMessage | dict[str, Any]:
-        """Return the event that ``read`` found: an object if its class is known, otherwise a dict.
+        self, event_type_name: str, data: Any, event_class: type[EventMessage] | None = None
+    ) -> EventMessage | Any:
+        """Return the event in the form that one listener asks for; ``event_type_name`` and ``data`` are from ``read``.
 
-        ``event_classes`` are those of the caller, by type name; they go before the registered ones.
+        With ``event_class`` it is an object of that class. Without, it is an object of the class that is
+        registered for the type; a dict, loaded by the schema that is registered for the type; or ``data`` itself,
+        not a copy.
 
         Raises:
             DecodeError: the schema or the class refuses the data; names the fields.
             ConfigurationError: the class has no schema.
         """
-        event_class = event_classes.get(event_type_name) or self._registry.event_class(event_type_name)
+        if event_class is None:
+            event_class = self._event_classes.get(event_type_name)
         schema: Schema | None
         if event_class is not None:
-            schema = self._registry.schema_of(event_class)
+            schema = self._schema_of(event_class)
         else:
-            schema = self._registry.written_schema(event_type_name)
+            schema = self._schemas.get(event_type_name)
             if schema is None:
                 return data
         return typed.load(event_type_name, event_class, schema, data)
+
+    def register(self, schema_or_event_class: type[EventSchema] | type[EventMessage]) -> None:
+        """Put a schema written by hand in force, or have an event class loaded everywhere.
+
+        A schema replaces the derived one of its event. An event class, given itself or as a schema's
+        ``event_class``, is what every consumer is given for this type, also where no listener names it.
+        Registering the same again changes nothing.
+
+        Raises:
+            DuplicateHandlerError: the type has another schema or another class already.
+            ConfigurationError: neither schema nor event class; a schema that does not say its event;
+                an event class whose schema cannot be derived, and has none registered before.
+        """
+        if isinstance(schema_or_event_class, type) and issubclass(schema_or_event_class, EventSchema):
+            self._add_schema(schema_or_event_class)
+        elif isinstance(schema_or_event_class, type) and issubclass(schema_or_event_class, EventMessage):
+            self.check_event_class(schema_or_event_class)
+            with self._lock:
+                self._claim_type(schema_or_event_class)
+        else:
+            raise ConfigurationError(
+                "register() takes a class that inherits from EventSchema or from EventMessage, "
+                f"not {schema_or_event_class!r}"
+            )
+
+    def check_event_class(self, event_class: type[EventMessage]) -> None:
+        """Raise ``ConfigurationError`` if events of this class could be neither written nor read."""
+        self._schema_of(event_class)
+
+    def _schema_of(self, event_class: type[EventMessage]) -> Schema:
+        written = self._schemas.get(event_class.event_type_name)
+        if written is not None and written.event_class in (None, event_class):
+            return written
+        return derived_schema(event_class)
+
+    def _add_schema(self, schema_class: type[EventSchema]) -> None:
+        name = _event_type_name_of(schema_class)
+        schema = schema_class()
+        with self._lock:
+            _check_free(name, "schema", type(self._schemas.get(name, schema)), schema_class)
+            if schema_class.event_class is not None:
+                self._claim_type(schema_class.event_class)
+            self._schemas.setdefault(name, schema)
+
+    def _claim_type(self, event_class: type[EventMessage]) -> None:
+        name = event_class.event_type_name
+        _check_free(name, "class", self._event_classes.setdefault(name, event_class), event_class)
+
+
+def _read_own(message: Message, data: Any) -> tuple[str, dict[str, Any]]:
+    if not isinstance(data, dict):
+        raise DecodeError(f"the body is {_KINDS[type(data)]}, an event is an object")
+    name = data.get(EVENT_TYPE_KEY, message.event_type_name)
+    if not name or not isinstance(name, str):
+        raise DecodeError(
+            f"event_type_name in the body is {_KINDS[type(name)]}, it must be text and not empty"
+            if EVENT_TYPE_KEY in data
+            else "neither the headers nor the body say of what type the event is: if it was published without "
+            "melange, give the consumer event_type="
+        )
+    if message.event_type_name and name != message.event_type_name:
+        raise DecodeError(
+            f"the headers say that the event is of type {shortened(message.event_type_name)}, "
+            f"its body says {shortened(name)}"
+        )
+    return name, data
+
+
+def _read_foreign(message: Message, event_type: EventTypeOf) -> tuple[str, Any]:
+    problem = None
+    try:
+        data = from_json(message.body)
+    except NotJSONError as error:
+        data, problem = message.body, error
+    try:
+        name = event_type(data, message.headers)
+    except Exception as error:
+        raise DecodeError(
+            f"event_type= failed with {type(error).__name__}: it must return None for what it does not recognise"
+        ) from error
+    if name is None:
+        if problem is not None:
+            raise problem
+        return _read_own(message, data)
+    if not isinstance(name, str) or not name:
+        raise DecodeError(f"event_type= returned {shortened(name)}, it must return text or None")
+    return name, data
 
 
 def _is_json(content_type: str) -> bool:
     media_type = content_type.partition(";")[0].strip().lower()
     return media_type == JSON_CONTENT_TYPE or media_type.endswith("+json")
-
-
-def _kind(value: object) -> str:
-    return _KINDS[type(value)]
 
 
 _KINDS = {
@@ -177,60 +234,11 @@ _KINDS = {
 }
 
 
-_SCHEMA_SUFFIX = "Schema"
-
-
-class SchemaRegistry:
-    """The schemas and classes that were registered, and the derived schemas of all others. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._schemas: dict[str, EventSchema] = {}
-        self._event_classes: dict[str, type[EventMessage]] = {}
-
-    def event_class(self, event_type_name: str) -> type[EventMessage] | None:
-        """Return the class registered for this type."""
-        return self._event_classes.get(event_type_name)
-
-    def written_schema(self, event_type_name: str) -> Schema | None:
-        """Return the schema registered for this type."""
-        return self._schemas.get(event_type_name)
-
-    def schema_of(self, event_class: type[EventMessage]) -> Schema:
-        """Return the schema registered for this class, or the derived one.
-
-        Raises:
-            ConfigurationError: none is registered and none can be derived.
-        """
-        written = self._schemas.get(event_class.event_type_name)
-        if written is not None and written.event_class in (None, event_class):
-            return written
-        return derived_schema(event_class)
-
-    def add_event_class(self, event_class: type[EventMessage]) -> None:
-        self.schema_of(event_class)
-        with self._lock:
-            self._claim(event_class)
-
-    def add_schema(self, schema_class: type[EventSchema]) -> None:
-        name = _event_type_name_of(schema_class)
-        schema = schema_class()
-        with self._lock:
-            _check_free(name, "schema", type(self._schemas.get(name, schema)), schema_class)
-            if schema_class.event_class is not None:
-                self._claim(schema_class.event_class)
-            self._schemas.setdefault(name, schema)
-
-    def _claim(self, event_class: type[EventMessage]) -> None:
-        name = event_class.event_type_name
-        _check_free(name, "class", self._event_classes.setdefault(name, event_class), event_class)
-
-
 def _event_type_name_of(schema_class: type[EventSchema]) -> str:
     event_class = schema_class.event_class
     if isinstance(event_class, type) and issubclass(event_class, EventMessage):
         return event_class.event_type_name
-    name = schema_class.__name__.removesuffix(_SCHEMA_SUFFIX)
+    name = schema_class.__name__.removesuffix("Schema")
     if event_class is not None or name in ("", schema_class.__name__):
         raise ConfigurationError(
             f"{full_name(schema_class)} does not say which event it is for: name it after the event's type "

@@ -86,7 +86,7 @@ def dump(event: EventMessage, schema: Schema) -> dict[str, Any]:
 
 
 def load(
-    event_type_name: str, event_class: type[EventMessage] | None, schema: Schema, data: dict[str, Any]
+    event_type_name: str, event_class: type[EventMessage] | None, schema: Schema, data: Any
 ) -> EventMessage | dict[str, Any]:
     """Return the object that ``data`` describes, or the loaded dict if neither class nor schema makes one.
 
@@ -94,6 +94,8 @@ def load(
         DecodeError: the schema or the class refuses the data.
     """
     with _failures_as(DecodeError, f"the event of type {shortened(event_type_name)} is refused", schema):
+        if not isinstance(data, dict):
+            raise ValidationError("Must be an object.")
         event = schema.load(data)
         if isinstance(event, dict):
             if event_class is None:

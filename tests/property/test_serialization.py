@@ -120,7 +120,7 @@ def test_typed_events_come_back_as_they_were(event: Ordered) -> None:
     name, body = SERIALIZER.encode(event)
     _, data = SERIALIZER.read(Message("id", body, name))
 
-    loaded = SERIALIZER.load(name, data, {name: Ordered})
+    loaded = SERIALIZER.load(name, data, Ordered)
 
     assert loaded == event
     assert isinstance(loaded, Ordered)
@@ -166,7 +166,7 @@ def spoilt_orders(draw: st.DrawFn) -> dict[str, Any]:
 @given(data=spoilt_orders() | st.dictionaries(TEXT, JSON))
 def test_any_object_is_loaded_or_refused(data: dict[str, Any]) -> None:
     try:
-        loaded = SERIALIZER.load("Ordered", data, {"Ordered": Ordered})
+        loaded = SERIALIZER.load("Ordered", data, Ordered)
     except DecodeError:
         return
 
