@@ -80,7 +80,9 @@ def nested(levels: int) -> list[Any]:
 
 def loaded(serializer: EventSerializer, body: str, *event_classes: type[EventMessage]) -> Any:
     name, data = serializer.read(message(body))
-    return serializer.load(name, data, next((cls for cls in event_classes if cls.event_type_name == name), None))
+    return serializer.load(
+        name, data, next((cls for cls in event_classes if cls.event_type_name == name), None)
+    )
 
 
 # Writing
