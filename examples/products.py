@@ -20,7 +20,7 @@ class StockListener(ExchangeListener):
         if event["name"] == "Ghosts":
             raise Reject("there are no ghosts")
         if event["name"] == "Umbrellas" and receive_count == 1:
-            raise ConnectionError("the stock service is away")
+            raise ConnectionError("the stock service is unavailable")
         print(f"  stock:  {event['name']} added (attempt {receive_count})")
 
     def listens_to(self):
@@ -54,7 +54,7 @@ def main() -> None:
     @dead_letters.listener()
     def show(event, headers):
         why = json.loads(headers["melange-dead-letter"])
-        print(f"set aside in 'stock-dlq': {event['name']}, because {why['listener']} said: {why['reason']}")
+        print(f"dead letter in 'stock-dlq': {event['name']}, because {why['listener']} said: {why['reason']}")
 
     dead_letters.consume_event()
 

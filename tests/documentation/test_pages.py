@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,10 +21,14 @@ SKIPPED_BLOCKS = 1
 @pytest.fixture(autouse=True)
 def fresh_process(monkeypatch, tmp_path):
     """Give each page what a new process has: no driver, no registered events, an empty directory."""
+    environment = dict(os.environ)
     monkeypatch.setattr(DriverManager, "_instance", None)
     monkeypatch.setattr(EventSerializer, "_instance", None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page_name(page) not in AWS_PAGES], ids=page_name)

@@ -14,7 +14,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent.parent
 EXAMPLES = REPOSITORY / "examples"
 OUTPUT = re.compile(r"^```output\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SHOWN_IN_MEMORY, SHOWN_ON_AWS = OUTPUT.findall((REPOSITORY / "README.md").read_text())
+(SHOWN_IN_MEMORY,) = OUTPUT.findall((REPOSITORY / "README.md").read_text())
+(SHOWN_ON_AWS,) = OUTPUT.findall((REPOSITORY / "docs" / "local-aws.md").read_text())
 SHOP_PAGE = (REPOSITORY / "docs" / "shop.md").read_text()
 (A_DAY_IN_THE_SHOP,) = OUTPUT.findall(SHOP_PAGE)
 (AS_PROCESSES,) = re.findall(r"^```sh\n(melange worker .*?)^```$", SHOP_PAGE, re.MULTILINE | re.DOTALL)
@@ -45,7 +46,7 @@ def test_on_sns_and_sqs_the_example_prints_the_same_but_for_ids_and_order(sns_sq
     assert deliveries(printed) == deliveries(SHOWN_ON_AWS)
 
 
-def test_the_readme_shows_the_same_for_both_drivers_but_for_ids() -> None:
+def test_the_pages_show_the_same_for_both_drivers_but_for_ids() -> None:
     assert without_ids(SHOWN_ON_AWS).replace("'aws'", "'memory'") == without_ids(SHOWN_IN_MEMORY)
 
 
