@@ -13,9 +13,11 @@ except ModuleNotFoundError as error:
 
 from melange.outbox.administration import FailedMessage, OutboxAdministration, TopicStatus
 from melange.outbox.inbox import Inbox
-from melange.outbox.outbox import IntegrationEvents, Outbox
+from melange.outbox.integration_events import IntegrationEvents
+from melange.outbox.outbox import Outbox
 from melange.outbox.relay import OutboxRelay, RelayHealth
-from melange.outbox.tables import InboxMark, OutboxMessage, create_statements, metadata
+from melange.outbox.schema import create_statements
+from melange.outbox.tables import InboxMark, OutboxMessage, metadata
 
 __all__ = [
     "FailedMessage",

@@ -24,13 +24,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import aliased
 
 from melange.errors import OutboxError
+from melange.outbox.database_errors import explained
 from melange.outbox.locks import locks_for
 from melange.outbox.tables import (
     IS_PENDING,
     PUBLISHED_AT,
     OutboxMessage,
     State,
-    explained,
     is_failed,
     is_stopped,
 )

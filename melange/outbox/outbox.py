@@ -1,112 +1,28 @@
 """Publishing within a transaction: what is written here leaves once it was committed, and never otherwise."""
 
-# MERGED DOCS: Headers that say what an event followed from. | Which domain events the outside hears of, where, and as what.
-
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session
 
-from melange.callables import annotated_types, is_asynchronous, place
 from melange.domain import DomainEventBus, Subscribers
 from melange.domain.sqlalchemy import AnySession, on_commit, plain_session
 from melange.domain.thread_variable import ThreadVariable
 from melange.drivers.sqs_rules import FIFO_SUFFIX, check_message
 from melange.errors import ConfigurationError, InvalidMessageError
-from melange.messages import Message, message_being_handled, new_message_id
-from melange.outbox.tables import Key, OutboxMessage, check_topic, key_text_of, lock_key_of
+from melange.messages import Message, new_message_id
+from melange.outbox.causation import trace_headers
+from melange.outbox.destinations import Key, check_topic, key_text_of, lock_key_of
+from melange.outbox.tables import OutboxMessage
 from melange.publishing import Event, message_from, own_headers
 from melange.serialization.serializer import EventSerializer
-
-CORRELATION_HEADER = "correlation-id"
-CAUSATION_HEADER = "causation-id"
-
-
-def trace_headers(domain_event_id: str | None) -> dict[str, str]:
-    """Return the headers for what is published now, by the message and the domain event being handled."""
-    cause = message_being_handled()
-    trace = {}
-    if cause is not None:
-        trace[CORRELATION_HEADER] = cause.headers.get(CORRELATION_HEADER, cause.message_id)
-        trace[CAUSATION_HEADER] = cause.message_id
-    if domain_event_id is not None:
-        trace[CAUSATION_HEADER] = domain_event_id
-    return trace
-
-
-MappingT = TypeVar("MappingT", bound=Callable[[Any], Event | None])
-
-_ADVICE = "annotate it with the domain event's class, or name the class: to('orders', OrderPlaced)"
-
-
-class IntegrationEvents(Subscribers):
-    """Makes integration events of domain events, and writes them into the outbox that is open at that moment.
-
-        integration = IntegrationEvents()
-
-        @integration.to("orders", key=lambda event: event.order_id)
-        def order_placed(event: OrderPlaced) -> dict[str, object]:
-            return {"event_type_name": "OrderPlaced", "order_id": event.order_id}
-
-        with Session(engine) as session, session.begin(), Outbox(session), bus.scope(integration):
-            ...
-
-    A group like ``Subscribers``: registered once, at import time; heard in the scopes that open it. So a domain
-    event that is published in a transaction reaches the outside if and only if that commits.
-    """
-
-    def to(
-        self, topic: str, *event_types: type, key: Callable[[Any], Key | None] | None = None
-    ) -> Callable[[MappingT], MappingT]:
-        """Have the function below say what is published to ``topic`` when it is given a domain event.
-
-        It returns a dict or an ``EventMessage``, or None to publish nothing, and is called within the
-        transaction: what it or the outbox raises reaches the publisher of the domain event. Which events it is
-        called with its parameter's annotation says, or ``event_types``. ``key`` gives the key of ``Outbox.publish``
-        for a domain event.
-
-        Raises:
-            InvalidNameError: no topic can have this name.
-            ConfigurationError: the function is asynchronous, or does not say what it takes.
-        """
-        check_topic(topic)
-
-        def subscribe(mapping: MappingT) -> MappingT:
-            if is_asynchronous(mapping):
-                raise ConfigurationError(
-                    f"{place(mapping)} is asynchronous: what an event is outside has to be said at once"
-                )
-
-            @functools.wraps(mapping)
-            def write(event: Any) -> None:
-                outbox = _outbox_for(event, mapping)
-                outside = mapping(event)
-                if outside is not None:
-                    outbox.publish_domain_event(event, topic, outside, key=key(event) if key else None)
-
-            self.on(*(event_types or annotated_types(mapping, _ADVICE)))(write)
-            return mapping
-
-        return subscribe
-
-
-def _outbox_for(event: object, mapping: Callable[..., object]) -> Outbox:
-    outbox = open_outbox()
-    if outbox is None:
-        raise ConfigurationError(
-            f"{place(mapping)} has no outbox to write {type(event).__qualname__} into: publish inside of "
-            "`with Outbox(session):`"
-        )
-    return outbox
-
 
 CHANNEL = "melange_outbox"
 """What relays listen to on PostgreSQL."""

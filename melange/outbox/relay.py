@@ -21,9 +21,9 @@ from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError, DriverClosedError, MelangeError, OutboxError
 from melange.outbox.administration import purge_some
+from melange.outbox.database_errors import explained
 from melange.outbox.locks import locks_for
-from melange.outbox.relaying import relay_batch
-from melange.outbox.tables import explained
+from melange.outbox.relay_batch import relay_batch
 from melange.outbox.topic_publisher import Topics
 from melange.outbox.waking import waker_for
 from melange.signals import calling_on_signal

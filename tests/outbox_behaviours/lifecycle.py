@@ -17,7 +17,7 @@ from melange.errors import (
     OutboxError,
 )
 from melange.outbox import Outbox, OutboxAdministration, OutboxRelay, metadata
-from melange.outbox import relaying as batch
+from melange.outbox import relay_batch as batch
 from outbox_behaviours.databases import named
 from outbox_behaviours.drivers import OUTAGE, out_of_order, raising
 

@@ -21,7 +21,7 @@ from melange.errors import (
     OutboxError,
 )
 from melange.outbox import Inbox, Outbox, OutboxAdministration, OutboxMessage, OutboxRelay
-from melange.outbox import relaying as batch
+from melange.outbox import relay_batch as batch
 from outbox_behaviours.databases import Database, named
 
 
