@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import functools
+import threading
+from collections.abc import Callable
+from weakref import WeakSet
 
 from melange.callables import Handler
 from melange.domain.subscriber import Subscription, identity_of
 from melange.errors import ConfigurationError
 
 _Compiled = dict[type, tuple[Handler, ...]]
+
+_all_routes: WeakSet[Routes] = WeakSet()
+_when_unheard: dict[object, tuple[Subscription, Handler]] = {}
+_lock = threading.RLock()  # the garbage collector may end one of the above while we hold it
 
 
 class Routes:
@@ -25,6 +32,8 @@ class Routes:
         self.subscriptions = subscriptions
         self.compiled: _Compiled = {}
         self.compiled_async: _Compiled = {}
+        with _lock:
+            _all_routes.add(self)
 
     def for_publish(self, event_type: type) -> tuple[Handler, ...]:
         """Return the handlers of events of exactly this class, each once.
@@ -65,7 +74,35 @@ class Routes:
         for subscription in self.subscriptions:
             if subscription.accepts(event_type):
                 accepting.setdefault(subscription.identity, subscription)
-        return list(accepting.values())
+        handlers = list(accepting.values())
+        for subscription, handler in tuple(_when_unheard.values()):
+            if subscription.accepts(event_type) and subscription.identity not in accepting:
+                handlers.insert(0, Subscription(handler, handler, (), is_asynchronous=False))
+        return handlers
+
+
+def call_when_unheard(subscription: Subscription, handler: Handler) -> Callable[[], None]:
+    """Have ``handler`` called with events that a subscription is for, wherever it is not subscribed, on every bus.
+
+    The handler is called before the subscribers; what it raises reaches the publisher. Returns a function that
+    ends this. Thread-safe.
+    """
+    key = object()
+
+    def end() -> None:
+        _when_unheard.pop(key, None)
+        _forget_compiled()
+
+    _when_unheard[key] = (subscription, handler)
+    _forget_compiled()
+    return end
+
+
+def _forget_compiled() -> None:
+    with _lock:
+        for routes in _all_routes:
+            routes.compiled.clear()
+            routes.compiled_async.clear()
 
 
 NO_ROUTES = Routes()

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import functools
+import logging
+import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from melange.callables import annotated_types, is_asynchronous, place
+from melange.callables import Handler, annotated_types, is_asynchronous, place
 from melange.domain import Subscribers
+from melange.domain.routes import call_when_unheard
+from melange.domain.subscriber import subscription_for
 from melange.errors import ConfigurationError
 from melange.outbox.destinations import Key, check_topic
 from melange.outbox.outbox import Outbox, open_outbox
 from melange.publishing import Event
+
+logger = logging.getLogger(__name__)
 
 MappingT = TypeVar("MappingT", bound=Callable[[Any], Event | None])
 
@@ -27,12 +33,30 @@ class IntegrationEvents(Subscribers):
         def order_placed(event: OrderPlaced) -> dict[str, object]:
             return {"event_type_name": "OrderPlaced", "order_id": event.order_id}
 
-        with Session(engine) as session, session.begin(), Outbox(session), bus.scope(integration):
+        with Session(engine) as session, session.begin(), Outbox(session).scope(integration):
             ...
 
-    A group like ``Subscribers``: registered once, at import time; heard in the scopes that open it. So a domain
-    event that is published in a transaction reaches the outside if and only if that commits.
+    A group like ``Subscribers``: registered once, at import time, and called in the scopes that open it. A domain
+    event that is published in a transaction is published to its topic if and only if that transaction commits.
+
+    A domain event of a mapped class that is published where no outbox is open would be lost. From the moment that
+    the mapping is registered this is an error, on every bus and whether or not the group is open there.
     """
+
+    def __init__(self, *, without_outbox: Literal["raise", "warn"] = "raise") -> None:
+        """Create an empty group.
+
+        Args:
+            without_outbox: what happens to a mapped event where no outbox is open: ``"raise"`` raises
+                ``ConfigurationError`` to its publisher, ``"warn"`` logs a warning and publishes nothing.
+
+        Raises:
+            ConfigurationError: ``without_outbox`` has another value.
+        """
+        super().__init__()
+        if without_outbox not in ("raise", "warn"):
+            raise ConfigurationError(f"without_outbox must be 'raise' or 'warn', not {without_outbox!r}")
+        self._raises = without_outbox == "raise"
 
     def to(
         self, topic: str, *event_types: type, key: Callable[[Any], Key | None] | None = None
@@ -55,25 +79,67 @@ class IntegrationEvents(Subscribers):
                 raise ConfigurationError(
                     f"{place(mapping)} is asynchronous: what an event is outside has to be said at once"
                 )
-
-            @functools.wraps(mapping)
-            def write(event: Any) -> None:
-                outbox = _outbox_for(event, mapping)
-                outside = mapping(event)
-                if outside is not None:
-                    outbox.publish_domain_event(event, topic, outside, key=key(event) if key else None)
-
-            self.on(*(event_types or annotated_types(mapping, _ADVICE)))(write)
+            write = _writing(mapping, topic, key, raises=self._raises)
+            subscription = subscription_for(write, event_types or annotated_types(mapping, _ADVICE))
+            self._add(subscription)
+            end = call_when_unheard(subscription, _guarding(mapping, topic, raises=self._raises))
+            # A group that is gone can be opened no more, so its events are mapped no more.
+            weakref.finalize(self, end).atexit = False
             return mapping
 
         return subscribe
 
 
-def _outbox_for(event: object, mapping: Callable[..., object]) -> Outbox:
-    outbox = open_outbox()
-    if outbox is None:
-        raise ConfigurationError(
-            f"{place(mapping)} has no outbox to write {type(event).__qualname__} into: publish inside of "
-            "`with Outbox(session):`"
-        )
-    return outbox
+def _writing(
+    mapping: Callable[[Any], Event | None],
+    topic: str,
+    key: Callable[[Any], Key | None] | None,
+    *,
+    raises: bool,
+) -> Handler:
+    """Return the handler that writes what a mapping returns into the open outbox."""
+
+    @functools.wraps(mapping)
+    def write(event: Any) -> None:
+        outbox = open_outbox()
+        if outbox is None:
+            _complain(event, mapping, topic, raises=raises)
+            return
+        outside = mapping(event)
+        if outside is not None:
+            outbox.publish_domain_event(event, topic, outside, key=key(event) if key else None)
+
+    return write
+
+
+def _guarding(mapping: Callable[..., object], topic: str, *, raises: bool) -> Handler:
+    """Return the handler for events of a mapping whose group is not open where they are published."""
+    was_told = False
+
+    @functools.wraps(mapping)
+    def guard(event: Any) -> None:
+        nonlocal was_told
+        outbox: Outbox | None = open_outbox()
+        if outbox is None:
+            _complain(event, mapping, topic, raises=raises)
+        elif not was_told:  # it may be meant: a scope chooses its groups
+            was_told = True
+            logger.warning(
+                "%s is not published to topic %s: the group of %s is not open here, see Outbox.scope(); "
+                "this is logged once",
+                type(event).__qualname__,
+                topic,
+                place(mapping),
+            )
+
+    return guard
+
+
+def _complain(event: object, mapping: Callable[..., object], topic: str, *, raises: bool) -> None:
+    text = (
+        f"{type(event).__qualname__} is mapped to topic {topic} by {place(mapping)}, and no outbox is open in this "
+        "thread or task to write it into: publish it inside of `with Outbox(session).scope(...):`"
+    )
+    if raises:
+        raise ConfigurationError(f"{text}, or make the group with IntegrationEvents(without_outbox='warn')")
+    logger.warning("%s; it is lost", text)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -150,6 +152,87 @@ def test_without_an_open_outbox_the_publisher_is_told_which_mapping_wants_one(da
         pytest.raises(ConfigurationError, match=r"test_integration_events\.placed .*with Outbox\(session\)"),
     ):
         bus.publish(OrderPlaced(1))
+
+
+class TestWithoutAnOpenOutbox:
+    """An event of a mapped class is never lost without a word, whoever is subscribed where it is published."""
+
+    def test_it_is_an_error_though_no_scope_opens_the_group(self, integration):
+        integration.to("orders")(placed)
+
+        with pytest.raises(ConfigurationError, match=r"OrderPlaced is mapped to topic orders by .*\.placed "):
+            DomainEventBus.instance().publish(OrderPlaced(1))
+
+    def test_it_is_an_error_in_another_thread_which_does_not_have_the_outbox(self, database, integration):
+        integration.to("orders")(placed)
+        bare_thread = ThreadPoolExecutor(1)
+
+        with Session(database.engine) as session, Outbox(session).scope(integration):
+            publish = bare_thread.submit(lambda: DomainEventBus.instance().publish(OrderPlaced(1)))
+
+            with pytest.raises(ConfigurationError, match="no outbox is open"):
+                publish.result()
+        bare_thread.shutdown()
+
+    def test_it_is_an_error_for_awaiting_publishers_subclasses_and_other_buses(self, integration):
+        integration.to("orders")(placed)
+
+        with pytest.raises(ConfigurationError, match="RushOrderPlaced is mapped to topic orders"):
+            asyncio.run(DomainEventBus().publish_async(RushOrderPlaced(1)))
+
+    def test_it_is_an_error_though_the_class_was_published_before_it_was_mapped(self, bus, integration):
+        bus.publish(OrderPlaced(1))
+        integration.to("orders")(placed)
+
+        with pytest.raises(ConfigurationError, match="no outbox is open"):
+            bus.publish(OrderPlaced(2))
+
+    def test_no_subscriber_is_called(self, bus, integration):
+        integration.to("orders")(placed)
+        told = []
+        bus.on(OrderPlaced)(told.append)
+
+        with pytest.raises(ConfigurationError):
+            bus.publish(OrderPlaced(1))
+
+        assert told == []
+
+    @pytest.mark.parametrize("is_group_open", [True, False])
+    def test_it_is_a_warning_on_request(self, bus, caplog, is_group_open):
+        integration = IntegrationEvents(without_outbox="warn")
+        integration.to("orders")(placed)
+
+        with bus.scope(*[integration] * is_group_open):
+            bus.publish(OrderPlaced(1))
+
+        [message] = caplog.messages
+        assert "OrderPlaced is mapped to topic orders" in message
+        assert message.endswith("it is lost")
+
+    def test_what_else_is_requested_is_refused(self):
+        with pytest.raises(ConfigurationError, match="'raise' or 'warn', not 'ignore'"):
+            IntegrationEvents(without_outbox="ignore")
+
+    def test_events_that_nobody_mapped_and_those_of_groups_that_are_gone_pass(self, bus, integration):
+        integration.to("orders", RushOrderPlaced)(placed)
+        bus.publish(OrderPlaced(1))
+        gone = IntegrationEvents()
+        gone.to("orders")(placed)
+
+        del gone
+        gc.collect()
+
+        bus.publish(OrderPlaced(2))
+
+    def test_an_open_outbox_without_the_group_is_told_once(self, database, bus, integration, caplog):
+        integration.to("orders")(placed)
+
+        with Session(database.engine) as session, Outbox(session):
+            bus.publish(OrderPlaced(1))
+            bus.publish(OrderPlaced(2))
+
+        [message] = caplog.messages
+        assert "OrderPlaced is not published to topic orders: the group of" in message
 
 
 def test_an_outbox_is_open_only_within_its_block_and_the_inner_one_counts(database, bus, integration):
