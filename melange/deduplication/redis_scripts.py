@@ -1,8 +1,13 @@
 """The steps that Redis carries out as a whole, in Lua.
 
-Each key is a hash. While the listener is at work it holds ``token``, ``digest`` (of the body) and
-``leased_until``, milliseconds by the server's clock; a mark is the same without ``leased_until``. A claim's key
-outlives its lease, so that who finishes late still finds it unless another took over.
+Each deduplication key is one hash, in one of three states:
+
+- claimed: ``token``, ``leased_until`` (milliseconds by the server's clock) and ``attempts``;
+- free, after a run that failed: ``attempts`` alone;
+- done: ``token`` alone, of the claim that was completed.
+
+The hash of a claim lives longer than the lease: a listener that finishes late can still complete, and the attempt of a
+process that died stays counted.
 
 Every script touches one key, so that it runs on any cluster.
 """
@@ -12,12 +17,12 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-CLAIMED, BUSY, DONE, CONFLICT = range(4)
-"""What ``CLAIM`` answers; numbers, because text comes back as bytes or str, as the client was set up."""
+BUSY, DONE = -1, -2
+"""Refusals of ``CLAIM``; otherwise it answers with the number of the attempt."""
 
 
 class Script(NamedTuple):
-    """A Lua script and the name that Redis knows it by once it has seen it."""
+    """A Lua script, and the name under which Redis keeps it once it was sent."""
 
     text: str
     sha: str
@@ -32,19 +37,24 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
+# An attempt that was forgotten while its claim was held counts as the first when the same claim is sent again.
 CLAIM = _script(
-    f"""local token, digest, lease_ms, kept_ms = unpack(ARGV)
+    f"""local token, lease_ms, kept_ms = unpack(ARGV)
 {_NOW}
-local holder, held_digest, leased_until = unpack(redis.call('HMGET', KEYS[1], 'token', 'digest', 'leased_until'))
+local holder, leased_until, attempts = unpack(redis.call('HMGET', KEYS[1], 'token', 'leased_until', 'attempts'))
 if holder and not leased_until then
-    return digest == held_digest and {DONE} or {CONFLICT}
+    return {DONE}
 end
 if holder and holder ~= token and tonumber(leased_until) > now then
     return {BUSY}
 end
-redis.call('HSET', KEYS[1], 'token', token, 'digest', digest, 'leased_until', now + lease_ms)
+attempts = tonumber(attempts or 0)
+if holder ~= token or attempts == 0 then
+    attempts = attempts + 1
+end
+redis.call('HSET', KEYS[1], 'token', token, 'leased_until', now + lease_ms, 'attempts', attempts)
 redis.call('PEXPIRE', KEYS[1], lease_ms + kept_ms)
-return {CLAIMED}
+return attempts
 """
 )
 
@@ -53,20 +63,32 @@ COMPLETE = _script(
 if redis.call('HGET', KEYS[1], 'token') ~= token then
     return 0
 end
-redis.call('HDEL', KEYS[1], 'leased_until')
+redis.call('HDEL', KEYS[1], 'leased_until', 'attempts')
 redis.call('PEXPIRE', KEYS[1], kept_ms)
 return 1
 """
 )
 
 ABANDON = _script(
-    """local holder, leased_until = unpack(redis.call('HMGET', KEYS[1], 'token', 'leased_until'))
-if holder ~= ARGV[1] or not leased_until then
+    """local token, kept_ms, taken_back = unpack(ARGV)
+local holder, leased_until, attempts = unpack(redis.call('HMGET', KEYS[1], 'token', 'leased_until', 'attempts'))
+if holder ~= token or not leased_until then
     return 0
 end
-return redis.call('DEL', KEYS[1])
+attempts = tonumber(attempts or 0) - taken_back
+if attempts <= 0 then
+    redis.call('DEL', KEYS[1])
+else
+    redis.call('HDEL', KEYS[1], 'token', 'leased_until')
+    redis.call('HSET', KEYS[1], 'attempts', attempts)
+    redis.call('PEXPIRE', KEYS[1], kept_ms)
+end
+return 1
 """
 )
+"""``taken_back`` is the number of attempts that do not count after all: 0, or 1 if the listener was never called."""
+
+FORGET_ATTEMPTS = _script("return redis.call('HDEL', KEYS[1], 'attempts')\n")
 
 RENEW = _script(
     f"""local token, lease_ms, kept_ms = unpack(ARGV)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 
@@ -76,12 +75,7 @@ def _policies(client: Client) -> set[str]:
     }
 
 
-_DIGEST_BYTES = 16
-_REFUSALS = {
-    scripts.BUSY: ClaimRefusal.BUSY,
-    scripts.DONE: ClaimRefusal.DONE,
-    scripts.CONFLICT: ClaimRefusal.CONFLICT,
-}
+_REFUSALS = {scripts.BUSY: ClaimRefusal.BUSY, scripts.DONE: ClaimRefusal.DONE}
 
 
 class RedisDeduplicationStore(DeduplicationStore):
@@ -119,25 +113,22 @@ class RedisDeduplicationStore(DeduplicationStore):
         self._kept_ms = _milliseconds(retention_seconds)
         self._eviction = EvictionWarning(self._client)
 
-    def claim(
-        self, key: DeduplicationKey, token: str, lease_seconds: float, *, body: str
-    ) -> Claimed | ClaimRefusal:
-        answer = self._run(
-            "claim",
-            scripts.CLAIM,
-            self._key(key),
-            token.encode(),
-            _digest(body),
-            _milliseconds(lease_seconds),
-            self._kept_ms,
-        )
-        return _REFUSALS.get(answer) or Claimed(key, token)
+    outlives_process = True
+
+    def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
+        lease_ms = _milliseconds(lease_seconds)
+        answer = self._run("claim", scripts.CLAIM, key, token.encode(), lease_ms, self._kept_ms)
+        return _REFUSALS.get(answer) or Claimed(key, token, answer)
 
     def complete(self, claimed: Claimed) -> bool:
         return bool(self._run_held("complete", scripts.COMPLETE, claimed, self._kept_ms))
 
-    def abandon(self, claimed: Claimed) -> bool:
-        return bool(self._run_held("abandon", scripts.ABANDON, claimed))
+    def abandon(self, claimed: Claimed, *, began: bool = True) -> bool:
+        taken_back = 0 if began else 1
+        return bool(self._run_held("abandon", scripts.ABANDON, claimed, self._kept_ms, taken_back))
+
+    def forget_attempts(self, key: DeduplicationKey) -> None:
+        self._run("forget attempts", scripts.FORGET_ATTEMPTS, key)
 
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
         lease_ms = _milliseconds(lease_seconds)
@@ -150,16 +141,19 @@ class RedisDeduplicationStore(DeduplicationStore):
         could be evicted.
         """
         try:
-            self._run("write", scripts.CHECK, f"{self._namespace}:check".encode())
+            self._run_on("write", scripts.CHECK, f"{self._namespace}:check".encode())
         except DeduplicationError:
             self._reconnect()
             raise
         self._eviction.look()
 
     def _run_held(self, action: str, script: Script, claimed: Claimed, *arguments: int) -> int:
-        return self._run(action, script, self._key(claimed.key), claimed.token.encode(), *arguments)
+        return self._run(action, script, claimed.key, claimed.token.encode(), *arguments)
 
-    def _run(self, action: str, script: Script, key: bytes, *arguments: bytes | int) -> int:
+    def _run(self, action: str, script: Script, key: DeduplicationKey, *arguments: bytes | int) -> int:
+        return self._run_on(action, script, self._name_of(key), *arguments)
+
+    def _run_on(self, action: str, script: Script, key: bytes, *arguments: bytes | int) -> int:
         try:
             with mapped_errors(f"{action} in the deduplication store"):
                 try:
@@ -175,16 +169,9 @@ class RedisDeduplicationStore(DeduplicationStore):
         if self._owns_client and isinstance(self._client, Redis):
             self._client.connection_pool.disconnect(inuse_connections=False)
 
-    def _key(self, key: DeduplicationKey) -> bytes:
+    def _name_of(self, key: DeduplicationKey) -> bytes:
         # Bytes, for a client may be set up to encode text otherwise (a SimpleCache's does it as Latin-1).
-        # Each part with its length, so that no two keys read the same.
-        parts = "".join(f"{len(part)}:{part}" for part in key)
-        return f"{self._namespace}:{_digest(parts).hex()}".encode()
-
-
-def _digest(text: str) -> bytes:
-    # Lone surrogates can't be sent, but may be asked for.
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+        return f"{self._namespace}:{key.digest().hex()}".encode()
 
 
 def _milliseconds(seconds: float) -> int:

@@ -77,7 +77,7 @@ class Inbox(DeduplicationStore):
         self._sessions.use_event_loop(run_coroutine)
 
     def claim(
-        self, key: DeduplicationKey, token: str, lease_seconds: float, *, body: str
+        self, key: DeduplicationKey, token: str, lease_seconds: float
     ) -> Claimed | ClaimRefusal:
         """Open the transaction in which the listener will work; ``lease_seconds`` have no meaning here."""
         with self._lock:
@@ -89,7 +89,7 @@ class Inbox(DeduplicationStore):
         is_open = False
         try:
             with told("claim the message"):
-                refusal = claim.begin(self._sessions.open(), body)
+                refusal = claim.begin(self._sessions.open())
             is_open = refusal is None
         finally:
             if not is_open:
@@ -117,7 +117,10 @@ class Inbox(DeduplicationStore):
         self._purge_now_and_then()
         return is_marked
 
-    def abandon(self, claimed: Claimed) -> bool:
+    def forget_attempts(self, key: DeduplicationKey) -> None:
+        """Forget the attempts."""
+
+    def abandon(self, claimed: Claimed, *, began: bool = True) -> bool:
         """Roll back what the listener did."""
         claim = self._held(claimed)
         if claim is not None:
@@ -170,7 +173,7 @@ class Inbox(DeduplicationStore):
             mark = self._sessions.run(
                 lambda session: inbox_marks.find(inbox_marks.connection_of(session), claimed.key)
             )
-        is_marked = mark is not None and mark.token_digest == inbox_marks.digest_of(claimed.token)
+        is_marked = mark == inbox_marks.digest_of(claimed.token)
         claim = self._held(claimed)
         if claim is not None:
             self._let_go(claim)

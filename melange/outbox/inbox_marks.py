@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from sqlalchemy import Connection, Integer, Table, bindparam, delete, func, insert, literal, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError  # noqa: A004 - SQLAlchemy names it so
@@ -21,20 +20,11 @@ _DIGEST_BYTES = 16
 
 # Made once: putting statements together costs more than carrying them out.
 _TABLE = cast(Table, InboxMark.__table__)
-_FIND = select(_TABLE.c.token_digest, _TABLE.c.body_digest).where(
-    _TABLE.c.key_digest == bindparam("key_digest")
-)
+_FIND = select(_TABLE.c.token_digest).where(_TABLE.c.key_digest == bindparam("key_digest"))
 _LOCK = select(
     func.pg_try_advisory_xact_lock(bindparam("high", type_=Integer), bindparam("low", type_=Integer))
 )
 _WRITE = insert(_TABLE)
-
-
-class Mark(NamedTuple):
-    """Whose completion a mark is, and of which body, as digests."""
-
-    token_digest: str
-    body_digest: str
 
 
 def digest_of(text: str) -> str:
@@ -55,7 +45,7 @@ def take_lock(connection: Connection, key: DeduplicationKey) -> bool:
     """
     if connection.dialect.name != "postgresql":
         return True
-    digest = bytes.fromhex(_digest_of_key(key))
+    digest = key.digest()
     high, low = (int.from_bytes(part, signed=True) for part in (digest[:4], digest[4:8]))
     return bool(connection.scalar(_LOCK, {"high": high, "low": low}))
 
@@ -74,25 +64,25 @@ def begin_on_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
 
 
-def find(connection: Connection, key: DeduplicationKey) -> Mark | None:
-    """Return the mark of the key, if there is one."""
-    row = connection.execute(_FIND, {"key_digest": _digest_of_key(key)}).first()
-    return Mark(*row) if row else None
+def find(connection: Connection, key: DeduplicationKey) -> str | None:
+    """Return the digest of the token whose completion the mark of the key is, if there is one."""
+    token_digest: str | None = connection.scalar(_FIND, {"key_digest": key.digest().hex()})
+    return token_digest
 
 
-def write(connection: Connection, key: DeduplicationKey, mark: Mark, done_at: datetime) -> None:
+def write(connection: Connection, key: DeduplicationKey, token_digest: str, done_at: datetime) -> None:
     """Write the mark in the connection's transaction.
 
     Raises:
         IntegrityError: the key has one.
     """
     values = {
-        "key_digest": _digest_of_key(key),
-        "queue_name": _legible(key.queue_name, 256),
+        "key_digest": key.digest().hex(),
+        "queue_address": _legible(key.queue_address, 512),
         "listener_name": _legible(key.listener_name, 256),
         "message_id": _legible(key.message_id, 128),
+        "token_digest": token_digest,
         "done_at": done_at,
-        **mark._asdict(),
     }
     connection.execute(_WRITE, values)
 
@@ -147,10 +137,6 @@ def explanation(error: Exception) -> str:
             "melange.outbox.tables.metadata.create_all(engine) makes it)"
         )
     return what
-
-
-def _digest_of_key(key: DeduplicationKey) -> str:
-    return digest_of(json.dumps(key))  # the parts can't run together there
 
 
 def _legible(text: str, length: int) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from melange.deduplication.base import Claimed, ClaimRefusal, RunCoroutine
 from melange.errors import ConfigurationError, DeduplicationError
 from melange.outbox import inbox_marks
-from melange.outbox.inbox_marks import Mark, digest_of
+from melange.outbox.inbox_marks import digest_of
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -128,7 +128,6 @@ class InboxClaim(Claimed):
 
     is_undecided = False
     _opened: OpenedSession | None = None
-    _body_digest: str
     _transaction: SessionTransaction
     _transaction_of_connection: Transaction | None
     _may_commit = False
@@ -139,10 +138,9 @@ class InboxClaim(Claimed):
         assert self._opened is not None
         return {"session": self._opened.offered}
 
-    def begin(self, opened: OpenedSession, body: str) -> ClaimRefusal | None:
+    def begin(self, opened: OpenedSession) -> ClaimRefusal | None:
         """Open the transaction and return None, or why there is nothing to be done in it."""
         self._opened = opened
-        self._body_digest = digest_of(body)
         return opened.run(self._begin)
 
     def commit(self, done_at: datetime) -> bool:
@@ -169,9 +167,8 @@ class InboxClaim(Claimed):
         self._transaction_of_connection = connection.get_transaction()
         if not inbox_marks.take_lock(connection, self.key):
             return ClaimRefusal.BUSY
-        mark = inbox_marks.find(connection, self.key)
-        if mark is not None:
-            return ClaimRefusal.DONE if mark.body_digest == self._body_digest else ClaimRefusal.CONFLICT
+        if inbox_marks.find(connection, self.key) is not None:
+            return ClaimRefusal.DONE
         inbox_marks.begin_on_sqlite(connection)
         event.listen(session, "before_commit", self._before_commit)
         return None
@@ -186,7 +183,7 @@ class InboxClaim(Claimed):
         session.flush()  # what the listener left to be written: if it can't be, the listener has failed
         connection = inbox_marks.connection_of(session)
         try:
-            inbox_marks.write(connection, self.key, Mark(digest_of(self.token), self._body_digest), done_at)
+            inbox_marks.write(connection, self.key, digest_of(self.token), done_at)
             self._may_commit = True
             _commit_or_forget(session, connection)
         except IntegrityError:

@@ -121,19 +121,17 @@ class OutboxMessage(_Base):
 class InboxMark(_Base):
     """A listener has finished a message: written in the transaction that holds what it did.
 
-    ``key_digest`` stands for queue, listener and message id, which are there to be read by people, cut to their
-    columns. ``token_digest`` tells whose completion it was, ``body_digest`` another message of the same id from
-    the same one.
+    ``key_digest`` stands for queue, listener, message id and content; the first three are there to be read by people, cut
+    to their columns. ``token_digest`` tells whose completion it was.
     """
 
     __tablename__ = "melange_inbox"
 
     key_digest: Mapped[str] = mapped_column(String(32), primary_key=True)
-    queue_name: Mapped[str] = mapped_column(String(256))
+    queue_address: Mapped[str] = mapped_column(String(512))
     listener_name: Mapped[str] = mapped_column(String(256))
     message_id: Mapped[str] = mapped_column(String(128))
     token_digest: Mapped[str] = mapped_column(String(32))
-    body_digest: Mapped[str] = mapped_column(String(32))
     done_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
     __table_args__ = (Index("melange_inbox_done", "done_at"),)

@@ -7,12 +7,13 @@ import pytest
 # Before the parts are imported: their assertions shall show what they compared.
 pytest.register_assert_rewrite("melange.testing.store_behaviours")
 
+from melange.testing.store_behaviours.attempts import Attempts, AttemptsOfLeases  # noqa: E402
 from melange.testing.store_behaviours.claiming import Claiming  # noqa: E402
 from melange.testing.store_behaviours.leases import Leases  # noqa: E402
 from melange.testing.store_behaviours.transactions import Transactions  # noqa: E402
 
 
-class DeduplicationStoreContract(Claiming, Leases):
+class DeduplicationStoreContract(Claiming, Leases, Attempts, AttemptsOfLeases):
     """What every deduplication store promises: subclass it and name a constructor.
 
         class TestMyStore(DeduplicationStoreContract):

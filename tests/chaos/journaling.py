@@ -63,10 +63,10 @@ class JournalingStore(RedisDeduplicationStore):
         self._journal = journal
 
     def claim(
-        self, key: DeduplicationKey, token: str, lease_seconds: float, *, body: str
+        self, key: DeduplicationKey, token: str, lease_seconds: float
     ) -> Claimed | ClaimRefusal:
         asked_at = time.monotonic()
-        answer = super().claim(key, token, lease_seconds, body=body)
+        answer = super().claim(key, token, lease_seconds)
         if isinstance(answer, Claimed):
             self._journal.write(CLAIMED, key.message_id, key.listener_name, token, asked_at)
         return answer

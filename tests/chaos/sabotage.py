@@ -27,9 +27,9 @@ class MarkingBeforeTheRun(JournalingStore):
     """Marks as done what it only claims."""
 
     def claim(
-        self, key: DeduplicationKey, token: str, lease_seconds: float, *, body: str
+        self, key: DeduplicationKey, token: str, lease_seconds: float
     ) -> Claimed | ClaimRefusal:
-        answer = super().claim(key, token, lease_seconds, body=body)
+        answer = super().claim(key, token, lease_seconds)
         if isinstance(answer, Claimed):
             self.complete(answer)
         return answer
@@ -43,7 +43,7 @@ class CompletingUnfenced(JournalingStore):
         if super().complete(claimed):
             return True
         key = claimed.key
-        self._client.hdel(self._key(key).decode(), "leased_until")
+        self._client.hdel(self._name_of(key).decode(), "leased_until", "attempts")
         self._journal.write(COMPLETED, key.message_id, key.listener_name, claimed.token, asked_at)
         return True
 

@@ -46,7 +46,7 @@ class TestNegativeControls:
         """Marks what was rolled back."""
 
         def complete(self, claimed: Claimed) -> bool:
-            self.claim(claimed.key, claimed.token, 30, body="{}")
+            self.claim(claimed.key, claimed.token, 30)
             return super().complete(claimed)
 
     @pytest.mark.parametrize(
@@ -64,5 +64,5 @@ class TestNegativeControls:
 
         with pytest.raises(AssertionError):
             getattr(suite, test_name)(
-                broken_store(clock=clock), DeduplicationKey("queue", "listener", "message")
+                broken_store(clock=clock), DeduplicationKey("queue", "listener", "message", "content")
             )

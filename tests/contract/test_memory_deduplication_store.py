@@ -22,8 +22,8 @@ class TestMemoryDeduplicationStore(DeduplicationStoreContract):
 class _MarksBeforeRunning(MemoryDeduplicationStore):
     """Negative control: the mark is set with the claim, so a crash loses the message."""
 
-    def claim(self, key, token, lease_seconds, *, body):
-        claimed = super().claim(key, token, lease_seconds, body=body)
+    def claim(self, key, token, lease_seconds):
+        claimed = super().claim(key, token, lease_seconds)
         if isinstance(claimed, tuple):
             super().complete(claimed)
         return claimed
@@ -44,7 +44,7 @@ class _ForgetsWhatRanOut(MemoryDeduplicationStore):
     def complete(self, claimed):
         holder = self._claims.get(claimed.key)
         return (
-            holder is not None and holder.expires_at > self._clock.monotonic() and super().complete(claimed)
+            holder is not None and holder.leased_until > self._clock.monotonic() and super().complete(claimed)
         )
 
 
@@ -53,7 +53,7 @@ class _BelievesWhatWasGivenBack(MemoryDeduplicationStore):
 
     def complete(self, claimed):
         if claimed.key not in self._claims and claimed.key not in self._marks:
-            self.claim(claimed.key, claimed.token, 30, body="{}")
+            self.claim(claimed.key, claimed.token, 30)
         return super().complete(claimed)
 
 
@@ -74,4 +74,4 @@ def test_the_contract_catches_a_broken_store(broken_store, test_name):
     store = broken_store(clock=suite.clock)
 
     with pytest.raises(AssertionError):
-        getattr(suite, test_name)(store, DeduplicationKey("queue", "listener", "message"))
+        getattr(suite, test_name)(store, DeduplicationKey("queue", "listener", "message", "content"))

@@ -5,11 +5,11 @@ from melange.testing.clock import ManualClock
 
 
 def key(number: int) -> DeduplicationKey:
-    return DeduplicationKey("queue", "listener", f"message-{number}")
+    return DeduplicationKey("queue", "listener", f"message-{number}", "content")
 
 
 def complete(store: MemoryDeduplicationStore, number: int) -> None:
-    claimed = store.claim(key(number), "token", 30, body="{}")
+    claimed = store.claim(key(number), "token", 30)
     assert isinstance(claimed, Claimed)
     store.complete(claimed)
 
@@ -21,8 +21,8 @@ def test_beyond_its_size_the_oldest_marks_are_forgotten():
         complete(store, number)
 
     assert len(store) == 3
-    assert isinstance(store.claim(key(0), "token", 30, body="{}"), Claimed)
-    assert store.claim(key(4), "token", 30, body="{}") is ClaimRefusal.DONE
+    assert isinstance(store.claim(key(0), "token", 30), Claimed)
+    assert store.claim(key(4), "token", 30) is ClaimRefusal.DONE
 
 
 def test_marks_are_forgotten_after_the_retention():
@@ -32,7 +32,7 @@ def test_marks_are_forgotten_after_the_retention():
 
     clock.advance(61)
 
-    assert isinstance(store.claim(key(1), "token", 30, body="{}"), Claimed)
+    assert isinstance(store.claim(key(1), "token", 30), Claimed)
     complete(store, 2)
     assert len(store) == 1
 
@@ -46,7 +46,7 @@ def test_a_message_that_comes_again_after_the_retention_is_remembered_anew():
     complete(store, 1)
     complete(store, 2)
 
-    assert store.claim(key(1), "token", 30, body="{}") is ClaimRefusal.DONE
+    assert store.claim(key(1), "token", 30) is ClaimRefusal.DONE
 
 
 def test_claims_of_crashed_listeners_do_not_pile_up():
@@ -54,7 +54,7 @@ def test_claims_of_crashed_listeners_do_not_pile_up():
     store = MemoryDeduplicationStore(clock=clock)
 
     for number in range(5_000):
-        store.claim(key(number), "token", 1, body="{}")
+        store.claim(key(number), "token", 1)
         clock.advance(2)
 
     assert len(store._claims) <= 1_001
@@ -63,6 +63,6 @@ def test_claims_of_crashed_listeners_do_not_pile_up():
 def test_a_lease_of_no_length_does_not_break_the_store():
     store = MemoryDeduplicationStore()
 
-    store.claim(key(1), "token", 0, body="{}")
+    store.claim(key(1), "token", 0)
 
-    assert isinstance(store.claim(key(1), "another", 30, body="{}"), Claimed)
+    assert isinstance(store.claim(key(1), "another", 30), Claimed)

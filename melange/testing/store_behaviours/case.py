@@ -35,13 +35,13 @@ class StoreCase(ABC):
 
     @pytest.fixture
     def key(self) -> DeduplicationKey:
-        return DeduplicationKey("orders", "StockListener", str(uuid.uuid4()))
+        return DeduplicationKey("orders", "StockListener", str(uuid.uuid4()), "content")
 
 
 def claim_of(
     store: DeduplicationStore, key: DeduplicationKey, token: str, lease_seconds: float = 30
 ) -> Claimed:
     """Claim a key that is free."""
-    claimed = store.claim(key, token, lease_seconds, body="{}")
+    claimed = store.claim(key, token, lease_seconds)
     assert isinstance(claimed, Claimed)
     return claimed

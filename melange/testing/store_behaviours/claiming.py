@@ -16,22 +16,22 @@ class Claiming(StoreCase):
     """One at a time, done once, and who asks twice recognises itself."""
 
     def test_a_new_key_can_be_claimed(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        claimed = store.claim(key, "token", 30, body="{}")
+        claimed = store.claim(key, "token", 30)
 
         assert isinstance(claimed, Claimed)
         assert claimed.key == key
 
     def test_a_claimed_key_is_busy_for_others(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        store.claim(key, "first", 30, body="{}")
+        store.claim(key, "first", 30)
 
-        assert store.claim(key, "second", 30, body="{}") is ClaimRefusal.BUSY
+        assert store.claim(key, "second", 30) is ClaimRefusal.BUSY
 
     def test_a_claim_that_is_sent_twice_recognises_itself(
         self, store: DeduplicationStore, key: DeduplicationKey
     ) -> None:
-        store.claim(key, "token", 30, body="{}")
+        store.claim(key, "token", 30)
 
-        assert isinstance(store.claim(key, "token", 30, body="{}"), Claimed)
+        assert isinstance(store.claim(key, "token", 30), Claimed)
 
     def test_a_completed_key_is_done_for_everyone(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -40,15 +40,8 @@ class Claiming(StoreCase):
 
         assert store.complete(claimed)
 
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
-        assert store.claim(key, "token", 30, body="{}") is ClaimRefusal.DONE
-
-    def test_a_completed_key_with_another_body_is_a_conflict(
-        self, store: DeduplicationStore, key: DeduplicationKey
-    ) -> None:
-        store.complete(claim_of(store, key, "token"))
-
-        assert store.claim(key, "other", 30, body='{"another": 1}') is ClaimRefusal.CONFLICT
+        assert store.claim(key, "other", 30) is ClaimRefusal.DONE
+        assert store.claim(key, "token", 30) is ClaimRefusal.DONE
 
     def test_a_store_in_reach_says_so(self, store: DeduplicationStore) -> None:
         assert store.check() is None
@@ -60,7 +53,7 @@ class Claiming(StoreCase):
 
         assert store.abandon(claimed)
 
-        assert isinstance(store.claim(key, "second", 30, body="{}"), Claimed)
+        assert isinstance(store.claim(key, "second", 30), Claimed)
 
     def test_a_renewed_claim_outlives_its_first_lease(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -70,7 +63,7 @@ class Claiming(StoreCase):
         assert store.renew(claimed, 30)
         self.pass_short_lease()
 
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.BUSY
+        assert store.claim(key, "other", 30) is ClaimRefusal.BUSY
 
     def test_an_abandon_after_the_completion_takes_nothing_back(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -80,7 +73,7 @@ class Claiming(StoreCase):
 
         store.abandon(claimed)
 
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
+        assert store.claim(key, "other", 30) is ClaimRefusal.DONE
 
     def test_a_lease_that_ran_out_counts_until_another_takes_over(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -90,7 +83,7 @@ class Claiming(StoreCase):
         self.pass_short_lease()
 
         assert store.complete(late)
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
+        assert store.claim(key, "other", 30) is ClaimRefusal.DONE
 
     def test_a_lease_that_ran_out_can_be_renewed_until_another_takes_over(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -100,7 +93,7 @@ class Claiming(StoreCase):
         self.pass_short_lease()
 
         assert store.renew(late, 30)
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.BUSY
+        assert store.claim(key, "other", 30) is ClaimRefusal.BUSY
 
     def test_a_completion_that_is_sent_twice_recognises_itself(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -119,7 +112,7 @@ class Claiming(StoreCase):
 
         store.abandon(claimed)
 
-        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
+        assert store.claim(key, "third", 30) is ClaimRefusal.BUSY
 
     def test_a_completed_key_is_not_renewed(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
         claimed = claim_of(store, key, "token")
@@ -128,21 +121,20 @@ class Claiming(StoreCase):
         assert not store.renew(claimed, self.short_lease_seconds)
         self.pass_short_lease()
 
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
+        assert store.claim(key, "other", 30) is ClaimRefusal.DONE
 
     @pytest.mark.parametrize("text", ["", "naïve ☃ 🎉", "new\nline, tab\t, nul\0", "{a}:{b}", "x" * 100_000])
-    def test_any_text_may_stand_in_keys_tokens_and_bodies(self, store: DeduplicationStore, text: str) -> None:
-        key = DeduplicationKey(text, text, f"{uuid.uuid4()}{text}")
-        claimed = store.claim(key, f"token{text}", 30, body=text)
+    def test_any_text_may_stand_in_keys_and_tokens(self, store: DeduplicationStore, text: str) -> None:
+        key = DeduplicationKey(text, text, f"{uuid.uuid4()}{text}", text)
+        claimed = store.claim(key, f"token{text}", 30)
         assert isinstance(claimed, Claimed)
 
         assert store.renew(claimed, 30)
         assert store.complete(claimed)
 
-        assert store.claim(key, "other", 30, body=text) is ClaimRefusal.DONE
-        assert store.claim(key, "other", 30, body=f"{text}!") is ClaimRefusal.CONFLICT
+        assert store.claim(key, "other", 30) is ClaimRefusal.DONE
 
-    @pytest.mark.parametrize("part", ["queue_name", "listener_name", "message_id"])
+    @pytest.mark.parametrize("part", DeduplicationKey._fields)
     def test_keys_that_differ_in_one_part_are_independent(
         self, store: DeduplicationStore, key: DeduplicationKey, part: str
     ) -> None:
@@ -150,13 +142,13 @@ class Claiming(StoreCase):
 
         other_key = key._replace(**{part: "another"})
 
-        assert isinstance(store.claim(other_key, "token", 30, body="{}"), Claimed)
+        assert isinstance(store.claim(other_key, "token", 30), Claimed)
 
     def test_parts_of_keys_do_not_run_together(self, store: DeduplicationStore) -> None:
         unique = str(uuid.uuid4())
-        store.complete(claim_of(store, DeduplicationKey("a", "b:c", unique), "token"))
+        store.complete(claim_of(store, DeduplicationKey("a", "b:c", unique, "content"), "token"))
 
-        assert isinstance(store.claim(DeduplicationKey("a:b", "c", unique), "token", 30, body="{}"), Claimed)
+        assert isinstance(store.claim(DeduplicationKey("a:b", "c", unique, "content"), "token", 30), Claimed)
 
     def test_of_many_who_claim_at_once_one_succeeds(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -165,7 +157,7 @@ class Claiming(StoreCase):
 
         def claim(number: int) -> Claimed | ClaimRefusal:
             start.wait(timeout=30)
-            return store.claim(key, f"token-{number}", 30, body="{}")
+            return store.claim(key, f"token-{number}", 30)
 
         with ThreadPoolExecutor(8) as pool:
             results = list(pool.map(claim, range(8)))

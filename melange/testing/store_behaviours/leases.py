@@ -10,11 +10,11 @@ class Leases(StoreCase):
     """Whoever overslept its lease can't speak for its successor."""
 
     def test_a_claim_ends_with_its_lease(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        store.claim(key, "crashed", self.short_lease_seconds, body="{}")
+        store.claim(key, "crashed", self.short_lease_seconds)
 
         self.pass_short_lease()
 
-        assert isinstance(store.claim(key, "successor", 30, body="{}"), Claimed)
+        assert isinstance(store.claim(key, "successor", 30), Claimed)
 
     def test_who_overslept_cannot_complete_for_the_successor(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -25,7 +25,7 @@ class Leases(StoreCase):
 
         assert not store.complete(overslept)
 
-        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
+        assert store.claim(key, "third", 30) is ClaimRefusal.BUSY
 
     def test_who_overslept_cannot_abandon_for_the_successor(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -36,7 +36,7 @@ class Leases(StoreCase):
 
         assert not store.abandon(overslept)
 
-        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
+        assert store.claim(key, "third", 30) is ClaimRefusal.BUSY
 
     def test_who_overslept_cannot_renew(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
         overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
@@ -56,7 +56,7 @@ class Leases(StoreCase):
 
         assert not store.complete(overslept)
 
-        assert isinstance(store.claim(key, "third", 30, body="{}"), Claimed)
+        assert isinstance(store.claim(key, "third", 30), Claimed)
 
     def test_who_overslept_cannot_renew_what_the_successor_completed(
         self, store: DeduplicationStore, key: DeduplicationKey
@@ -68,7 +68,7 @@ class Leases(StoreCase):
         assert not store.renew(overslept, 30)
         assert not store.abandon(overslept)
 
-        assert store.claim(key, "third", 30, body="{}") is ClaimRefusal.DONE
+        assert store.claim(key, "third", 30) is ClaimRefusal.DONE
 
     def test_who_overslept_does_not_take_the_successors_completion_for_its_own(
         self, store: DeduplicationStore, key: DeduplicationKey

@@ -14,10 +14,10 @@ class Transactions(StoreCase):
 
         self.pass_short_lease()
 
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.BUSY
+        assert store.claim(key, "other", 30) is ClaimRefusal.BUSY
         assert store.renew(late, 30)
         assert store.complete(late)
-        assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
+        assert store.claim(key, "other", 30) is ClaimRefusal.DONE
 
     def test_who_gave_back_cannot_complete(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
         claimed = claim_of(store, key, "token")
@@ -26,7 +26,7 @@ class Transactions(StoreCase):
         assert not store.complete(claimed)
         assert not store.renew(claimed, 30)
 
-        assert isinstance(store.claim(key, "next", 30, body="{}"), Claimed)
+        assert isinstance(store.claim(key, "next", 30), Claimed)
 
     def test_who_gave_back_cannot_complete_for_the_next(
         self, store: DeduplicationStore, key: DeduplicationKey

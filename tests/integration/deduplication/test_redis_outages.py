@@ -26,14 +26,14 @@ def store(redis_server: RedisServer) -> RedisDeduplicationStore:
 
 
 def claim(store: RedisDeduplicationStore, key: DeduplicationKey, token: str = "token") -> Claimed:
-    claimed = store.claim(key, token, 30, body="{}")
+    claimed = store.claim(key, token, 30)
     assert isinstance(claimed, Claimed)
     return claimed
 
 
 def every_call(store: RedisDeduplicationStore, claimed: Claimed) -> list[Callable[[], object]]:
     return [
-        lambda: store.claim(claimed.key, "other", 30, body="{}"),
+        lambda: store.claim(claimed.key, "other", 30),
         lambda: store.renew(claimed, 30),
         lambda: store.complete(claimed),
         lambda: store.abandon(claimed),
@@ -82,7 +82,7 @@ def test_a_stalled_redis_goes_on_with_what_it_knew(
     redis_server.resume()
 
     assert store.complete(claimed)
-    assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
+    assert store.claim(key, "other", 30) is ClaimRefusal.DONE
 
 
 def test_a_restarted_redis_is_used_at_once(
@@ -146,7 +146,7 @@ def test_a_store_that_is_made_while_redis_is_away_works_once_it_is_there(key: De
     server = RedisServer()
     store = RedisDeduplicationStore(server.url)
     with pytest.raises(DeduplicationError):
-        store.claim(key, "token", 30, body="{}")
+        store.claim(key, "token", 30)
 
     server.start()
     try:
@@ -175,7 +175,7 @@ def test_a_replica_takes_no_marks_and_says_so(
         client.replicaof("127.0.0.1", 1)
 
     with pytest.raises(DeduplicationError, match="Redis is a replica"):
-        store.claim(key._replace(message_id="new"), "token", 30, body="{}")
+        store.claim(key._replace(message_id="new"), "token", 30)
     with pytest.raises(DeduplicationError, match="Redis is a replica"):
         store.check()
 
@@ -207,7 +207,7 @@ def test_a_full_memory_is_said_and_what_is_claimed_can_still_be_completed(
     with pytest.raises(DeduplicationError, match="memory of Redis is full"):
         store.check()
     with pytest.raises(DeduplicationError, match="memory of Redis is full"):
-        store.claim(key._replace(message_id="new"), "token", 30, body="{}")
+        store.claim(key._replace(message_id="new"), "token", 30)
     assert store.complete(claimed)
 
 
@@ -219,7 +219,7 @@ def test_a_wrong_password_is_said_without_showing_it(
     store = RedisDeduplicationStore(f"redis://:sesame@127.0.0.1:{redis_server.port}")
 
     with pytest.raises(DeduplicationError, match="refused the user name or password") as caught:
-        store.claim(key, "token", 30, body="{}")
+        store.claim(key, "token", 30)
 
     assert "sesame" not in "".join(traceback.format_exception(caught.value))
 
@@ -254,7 +254,7 @@ def test_when_the_primary_fails_the_store_goes_on_with_its_replacement(key: Dedu
         setup.primary.kill()
 
         assert becomes_available(store, within_seconds=60)
-        assert store.claim(done, "other", 30, body="{}") is ClaimRefusal.DONE
+        assert store.claim(done, "other", 30) is ClaimRefusal.DONE
         assert store.complete(claim(store, key))
 
 

@@ -21,12 +21,12 @@ DOCUMENTATION = Path(__file__).parents[3] / "docs" / "deduplication.md"
 
 def assert_works(store: RedisDeduplicationStore, key: DeduplicationKey) -> None:
     store.check()
-    claimed = store.claim(key, "token", 30, body="{}")
+    claimed = store.claim(key, "token", 30)
     assert isinstance(claimed, Claimed)
     assert store.renew(claimed, 30)
     assert store.complete(claimed)
-    assert store.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
-    given_back = store.claim(key._replace(message_id="other"), "token", 30, body="{}")
+    assert store.claim(key, "other", 30) is ClaimRefusal.DONE
+    given_back = store.claim(key._replace(message_id="other"), "token", 30)
     assert store.abandon(given_back)
 
 
@@ -54,7 +54,7 @@ def test_a_permission_that_is_missing_is_said(
     store = RedisDeduplicationStore(f"redis://worker:sesame@127.0.0.1:{redis_server.port}")
 
     with pytest.raises(DeduplicationError, match="refuses this user a permission"):
-        store.claim(key, "token", 30, body="{}")
+        store.claim(key, "token", 30)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_one_node_of_a_cluster_is_no_substitute_for_it(
     keys = [key._replace(message_id=f"{key.message_id}-{number}") for number in range(100)]
 
     with pytest.raises(DeduplicationError, match=r"pass a redis\.cluster\.RedisCluster"):
-        _ = [store.claim(one, "token", 30, body="{}") for one in keys]
+        _ = [store.claim(one, "token", 30) for one in keys]
 
 
 def test_a_cluster_is_warned_of_when_one_node_may_evict(

@@ -72,7 +72,7 @@ class TestByClusterClient(RedisContract):
 
     def test_keys_of_all_nodes_can_be_claimed_and_completed(self, store: DeduplicationStore) -> None:
         for number in range(100):
-            claimed = store.claim(DeduplicationKey("orders", "listener", str(number)), "token", 30, body="{}")
+            claimed = store.claim(DeduplicationKey("orders", "listener", str(number), "content"), "token", 30)
 
             assert isinstance(claimed, Claimed)
             assert store.complete(claimed)
@@ -103,10 +103,10 @@ def test_stores_of_one_namespace_share_their_marks(
     there = RedisDeduplicationStore(redis.Redis.from_url(redis_url), namespace=namespace)
     elsewhere = RedisDeduplicationStore(redis_url, namespace=f"{namespace}-2")
 
-    here.complete(here.claim(key, "token", 30, body="{}"))
+    here.complete(here.claim(key, "token", 30))
 
-    assert there.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
-    assert isinstance(elsewhere.claim(key, "other", 30, body="{}"), Claimed)
+    assert there.claim(key, "other", 30) is ClaimRefusal.DONE
+    assert isinstance(elsewhere.claim(key, "other", 30), Claimed)
 
 
 def test_every_key_is_in_the_namespace_and_shows_no_part_of_the_message(
@@ -115,13 +115,13 @@ def test_every_key_is_in_the_namespace_and_shows_no_part_of_the_message(
     store = RedisDeduplicationStore(redis_url, namespace=namespace)
 
     store.check()
-    store.complete(store.claim(key, "token", 30, body="sesame"))
+    store.complete(store.claim(key, "token", 30))
 
     with redis.Redis.from_url(redis_url) as client:
         names = {name.decode() for name in client.scan_iter(f"{namespace}:*")}
         kept = [client.hgetall(name) for name in names - {f"{namespace}:check"}]
     assert len(kept) == 1
-    assert not any(part in text for part in (*key, "sesame") for text in (*names, repr(kept)))
+    assert not any(part in text for part in key for text in (*names, repr(kept)))
 
 
 def test_marks_are_forgotten_after_the_retention(
@@ -129,23 +129,43 @@ def test_marks_are_forgotten_after_the_retention(
 ) -> None:
     store = RedisDeduplicationStore(redis_url, namespace=namespace, retention_seconds=60)
 
-    claimed = store.claim(key, "token", 30, body="{}")
+    claimed = store.claim(key, "token", 30)
     claim_seconds = _seconds_to_live(redis_url, namespace)
     store.renew(claimed, 300)
     renewed_seconds = _seconds_to_live(redis_url, namespace)
     store.complete(claimed)
     mark_seconds = _seconds_to_live(redis_url, namespace)
 
-    # A claim is remembered beyond its lease, for who finishes late.
+    # A claim is remembered beyond its lease: its listener may finish late, and its attempt counts.
     assert 60 < claim_seconds <= 90
     assert 330 < renewed_seconds <= 360
     assert 30 < mark_seconds <= 60
 
 
-def test_what_is_given_back_leaves_nothing(redis_url: str, namespace: str, key: DeduplicationKey) -> None:
+def test_attempts_are_forgotten_after_the_retention(
+    redis_url: str, namespace: str, key: DeduplicationKey
+) -> None:
+    store = RedisDeduplicationStore(redis_url, namespace=namespace, retention_seconds=60)
+
+    store.abandon(store.claim(key, "token", 300))
+
+    assert 30 < _seconds_to_live(redis_url, namespace) <= 60
+
+
+def test_a_mark_keeps_no_attempts(redis_url: str, namespace: str, key: DeduplicationKey) -> None:
     store = RedisDeduplicationStore(redis_url, namespace=namespace)
 
-    store.abandon(store.claim(key, "token", 30, body="{}"))
+    store.complete(store.claim(key, "token", 30))
+
+    with redis.Redis.from_url(redis_url) as client:
+        (name,) = client.scan_iter(f"{namespace}:*")
+        assert list(client.hgetall(name)) == [b"token"]
+
+
+def test_what_is_given_back_before_it_began_leaves_nothing(redis_url: str, namespace: str, key: DeduplicationKey) -> None:
+    store = RedisDeduplicationStore(redis_url, namespace=namespace)
+
+    store.abandon(store.claim(key, "token", 30), began=False)
 
     with redis.Redis.from_url(redis_url) as client:
         assert not list(client.scan_iter(f"{namespace}:*"))
@@ -156,9 +176,9 @@ def test_a_lease_of_no_length_does_not_break_the_store(
 ) -> None:
     store = RedisDeduplicationStore(redis_url, namespace=namespace)
 
-    store.claim(key, "token", 0, body="{}")
+    store.claim(key, "token", 0)
 
-    assert isinstance(store.claim(key, "another", 30, body="{}"), Claimed)
+    assert isinstance(store.claim(key, "another", 30), Claimed)
 
 
 def _seconds_to_live(redis_url: str, namespace: str) -> float:

@@ -21,7 +21,7 @@ DEADLINE_SECONDS = 30
 
 @pytest.fixture
 def key():
-    return DeduplicationKey("stock", "listener", str(uuid.uuid4()))
+    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), "content")
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_listener_that_asks_for_no_session_is_marked_all_the_same(
     assert database.marks() == 1
 
 
-def test_a_message_of_the_same_id_and_another_body_is_rejected(
+def test_a_message_of_the_same_id_and_another_body_is_another_message(
     database, inbox, effect, make_consumer, publisher, left_in
 ):
     consumer = make_consumer(inbox)
@@ -155,8 +155,8 @@ def test_a_message_of_the_same_id_and_another_body_is_rejected(
     publisher.publish({**EVENT, "name": "other"}, message_id="m-1")
     consumer.consume_event()
 
-    assert database.effects() == ["one"]
-    assert left_in("stock-dlq") == 1
+    assert database.effects() == ["one", "other"]
+    assert left_in("stock-dlq") == 0
 
 
 # --- two at once -------------------------------------------------------------------------------------
@@ -188,8 +188,8 @@ def test_of_two_who_get_as_far_as_the_mark_one_is_rolled_back(database, effect, 
     # As where the database has no locks to say who is at work.
     monkeypatch.setattr("melange.outbox.inbox_marks.take_lock", lambda connection, key: True)
     first, second = Inbox(database.sessions), Inbox(database.sessions)
-    of_first = first.claim(key, "first", 30, body="{}")
-    of_second = second.claim(key, "second", 30, body="{}")
+    of_first = first.claim(key, "first", 30)
+    of_second = second.claim(key, "second", 30)
     of_first.keywords["session"].add(effect(text="first"))
     assert first.complete(of_first)
     of_second.keywords["session"].add(effect(text="second"))
@@ -197,24 +197,23 @@ def test_of_two_who_get_as_far_as_the_mark_one_is_rolled_back(database, effect, 
     assert not second.complete(of_second)
 
     assert (database.effects(), database.marks()) == (["first"], 1)
-    assert second.claim(key, "second again", 30, body="{}") is ClaimRefusal.DONE
+    assert second.claim(key, "second again", 30) is ClaimRefusal.DONE
 
 
 def test_a_claim_holds_no_connection_once_it_is_refused(database, inbox, key):
-    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed = inbox.claim(key, "token", 30)
     held = database.engine.pool.checkedout()
 
-    assert inbox.claim(key, "other", 30, body="{}") is ClaimRefusal.BUSY
+    assert inbox.claim(key, "other", 30) is ClaimRefusal.BUSY
     assert database.engine.pool.checkedout() == held == 1
 
     inbox.complete(claimed)
-    assert inbox.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
-    assert inbox.claim(key, "other", 30, body="[]") is ClaimRefusal.CONFLICT
+    assert inbox.claim(key, "other", 30) is ClaimRefusal.DONE
     assert database.engine.pool.checkedout() == 0
 
 
 def test_a_claim_keeps_nobody_else_from_writing(database, inbox, effect, key):
-    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed = inbox.claim(key, "token", 30)
 
     with database.sessions.begin() as session:
         session.add(effect(text="meanwhile"))
@@ -331,7 +330,7 @@ def test_what_fails_after_the_commit_is_told_as_it_is(database, inbox, effect, k
     def fail():
         raise ValueError("no mail was sent")
 
-    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed = inbox.claim(key, "token", 30)
     claimed.keywords["session"].add(effect(text="committed"))
     on_commit(claimed.keywords["session"])(fail)
 
@@ -415,21 +414,21 @@ def test_a_missing_table_is_told_with_what_to_do(database, inbox, key):
     with pytest.raises(DeduplicationError, match="melange outbox schema"):
         inbox.check()
     with pytest.raises(DeduplicationError, match="melange outbox schema"):
-        inbox.claim(key, "token", 30, body="{}")
+        inbox.claim(key, "token", 30)
 
     database.create_tables()
     assert inbox.check() is None
-    assert isinstance(claimed := inbox.claim(key, "token", 30, body="{}"), Claimed)
+    assert isinstance(claimed := inbox.claim(key, "token", 30), Claimed)
     assert inbox.abandon(claimed)
 
 
 def test_a_pool_that_is_too_small_is_told(database, key):
     engine = create_engine(database.engine.url, pool_size=1, max_overflow=0, pool_timeout=0.1)
     inbox = Inbox(sessionmaker(engine.execution_options(schema_translate_map={None: database.schema})))
-    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed = inbox.claim(key, "token", 30)
 
     with pytest.raises(DeduplicationError, match="as many as listeners run at once"):
-        inbox.claim(key._replace(message_id="another"), "token", 30, body="{}")
+        inbox.claim(key._replace(message_id="another"), "token", 30)
 
     inbox.abandon(claimed)
     engine.dispose()
@@ -445,7 +444,7 @@ def test_a_session_that_all_share_is_refused(database, key):
         session.execute(text("SELECT 1"))
 
         with pytest.raises(ConfigurationError, match="new session each time"):
-            inbox.claim(key, "token", 30, body="{}")
+            inbox.claim(key, "token", 30)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
@@ -473,15 +472,15 @@ def test_a_consumer_that_would_do_without_its_inbox_is_refused(inbox, make_consu
 def test_old_marks_are_deleted_and_young_ones_kept(database, key):
     clock = ManualClock()
     inbox = Inbox(database.sessions, retention_seconds=60, clock=clock)
-    inbox.complete(inbox.claim(key, "token", 30, body="{}"))
+    inbox.complete(inbox.claim(key, "token", 30))
     clock.advance(61)
     young = key._replace(message_id="young")
-    inbox.complete(inbox.claim(young, "token", 30, body="{}"))
+    inbox.complete(inbox.claim(young, "token", 30))
 
     assert inbox.purge() == 1
 
-    assert inbox.claim(young, "other", 30, body="{}") is ClaimRefusal.DONE
-    assert inbox.abandon(inbox.claim(key, "other", 30, body="{}"))
+    assert inbox.claim(young, "other", 30) is ClaimRefusal.DONE
+    assert inbox.abandon(inbox.claim(key, "other", 30))
 
 
 def test_marks_go_by_themselves_as_fast_as_they_come(database, key, monkeypatch):
@@ -491,7 +490,7 @@ def test_marks_go_by_themselves_as_fast_as_they_come(database, key, monkeypatch)
     inbox = Inbox(database.sessions, retention_seconds=60, clock=clock)
 
     for number in range(100):
-        inbox.complete(inbox.claim(key._replace(message_id=str(number)), "token", 30, body="{}"))
+        inbox.complete(inbox.claim(key._replace(message_id=str(number)), "token", 30))
         clock.advance(2)
 
     assert 30 <= database.marks() <= 40

@@ -27,7 +27,7 @@ EVENT = {"event_type_name": "ProductAdded"}
 
 @pytest.fixture
 def key():
-    return DeduplicationKey("stock", "listener", str(uuid.uuid4()))
+    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), "content")
 
 
 class TestInboxOnPostgres(TransactionalStoreContract):
@@ -54,26 +54,26 @@ class TestInboxOnPostgres(TransactionalStoreContract):
 
 def test_on_postgres_a_claim_of_another_process_is_busy_at_once(postgres_database, key):
     first, second = Inbox(postgres_database.sessions), Inbox(postgres_database.sessions)
-    claimed = first.claim(key, "first", 30, body="{}")
+    claimed = first.claim(key, "first", 30)
 
-    assert second.claim(key, "second", 30, body="{}") is ClaimRefusal.BUSY
+    assert second.claim(key, "second", 30) is ClaimRefusal.BUSY
     assert first.abandon(claimed)
 
-    assert isinstance(taken := second.claim(key, "second", 30, body="{}"), Claimed)
-    assert first.claim(key, "third", 30, body="{}") is ClaimRefusal.BUSY
+    assert isinstance(taken := second.claim(key, "second", 30), Claimed)
+    assert first.claim(key, "third", 30) is ClaimRefusal.BUSY
     assert second.complete(taken)
-    assert first.claim(key, "third", 30, body="{}") is ClaimRefusal.DONE
+    assert first.claim(key, "third", 30) is ClaimRefusal.DONE
 
 
 def test_on_postgres_a_claim_ends_with_the_connection_of_a_process_that_died(
     postgres_database, key, eventually
 ):
     first, second = Inbox(postgres_database.sessions), Inbox(postgres_database.sessions)
-    claimed = first.claim(key, "first", 30, body="{}")
+    claimed = first.claim(key, "first", 30)
 
     break_connection(claimed, postgres_database)
 
-    eventually(lambda: isinstance(second.claim(key, "second", 30, body="{}"), Claimed))
+    eventually(lambda: isinstance(second.claim(key, "second", 30), Claimed))
     assert first.abandon(claimed)
     assert second.abandon(Claimed(key, "second"))
 
@@ -84,11 +84,11 @@ def test_sqlite_that_is_locked_is_asked_again(tmp_path, key):
     with engine.begin() as connection:
         connection.execute(
             text(
-                "CREATE TABLE melange_inbox (key_digest PRIMARY KEY, queue_name, listener_name, message_id,"
-                " token_digest, body_digest, done_at)"
+                "CREATE TABLE melange_inbox (key_digest PRIMARY KEY, queue_address, listener_name, message_id,"
+                " token_digest, done_at)"
             )
         )
-    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed = inbox.claim(key, "token", 30)
     with closing(sqlite3.connect(tmp_path / "shop.db")) as writer:
         writer.execute("BEGIN IMMEDIATE")
         with pytest.raises(DeduplicationError, match="locked"):
@@ -98,7 +98,7 @@ def test_sqlite_that_is_locked_is_asked_again(tmp_path, key):
 
     assert inbox.complete(claimed)
 
-    assert inbox.claim(key, "other", 30, body="{}") is ClaimRefusal.DONE
+    assert inbox.claim(key, "other", 30) is ClaimRefusal.DONE
     engine.dispose()
 
 
@@ -107,7 +107,7 @@ def test_on_sqlite_what_a_listener_read_before_it_wrote_is_part_of_its_transacti
 ):
     inbox = Inbox(sqlite_database.sessions)
     write_ahead(sqlite_database)
-    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed = inbox.claim(key, "token", 30)
     session = claimed.keywords["session"]
     assert session.scalars(select(effect.text)).all() == []
     with sqlite_database.sessions.begin() as other:
@@ -124,7 +124,7 @@ def test_on_sqlite_a_mark_that_comes_too_late_for_its_transaction_is_the_listene
 ):
     inbox = Inbox(sqlite_database.sessions)
     write_ahead(sqlite_database)
-    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed = inbox.claim(key, "token", 30)
     claimed.keywords["session"].scalars(select(effect.text)).all()
     with sqlite_database.sessions.begin() as other:
         other.add(effect(text="meanwhile"))
@@ -157,7 +157,7 @@ def break_connection(claimed, database):
 
 def test_what_was_not_committed_when_the_connection_broke_is_not_done(database, effect, key, caplog):
     inbox = Inbox(database.sessions)
-    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed = inbox.claim(key, "token", 30)
     claimed.keywords["session"].add(effect(text="effect"))
     claimed.keywords["session"].flush()
     break_connection(claimed, database)
@@ -165,11 +165,11 @@ def test_what_was_not_committed_when_the_connection_broke_is_not_done(database, 
     with pytest.raises(DeduplicationError, match="can't mark"):
         inbox.complete(claimed)
 
-    assert inbox.claim(key, "other", 30, body="{}") is ClaimRefusal.BUSY
+    assert inbox.claim(key, "other", 30) is ClaimRefusal.BUSY
     assert not inbox.complete(claimed)
     assert "what was done is rolled back" in caplog.text
     assert (database.effects(), database.marks()) == ([], 0)
-    assert inbox.abandon(inbox.claim(key, "other", 30, body="{}"))
+    assert inbox.abandon(inbox.claim(key, "other", 30))
 
 
 def test_a_listener_that_loses_its_connection_has_failed_and_runs_again(
@@ -242,7 +242,7 @@ def losing(database):
 
 def test_a_commit_whose_answer_was_lost_is_found_out(database, losing, effect, key):
     inbox = Inbox(sessionmaker(losing))
-    claimed = inbox.claim(key, "token", 30, body="{}")
+    claimed = inbox.claim(key, "token", 30)
     claimed.keywords["session"].add(effect(text="effect"))
     LosesAnswers.armed.set()
 
