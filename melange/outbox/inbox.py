@@ -76,9 +76,7 @@ class Inbox(DeduplicationStore):
         """
         self._sessions.use_event_loop(run_coroutine)
 
-    def claim(
-        self, key: DeduplicationKey, token: str, lease_seconds: float
-    ) -> Claimed | ClaimRefusal:
+    def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
         """Open the transaction in which the listener will work; ``lease_seconds`` have no meaning here."""
         with self._lock:
             held = self._in_hand.get(key)

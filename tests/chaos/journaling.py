@@ -62,9 +62,7 @@ class JournalingStore(RedisDeduplicationStore):
         super().__init__(redis_url)
         self._journal = journal
 
-    def claim(
-        self, key: DeduplicationKey, token: str, lease_seconds: float
-    ) -> Claimed | ClaimRefusal:
+    def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
         asked_at = time.monotonic()
         answer = super().claim(key, token, lease_seconds)
         if isinstance(answer, Claimed):

@@ -26,9 +26,7 @@ class AcknowledgingEarly(JournalingDriver):
 class MarkingBeforeTheRun(JournalingStore):
     """Marks as done what it only claims."""
 
-    def claim(
-        self, key: DeduplicationKey, token: str, lease_seconds: float
-    ) -> Claimed | ClaimRefusal:
+    def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
         answer = super().claim(key, token, lease_seconds)
         if isinstance(answer, Claimed):
             self.complete(answer)

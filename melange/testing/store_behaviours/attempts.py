@@ -160,7 +160,7 @@ class Attempts(StoreCase):
             return attempts
 
         with ThreadPoolExecutor(8) as pool:
-            attempts = sorted(sum(pool.map(claim_and_fail, range(8)), []))
+            attempts = sorted(attempt for runs in pool.map(claim_and_fail, range(8)) for attempt in runs)
 
         assert attempts == list(range(1, len(attempts) + 1))
         assert attempts

@@ -162,7 +162,9 @@ def test_a_mark_keeps_no_attempts(redis_url: str, namespace: str, key: Deduplica
         assert list(client.hgetall(name)) == [b"token"]
 
 
-def test_what_is_given_back_before_it_began_leaves_nothing(redis_url: str, namespace: str, key: DeduplicationKey) -> None:
+def test_what_is_given_back_before_it_began_leaves_nothing(
+    redis_url: str, namespace: str, key: DeduplicationKey
+) -> None:
     store = RedisDeduplicationStore(redis_url, namespace=namespace)
 
     store.abandon(store.claim(key, "token", 30), began=False)
