@@ -11,6 +11,7 @@ import click
 
 from melange.cli import logs
 from melange.cli.failures import failures_shown
+from melange.cli.guide import guide
 from melange.cli.health_file import HealthFile, health_shown
 from melange.cli.options import health_file_option, log_options
 from melange.cli.outbox import outbox
@@ -27,6 +28,7 @@ def melange() -> None:
     """Messaging for event-driven applications."""
 
 
+melange.add_command(guide)
 melange.add_command(outbox)
 
 

@@ -35,7 +35,8 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 REPOSITORY = Path(__file__).parent.parent.parent
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+DOCS = REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "melange" / "guide.md", *sorted(DOCS.rglob("*.md"))]
 
 _FILE_NAME = re.compile(r"# (\w+\.py)\n")
 _EXAMPLE = re.compile(r"# (examples/[\w/]+\.py)\n")

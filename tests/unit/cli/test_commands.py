@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.resources import files
 
 import pytest
 
@@ -98,3 +99,9 @@ def test_without_click_the_command_says_what_to_install() -> None:
 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "the melange command needs click: pip install 'melange[cli]'\n"
+
+
+def test_the_guide_is_printed_as_the_package_has_it(run) -> None:
+    result = run("guide")
+
+    assert (result.exit_code, result.stdout) == (0, files("melange").joinpath("guide.md").read_text())
