@@ -42,7 +42,9 @@ RULES = [
     Rule(r"in hand", "in flight", PRIVATE),
     Rule(r"set(?:s|ting)? (?:\w+ )?aside", "dead-letter, move to the dead-letter queue", PRIVATE),
     Rule(r"(?:is|are|was|were|goes|be|been|being) away", "is unavailable", PRIVATE),
-    Rule(r"in (?:good|an orderly) order|wind(?:s|ing)? down|orderly (?:stop|end)", "graceful shutdown", PRIVATE),
+    Rule(
+        r"in (?:good|an orderly) order|wind(?:s|ing)? down|orderly (?:stop|end)", "graceful shutdown", PRIVATE
+    ),
     Rule(r"oversle(?:ep|pt)\w*|sle(?:ep|pt)s? over", "the lease expired", PRIVATE),
     Rule(r"stands? by", "is on standby", PRIVATE),
     Rule(r"kept from others|keep from others", "invisible to others", PRIVATE),
@@ -57,7 +59,11 @@ RULES = [
     Rule(r"none of (?:its|their|our) business", "not supported", PERSON),
     Rule(r"knows? (?:no|nothing|none|neither|nobody)", "does not know, has no, is not supported", PERSON),
     Rule(r"who(?:ever|se|m)?", "name the thing: the caller, the worker, which", PERSON),
-    Rule(r"(?:some|any|every|no)(?:body| one)|(?:some|any|every)one", "name the thing: a process, no caller", PERSON),
+    Rule(
+        r"(?:some|any|every|no)(?:body| one)|(?:some|any|every)one",
+        "name the thing: a process, no caller",
+        PERSON,
+    ),
     Rule(r"(?<!there )(?:is|are|was|were|be) no(?! longer)", "is not a, has no", INVERTED),
     Rule(r"nothing but", "only", INVERTED),
     Rule(r"neither of which", "split the sentence", INVERTED),
@@ -121,20 +127,20 @@ def check(path: Path) -> list[Finding]:
 
 def paragraphs(page: str) -> Iterator[Text]:
     """Yield paragraphs, headings, list items and table rows of a page, without its code."""
-    begun, lines, fence = 0, list[str](), ""
+    begun, gathered, fence = 0, list[str](), ""
     for number, line in enumerate([*page.split("\n"), ""], start=1):
         if fence:
             fence = "" if line == fence else fence
             continue
-        if opening := re.match("```+", line):
-            fence, line = opening[0], ""
-        if lines and (not line.strip() or _BEGINS_A_PARAGRAPH.match(line)):
-            yield Text(begun, " ".join(lines))
-            lines = []
-        is_code = line.startswith("    ") and not lines
+        opening = re.match("```+", line)
+        fence = opening[0] if opening else ""
+        if gathered and (opening or not line.strip() or _BEGINS_A_PARAGRAPH.match(line)):
+            yield Text(begun, " ".join(gathered))
+            gathered = []
+        is_code = opening or (line.startswith("    ") and not gathered)
         if line.strip() and not is_code:
-            begun = begun if lines else number
-            lines.append(line.strip())
+            begun = begun if gathered else number
+            gathered.append(line.strip())
 
 
 def prose_of_python(source: str) -> Iterator[Text]:

@@ -16,6 +16,7 @@ from melange.drivers.aws import AwsDriver
 from melange.drivers.base import Capabilities
 from melange.drivers.memory import InMemoryDriver
 
+
 @pytest.mark.parametrize("module", [melange, melange.testing], ids=lambda module: module.__name__)
 def test_the_api_page_lists_every_public_name(module) -> None:
     names = first_column("api.md", heading=module.__name__)
