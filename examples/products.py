@@ -14,7 +14,7 @@ DriverManager.instance().use_driver(driver_name=driver_name)
 
 
 class StockListener(ExchangeListener):
-    """Takes products into stock; fails once for umbrellas, and for good for ghosts."""
+    """Adds products to the stock. Fails once for umbrellas, and always for ghosts."""
 
     def process(self, event, receive_count):
         if event["name"] == "Ghosts":
@@ -28,14 +28,14 @@ class StockListener(ExchangeListener):
 
 
 class AuditListener(ExchangeListener):
-    """Sees every event, each once, whatever happens to other listeners."""
+    """Prints every event once, even if other listeners fail."""
 
     def process(self, event, event_type_name, message_id):
         print(f"  audit:  {event_type_name} {event['name']}, message {message_id[:8]}")
 
 
 def main() -> None:
-    # Built before anything is published: the queue is there from now on, and misses nothing.
+    # Created before anything is published, so that the queue gets every event.
     consumer = ExchangeMessageConsumer("stock", "products", wait_seconds=2)
     consumer.subscribe(StockListener())
     consumer.subscribe(AuditListener())

@@ -1,4 +1,4 @@
-"""What the two services tell each other: all that they share."""
+"""The events that the two services exchange: the only code that they share."""
 
 from __future__ import annotations
 

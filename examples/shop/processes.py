@@ -1,4 +1,4 @@
-"""What each service listens with as a process of its own, on SNS and SQS, with the databases in the working directory."""
+"""The consumers of both services as separate processes, on SNS and SQS, with databases in the working directory."""
 
 from __future__ import annotations
 

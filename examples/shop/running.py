@@ -1,4 +1,4 @@
-"""What works in the background for a service."""
+"""The worker and the relay of a service, in the background."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from melange.outbox import OutboxRelay
 
 @contextmanager
 def running(engine: Engine, consumer: ExchangeMessageConsumer) -> Iterator[None]:
-    """Relay what is in the outbox, and listen, until the block ends."""
+    """Run the relay and the worker until the block ends."""
     relay = OutboxRelay(engine, poll_seconds=0.1)
-    worker = Worker(consumer, grace_seconds=5)  # with so short a grace it stops within a second
+    worker = Worker(consumer, grace_seconds=5)  # a short grace also makes polls short, so it stops fast
     relay.start()
     worker.start()
     try:

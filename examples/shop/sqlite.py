@@ -1,4 +1,4 @@
-"""SQLite, such that a transaction is one."""
+"""SQLite with real transactions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from melange.outbox import metadata as outbox_metadata
 
 
 def open_sqlite(path: Path, tables: MetaData) -> Engine:
-    """Return an engine for a file that has these tables, and those of outbox and inbox."""
+    """Return an engine for a file with these tables and those of outbox and inbox."""
     engine = create_engine(f"sqlite:///{path}")
 
-    # Python's driver would begin a transaction with the first write, after what was decided was read.
+    # By default Python's driver begins a transaction with the first write, so earlier reads are outside of it.
     @event.listens_for(engine, "connect")
-    def begin_nothing_by_itself(connection: Any, _record: object) -> None:
+    def disable_implicit_begin(connection: Any, _record: object) -> None:
         connection.isolation_level = None
 
     @event.listens_for(engine, "begin")
-    def begin_as_the_only_writer(connection: Connection) -> None:
+    def begin_immediate(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     tables.create_all(engine)

@@ -1,4 +1,4 @@
-"""What happens on a day in the shop; ``python -m shop.story`` where the services run as processes of their own."""
+"""A day in the shop. Run ``python -m shop.story`` beside services that run as separate processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def a_day_in_the_shop() -> None:
     commands.send(AddProduct("lamp", "Lamp", price=2_500))
 
     order("Ada", 2)
-    order("Ada", 4)  # refused at once: Ada has not the credit
+    order("Ada", 4)  # refused at once: the credit of Ada is too low
     order("Grace", 4)  # refused later: the warehouse has only three
     order("Grace", 3)
     for customer in ("Ada", "Grace"):
@@ -27,7 +27,7 @@ def a_day_in_the_shop() -> None:
 
 
 def order(customer: str, quantity: int) -> None:
-    """Place an order and wait until it is certain what becomes of it."""
+    """Place an order and wait until it is shipped or cancelled."""
     print(f"{customer} orders {quantity} lamps.")
     try:
         order_id = commands.send(PlaceOrder(customer, "lamp", quantity))
@@ -37,10 +37,10 @@ def order(customer: str, quantity: int) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while queries.ask(StatusOfOrder(order_id)) is Status.PLACED:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"nobody has dealt with order {order_id} for {PATIENCE_SECONDS} seconds")
+            raise TimeoutError(f"order {order_id} is still open after {PATIENCE_SECONDS} seconds")
         time.sleep(0.05)
 
 
 if __name__ == "__main__":
-    open_orders(Path())  # whoever sends commands needs no broker
+    open_orders(Path())  # sending commands needs no broker
     a_day_in_the_shop()

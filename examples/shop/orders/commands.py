@@ -1,4 +1,4 @@
-"""What one can ask of the order service, and what it does then."""
+"""The commands of the order service and their handlers."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ new_session = sessionmaker()
 
 
 def open_orders(directory: Path) -> Engine:
-    """Have the sessions of this process work on the database in this directory, which is made if need be."""
+    """Bind the sessions of this process to the database in this directory. Create it if it does not exist."""
     engine = open_sqlite(directory / "orders.db", metadata)
     new_session.configure(bind=engine)
     return engine

@@ -1,4 +1,4 @@
-"""What happens in the order service's domain."""
+"""The domain events of the order service."""
 
 from __future__ import annotations
 

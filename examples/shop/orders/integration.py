@@ -1,4 +1,4 @@
-"""What the outside hears of what happened in the domain: if the transaction commits, and only then."""
+"""The domain events that become events for other services, if and only if the transaction commits."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def product_added(event: ProductAdded) -> contract.ProductAdded:
 
 @integration.to(contract.ORDERS, key=lambda event: event.order_id)
 def order_placed(event: OrderPlaced) -> contract.OrderPlaced:
-    """Say what the warehouse must know; what the customer pays is not its business."""
+    """Return what the warehouse needs to know, without the price."""
     return contract.OrderPlaced(event.order_id, event.sku, event.quantity)

@@ -1,4 +1,4 @@
-"""What the order service hears of the warehouse."""
+"""The listeners of the order service for events of the warehouse."""
 
 from __future__ import annotations
 

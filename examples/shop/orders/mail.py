@@ -1,4 +1,4 @@
-"""What customers are told, once it is certain. A real shop would send it."""
+"""Mails to customers, after the commit. A real shop would send them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def confirm(event: OrderPlaced) -> None:
 
 @mail.on
 @after_commit
-def tell_of_the_parcel(event: OrderShipped) -> None:
+def announce_the_parcel(event: OrderShipped) -> None:
     print(f"  mail to {event.customer}: your parcel is on its way")
 
 

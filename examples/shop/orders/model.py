@@ -1,4 +1,4 @@
-"""The domain: what the order service is about, without a word of databases, sessions or queues.
+"""The domain of the order service. It does not depend on databases, sessions or queues.
 
 Amounts are in cents.
 """
@@ -13,7 +13,7 @@ from shop.orders.events import OrderCancelled, OrderPlaced, OrderShipped, Produc
 
 
 class Refused(Exception):
-    """A rule of the shop is against it."""
+    """A rule of the shop forbids it."""
 
 
 @dataclass(eq=False)
@@ -32,7 +32,7 @@ class Product:
 
 @dataclass(eq=False)
 class Account:
-    """What a customer may still order for."""
+    """The credit of a customer."""
 
     customer: str
     credit: int
@@ -42,7 +42,7 @@ class Account:
             raise Refused(f"{self.customer} has {self.credit} left, and this costs {amount}")
         self.credit -= amount
 
-    def give_back(self, amount: int) -> None:
+    def refund(self, amount: int) -> None:
         self.credit += amount
 
 

@@ -1,4 +1,4 @@
-"""What one can ask the order service, without changing anything."""
+"""The queries of the order service. They change nothing."""
 
 from __future__ import annotations
 

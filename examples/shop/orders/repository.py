@@ -1,4 +1,4 @@
-"""The domain's objects, as the transaction of this thread has them."""
+"""The domain's objects in the transaction of this thread."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ObjectT = TypeVar("ObjectT")
 
 
 class Unknown(Exception):
-    """There is no such thing."""
+    """There is no such object."""
 
 
 @contextmanager
 def using(session: Session) -> Iterator[None]:
-    """Have the functions below work with this session."""
+    """Let the functions below use this session."""
     token = _session.set(session)
     try:
         yield
@@ -47,7 +47,7 @@ def order(order_id: str) -> Order:
 
 
 def _get(kind: type[ObjectT], key: str) -> ObjectT:
-    # Locked, because it is changed by what was read. SQLite locks by itself.
+    # Locked, because the caller changes what it read. SQLite locks by itself.
     found = _session.get().get(kind, key, with_for_update=True)
     if found is None:
         raise Unknown(f"{kind.__name__} {key}")

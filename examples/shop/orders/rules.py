@@ -1,4 +1,4 @@
-"""What follows within the same transaction when something happened in the domain."""
+"""The rules that run in the same transaction as the event that they react to."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ rules = Subscribers()
 
 @rules.on
 def charge_the_customer(event: OrderPlaced) -> None:
-    """Refuse the order with all that belongs to it when the customer's credit does not suffice."""
+    """Refuse the order, and so roll back the command, if the customer's credit is too low."""
     repository.account(event.customer).charge(event.total)
 
 
 @rules.on
-def give_the_money_back(event: OrderCancelled) -> None:
-    repository.account(event.customer).give_back(event.total)
+def refund_the_customer(event: OrderCancelled) -> None:
+    repository.account(event.customer).refund(event.total)

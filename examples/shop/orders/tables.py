@@ -1,4 +1,4 @@
-"""Where the domain's objects are kept: their classes know nothing of it."""
+"""The tables of the domain's objects. The classes do not depend on them."""
 
 from __future__ import annotations
 

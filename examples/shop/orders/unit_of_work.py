@@ -1,4 +1,4 @@
-"""One transaction, and who takes part in it."""
+"""One transaction, with everything that takes part in it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from shop.orders.rules import rules
 
 @contextmanager
 def unit_of_work(session: Session) -> Iterator[None]:
-    """Have all that happens in the block take part in the transaction of the session."""
+    """Let everything in the block take part in the transaction of the session."""
     with repository.using(session), Outbox(session).scope(rules, integration, mail):
         yield
 
 
 def transactional(command: object, handle: Callable[[Any], Any]) -> Any:
-    """Handle a command in a transaction of its own: the middleware of the command bus."""
+    """Handle a command in its own transaction: the middleware of the command bus."""
     with new_session.begin() as session, unit_of_work(session):
         return handle(command)

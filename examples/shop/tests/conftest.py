@@ -1,4 +1,4 @@
-"""Databases and a broker of each test's own, and nothing in the background."""
+"""Databases and a broker for each test, and nothing in the background."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def warehouse(tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def let_everything_arrive(orders: Engine, warehouse: Engine) -> Iterator[Callable[[], None]]:
-    """Relay and listen, turn by turn, until there is nothing left to tell."""
+def process_everything(orders: Engine, warehouse: Engine) -> Iterator[Callable[[], None]]:
+    """Return a function that relays and consumes until no message is left."""
     driver = DriverManager.instance().use_driver(driver_name="memory")
     relays = [OutboxRelay(orders), OutboxRelay(warehouse)]
     consumers = [order_listeners.make_consumer(), warehouse_listeners.make_consumer()]
 
-    def arrive() -> None:
+    def process() -> None:
         while sum(relay.relay_pending() for relay in relays):
             for consumer in consumers:
                 while consumer.consume_event(wait_seconds=0):
                     pass
 
-    yield arrive
+    yield process
     driver.close()

@@ -1,4 +1,4 @@
-"""The domain of the order service, with nothing around it: what happened is what was told."""
+"""The domain of the order service by itself."""
 
 from __future__ import annotations
 

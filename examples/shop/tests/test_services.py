@@ -1,4 +1,4 @@
-"""Both services together, in one thread, without waiting for anything."""
+"""Both services together, in one thread, without waiting."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from shop.orders.commands import AddProduct, OpenAccount, PlaceOrder, commands
 from shop.orders.model import Status
 from shop.orders.queries import CreditLeft, StatusOfOrder, queries
 
-Arrive = Callable[[], None]
+ProcessEverything = Callable[[], None]
 
 
 @pytest.fixture
-def lamps(let_everything_arrive: Arrive) -> None:
-    """Ada, who can pay for 10 lamps, of which 5 lie in the warehouse."""
+def lamps(process_everything: ProcessEverything) -> None:
+    """Ada has credit for 10 lamps. 5 are in the warehouse."""
     commands.send(OpenAccount("Ada", credit=10_000))
     commands.send(AddProduct("lamp", "Lamp", price=1_000))
-    let_everything_arrive()
+    process_everything()
 
 
 @pytest.mark.usefixtures("lamps")
-def test_what_is_in_the_warehouse_is_shipped(let_everything_arrive: Arrive) -> None:
+def test_what_is_in_the_warehouse_is_shipped(process_everything: ProcessEverything) -> None:
     order_id = commands.send(PlaceOrder("Ada", "lamp", quantity=5))
 
-    let_everything_arrive()
+    process_everything()
 
     assert queries.ask(StatusOfOrder(order_id)) is Status.SHIPPED
     assert queries.ask(CreditLeft("Ada")) == 5_000
 
 
 @pytest.mark.usefixtures("lamps")
-def test_what_is_not_there_is_cancelled_and_paid_back(let_everything_arrive: Arrive) -> None:
+def test_what_is_not_there_is_cancelled_and_paid_back(process_everything: ProcessEverything) -> None:
     order_id = commands.send(PlaceOrder("Ada", "lamp", quantity=6))
 
-    let_everything_arrive()
+    process_everything()
 
     assert queries.ask(StatusOfOrder(order_id)) is Status.CANCELLED
     assert queries.ask(CreditLeft("Ada")) == 10_000
@@ -46,11 +46,11 @@ def test_what_is_not_there_is_cancelled_and_paid_back(let_everything_arrive: Arr
 
 @pytest.mark.usefixtures("lamps")
 def test_a_message_names_the_one_that_it_followed_from(
-    let_everything_arrive: Arrive, orders: Engine, warehouse: Engine
+    process_everything: ProcessEverything, orders: Engine, warehouse: Engine
 ) -> None:
     commands.send(PlaceOrder("Ada", "lamp", quantity=1))
 
-    let_everything_arrive()
+    process_everything()
 
     cause = last_message_in(orders)
     assert last_message_in(warehouse).headers == {

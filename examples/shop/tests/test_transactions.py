@@ -1,4 +1,4 @@
-"""Commands, on a database: what is kept and what is told belong together."""
+"""Commands with a database: state and events change together."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from shop.orders.queries import CreditLeft, queries
 pytestmark = pytest.mark.usefixtures("orders")
 
 
-def test_a_placed_order_is_charged_and_told() -> None:
+def test_a_placed_order_is_charged_and_published() -> None:
     commands.send(OpenAccount("Ada", credit=6_000))
     commands.send(AddProduct("lamp", "Lamp", price=2_500))
 
     commands.send(PlaceOrder("Ada", "lamp", quantity=2))
 
     assert queries.ask(CreditLeft("Ada")) == 1_000
-    assert told() == ["ProductAdded", "OrderPlaced"]
+    assert published() == ["ProductAdded", "OrderPlaced"]
 
 
 def test_a_refused_order_leaves_no_trace() -> None:
@@ -32,9 +32,9 @@ def test_a_refused_order_leaves_no_trace() -> None:
         commands.send(PlaceOrder("Ada", "lamp", quantity=2))
 
     assert queries.ask(CreditLeft("Ada")) == 4_000
-    assert told() == ["ProductAdded"]
+    assert published() == ["ProductAdded"]
 
 
-def told() -> list[str]:
+def published() -> list[str]:
     with new_session() as session:
         return list(session.scalars(select(OutboxMessage.event_type_name).order_by(OutboxMessage.id)))

@@ -1,1 +1,1 @@
-"""The warehouse: it packs what was ordered, as long as there is some. So small a service needs no domain events."""
+"""The warehouse packs what was ordered, while stocks last. A service this small needs no domain events."""

@@ -25,7 +25,7 @@ class Shelf(Base):
 
 
 def open_warehouse(directory: Path) -> Engine:
-    """Have the sessions of this process work on the database in this directory, which is made if need be."""
+    """Bind the sessions of this process to the database in this directory. Create it if it does not exist."""
     engine = open_sqlite(directory / "warehouse.db", Base.metadata)
     new_session.configure(bind=engine)
     return engine

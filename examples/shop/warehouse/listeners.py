@@ -1,4 +1,4 @@
-"""What the warehouse does when it hears of the order service."""
+"""The listeners of the warehouse for events of the order service."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from shop.warehouse.database import Shelf, new_session
 
 QUEUE = "shop-warehouse"
 FIRST_DELIVERY = 5
-"""How many of a new product the supplier sends."""
+"""The quantity of a new product in its first delivery."""
 
 
-def make_room(event: ProductAdded, session: Session) -> None:
+def add_shelf(event: ProductAdded, session: Session) -> None:
     session.add(Shelf(sku=event.sku, name=event.name, quantity=FIRST_DELIVERY))
     print(f"  warehouse: {FIRST_DELIVERY} {event.name}s arrived")
 
@@ -22,7 +22,7 @@ def make_room(event: ProductAdded, session: Session) -> None:
 def pack(event: OrderPlaced, session: Session) -> None:
     shelf = session.get(Shelf, event.sku, with_for_update=True)
     if shelf is None:
-        raise Retry(delay_seconds=1)  # the order has overtaken the news of its product
+        raise Retry(delay_seconds=1)  # the order came before its product
 
     outbox = Outbox(session)
     missing = event.quantity - shelf.quantity
@@ -37,6 +37,6 @@ def pack(event: OrderPlaced, session: Session) -> None:
 
 def make_consumer() -> ExchangeMessageConsumer:
     consumer = ExchangeMessageConsumer(QUEUE, ORDERS, deduplication=Inbox(new_session))
-    consumer.listener(ProductAdded)(make_room)
+    consumer.listener(ProductAdded)(add_shelf)
     consumer.listener(OrderPlaced)(pack)
     return consumer
