@@ -1,7 +1,9 @@
-"""Stopping on SIGTERM and SIGINT."""
+"""Graceful shutdown on SIGTERM and SIGINT, in process 1 of a container too."""
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +15,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SAME_REQUEST_SECONDS = 0.5
 """Signals so close together are one request: timeout(1), for one, signals its child twice, by id and by group."""
 
+_last_request = -math.inf
+"""When ``calling_on_signal`` last called ``stop``, on the monotonic clock."""
+
 
 @contextmanager
 def calling_on_signal(stop: Callable[[], None], again: Callable[[], None] | None = None) -> Iterator[None]:
     """Call ``stop`` on the first SIGTERM or SIGINT, and ``again`` on later ones. Main thread only.
 
-    Without ``again`` the second does what it did before. Afterwards the handlers that were there are back.
+    Both run inside a signal handler: between any two steps of the main thread, which may hold a lock.
+    Without ``again`` the second signal does what it did before, or ends the process if it did nothing.
+    Afterwards the handlers that were there are back.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
     asked_at: float | None = None
@@ -30,8 +37,9 @@ def calling_on_signal(stop: Callable[[], None], again: Callable[[], None] | None
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         nonlocal asked_at
+        global _last_request  # noqa: PLW0603 - signal handlers belong to the whole process as well
         if asked_at is None:
-            asked_at = time.monotonic()
+            asked_at = _last_request = time.monotonic()
             stop()
         elif time.monotonic() - asked_at <= SAME_REQUEST_SECONDS:
             return
@@ -39,7 +47,10 @@ def calling_on_signal(stop: Callable[[], None], again: Callable[[], None] | None
             again()
         else:
             restore()
-            signal.raise_signal(number)
+            if callable(before[signal.Signals(number)]):
+                signal.raise_signal(number)
+            else:
+                _end_process(number)
 
     for number in SIGNALS:
         signal.signal(number, on_signal)
@@ -47,3 +58,31 @@ def calling_on_signal(stop: Callable[[], None], again: Callable[[], None] | None
         yield
     finally:
         restore()
+
+
+def end_process_on_signals() -> None:
+    """Let SIGTERM and SIGINT do what they do by default, in process 1 too. Main thread only.
+
+    The kernel drops a signal for process 1 that has no handler, so that a container could not be stopped while
+    its program is imported. A repetition of a signal that ``calling_on_signal`` has handled is ignored.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) in (
+            signal.SIG_DFL,
+            signal.default_int_handler,
+        ):  # else it is ignored on purpose
+            signal.signal(number, _on_unhandled)
+
+
+def _on_unhandled(number: int, frame: FrameType | None) -> None:
+    if time.monotonic() - _last_request <= SAME_REQUEST_SECONDS:
+        return
+    if number == signal.SIGINT:
+        signal.default_int_handler(number, frame)
+    _end_process(number)
+
+
+def _end_process(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+    os._exit(128 + number)  # only process 1 comes here: what a shell shows for the others

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
+
+from melange.signals import SIGNALS, end_process_on_signals
 
 EXIT_SECONDS = 5.0
 """How long whatever the program has registered for its exit may take."""
@@ -12,6 +15,7 @@ EXIT_SECONDS = 5.0
 
 def main() -> int:
     """Run the command that the arguments ask for; return its exit code."""
+    end_process_on_signals()  # first of all: process 1 misses those that come before
     try:
         from melange.cli.commands import melange  # noqa: PLC0415 - what it needs may not be there
     except ModuleNotFoundError as error:
@@ -28,8 +32,10 @@ def main() -> int:
 
 
 def _exit_at_the_latest(code: int) -> None:
-    # The interpreter waits for threads that are no daemons, such as those of a listener's own pool, and one
-    # that hangs would keep a worker alive that has stopped.
+    # The interpreter waits for threads that are not daemons, such as those of a listener's own pool, and one
+    # that hangs would keep a worker alive that has stopped. A signal need not wait for it, and changes no code.
+    for number in SIGNALS:
+        signal.signal(number, lambda _number, _frame: os._exit(code))
     timer = threading.Timer(EXIT_SECONDS, os._exit, [code])
     timer.daemon = True
     timer.start()

@@ -1,101 +1,37 @@
-"""The commands and their options."""
+"""The command ``melange``, which finds its subcommands by name."""
 
 from __future__ import annotations
 
-import logging
-import sys
-from importlib.metadata import version
-from pathlib import Path
+import importlib
 
 import click
 
-from melange.cli import logs
-from melange.cli.failures import failures_shown
-from melange.cli.guide import guide
-from melange.cli.health_file import HealthFile, health_shown
-from melange.cli.options import health_file_option, log_options
-from melange.cli.outbox import outbox
-from melange.cli.processes import LEFT_WORK_BEHIND, Lifeline, ProcessGroup
-from melange.cli.targets import load_worker
-from melange.consuming.worker import Worker
+from melange.errors import nearest
 
-logger = logging.getLogger(__name__)
+_SUBCOMMANDS = {
+    "guide": "melange.cli.guide:guide",
+    "outbox": "melange.cli.outbox:outbox",
+    "worker": "melange.cli.worker:worker",
+}
+"""Where each one is. It is imported only when it is asked for: what it needs takes time, or may be missing."""
 
 
-@click.group()
+class _Subcommands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _SUBCOMMANDS:
+            if ctx.resilient_parsing:  # of a shell that completes what is typed
+                return None
+            ctx.fail(f"No such command {cmd_name!r}{nearest(cmd_name, _SUBCOMMANDS)}.")
+        module_name, _, attribute = _SUBCOMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module_name), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Subcommands)
 @click.version_option(package_name="melange")
 def melange() -> None:
     """Messaging for event-driven applications."""
-
-
-melange.add_command(guide)
-melange.add_command(outbox)
-
-
-@melange.command()
-@click.argument("target", metavar="MODULE:ATTRIBUTE")
-@click.option("--concurrency", type=click.IntRange(min=1), help="Deliveries in hand at once.  [default: 10]")
-@click.option(
-    "--grace-seconds",
-    type=click.FloatRange(0, 3600, min_open=True),
-    help="How long listeners may go on after the stop.  [default: 25]",
-)
-@click.option(
-    "--processes",
-    type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
-    help="Run as many processes, each with its own concurrency; those that are lost are replaced.",
-)
-@health_file_option("worker")
-@log_options
-@click.option("--process-number", type=int, hidden=True, help="Which of the processes this is.")
-def worker(
-    *,
-    target: str,
-    concurrency: int | None,
-    grace_seconds: float | None,
-    processes: int,
-    health_file: Path | None,
-    log_level: str,
-    log_format: str,
-    process_number: int | None,
-) -> None:
-    """Consume until SIGTERM or SIGINT; a second one ends at once.
-
-    MODULE:ATTRIBUTE names a Worker, an ExchangeMessageConsumer, a list of consumers, or a function without
-    arguments that returns one of these.
-
-    Exit codes: 0 stopped cleanly; 1 work was left behind, or the worker gave up; 2 wrong usage or
-    configuration.
-    """
-    logs.configure(log_level, log_format)
-    file = HealthFile(health_file) if health_file is not None else None
-    if processes > 1 and process_number is None:
-        logger.info("melange %s runs %s in %d processes", version("melange"), target, processes)
-        sys.exit(ProcessGroup([_command(number) for number in range(1, processes + 1)], file).run())
-    place = f"process {process_number} of {processes}" if process_number is not None else "one process"
-    logger.info("melange %s runs %s in %s", version("melange"), target, place)
-    lifeline = Lifeline() if process_number is not None else None
-    with failures_shown():
-        loaded = load_worker(target, concurrency=concurrency, grace_seconds=grace_seconds)
-        if lifeline is not None:
-            lifeline.stops(loaded)
-        code = _run(loaded, file.of_process(process_number) if file and process_number else file)
-    sys.exit(LEFT_WORK_BEHIND if code and lifeline is not None else code)
-
-
-def _run(loaded: Worker, health_file: HealthFile | None) -> int:
-    with health_shown(loaded, health_file):
-        code = loaded.run()
-    if code:
-        logger.error("the worker has ended with work left behind, or gave up")
-    else:
-        logger.info("the worker has stopped")
-    return code
-
-
-def _command(process_number: int) -> list[str]:
-    # The same arguments once more: every process reads them as this one did.
-    command, *arguments = sys.argv[1:]
-    return [sys.executable, "-m", "melange.cli", command, "--process-number", str(process_number), *arguments]

@@ -1,4 +1,4 @@
-"""What a command says when it cannot do what it was asked for, and the code with which it ends."""
+"""What a command says when it cannot do what it was asked for, and the exit code it ends with."""
 
 from __future__ import annotations
 
@@ -11,30 +11,46 @@ from pathlib import Path
 
 import click
 
-from melange.cli.logs import printable
-from melange.cli.processes import WRONG_USAGE
+from melange.cli.logs import printable, printable_lines
 from melange.errors import ConfigurationError, MelangeError
+
+TRY_AGAIN = 1
+"""The exit code when another try may help: a service manager should restart the command."""
+
+WRONG_USAGE = 2
+"""The exit code when no restart can help: somebody has to change the command, the program or its installation."""
+
+_NEEDS_A_CHANGE = (ConfigurationError, ImportError, SyntaxError)
+"""What a program raises that it would raise at every start. Of anything else nobody can know that."""
 
 _OUR_DIRECTORY = Path(__file__).parent
 _OUR_DIRECTORIES = {_OUR_DIRECTORY, _OUR_DIRECTORY / "outbox", Path(importlib.__file__).parent}
 
 
+class TargetError(Exception):
+    """The program's own code failed while the command imported or called it; its error is the ``__cause__``."""
+
+
 @contextmanager
 def failures_shown() -> Iterator[None]:
-    """End the process on errors of melange that the block raises: 2 where the configuration is wrong, else 1.
+    """End the process when the block fails, with an error on one line: see ``TRY_AGAIN`` and ``WRONG_USAGE``.
 
     What the program's own code has raised is shown with its traceback.
     """
     try:
         yield
+    except TargetError as error:
+        cause = error.__cause__ or error
+        shown = "".join(traceback.format_exception(_without_our_frames(cause)))
+        click.echo("\n".join(printable_lines(shown)), err=True)
+        complain(str(error))
+        sys.exit(WRONG_USAGE if isinstance(cause, _NEEDS_A_CHANGE) else TRY_AGAIN)
     except ConfigurationError as error:
-        if error.__cause__ is not None:
-            traceback.print_exception(_without_our_frames(error.__cause__))
         complain(str(error))
         sys.exit(WRONG_USAGE)
-    except MelangeError as error:  # the broker can't be reached, say: another try may help
+    except MelangeError as error:  # the broker, a database or credentials are unavailable, say
         complain(str(error))
-        sys.exit(1)
+        sys.exit(TRY_AGAIN)
 
 
 def complain(message: str) -> None:

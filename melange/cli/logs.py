@@ -1,24 +1,17 @@
-"""Log records as lines: one each, whatever is in them, with ids and the like as fields."""
+"""Log records as lines of text or JSON, with nothing in them that could pass for another record.
 
-# MERGED DOCS: Text of unknown origin, made fit for a terminal or a line of a log.
+Text for people: time, level, process, logger, message, then ``name=value`` fields. In a terminal a traceback
+follows on indented lines; elsewhere it is a field, so that a record stays one line. Line breaks and other
+characters that do not print are written as escapes.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+import sys
 from datetime import UTC, datetime
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with escapes in place of line breaks, control characters and whatever else does not print."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
 
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
@@ -35,29 +28,48 @@ def configure(level: str, log_format: str) -> None:
     Called before the program's own code is imported, so that what that sets up stays in force.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    in_terminal = sys.stderr is not None and sys.stderr.isatty()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(in_terminal=in_terminal))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _CLIENT_LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-class TextFormatter(logging.Formatter):
-    """Lines for people: time, level, process, logger, message, then ``name=value`` fields.
+def printable(text: str) -> str:
+    """Return ``text`` with escapes in place of line breaks, control characters and whatever else does not print."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
-    Line breaks and other characters that do not print are written as escapes, in tracebacks too, so that
-    nothing in a message can pass for a record of its own.
-    """
+
+def printable_lines(text: str) -> list[str]:
+    """Return the lines of a traceback, each of them printable."""
+    return [printable(line) for line in text.rstrip("\n").split("\n")]
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people."""
+
+    def __init__(self, *, in_terminal: bool = False) -> None:
+        super().__init__()
+        self._in_terminal = in_terminal
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line."""
+        """Return the record as one line; in a terminal the lines of its traceback follow, indented."""
         fields = _fields(record)
         traceback = _traceback(self, record)
-        if traceback:
+        if traceback and not self._in_terminal:
             fields["traceback"] = traceback
         head = (
             f"{_time(record)} {record.levelname:<8} [{record.process}] {record.name}: {record.getMessage()}"
         )
-        return " ".join([printable(head), *(f"{name}={_quoted(value)}" for name, value in fields.items())])
+        line = " ".join([printable(head), *(f"{name}={_quoted(value)}" for name, value in fields.items())])
+        if traceback and self._in_terminal:
+            return "\n    ".join([line, *printable_lines(traceback)])
+        return line
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,6 +1,4 @@
-"""Options that several commands have, and the kinds of values they take."""
-
-# MERGED DOCS: How far a command has come, where somebody looks on.
+"""What several commands share: options, the kinds of values they take, and a progress bar."""
 
 from __future__ import annotations
 
@@ -14,15 +12,6 @@ from typing import Any, TypeVar
 import click
 
 from melange.cli import logs
-
-
-@contextmanager
-def progress_bar(length: int, label: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar for so many steps on standard error, if that is a terminal; what is yielded takes some steps."""
-    hidden = not sys.stderr.isatty()
-    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=hidden) as bar:
-        yield bar.update
-
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -67,3 +56,11 @@ def log_options(command: _Command) -> _Command:
         "--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True
     )
     return level(log_format(command))
+
+
+@contextmanager
+def progress_bar(length: int, label: str) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on standard error, if that is a terminal; call what is yielded with the steps done."""
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=hidden) as bar:
+        yield bar.update

@@ -1,6 +1,8 @@
-"""Several worker processes under one parent, which replaces those that are lost."""
+"""Several worker processes under one parent, which replaces those that are lost.
 
-# MERGED DOCS: What a worker process and its parent have agreed on.
+Parent and child agree on two things: the child stops when its standard input ends (``Lifeline``), and its exit code
+says whether its worker has come to a verdict of its own (``VERDICTS``).
+"""
 
 from __future__ import annotations
 
@@ -10,19 +12,30 @@ import signal
 import subprocess
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
 
-from melange.cli.health_file import TOUCH_EVERY_SECONDS, HealthFile
+from melange.cli.failures import WRONG_USAGE
+from melange.cli.health_file import HealthFile
 from melange.consuming.worker import Worker
 from melange.signals import calling_on_signal
 
-WRONG_USAGE = 2
+logger = logging.getLogger(__name__)
+
 LEFT_WORK_BEHIND = 3
 """A child's code where a worker's is 1: Python itself ends with 1 on whatever goes wrong."""
+
+VERDICTS = (WRONG_USAGE, LEFT_WORK_BEHIND)
+"""What a child says of itself: that it can't begin, or that it gave up. Its replacement would say the same soon."""
+
+CRASH_LOOP = 5
+"""So many losses in a row are a crash loop."""
+
+STEADY_SECONDS = 60.0
+"""A process that lived so long ends the row of losses."""
+
+LOOK_EVERY_SECONDS = 0.2
 
 
 class Lifeline:
@@ -37,7 +50,7 @@ class Lifeline:
         threading.Thread(target=self._watch, name="melange-lifeline", daemon=True).start()
 
     def stops(self, worker: Worker) -> None:
-        """Let its end stop the worker in good order; without one there is nothing to do but to exit."""
+        """Let its end stop the worker gracefully; without a worker the process just exits."""
         self._worker = worker
 
     def _watch(self) -> None:
@@ -49,157 +62,204 @@ class Lifeline:
         self._worker.stop()
 
 
-logger = logging.getLogger(__name__)
-
-CRASHES = 5
-CRASH_LOOP_SECONDS = 30.0
-"""A process that is lost ``CRASHES`` times within this time is not replaced any more."""
-
-
-class _Place:
-    """A place in the group, for one process after the other."""
-
-    def __init__(self, number: int, command: Sequence[str], health_file: HealthFile | None) -> None:
-        self.number = number
-        self.health_file = health_file
-        self.process: subprocess.Popen[bytes] | None = None
-        self._command = command
-        self._losses: deque[float] = deque(maxlen=CRASHES)
-
-    def start(self, on_end: Callable[[int], None]) -> None:
-        """Start a process; ``on_end`` is called with its exit code, on another thread."""
-        self.process = process = subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603 - ourselves
-        threading.Thread(target=lambda: on_end(process.wait()), daemon=True).start()
-
-    def stop(self) -> None:
-        """Ask the process to stop in good order, by the end of its lifeline."""
-        if self.process is not None and self.process.stdin is not None:
-            self.process.stdin.close()
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if self.process is not None:
-            self.process.kill()
-
-    def clear(self) -> None:
-        """Forget the process, which has ended."""
-        self.stop()
-        self.process = None
-        if self.health_file is not None:
-            self.health_file.show(ready=False)  # a process that was killed has left it
-
-    def is_in_a_crash_loop(self) -> bool:
-        """Count one loss more; return whether it is one too many."""
-        self._losses.append(time.monotonic())
-        return len(self._losses) == CRASHES and self._losses[-1] - self._losses[0] <= CRASH_LOOP_SECONDS
-
-
-class _Ended(NamedTuple):
-    """The process of a place has ended, with this code; below 0 it was the signal of that number."""
-
-    place: _Place
-    code: int
-
-
 class ProcessGroup:
     """Runs processes with a ``Lifeline`` until SIGTERM or SIGINT; for the main thread.
 
-    One that is lost, whatever ended it, is replaced. One that ends because its worker gave up, or cannot
-    begin, ends the others too: they would fare no better.
+    One that is lost, whatever ended it, is replaced: at once, then after pauses that double. The others go on.
+    Only when all have ended with a verdict does the group end by itself.
     """
 
-    def __init__(self, commands: Sequence[Sequence[str]], health_file: HealthFile | None = None) -> None:
+    def __init__(
+        self,
+        commands: Sequence[Sequence[str]],
+        health_file: HealthFile | None = None,
+        *,
+        first_pause_seconds: float = 1.0,
+        longest_pause_seconds: float = 60.0,
+    ) -> None:
         """Get ready to run a process for each command, numbered from 1.
 
         ``health_file`` is there while that of every process (the same name with ``.1``, ``.2`` ...) is fresh.
+        The pauses are those before a process is replaced again; after a verdict it is the longest.
         """
-        self._places = [
-            _Place(number, command, None if health_file is None else health_file.of_process(number))
+        self._children = [
+            _Child(number, command, None if health_file is None else health_file.of_process(number))
             for number, command in enumerate(commands, start=1)
         ]
         self._health_file = health_file
-        # None stands for a signal. A SimpleQueue may be filled from a signal handler.
-        self._events: SimpleQueue[_Ended | None] = SimpleQueue()
+        self._first_pause_seconds = first_pause_seconds
+        self._longest_pause_seconds = longest_pause_seconds
+        self._signals: SimpleQueue[None] = SimpleQueue()  # which a signal handler may fill
         self._stopping = False
         self._exit_code = 0
 
     def run(self) -> int:
-        """Run until all have ended; return the worst of their exit codes, of 0, 1 and 2.
+        """Run until all have ended; return the exit code.
 
-        The first signal stops them in good order, the second at once.
+        0: stopped with nothing left behind. 1: otherwise, and when a process was in a crash loop. 2: none of
+        them can begin. The first signal stops them gracefully, the second at once.
         """
-        hear = partial(self._events.put, None)
-        with calling_on_signal(hear, again=hear):
+        heard = partial(self._signals.put, None)
+        with calling_on_signal(heard, again=heard):
             try:
-                for place in self._places:
-                    self._start(place)
-                while any(place.process for place in self._places):
-                    self._handle_next_event()
+                while not (self._stopping and not any(child.is_running for child in self._children)):
+                    self._look_at_children()
+                    self._show_health()
+                    self._wait_for_signal()
             finally:
                 if self._health_file is not None:
                     self._health_file.show(ready=False)
         return self._exit_code
 
-    def _start(self, place: _Place) -> None:
-        place.start(on_end=lambda code: self._events.put(_Ended(place, code)))
+    def _look_at_children(self) -> None:
+        for child in self._children:
+            if (code := child.ended_with()) is not None:
+                self._on_end(child, code)
+            if child.is_due and not self._stopping:
+                self._start(child)
 
-    def _handle_next_event(self) -> None:
+    def _start(self, child: _Child) -> None:
         try:
-            event = self._events.get(timeout=None if self._health_file is None else TOUCH_EVERY_SECONDS)
-        except Empty:
-            self._show_health()
-            return
-        if event is None:
-            self._on_signal()
-        else:
-            event.place.clear()
-            self._on_end(event.place, event.code)
+            child.start()
+        except OSError as error:  # no memory, no more processes or open files: passes, or is seen in the log
+            child.count_loss(None)
+            self._replace(child, f"could not be started ({error})")
 
-    def _on_signal(self) -> None:
+    def _on_end(self, child: _Child, code: int) -> None:
         if self._stopping:
-            logger.warning("stopping at once: what is in hand is left to redelivery")
-            for place in self._places:
-                place.kill()
-        else:
-            self._stop()
+            self._exit_code = max(self._exit_code, min(abs(code), 1))
+            return
+        child.count_loss(code)
+        if not all(other.has_verdict for other in self._children):
+            self._replace(child, f"ended {_how(code)}")
+            return
+        can_begin = any(other.last_code != WRONG_USAGE for other in self._children)
+        logger.critical("no process is left, the last ended %s", _how(code))
+        self._stop(exit_code=1 if can_begin else WRONG_USAGE)
 
-    def _on_end(self, place: _Place, code: int) -> None:
-        if code == WRONG_USAGE:
-            self._stop(exit_code=WRONG_USAGE)
-        elif code == LEFT_WORK_BEHIND:
-            self._stop(exit_code=1)
-        elif self._stopping:
-            self._stop(exit_code=min(abs(code), 1))
-        elif place.is_in_a_crash_loop():
-            logger.critical(
-                "process %d ended %d times in %g s, now %s: giving up",
-                place.number,
-                CRASHES,
-                CRASH_LOOP_SECONDS,
-                _how(code),
-            )
-            self._stop(exit_code=1)
-        else:
-            logger.error("process %d ended %s: starting another", place.number, _how(code))
-            self._start(place)
+    def _replace(self, child: _Child, what_happened: str) -> None:
+        pause_seconds = self._pause_after(child)
+        child.start_at = time.monotonic() + pause_seconds
+        logger.log(
+            logging.CRITICAL if child.is_in_crash_loop else logging.ERROR,
+            "process %d %s%s: starting another %s",
+            child.number,
+            what_happened,
+            f", the {child.losses}th loss in a row (crash loop)" if child.is_in_crash_loop else "",
+            f"in {pause_seconds:g} s" if pause_seconds else "at once",
+        )
 
-    def _stop(self, exit_code: int = 0) -> None:
-        self._exit_code = max(self._exit_code, exit_code)
+    def _pause_after(self, child: _Child) -> float:
+        if child.has_verdict:
+            return self._longest_pause_seconds
+        if child.losses == 1:
+            return 0.0
+        return min(self._longest_pause_seconds, self._first_pause_seconds * 2.0 ** min(child.losses - 2, 32))
+
+    def _wait_for_signal(self) -> None:
+        try:
+            self._signals.get(timeout=LOOK_EVERY_SECONDS)
+        except Empty:
+            return
         if not self._stopping:
-            self._stopping = True
-            logger.info("stopping all processes")
-            for place in self._places:
-                place.stop()
+            in_trouble = any(child.is_in_crash_loop or child.has_verdict for child in self._children)
+            self._stop(exit_code=1 if in_trouble else 0)
+            return
+        logger.warning("stopping at once: what is in flight is left to redelivery")
+        for child in self._children:
+            child.kill()
+
+    def _stop(self, exit_code: int) -> None:
+        self._exit_code = exit_code
+        self._stopping = True
+        logger.info("stopping all processes")
+        for child in self._children:
+            child.stop()
 
     def _show_health(self) -> None:
         if self._health_file is not None:
-            files = [place.health_file for place in self._places]
+            files = [child.health_file for child in self._children]
             self._health_file.show(all(file is not None and file.is_fresh() for file in files))
+
+
+class _Child:
+    """One of the processes of the group: the one that runs, and how those before it ended."""
+
+    def __init__(self, number: int, command: Sequence[str], health_file: HealthFile | None) -> None:
+        self.number = number
+        self.health_file = health_file
+        self.losses = 0
+        """How many processes were lost in a row."""
+        self.last_code: int | None = None
+        """How the last one ended, below 0 by a signal; None: it could not be started, or none has ended."""
+        self.start_at = time.monotonic()
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process, as far as we have looked."""
+        return self._process is not None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for the next process."""
+        return not self.is_running and time.monotonic() >= self.start_at
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether the last process ended with a verdict, and no other runs."""
+        return not self.is_running and self.last_code in VERDICTS
+
+    @property
+    def is_in_crash_loop(self) -> bool:
+        """Whether too many were lost in a row."""
+        return self.losses >= CRASH_LOOP
+
+    def start(self) -> None:
+        """Start a process.
+
+        Raises:
+            OSError: the system has none to give.
+        """
+        self._started_at = time.monotonic()
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603 - ourselves
+
+    def ended_with(self) -> int | None:
+        """Return the exit code if the process has just ended."""
+        if self._process is None:
+            return None
+        code = self._process.poll()
+        if code is not None:
+            self.stop()
+            self._process = None
+            if self.health_file is not None:
+                self.health_file.show(ready=False)  # a process that was killed has left it
+        if time.monotonic() - self._started_at >= STEADY_SECONDS:
+            self.losses = 0
+        return code
+
+    def count_loss(self, code: int | None) -> None:
+        """Remember that a process was lost; None: it could not even be started."""
+        self.last_code = code
+        self.losses += 1
+
+    def stop(self) -> None:
+        """Ask the process to stop gracefully, by the end of its lifeline."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self._process is not None:
+            self._process.kill()
 
 
 def _how(code: int) -> str:
     if code >= 0:
-        return f"with code {code}"
+        said = {WRONG_USAGE: ": wrong usage or configuration", LEFT_WORK_BEHIND: ": it gave up"}
+        return f"with code {code}{said.get(code, '')}"
     try:
         return f"by {signal.Signals(-code).name}"
     except ValueError:

@@ -1,28 +1,32 @@
-"""What ``package.module:attribute`` stands for: the worker to run, or something else of the program's."""
+"""What ``package.module:attribute`` names: the worker to run, or something else of the program's."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from melange.cli.failures import TargetError
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.worker import Worker
-from melange.errors import ConfigurationError, DriverConnectionError, nearest
+from melange.errors import ConfigurationError, DeduplicationError, DriverError, OutboxError, nearest
 
 FORM = "write package.module:attribute, such as shop.consumers:stock"
 WANTED = "a Worker, an ExchangeMessageConsumer, a list of consumers, or a function that returns one of these"
+
+_UNAVAILABLE = (DeduplicationError, DriverError, OutboxError)
+"""What says itself that something outside of the program failed; where the program asked for it says no more."""
 
 
 def load_worker(target: str, *, concurrency: int | None = None, grace_seconds: float | None = None) -> Worker:
     """Load what ``target`` names and return the worker for it. None takes the worker's own default.
 
     Raises:
-        ConfigurationError: there is no such thing, it can't be run, or a number is out of bounds. Its
-            ``__cause__`` is what the target's own code raised, if that was it.
-        DriverConnectionError: the target's own code could not reach the broker; worth another try.
+        ConfigurationError: there is no such thing, it can't be run, or a number is out of bounds.
+        TargetError, DriverError, DeduplicationError, OutboxError: as ``load`` does.
     """
     found = load(target)
     options = {
@@ -47,12 +51,26 @@ def load(target: str) -> object:
     ``python -m`` does.
 
     Raises:
-        ConfigurationError: there is no such thing. Its ``__cause__`` is what the target's own code raised, if
-            that was it.
-        DriverConnectionError: the target's own code could not reach the broker; worth another try.
+        ConfigurationError: there is no such thing.
+        TargetError: the target's own code failed.
+        DriverError, DeduplicationError, OutboxError: the same, because something outside of it is unavailable.
     """
-    found = _find(target)
-    return _call(target, found) if inspect.isroutine(found) else found
+    check_form(target)
+    module_name, _, attribute = target.partition(":")
+    found = _find(module_name, attribute)
+    return _call(target, found) if callable(found) and not isinstance(found, type) else found
+
+
+def check_form(target: str) -> None:
+    """Look at how the target is written, without importing anything.
+
+    Raises:
+        ConfigurationError: it can't be the name of an attribute of a module.
+    """
+    module_name, _, attribute = target.partition(":")
+    names = [*module_name.split("."), *attribute.split(".")]
+    if not all(name.isidentifier() for name in names) or module_name.endswith(".py"):
+        raise ConfigurationError(f"{target!r} names no attribute of a module: {FORM}")
 
 
 def described(value: object) -> str:
@@ -60,57 +78,72 @@ def described(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 
-def _find(target: str) -> object:
-    module_name, separator, attribute = target.partition(":")
-    is_name = all(part.isidentifier() for part in module_name.split(".")) and not module_name.endswith(".py")
-    if not (separator and attribute and is_name):
-        raise ConfigurationError(f"{target!r} names no attribute of a module: {FORM}")
-    module = _import(module_name)
-    try:
-        return getattr(module, attribute)
-    except AttributeError:
-        public = [name for name in vars(module) if not name.startswith("_")]
-        raise ConfigurationError(
-            f"module {module_name} has no attribute {attribute!r}{nearest(attribute, public)}"
-        ) from None
+def _find(module_name: str, attribute: str) -> object:
+    found, path = _import(module_name), f"module {module_name}"
+    for name in attribute.split("."):
+        try:
+            with _own_failures(f"looking for {name} in {path}", but=AttributeError):
+                found, path = getattr(found, name), name
+        except AttributeError:
+            public = [other for other in dir(found) if not other.startswith("_")]
+            raise ConfigurationError(f"{path} has no attribute {name!r}{nearest(name, public)}") from None
+    return found
 
 
 def _import(module_name: str) -> object:
-    working_directory = str(Path.cwd())
+    try:
+        working_directory = str(Path.cwd())
+    except FileNotFoundError:
+        raise ConfigurationError("the working directory was deleted: change to one that exists") from None
     if working_directory not in sys.path:
         sys.path.insert(0, working_directory)
-    try:
-        return importlib.import_module(module_name)
-    except DriverConnectionError:
-        raise
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise _own_failure(f"importing {module_name}", error) from error  # one that the module imports
-        raise ConfigurationError(
-            f"there is no module {error.name}: looked in {working_directory} and where Python finds packages"
-        ) from None
-    except (Exception, SystemExit) as error:
-        raise _own_failure(f"importing {module_name}", error) from error
+    with _own_failures(f"importing {module_name}"):
+        try:
+            return importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise  # one that the module imports
+            missing = error.name
+    raise ConfigurationError(
+        f"there is no module {missing}: looked in {working_directory} and where Python finds packages"
+    )
 
 
 def _call(target: str, function: Callable[..., object]) -> object:
+    if inspect.iscoroutinefunction(function):
+        raise ConfigurationError(f"{target} is asynchronous: name a plain function, or what it would return")
     try:
         inspect.signature(function).bind()
     except TypeError as error:
         raise ConfigurationError(f"{target} is called without arguments: {error}") from None
-    try:
+    except ValueError:  # one that is not written in Python and does not say what it takes
+        pass
+    with _own_failures(f"calling {target}"):
         return function()
-    except DriverConnectionError:
+
+
+@contextmanager
+def _own_failures(doing: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Wrap what the program's own code raises in the block, except for ``but`` and an interrupt by the operator."""
+    try:
+        yield
+    except but:
         raise
-    except (Exception, SystemExit) as error:
-        raise _own_failure(f"calling {target}", error) from error
-
-
-def _own_failure(doing: str, error: BaseException) -> ConfigurationError:
-    return ConfigurationError(f"{doing} failed with {type(error).__name__}: {error}")
+    except _UNAVAILABLE:
+        raise
+    except KeyboardInterrupt:
+        raise
+    except SystemExit as error:
+        raise TargetError(
+            f"{doing} ended the program by sys.exit({error.code!r}): name a module that only defines what is to be run"
+        ) from error
+    except BaseException as error:
+        raise TargetError(f"{doing} failed with {type(error).__name__}: {error}") from error
 
 
 def _consumers(target: str, found: object) -> list[ExchangeMessageConsumer]:
+    if isinstance(found, (list, tuple)) and not found:
+        raise ConfigurationError(f"{target} is empty, and should hold the consumers to run")
     consumers = []
     for consumer in found if isinstance(found, (list, tuple)) else [found]:
         if not isinstance(consumer, ExchangeMessageConsumer):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -17,6 +16,7 @@ from sqlalchemy.orm import Session
 from melange.drivers.aws import AwsDriver
 from melange.messages import Queue
 from melange.outbox import Outbox, metadata
+from waiting import eventually
 
 DEADLINE_SECONDS = 60
 COMMAND = [sys.executable, "-m", "melange.cli", "outbox"]
@@ -131,8 +131,8 @@ def output_of(process: subprocess.Popen[str]) -> str:
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str], log: Path) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
+    def holds() -> object:
         assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+        return condition()
+
+    eventually(holds, timeout_seconds=DEADLINE_SECONDS, explain=log.read_text)

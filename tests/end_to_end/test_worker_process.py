@@ -17,8 +17,10 @@ from uuid import uuid4
 import pytest
 
 from melange import ExchangeMessagePublisher
+from melange.cli.health_file import STALE_SECONDS
 from melange.drivers.aws import AwsDriver
 from melange.signals import SAME_REQUEST_SECONDS
+from waiting import eventually
 
 DEADLINE_SECONDS = 60
 
@@ -26,7 +28,7 @@ MODULE = [sys.executable, "-m", "melange.cli"]
 SCRIPT = [str(Path(sys.executable).with_name("melange"))]
 
 APPLICATION = """
-import os, threading, time
+import os, signal, threading, time
 from pathlib import Path
 from melange import DriverManager, ExchangeMessageConsumer
 
@@ -41,10 +43,19 @@ def wait():
 def work(event):
     with Path("begun").open("a") as begun:
         begun.write("begun\\n")
-    if event["leaves_thread"]:
+    if event["kills"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif event["leaves_thread"]:
         threading.Thread(target=wait, daemon=False).start()
     elif event["waits"]:
         wait()
+"""
+
+HALF_CRASHING = """
+import os, sys
+if sys.argv[sys.argv.index("--process-number") + 1] == "1":
+    os._exit(1)
+from application import consumer
 """
 
 
@@ -83,11 +94,11 @@ class Command:
         return [int(found) for found in re.findall(r"\[(\d+)\] \S+: working on queue", self.log)]
 
     def wait_for(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not condition():
+        def holds() -> object:
             assert self.process.poll() is None, f"ended with {self.process.returncode}\n{self.log}"
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.05)
+            return condition()
+
+        eventually(holds, timeout_seconds=DEADLINE_SECONDS, explain=lambda: self.log)
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -118,7 +129,7 @@ def queue_name() -> str:
 def start(tmp_path, sns_sqs_server, queue_name) -> Iterator[Callable[..., Command]]:
     """Start ``melange worker`` with these options on the application, and kill what is left at the end."""
     (tmp_path / "application.py").write_text(APPLICATION)
-    (tmp_path / "crashing.py").write_text("import os\nos._exit(1)\n")
+    (tmp_path / "half_crashing.py").write_text(HALF_CRASHING)
     (tmp_path / "mistaken.py").write_text("import nowhere_to_be_found\n")
     commands = []
 
@@ -139,8 +150,8 @@ def start(tmp_path, sns_sqs_server, queue_name) -> Iterator[Callable[..., Comman
 
 @pytest.fixture
 def publish(driver, queue_name) -> Callable[..., None]:
-    def publish_events(count: int = 1, *, waits: bool = False, leaves_thread: bool = False) -> None:
-        event = {"event_type_name": "Work", "waits": waits, "leaves_thread": leaves_thread}
+    def publish_events(count: int = 1, **does: bool) -> None:
+        event = {"event_type_name": "Work", "waits": False, "leaves_thread": False, "kills": False, **does}
         ExchangeMessagePublisher(queue_name, driver).publish_batch([event] * count)
 
     return publish_events
@@ -303,17 +314,36 @@ class TestSeveralProcesses:
         assert "ended by SIGKILL: starting another" in command.log
         assert "ended with code 0: starting another" in command.log
 
-    def test_a_crash_loop_ends_with_1(self, start) -> None:
-        command = start("--processes", "2", target="crashing:consumer")
-
-        assert command.end() == 1
-        assert "giving up" in command.log
-
-    def test_wrong_configuration_ends_with_2_without_another_try(self, start) -> None:
+    def test_wrong_configuration_of_all_ends_with_2(self, start) -> None:
         command = start("--processes", "2", target="mistaken:consumer")
 
         assert command.end() == 2
-        assert "starting another" not in command.log
+        assert "no process is left" in command.log
+
+    def test_one_that_crashes_while_it_is_imported_does_not_stop_the_other(
+        self, start, publish, tmp_path
+    ) -> None:
+        command = start("--processes", "2", target="half_crashing:consumer")
+        command.wait_for(lambda: "in a row (crash loop)" in command.log)
+        publish()
+        command.wait_for(command.begun)
+
+        command.send(signal.SIGTERM)
+
+        assert command.end() == 1  # says that something was wrong
+        assert len(set(command.working_processes())) == 1
+
+    def test_a_message_that_kills_its_process_stops_no_other(self, start, publish) -> None:
+        command = start("--processes", "2", "--concurrency", "1")
+        command.wait_for(lambda: len(command.working_processes()) == 2)
+        publish(kills=True)
+        command.wait_for(lambda: "ended by SIGKILL: starting another" in command.log)
+
+        publish(3)
+        command.wait_for(lambda: command.begun() >= 4)
+        command.send(signal.SIGTERM)
+
+        assert command.end() == 0
 
     def test_children_end_when_their_parent_is_killed(self, start) -> None:
         command = start("--processes", "2")
@@ -331,6 +361,8 @@ class TestSeveralProcesses:
         first, _ = command.working_processes()
 
         os.kill(first, signal.SIGSTOP)  # it can't show any more that it is well
+        long_ago = time.time() - 2 * STALE_SECONDS
+        os.utime(tmp_path / "health.1", (long_ago, long_ago))
         command.wait_for(lambda: not path.exists())
         os.kill(first, signal.SIGCONT)
         command.wait_for(path.exists)

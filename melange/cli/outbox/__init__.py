@@ -7,8 +7,7 @@ import sys
 
 import click
 
-from melange.cli.failures import complain
-from melange.cli.processes import WRONG_USAGE
+from melange.cli.failures import WRONG_USAGE, complain
 
 _NEEDED = ("filelock", "sqlalchemy")
 

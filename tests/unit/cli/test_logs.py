@@ -1,5 +1,6 @@
 """One line a record, whatever is in it; ids in fields; nothing of other libraries' requests."""
 
+import io
 import json
 import logging
 import sys
@@ -65,6 +66,51 @@ def test_the_traceback_is_in_the_line(formatter) -> None:
     assert "traceback" in line
     assert "in failure" in line
     assert "ValueError: boom" in line
+
+
+def test_in_a_terminal_the_traceback_follows_on_lines_of_its_own() -> None:
+    text = TextFormatter(in_terminal=True).format(record(exc_info=failure("boom"), message_id="m-1"))
+
+    head, *traceback = text.split("\n")
+    assert head.endswith("told message_id=m-1")
+    assert [traceback[0], traceback[-1]] == [
+        "    Traceback (most recent call last):",
+        "    ValueError: boom",
+    ]
+
+
+def test_in_a_terminal_a_stack_is_shown_as_well() -> None:
+    one = record()
+    one.stack_info = "Stack (most recent call last):\n  here"
+
+    assert (
+        TextFormatter(in_terminal=True)
+        .format(one)
+        .endswith("told\n    Stack (most recent call last):\n      here")
+    )
+
+
+@given(text=st.text() | st.text('\n\r\x0b\x0c\x1b\x85\u2028\u2029\ud800\u202e"\\ =a'))
+def test_in_a_terminal_nothing_in_a_record_can_pass_for_another(text) -> None:
+    shown = TextFormatter(in_terminal=True).format(
+        record(text, exc_info=failure(text), message_id=text, event={"name": text})
+    )
+
+    first, *others = shown.split("\n")
+    assert first.isprintable()
+    assert all(line.isprintable() and line.startswith("    ") for line in others)
+
+
+@pytest.mark.parametrize("in_terminal", [True, False])
+def test_tracebacks_are_lines_only_where_standard_error_is_a_terminal(monkeypatch, in_terminal) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: in_terminal, raising=False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    configure("info", "text")
+
+    logging.getLogger("melange.test").error("told", exc_info=failure("boom"))
+
+    assert ("\n    ValueError: boom" in stream.getvalue()) == in_terminal
 
 
 def test_an_id_with_spaces_cannot_pass_for_another_field() -> None:

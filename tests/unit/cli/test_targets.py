@@ -2,7 +2,8 @@
 
 import pytest
 
-from melange import ConfigurationError, DriverConnectionError
+from melange import ConfigurationError, MelangeError
+from melange.cli.failures import TargetError
 from melange.cli.targets import load_worker
 
 SHOP = """
@@ -27,6 +28,16 @@ def nothing(): return None
 def for_queue(name): return stock
 def failing(): raise ValueError("no such shop")
 def mixed(): return [stock, "audit"]
+async def asynchronous(): return stock
+
+class Application:
+    consumer = stock
+    def consumers(self): return [stock, audit]
+
+class Factory:
+    def __call__(self): return stock
+
+application, factory, empty = Application(), Factory(), []
 """
 
 
@@ -44,6 +55,9 @@ def shop(write):
         ("one", ["stock"]),
         ("several", ["stock", "audit"]),
         ("ready", ["stock"]),
+        ("factory", ["stock"]),
+        ("application.consumer", ["stock"]),
+        ("application.consumers", ["stock", "audit"]),
     ],
 )
 def test_consumers_workers_and_functions_that_return_them_can_be_run(attribute, queue_names) -> None:
@@ -62,7 +76,20 @@ def test_a_module_in_a_package_is_found_from_the_working_directory(write) -> Non
 
 
 @pytest.mark.parametrize(
-    "target", ["shop", "shop:", ":stock", "shop.py:stock", "src/shop:stock", "", "a b:c"]
+    "target",
+    [
+        "shop",
+        "shop:",
+        ":stock",
+        "shop.py:stock",
+        "src/shop:stock",
+        "",
+        "a b:c",
+        "shop:a b",
+        "shop:stock.",
+        ".shop:stock",
+        "shop:stock()",
+    ],
 )
 def test_a_target_of_another_form_is_refused_with_the_form(target) -> None:
     with pytest.raises(ConfigurationError, match=r"write package\.module:attribute"):
@@ -84,37 +111,75 @@ def test_a_module_that_is_not_there_is_named(target, missing) -> None:
         ("from shop import nowhere_to_be_found", ImportError),
         ("1 / 0", ZeroDivisionError),
         ("def broken(:", SyntaxError),
-        ("raise SystemExit(0)", SystemExit),
+        ("class Unusual(BaseException): pass\nraise Unusual", BaseException),
     ],
 )
 def test_what_a_module_raises_is_kept_as_the_cause(write, program, error_type) -> None:
     write("broken.py", program)
 
-    with pytest.raises(ConfigurationError, match="importing broken failed") as caught:
+    with pytest.raises(TargetError, match="importing broken failed") as caught:
         load_worker("broken:stock")
 
     assert isinstance(caught.value.__cause__, error_type)
 
 
 def test_what_a_function_raises_is_kept_as_the_cause() -> None:
-    with pytest.raises(ConfigurationError, match="calling shop:failing failed with ValueError") as caught:
+    with pytest.raises(TargetError, match="calling shop:failing failed with ValueError") as caught:
         load_worker("shop:failing")
 
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-@pytest.mark.parametrize("place", ["module", "function"])
-def test_a_broker_out_of_reach_is_no_mistake_of_configuration(write, place) -> None:
-    failing = "from melange import DriverConnectionError\n{}raise DriverConnectionError('away')\n"
-    write("away.py", failing.format("" if place == "module" else "def stock(): "))
+def test_a_module_that_ends_the_program_is_not_taken_for_a_stop(write) -> None:
+    write("runs.py", "raise SystemExit(0)")
 
-    with pytest.raises(DriverConnectionError, match="away"):
-        load_worker("away:stock")
+    with pytest.raises(TargetError, match=r"sys\.exit\(0\): name a module that only defines"):
+        load_worker("runs:stock")
+
+
+def test_an_interrupt_of_the_operator_is_none_of_the_programs_failures(write) -> None:
+    write("interrupted.py", "raise KeyboardInterrupt")
+
+    with pytest.raises(KeyboardInterrupt):
+        load_worker("interrupted:stock")
+
+
+@pytest.mark.parametrize("place", ["module", "function"])
+@pytest.mark.parametrize(
+    "name", ["AccessDeniedError", "DeduplicationError", "DriverConnectionError", "OutboxError"]
+)
+def test_what_is_unavailable_is_said_in_the_words_of_its_error(write, name, place) -> None:
+    failing = f"from melange.errors import {name}\n{{}}raise {name}('unavailable')\n"
+    write("failing.py", failing.format("" if place == "module" else "def stock(): "))
+
+    with pytest.raises(MelangeError, match="^unavailable$"):
+        load_worker("failing:stock")
 
 
 def test_a_missing_attribute_is_answered_with_the_nearest_one() -> None:
     with pytest.raises(ConfigurationError, match=r"no attribute 'stok' .*'stock'"):
         load_worker("shop:stok")
+
+
+def test_a_missing_attribute_of_an_attribute_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"application has no attribute 'consumer_' .*'consumer'"):
+        load_worker("shop:application.consumer_")
+
+
+def test_what_looking_for_an_attribute_raises_is_the_programs_failure(write) -> None:
+    write("lazy.py", "def __getattr__(name): raise OSError(name)")
+
+    with pytest.raises(TargetError, match="looking for stock in module lazy failed with OSError"):
+        load_worker("lazy:stock")
+
+
+def test_a_working_directory_that_was_deleted_is_named(tmp_path, monkeypatch) -> None:
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+
+    with pytest.raises(ConfigurationError, match="the working directory was deleted"):
+        load_worker("shop:stock")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +194,16 @@ def test_a_missing_attribute_is_answered_with_the_nearest_one() -> None:
 def test_anything_else_is_refused_with_what_it_is(attribute, found) -> None:
     with pytest.raises(ConfigurationError, match=f"shop:{attribute} {found}, and should be a Worker"):
         load_worker(f"shop:{attribute}")
+
+
+def test_an_empty_list_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="shop:empty is empty"):
+        load_worker("shop:empty")
+
+
+def test_an_asynchronous_function_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="shop:asynchronous is asynchronous: name a plain function"):
+        load_worker("shop:asynchronous")
 
 
 def test_a_function_with_arguments_is_refused() -> None:

@@ -143,7 +143,7 @@ def test_a_failure_inside_the_program_is_shown_from_where_the_program_begins(run
 
     result = run("outbox", "relay", "broken:relay")
 
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert 'broken.py", line 2, in relay\n' in result.stderr
     assert "melange/cli" not in result.stderr
 

@@ -1,0 +1,105 @@
+"""The command ``melange worker``."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from melange.cli import logs
+from melange.cli.failures import failures_shown
+from melange.cli.health_file import HealthFile, health_shown
+from melange.cli.options import health_file_option, log_options
+from melange.cli.processes import LEFT_WORK_BEHIND, Lifeline, ProcessGroup
+from melange.cli.targets import check_form, load_worker
+from melange.consuming.worker import Worker
+from melange.signals import calling_on_signal
+
+logger = logging.getLogger(__name__)
+
+
+@click.command()
+@click.argument("target", metavar="MODULE:ATTRIBUTE")
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), help="Deliveries in flight at once.  [default: 10]"
+)
+@click.option(
+    "--grace-seconds",
+    type=click.FloatRange(0, 3600, min_open=True),
+    help="How long listeners may go on after the stop.  [default: 25]",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Run as many processes, each with its own concurrency; those that are lost are replaced.",
+)
+@health_file_option("worker")
+@log_options
+@click.option("--process-number", type=int, hidden=True, help="Which of the processes this is.")
+def worker(
+    *,
+    target: str,
+    concurrency: int | None,
+    grace_seconds: float | None,
+    processes: int,
+    health_file: Path | None,
+    log_level: str,
+    log_format: str,
+    process_number: int | None,
+) -> None:
+    """Consume until SIGTERM or SIGINT; a second one ends at once.
+
+    MODULE:ATTRIBUTE names a Worker, an ExchangeMessageConsumer, a list of consumers, or a function without
+    arguments that returns one of these.
+
+    Exit codes: 0 stopped with nothing left behind; 1 work was left behind, or something failed that another
+    try may mend; 2 wrong usage, or a program that no restart can mend.
+    """
+    logs.configure(log_level, log_format)
+    with failures_shown():
+        check_form(target)
+    file = HealthFile(health_file) if health_file is not None else None
+    if processes > 1 and process_number is None:
+        logger.info("melange %s runs %s in %d processes", version("melange"), target, processes)
+        sys.exit(ProcessGroup([_command(number) for number in range(1, processes + 1)], file).run())
+    place = f"process {process_number} of {processes}" if process_number is not None else "one process"
+    logger.info("melange %s runs %s in %s", version("melange"), target, place)
+    lifeline = Lifeline() if process_number is not None else None
+    with failures_shown():
+        with calling_on_signal(_end_before_the_start):
+            loaded = load_worker(target, concurrency=concurrency, grace_seconds=grace_seconds)
+        if lifeline is not None:
+            lifeline.stops(loaded)
+        code = _run(loaded, file.of_process(process_number) if file and process_number else file)
+    sys.exit(LEFT_WORK_BEHIND if code and lifeline is not None else code)
+
+
+def _command(process_number: int) -> list[str]:
+    # The same arguments once more: every process reads them as this one did.
+    command, *arguments = sys.argv[1:]
+    return [sys.executable, "-m", "melange.cli", command, "--process-number", str(process_number), *arguments]
+
+
+def _end_before_the_start() -> None:
+    # Nothing has been received, so there is nothing to drain. An exception would not do: a program that is
+    # imported may catch it, as it does with whatever its tries to connect raise.
+    with contextlib.suppress(RuntimeError):  # when the signal came amid another line for standard error
+        logger.info("stopped before the worker began")
+    os._exit(0)
+
+
+def _run(loaded: Worker, health_file: HealthFile | None) -> int:
+    with health_shown(loaded, health_file):
+        code = loaded.run()
+    if code:
+        logger.error("the worker has ended with work left behind, or gave up")
+    else:
+        logger.info("the worker has stopped")
+    return code

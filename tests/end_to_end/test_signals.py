@@ -1,0 +1,93 @@
+"""A worker in the main thread stops on signals, and leaves their handlers as they were."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from melange import ExchangeMessageConsumer, Worker
+from melange.drivers.memory import InMemoryDriver
+from melange.signals import SAME_REQUEST_SECONDS, calling_on_signal
+from waiting import eventually
+
+
+@pytest.fixture
+def consumer():
+    with InMemoryDriver() as driver:
+        consumer = ExchangeMessageConsumer("stock", "products", driver=driver, wait_seconds=0)
+        consumer.listener()(print)
+        yield consumer
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_stops_it_and_the_handlers_are_restored(consumer, number) -> None:
+    worker = Worker(consumer, grace_seconds=10)
+    before = {other: signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)}
+    sender = threading.Thread(
+        target=lambda: (eventually(lambda: worker.health().ready), os.kill(os.getpid(), number))
+    )
+    sender.start()
+
+    code = worker.run()
+    sender.join()
+
+    assert code == 0
+    assert {other: signal.getsignal(other) for other in before} == before
+
+
+def test_handlers_are_left_alone_on_request(consumer) -> None:
+    worker = Worker(consumer, grace_seconds=10, handle_signals=False)
+    before, during = signal.getsignal(signal.SIGTERM), []
+    stopper = threading.Thread(
+        target=lambda: (
+            eventually(lambda: worker.health().ready),
+            during.append(signal.getsignal(signal.SIGTERM)),
+            worker.stop(),
+        )
+    )
+    stopper.start()
+
+    worker.run()
+    stopper.join()
+
+    assert during == [before]
+
+
+def test_signals_close_together_are_one_request_whichever_they_are() -> None:
+    calls: list[str] = []
+
+    with calling_on_signal(lambda: calls.append("stop"), again=lambda: calls.append("again")):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+        assert calls == ["stop"]
+
+        time.sleep(2 * SAME_REQUEST_SECONDS)  # nothing tells that this time has passed
+        signal.raise_signal(signal.SIGINT)
+
+    assert calls == ["stop", "again"]
+
+
+REPETITION = """
+import signal, time
+from melange.signals import SAME_REQUEST_SECONDS, calling_on_signal, end_process_on_signals
+
+end_process_on_signals()
+with calling_on_signal(lambda: print("stopped")):
+    signal.raise_signal(signal.SIGTERM)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.raise_signal(number)
+print("repetitions ignored", flush=True)
+time.sleep(2 * SAME_REQUEST_SECONDS)
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_repetition_that_comes_after_the_stop_does_not_end_the_process() -> None:
+    ended = subprocess.run([sys.executable, "-c", REPETITION], capture_output=True, text=True, check=False)
+
+    assert ended.stdout == "stopped\nrepetitions ignored\n"
+    assert ended.returncode == -signal.SIGTERM
