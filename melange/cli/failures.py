@@ -18,10 +18,10 @@ TRY_AGAIN = 1
 """The exit code when another try may help: a service manager should restart the command."""
 
 WRONG_USAGE = 2
-"""The exit code when no restart can help: somebody has to change the command, the program or its installation."""
+"""The exit code when no restart can help: the command, the program or its installation has to change."""
 
 _NEEDS_A_CHANGE = (ConfigurationError, ImportError, SyntaxError)
-"""What a program raises that it would raise at every start. Of anything else nobody can know that."""
+"""What a program raises that it would raise at every start. For anything else that is not certain."""
 
 _OUR_DIRECTORY = Path(__file__).parent
 _OUR_DIRECTORIES = {_OUR_DIRECTORY, _OUR_DIRECTORY / "outbox", Path(importlib.__file__).parent}

@@ -62,7 +62,7 @@ class HealthFile:
             self._failed = True
 
     def is_fresh(self) -> bool:
-        """Return whether the file was touched in the last few seconds."""
+        """Return True if the file was touched in the last few seconds."""
         try:
             return time.time() - self._path.stat().st_mtime < STALE_SECONDS
         except OSError:

@@ -21,10 +21,10 @@ _LONGEST_DAYS = 36_500
 
 
 def duration(text: str) -> int:
-    """Return how many seconds ``90s``, ``15m``, ``12h`` or ``7d`` are, as the type of an option."""
+    """Return the number of seconds in ``90s``, ``15m``, ``12h`` or ``7d``, as the type of an option."""
     found = _DURATION.fullmatch(text)
     if found is None:
-        raise click.BadParameter(f"{text!r} is no duration: write 90s, 15m, 12h or 7d")
+        raise click.BadParameter(f"{text!r} is not a duration: write 90s, 15m, 12h or 7d")
     seconds = int(found[1]) * _SECONDS[found[2]]
     if seconds > _LONGEST_DAYS * _SECONDS["d"]:
         raise click.BadParameter(f"{text!r} is more than {_LONGEST_DAYS:,} days")

@@ -59,8 +59,8 @@ def worker(
     MODULE:ATTRIBUTE names a Worker, an ExchangeMessageConsumer, a list of consumers, or a function without
     arguments that returns one of these.
 
-    Exit codes: 0 stopped with nothing left behind; 1 work was left behind, or something failed that another
-    try may mend; 2 wrong usage, or a program that no restart can mend.
+    Exit codes: 0 stopped with nothing left behind; 1 work was left behind, or another try may help; 2 wrong
+    usage, or a program that fails at every start.
     """
     logs.configure(log_level, log_format)
     with failures_shown():

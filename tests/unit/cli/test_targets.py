@@ -152,7 +152,7 @@ def test_what_is_unavailable_is_said_in_the_words_of_its_error(write, name, plac
     failing = f"from melange.errors import {name}\n{{}}raise {name}('unavailable')\n"
     write("failing.py", failing.format("" if place == "module" else "def stock(): "))
 
-    with pytest.raises(MelangeError, match="^unavailable$"):
+    with pytest.raises(MelangeError, match=r"^unavailable$"):
         load_worker("failing:stock")
 
 
