@@ -12,7 +12,7 @@ from melange.callables import place
 from melange.domain.groups import HandlerT, Registry, Subscribers
 from melange.domain.publishing import Deferral, Drain, ErrorPolicy, Local, OnCommit, Publishing
 from melange.domain.routes import NO_ROUTES, Routes, extended
-from melange.domain.subscriber import DomainSubscriber, Subscription
+from melange.domain.subscriber import DomainSubscriber, Recorder, Subscription
 from melange.domain.transactions import ParkedSubscriber, parked
 from melange.errors import ConfigurationError, HandlerNotFoundError
 
@@ -95,7 +95,7 @@ class DomainEventBus(Publishing, Registry):
         """Yield the list of the events that subscribers are given inside the ``with`` block, in that order."""
         events: list[object] = []
         # A method of its own object: recordings may be nested.
-        recorder = Subscription(events, events.append, (), is_asynchronous=False)
+        recorder = Recorder(events, events.append, (), is_asynchronous=False)
         self._replace_routes(Routes((recorder, *self.subscriptions)))
         try:
             yield events

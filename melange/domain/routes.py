@@ -8,7 +8,7 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 from melange.callables import Handler
-from melange.domain.subscriber import Subscription, identity_of
+from melange.domain.subscriber import Recorder, Subscription, identity_of
 from melange.errors import ConfigurationError
 
 _Compiled = dict[type, tuple[Handler, ...]]
@@ -75,6 +75,8 @@ class Routes:
             if subscription.accepts(event_type):
                 accepting.setdefault(subscription.identity, subscription)
         handlers = list(accepting.values())
+        if any(isinstance(one, Recorder) for one in handlers):
+            return handlers
         for subscription, handler in tuple(_when_unheard.values()):
             if subscription.accepts(event_type) and subscription.identity not in accepting:
                 handlers.insert(0, Subscription(handler, handler, (), is_asynchronous=False))
@@ -84,7 +86,7 @@ class Routes:
 def call_when_unheard(subscription: Subscription, handler: Handler) -> Callable[[], None]:
     """Have ``handler`` called with events that a subscription is for, wherever it is not subscribed, on every bus.
 
-    The handler is called before the subscribers; what it raises reaches the publisher. Returns a function that
+    Not inside of ``DomainEventBus.recording()``, which keeps the events. The handler is called before the subscribers; what it raises reaches the publisher. Returns a function that
     ends this. Thread-safe.
     """
     key = object()

@@ -54,6 +54,12 @@ class Subscription:
         return identity_of(self.subscriber)
 
 
+class Recorder(Subscription):
+    """Takes note of every event, so that none is lost where it is subscribed."""
+
+    __slots__ = ()
+
+
 def identity_of(subscriber: object) -> object:
     """Return what tells this subscriber or function from all others, whatever its own ``__eq__`` says."""
     if isinstance(subscriber, (MethodType, BuiltinMethodType)):  # a new object each time it is looked up

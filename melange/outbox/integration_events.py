@@ -40,7 +40,8 @@ class IntegrationEvents(Subscribers):
     event that is published in a transaction is published to its topic if and only if that transaction commits.
 
     A domain event of a mapped class that is published where no outbox is open would be lost. From the moment that
-    the mapping is registered this is an error, on every bus and whether or not the group is open there.
+    the mapping is registered this is an error, on every bus and whether or not the group is open there. Tests of
+    the domain model alone publish inside of ``DomainEventBus.recording()``, which keeps the events.
     """
 
     def __init__(self, *, without_outbox: Literal["raise", "warn"] = "raise") -> None:

@@ -224,6 +224,16 @@ class TestWithoutAnOpenOutbox:
 
         bus.publish(OrderPlaced(2))
 
+    def test_a_recorded_event_is_not_lost(self, bus, integration):
+        integration.to("orders")(placed)
+
+        with bus.recording() as events:
+            bus.publish(OrderPlaced(1))
+
+        assert events == [OrderPlaced(1)]
+        with pytest.raises(ConfigurationError):
+            bus.publish(OrderPlaced(2))
+
     def test_an_open_outbox_without_the_group_is_told_once(self, database, bus, integration, caplog):
         integration.to("orders")(placed)
 
