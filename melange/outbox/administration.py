@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
@@ -15,7 +16,9 @@ from sqlalchemy import (
     and_,
     delete,
     exists,
+    false,
     func,
+    or_,
     select,
     union_all,
     update,
@@ -23,12 +26,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import aliased
 
+from melange.clock import Clock, SystemClock
 from melange.errors import OutboxError
 from melange.outbox.database_errors import explained
 from melange.outbox.locks import locks_for
 from melange.outbox.tables import (
     IS_PENDING,
-    PUBLISHED_AT,
+    PUBLISHED_AT_OR_NONE,
     OutboxMessage,
     State,
     is_failed,
@@ -40,51 +44,66 @@ _PURGE_BATCH = 1_000
 
 @dataclass(frozen=True, slots=True)
 class TopicStatus:
-    """How many messages for one topic are on their way, refused, or held by those; and since when the oldest waits."""
+    """How many messages of one topic are pending, failed or held, and the time of the oldest of them.
+
+    ``oldest_published_at`` is None if none of their times can be read.
+    """
 
     topic: str
     pending: int
     failed: int
     held: int
-    oldest_published_at: datetime
+    oldest_published_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class FailedMessage:
-    """A message that was refused; ``held`` messages of its key wait for what is decided about it."""
+    """A message that was refused or cannot be read; ``held`` messages of its key wait for what is decided about it.
+
+    ``published_at`` is None and texts are empty where the row holds nothing that can be read.
+    """
 
     id: int
     topic: str
     key: str | None
     message_id: str
     event_type_name: str
-    published_at: datetime
+    published_at: datetime | None
     error: str
     held: int
+
+
+Which: TypeAlias = int | str | FailedMessage
+"""A failed message, by the id of its row, by its message id, or as ``failed`` has returned it (then by both)."""
 
 
 class OutboxAdministration:
     """Shows what is in an outbox, and decides about what was refused, beside relays at work. Thread-safe.
 
     Every method blocks on the database and raises ``OutboxError`` when that cannot be used.
+
+    After the restore of an older backup the id of a row may be given to another message: what was noted before is
+    better found by its message id.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """Take the database that the outbox is in.
+    def __init__(self, engine: Engine, *, clock: Clock | None = None) -> None:
+        """Take the database that the outbox is in; nothing is read yet.
 
         Raises:
-            ConfigurationError: it is none that the relay knows.
+            ConfigurationError: it is none that the relay supports.
         """
         self._locks = locks_for(engine)
         isolation_level = self._locks.isolation_level
         self._engine = (
             engine.execution_options(isolation_level=isolation_level) if isolation_level else engine
         )
+        self._clock = clock or SystemClock()
 
     def status(self) -> list[TopicStatus]:
         """Return the topics that messages wait for, by name; what was sent is not counted."""
 
-        columns = (OutboxMessage.topic, OutboxMessage.state, PUBLISHED_AT)
+        topic = func.coalesce(OutboxMessage.topic, "").label("topic")
+        columns = (topic, OutboxMessage.state, PUBLISHED_AT_OR_NONE)
         # Two halves, so that each is found by its index however much was sent.
         waiting = union_all(
             select(*columns).where(IS_PENDING), select(*columns).where(is_stopped())
@@ -122,11 +141,11 @@ class OutboxAdministration:
         query = (
             select(
                 OutboxMessage.id,
-                OutboxMessage.topic,
+                func.coalesce(OutboxMessage.topic, ""),
                 OutboxMessage.key,
-                OutboxMessage.message_id,
-                OutboxMessage.event_type_name,
-                PUBLISHED_AT,
+                func.coalesce(OutboxMessage.message_id, ""),
+                func.coalesce(OutboxMessage.event_type_name, ""),
+                PUBLISHED_AT_OR_NONE,
                 func.coalesce(OutboxMessage.error, ""),
                 held,
             )
@@ -138,30 +157,27 @@ class OutboxAdministration:
         with self._transaction() as connection:
             return [FailedMessage(*row) for row in connection.execute(query)]
 
-    def retry(self, ids: int | Sequence[int] | None = None) -> int:
+    def retry(self, which: Which | Sequence[Which] | None = None) -> int:
         """Have refused messages tried again, before what their keys hold; return how many. None: all of them."""
-        return self._decide(ids, State.PENDING)
+        return self._decide(None if which is None else _are(which), State.PENDING)
 
-    def skip(self, ids: int | Sequence[int]) -> int:
+    def skip(self, which: Which | Sequence[Which]) -> int:
         """Leave refused messages out for good, so that their keys go on; return how many. The rows stay for a while."""
-        return self._decide(ids, State.SKIPPED)
+        return self._decide(_are(which), State.SKIPPED)
 
     def skip_topic(self, topic: str) -> int:
         """Leave out for good whatever waits for a topic, one that will never be there; return how many messages.
 
-        What a relay has in hand at this moment may still be published.
+        What a relay has in flight at this moment may still be published.
         """
-        with self._transaction() as connection:
-            failed = connection.scalars(
-                select(OutboxMessage.id).where(is_failed(), OutboxMessage.topic == topic)
-            ).all()
-        skipped = self._decide(failed, State.SKIPPED)
+        is_of_topic = OutboxMessage.topic == topic
+        skipped = self._decide(is_of_topic, State.SKIPPED)
         for waits in (IS_PENDING, is_stopped()):
             with self._transaction() as connection:
                 skipped += connection.execute(
                     update(OutboxMessage)
-                    .where(waits, OutboxMessage.topic == topic)
-                    .values(_decided(State.SKIPPED))
+                    .where(waits, is_of_topic)
+                    .values(self._decided(State.SKIPPED))
                     .execution_options(synchronize_session=False)
                 ).rowcount
         return skipped
@@ -170,12 +186,12 @@ class OutboxAdministration:
         """Delete what was sent or skipped longer ago than that; return how many.
 
         It goes in small transactions, so that nobody waits for long; after each, ``on_progress`` is called with how
-        many it has deleted.
+        many it has deleted. What another purge deletes at this moment is left to it.
         """
         count = 0
         while True:
             with self._transaction() as connection:
-                purged = purge_some(connection, older_than_seconds, _PURGE_BATCH)
+                purged = purge_some(connection, self._clock.now(), older_than_seconds, _PURGE_BATCH)
             count += purged
             if on_progress is not None:
                 on_progress(purged)
@@ -184,29 +200,36 @@ class OutboxAdministration:
 
     def count_purgeable(self, older_than_seconds: float) -> int:
         """Return how many messages ``purge`` would delete."""
+        is_old = _is_done_before(self._clock.now(), older_than_seconds)
         with self._transaction() as connection:
-            query = select(func.count()).select_from(OutboxMessage).where(_is_done_before(older_than_seconds))
+            query = select(func.count()).select_from(OutboxMessage).where(is_old)
             return connection.execute(query).scalar_one()
 
-    def _decide(self, ids: int | Sequence[int] | None, state: State) -> int:
-        chosen = [ids] if isinstance(ids, int) else ids
-        wanted = is_failed() if chosen is None else is_failed() & OutboxMessage.id.in_(chosen)
-        columns = (OutboxMessage.id, OutboxMessage.lock_key, OutboxMessage.topic, OutboxMessage.key)
+    def _decide(self, wanted: ColumnElement[bool] | None, state: State) -> int:
+        conditions = [is_failed()] if wanted is None else [is_failed(), wanted]
+        lock_key = func.coalesce(OutboxMessage.lock_key, 0)
         with self._transaction() as connection:
-            found = connection.execute(select(*columns).where(wanted).order_by(OutboxMessage.lock_key)).all()
+            query = select(OutboxMessage.id, lock_key).where(*conditions).order_by(lock_key)
+            found = connection.execute(query).all()
         decided = 0
-        for row in found:
+        for row_id, row_lock_key in found:
             with self._transaction() as connection:
                 # No relay may hold a message of the key back at this moment for one that is failed no more.
-                self._locks.wait_for(connection, row.lock_key)
+                self._locks.wait_for(connection, row_lock_key)
                 decided += connection.execute(
                     update(OutboxMessage)
-                    .where(is_failed(), OutboxMessage.id == row.id)
-                    .values(_decided(state))
+                    # All the conditions once more: the row may be another one by now.
+                    .where(*conditions, OutboxMessage.id == row_id)
+                    .values(self._decided(state))
+                    .execution_options(synchronize_session=False)
                 ).rowcount
-                if row.key is not None:
-                    connection.execute(_free(row.lock_key, row.topic, row.key))
+                connection.execute(_free_key_of(row_id))
         return decided
+
+    def _decided(self, state: State) -> dict[str, object]:
+        if state is State.SKIPPED:
+            return {"state": state, "done_at": self._clock.now()}
+        return {"state": state, "attempts": 0, "error": None}
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -217,21 +240,41 @@ class OutboxAdministration:
             raise OutboxError(f"the outbox cannot be used: {explained(error)}") from error
 
 
-def purge_some(connection: Connection, older_than_seconds: float, limit: int) -> int:
+def purge_some(connection: Connection, now: datetime, older_than_seconds: float, limit: int) -> int:
     """Delete at most ``limit`` messages that were sent or skipped longer ago than that; return how many."""
     oldest = (
         select(OutboxMessage.id)
-        .where(_is_done_before(older_than_seconds))
+        .where(_is_done_before(now, older_than_seconds))
         .order_by(OutboxMessage.done_at)
         .limit(limit)
+        # Those that another purge has locked are its own: to wait for it would find them gone, and no others.
+        .with_for_update(skip_locked=True)
     )
-    return connection.execute(
-        delete(OutboxMessage).where(OutboxMessage.id.in_(oldest.scalar_subquery()))
-    ).rowcount
+    ids = connection.scalars(oldest).all()
+    if ids:
+        connection.execute(delete(OutboxMessage).where(OutboxMessage.id.in_(ids)))
+    return len(ids)
 
 
-def _is_done_before(seconds_ago: float) -> ColumnElement[bool]:
-    return OutboxMessage.done_at < datetime.now(UTC) - timedelta(seconds=seconds_ago)
+def _are(which: Which | Sequence[Which]) -> ColumnElement[bool]:
+    """Return the condition for the messages that were named."""
+    several: Sequence[Which] = [which] if isinstance(which, int | str | FailedMessage) else which
+    ids = [one for one in several if isinstance(one, int)]
+    message_ids = [one for one in several if isinstance(one, str)]
+    return or_(
+        false(),
+        OutboxMessage.id.in_(ids),
+        OutboxMessage.message_id.in_(message_ids),
+        *(
+            and_(OutboxMessage.id == one.id, func.coalesce(OutboxMessage.message_id, "") == one.message_id)
+            for one in several
+            if isinstance(one, FailedMessage)
+        ),
+    )
+
+
+def _is_done_before(now: datetime, seconds_ago: float) -> ColumnElement[bool]:
+    return OutboxMessage.done_at < now - timedelta(seconds=seconds_ago)
 
 
 def _has_same_key(other: type[OutboxMessage]) -> ColumnElement[bool]:
@@ -242,23 +285,17 @@ def _has_same_key(other: type[OutboxMessage]) -> ColumnElement[bool]:
     )
 
 
-def _decided(state: State) -> dict[str, object]:
-    if state is State.SKIPPED:
-        return {"state": state, "done_at": datetime.now(UTC)}
-    return {"state": state, "attempts": 0, "error": None}
-
-
-def _free(lock_key: int, topic: str, key: str) -> Update:
-    """Return the statement that lets go of what one key holds, unless something else of it is failed."""
+def _free_key_of(row_id: int) -> Update:
+    """Return the statement that lets go of what the key of a row holds, unless something else of it is failed."""
+    decided = aliased(OutboxMessage)
     failed = aliased(OutboxMessage)
     return (
         update(OutboxMessage)
         .where(
             is_stopped(),
             OutboxMessage.state == State.HELD,
-            OutboxMessage.lock_key == lock_key,
-            OutboxMessage.topic == topic,
-            OutboxMessage.key == key,
+            OutboxMessage.lock_key == select(decided.lock_key).where(decided.id == row_id).scalar_subquery(),
+            exists().where(decided.id == row_id, _has_same_key(decided)),
             ~exists().where(is_failed(failed), _has_same_key(failed)),
         )
         .values(state=State.PENDING)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy.exc import DBAPIError
 
+_READ_ONLY = (
+    "it is read-only here, and nothing is published that cannot be marked as sent: connect to the primary server, with "
+    "a user and a file that can write"
+)
+_GRANT = "grant SELECT, UPDATE and DELETE on melange_outbox to this user"
 _CREATE = "create the table: run what `melange outbox schema` prints, or call metadata.create_all(engine)"
 
 
@@ -14,8 +19,15 @@ def explained(error: BaseException) -> str:
     # One line: what SQLite and PostgreSQL add below it, may quote the statement.
     words = str(error).partition("\n")[0]
     text = f"{type(error).__name__}: {words}"
-    return f"{text}; {_CREATE}" if _misses_table(error, words) else text
+    advice = _advice(words, getattr(error, "sqlstate", None))
+    return f"{text}; {advice}" if advice else text
 
 
-def _misses_table(error: BaseException, words: str) -> bool:
-    return "no such table: melange_" in words or getattr(error, "sqlstate", None) == "42P01"
+def _advice(words: str, sqlstate: str | None) -> str | None:
+    if sqlstate == "42P01" or "no such table: melange_" in words:
+        return _CREATE
+    if sqlstate == "25006" or "readonly database" in words:
+        return _READ_ONLY
+    if sqlstate == "42501":
+        return _GRANT
+    return None

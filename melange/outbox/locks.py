@@ -20,7 +20,7 @@ _TRIES = 20
 class Locks(ABC):
     """Decides which of the pending messages a relay may send.
 
-    Each key's messages are sent by one relay at a time: two that skipped what the other has in hand, row by row,
+    Each key's messages are sent by one relay at a time: two that skipped the rows that the other has locked, row by row,
     would send the second message of a key before the first.
     """
 
@@ -47,6 +47,14 @@ class Locks(ABC):
         """
 
     @abstractmethod
+    def confirm(self, connection: Connection) -> None:
+        """Return if what was chosen on this connection is locked still.
+
+        Raises:
+            SQLAlchemyError: the connection was lost, and its locks with it.
+        """
+
+    @abstractmethod
     def wait_for(self, connection: Connection, lock_key: int) -> None:
         """Lock one key until the transaction ends, as soon as no relay has it."""
 
@@ -63,6 +71,7 @@ def locks_for(engine: Engine) -> Locks:
             f"an outbox is relayed and looked into with a synchronous engine, create_engine(url), not {kind}, also "
             "where the application is asynchronous"
         )
+    _check_url(engine)
     if engine.dialect.name == "postgresql":
         return PostgresLocks()
     if engine.dialect.name == "sqlite":
@@ -71,6 +80,15 @@ def locks_for(engine: Engine) -> Locks:
         f"the relay knows PostgreSQL and SQLite, not {engine.dialect.name}: without locks that fit the database two "
         "relays would mix up the order"
     )
+
+
+def _check_url(engine: Engine) -> None:
+    # The end of the password would be taken for the host or the database, and every error would show it.
+    if engine.dialect.name != "sqlite" and "@" in f"{engine.url.host}{engine.url.database}":
+        raise ConfigurationError(
+            "the engine's URL has an @ in its host or database, which is most likely part of the password: write %40 for "
+            "each @ of a password, and %2F for each /"
+        )
 
 
 class PostgresLocks(Locks):
@@ -91,8 +109,8 @@ class PostgresLocks(Locks):
         busy: set[int] = set()
         for _ in range(_TRIES):
             candidates = connection.execute(
-                select(OutboxMessage.id, OutboxMessage.lock_key)
-                .where(IS_PENDING, among, OutboxMessage.lock_key.not_in(busy))
+                select(OutboxMessage.id, _LOCK_KEY)
+                .where(IS_PENDING, among, _LOCK_KEY.not_in(busy))
                 .order_by(OutboxMessage.id)
                 .limit(limit)
             ).all()
@@ -101,21 +119,38 @@ class PostgresLocks(Locks):
             wanted = {lock_key for _, lock_key in candidates}
             taken = set(connection.scalars(_TRY_LOCKS, {"lock_keys": list(wanted)}))
             if taken:
-                connection.execute(_IDLE_WHILE_PUBLISHING)
+                self._allow_long_transaction(connection)
                 # Up to the last candidate: what comes after it would be searched for in vain, perhaps for long.
-                return and_(OutboxMessage.lock_key.in_(taken), OutboxMessage.id <= candidates[-1].id)
+                return and_(_LOCK_KEY.in_(taken), OutboxMessage.id <= candidates[-1].id)
             busy |= wanted
         return None
+
+    def _allow_long_transaction(self, connection: Connection) -> None:
+        connection.execute(_IDLE_WHILE_PUBLISHING)
+        if (connection.dialect.server_version_info or ()) >= _WITH_TRANSACTION_TIMEOUT:
+            connection.execute(_LONG_TRANSACTION)
+
+    def confirm(self, connection: Connection) -> None:
+        connection.execute(
+            _ASK
+        )  # the locks live as long as the transaction, and that as long as the connection
 
     def wait_for(self, connection: Connection, lock_key: int) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK_CLASS, lock_key)))
 
 
+_LOCK_KEY = func.coalesce(
+    OutboxMessage.lock_key, 0
+)  # without one a row would hide all the others from NOT IN
+_ASK = select(1)
 _wanted = func.unnest(bindparam("lock_keys", type_=ARRAY(Integer))).column_valued("lock_key")
 _TRY_LOCKS = select(_wanted).where(func.pg_try_advisory_xact_lock(_LOCK_CLASS, _wanted))
 
 # The server would end the transaction, and what was published would be published again, and again.
 _IDLE_WHILE_PUBLISHING = text("SET LOCAL idle_in_transaction_session_timeout = 0")
+_LONG_TRANSACTION = text("SET LOCAL transaction_timeout = 0")
+_WITH_TRANSACTION_TIMEOUT = (17,)
+"""The first version of PostgreSQL that has it."""
 
 
 class SqliteLocks(Locks):
@@ -152,6 +187,9 @@ class SqliteLocks(Locks):
         self, connection: Connection, limit: int, among: ColumnElement[bool]
     ) -> ColumnElement[bool] | None:
         return among
+
+    def confirm(self, connection: Connection) -> None:
+        """Do nothing: the lock on the file is held by this process."""
 
     def wait_for(self, connection: Connection, lock_key: int) -> None:
         """Do nothing: SQLite's transactions come one after the other."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -17,8 +18,8 @@ from melange.domain.sqlalchemy import AnySession, on_commit, plain_session
 from melange.domain.thread_variable import ThreadVariable
 from melange.drivers.sqs_rules import FIFO_SUFFIX, check_message
 from melange.errors import ConfigurationError, InvalidMessageError
-from melange.messages import Message, new_message_id
-from melange.outbox.causation import trace_headers
+from melange.messages import Message
+from melange.outbox.causation import DomainEventIds, trace_headers
 from melange.outbox.destinations import Key, check_topic, key_text_of, lock_key_of
 from melange.outbox.tables import OutboxMessage
 from melange.publishing import Event, message_from, own_headers
@@ -61,9 +62,8 @@ class Outbox:
         self._session = plain_session(session)
         self._max_message_bytes = max_message_bytes
         self._serializer = EventSerializer.instance()
-        self._ids: dict[int, tuple[object, str]] = {}
-        self._written: set[str] = set()
-        self._open: list[tuple[Outbox | None, AbstractContextManager[None]]] = []
+        self._ids = DomainEventIds()
+        self._open: list[_Opened] = []
         try:
             bind = self._session.get_bind(OutboxMessage.__mapper__)
         except UnboundExecutionError as error:
@@ -124,17 +124,13 @@ class Outbox:
         The first one has the id that is the causation id of what else is published while the domain event is
         being handled.
         """
-        message_id = self._id_of(domain_event)
-        if message_id in self._written:  # this is another message, for another topic perhaps
-            message_id = new_message_id()
-        self._written.add(message_id)
         return self._write(
             topic,
             event,
             None,
             key=key,
             headers=trace_headers(None),
-            message_id=message_id,
+            message_id=self._ids.for_message(domain_event),
             message_group_id=None,
             message_deduplication_id=None,
         )
@@ -167,10 +163,11 @@ class Outbox:
             yield self
 
     def __enter__(self) -> Self:
-        scope = DomainEventBus.instance().scope(on_commit=on_commit(self._session))
+        scope = DomainEventBus.instance().scope(on_commit=self._when_committed)
         scope.__enter__()
-        self._open.append((_open_outbox.get(), scope))
-        _open_outbox.set(self)
+        opened = _Opened(self, _open_here.get(), scope)
+        self._open.append(opened)
+        _open_here.set(opened)
         return self
 
     def __exit__(
@@ -179,11 +176,20 @@ class Outbox:
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        outside, scope = self._open.pop()
-        _open_outbox.set(outside)
+        opened = self._open.pop()
+        if _open_here.get() is opened:  # a generator may be closed elsewhere, where another outbox is open
+            _open_here.set(opened.outer)
         self._ids.clear()
-        self._written.clear()
-        scope.__exit__(exception_type, exception, traceback)
+        opened.scope.__exit__(exception_type, exception, traceback)
+
+    def _when_committed(self, call: Callable[[], None]) -> None:
+        park = on_commit(self._session)
+        if self._session.in_transaction():
+            park(call)
+        else:  # what is written next begins the transaction, and may be rolled back
+            sqlalchemy_event.listen(
+                self._session, "after_transaction_create", lambda *_: park(call), once=True
+            )
 
     def _write(
         self,
@@ -220,21 +226,29 @@ class Outbox:
 
     def _id_of_handled_event(self) -> str | None:
         domain_event = DomainEventBus.instance().event_being_handled()
-        return None if domain_event is None else self._id_of(domain_event)
-
-    def _id_of(self, domain_event: object) -> str:
-        # The event is kept, so that no other one can have the same id() meanwhile.
-        return self._ids.setdefault(id(domain_event), (domain_event, new_message_id()))[1]
+        return None if domain_event is None else self._ids.of(domain_event)
 
 
-_open_outbox: ThreadVariable[Outbox | None] = ThreadVariable("melange.outbox", lambda: None)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    """An outbox whose ``with`` block was entered, inside of the block of another."""
+
+    outbox: Outbox
+    outer: _Opened | None
+    scope: AbstractContextManager[None]
+
+
+_open_here: ThreadVariable[_Opened | None] = ThreadVariable("melange.outbox", lambda: None)
 
 
 def open_outbox() -> Outbox | None:
     """Return the outbox whose ``with`` block this thread or task is in."""
-    outbox = _open_outbox.get()
-    # A task that was started in the block, and outlives it, has it still: nobody would commit what it writes there.
-    return outbox if outbox is not None and outbox.is_open else None
+    opened = _open_here.get()
+    # One that was closed elsewhere is not open here either. A task that was started in the block, and outlives it,
+    # has it still: nobody would commit what it writes there.
+    while opened is not None and opened not in opened.outbox._open:
+        opened = opened.outer
+    return None if opened is None else opened.outbox
 
 
 def _row(topic: str, key: str | None, message: Message) -> OutboxMessage:

@@ -1,13 +1,10 @@
-"""Takes to the broker what transactions have left in the outbox."""
-
-# MERGED DOCS: Whether a relay does its work, for probes.
+"""The relay: publishes what committed transactions have left in the outbox."""
 
 from __future__ import annotations
 
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -23,13 +20,20 @@ from melange.errors import ConfigurationError, DriverClosedError, MelangeError, 
 from melange.outbox.administration import purge_some
 from melange.outbox.database_errors import explained
 from melange.outbox.locks import locks_for
-from melange.outbox.relay_batch import relay_batch
-from melange.outbox.topic_publisher import Topics
+from melange.outbox.relay_batch import BatchRelay
+from melange.outbox.stopping import StopSignal
+from melange.outbox.topic_publisher import TopicPublisher
 from melange.outbox.waking import waker_for
 from melange.signals import calling_on_signal
 
+logger = logging.getLogger(__name__)
+
+WEEK_SECONDS = 7 * 24 * 3600.0
+MAX_BATCH_SIZE = 1_000
 LONGEST_SILENCE_SECONDS = 90.0
-"""How long a relay may be about one batch: far longer than a broker takes to answer, or to be given up."""
+"""How long a relay may work on one batch: far longer than a broker takes to answer, or to be given up."""
+_PURGE_SECONDS = 60.0
+_PURGE_BATCH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,36 +41,30 @@ class RelayHealth:
     """A relay's state at one moment.
 
     It is ``ready`` while it runs and the database has answered lately: what an HTTP probe answers with 200. One
-    that stands by for another on SQLite is ready too. ``seconds_since_round`` counts from when it last had
-    looked for messages and published what it found, or had found the work taken; None before the first time.
+    that is on standby for another on SQLite is ready too. ``seconds_since_round`` counts from when it last had
+    looked for messages and published what it found, or had found another relay at work; None before the first time.
 
     ``troubles`` are the topics that take nothing, each with the reason of the last attempt. They are tried
     again, and do not make the relay any less ready: restarting it would mend none of them.
     """
 
     ready: bool
-    stands_by: bool
+    on_standby: bool
     seconds_since_round: float | None
     troubles: Mapping[str, MelangeError]
-
-
-logger = logging.getLogger(__name__)
-
-WEEK_SECONDS = 7 * 24 * 3600.0
-MAX_BATCH_SIZE = 1_000
-_PURGE_SECONDS = 60.0
-_PURGE_BATCH = 1_000
 
 
 class OutboxRelay:
     """Publishes what committed transactions have written with ``Outbox``, each message after those before it of its key.
 
-    A message is marked as sent after the broker has accepted it. If the relay is killed in between, it is
-    published again, under the same message id: at least once, as everywhere. Any number of relays may run on
-    PostgreSQL, and share the work key by key; on SQLite one works and the others stand by.
+    A message is marked as sent after the broker has accepted it. If the relay is killed in between, or loses its
+    connection to the database, the messages of the batch are published again, under the same message ids: at least
+    once, as everywhere. Any number of relays may run on PostgreSQL, and share the work key by key; on SQLite one
+    works and the others are on standby. Nothing is published from a database that takes no marks: a standby server,
+    a read-only file, a user without permission.
 
     ``run`` blocks until SIGTERM, SIGINT or ``stop``; ``start`` works in the background. A relay runs once. Its
-    thread is a daemon. Thread-safe.
+    thread is a daemon. Thread-safe. It takes its time from the driver's clock.
     """
 
     def __init__(
@@ -88,8 +86,9 @@ class OutboxRelay:
             driver: where to publish; the one in use by default, looked up when the relay begins.
             declare: create topics that do not exist; False only looks them up.
             batch_size: how many messages are published before they are marked, in one transaction: as many can
-                come twice when the relay is killed. On PostgreSQL as many advisory locks are held at most.
-            max_attempts: how often a message may fail where others are accepted, before it is set aside.
+                come twice when the relay is killed or loses its connection. On PostgreSQL as many advisory locks
+                are held at most.
+            max_attempts: how often a message may fail where others are accepted, before it is marked as failed.
             poll_seconds: how long to wait when there is nothing to do, before looking again. With psycopg on
                 PostgreSQL the relay is woken at once, and this is for what was written without a notification.
             keep_sent_seconds: how long what was sent or skipped stays in the table; None keeps it until
@@ -97,8 +96,8 @@ class OutboxRelay:
             handle_signals: stop on SIGTERM and SIGINT in ``run``, if that is called in the main thread.
 
         Raises:
-            ConfigurationError: no synchronous engine, a database that the relay does not know, or a number out of
-                bounds.
+            ConfigurationError: no synchronous engine, a database that the relay does not support, or a number out
+                of bounds.
         """
         _check(batch_size, max_attempts, poll_seconds, keep_sent_seconds)
         self._locks = locks_for(engine)
@@ -113,12 +112,12 @@ class OutboxRelay:
         self._poll_seconds = poll_seconds
         self._keep_sent_seconds = keep_sent_seconds
         self._handle_signals = handle_signals
-        self._stands_by = False
-        self._topics: Topics | None = None
+        self._on_standby = False
+        self._topics: TopicPublisher | None = None
         self._last_round_at: float | None = None
-        self._purge_at = time.monotonic() + _PURGE_SECONDS
+        self._purge_at = -math.inf
         self._lifecycle = threading.Lock()
-        self._stopping = threading.Event()
+        self._stopping = StopSignal()
         self._ended = threading.Event()
         self._exit_code = 0
         self._thread = threading.Thread(target=self._work, name="melange-outbox-relay", daemon=True)
@@ -162,7 +161,7 @@ class OutboxRelay:
             self._thread.start()
 
     def stop(self, timeout_seconds: float | None = None) -> bool:
-        """Stop after the batch in hand, and wait for that; return whether the relay has ended, in good order.
+        """Stop after the batch in flight and wait for that; return True if the relay has ended without an error.
 
         Safe to call twice, and before ``start``.
         """
@@ -175,11 +174,11 @@ class OutboxRelay:
     def health(self) -> RelayHealth:
         """Return whether the relay does its work; asks neither database nor broker."""
         at = self._last_round_at
-        silence = None if at is None else time.monotonic() - at
+        silence = None if at is None else self._now() - at
         answers = silence is not None and silence <= self._poll_seconds + LONGEST_SILENCE_SECONDS
         return RelayHealth(
             ready=answers and not self._stopping.is_set() and not self._ended.is_set(),
-            stands_by=self._stands_by,
+            on_standby=self._on_standby,
             seconds_since_round=silence,
             troubles={} if self._topics is None else dict(self._topics.errors),
         )
@@ -187,43 +186,45 @@ class OutboxRelay:
     def relay_pending(self, *, on_progress: Callable[[int], object] | None = None) -> int:
         """Publish what is pending now, in the calling thread; return how many messages were published.
 
-        For tests, and for programs that are run from time to time. What was refused for good is set aside as
-        always: ``OutboxAdministration`` tells. ``on_progress`` is called after each batch, with how many messages
-        of it are not pending any more; what it raises ends the work in good order.
+        For tests, and for programs that are run from time to time. What was refused for good is marked as failed
+        and logged, as by ``run``. After each batch ``on_progress`` is called with how many messages are not pending
+        any more; what it raises ends the work.
 
         Raises:
             DriverError: a topic, or the broker, takes nothing; what could go has gone, the rest is still there.
             ConfigurationError: no driver was chosen, or it is not set up right; likewise.
-            OutboxError: the database cannot be used, or another relay is at work on SQLite.
+            OutboxError: the database cannot be used or written to, or another relay is at work on SQLite.
         """
-        topics = Topics(self._chosen_driver(), declare=self._declare)
+        topics = TopicPublisher(self._chosen_driver(), declare=self._declare)
         try:
             if not self._locks.acquire():
                 raise OutboxError("another relay works on this SQLite database: it publishes what is pending")
-            count = 0
-            unmarked: list[int] = []
             try:
-                while True:
-                    sent, progress = self._relay_batch(topics, unmarked)
-                    count += sent
-                    if not progress:
-                        break
-                    if on_progress is not None:
-                        on_progress(progress)
+                count = self._relay_all(self._batch_relay(topics), on_progress)
             finally:
                 self._locks.release()
         except (SQLAlchemyError, OSError) as error:
-            raise OutboxError(f"the outbox cannot be read: {explained(error)}") from error
+            raise OutboxError(f"the outbox cannot be relayed: {explained(error)}") from error
         for trouble in topics.troubles:
             raise trouble
         return count
 
+    def _relay_all(self, batches: BatchRelay, on_progress: Callable[[int], object] | None) -> int:
+        count = 0
+        while (progress := batches.relay()).done:
+            count += progress.sent
+            if on_progress is not None:
+                on_progress(progress.done)
+        return count
+
+    # --- in the background -------------------------------------------------------------------------
+
     def _work(self) -> None:
         try:
-            # It hides the password, and its query, which may hold another one, is left out.
-            logger.info("relaying the outbox of %r", self._engine.url.set(query={}))
-            self._topics = Topics(self._chosen_driver(), declare=self._declare)
-            self._relay(self._topics)
+            # Nothing of the URL: a password that it was not meant to have is in any part of it.
+            logger.info("relaying the outbox of a %s database", self._engine.dialect.name)
+            self._topics = TopicPublisher(self._chosen_driver(), declare=self._declare)
+            self._relay(self._batch_relay(self._topics), self._topics)
         except DriverClosedError:
             logger.error("the driver was closed: the relay ends, what is pending stays so")
             self._exit_code = 1
@@ -235,22 +236,23 @@ class OutboxRelay:
             logger.info("the relay has stopped")
             self._ended.set()
 
-    def _relay(self, topics: Topics) -> None:
+    def _relay(self, batches: BatchRelay, topics: TopicPublisher) -> None:
+        clock = self._chosen_driver().clock
         backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
         failures = 0
-        unmarked: list[int] = []
-        with closing(waker_for(self._engine)) as waker:
+        self._purge_at = clock.monotonic() + _PURGE_SECONDS
+        with closing(waker_for(self._engine, clock)) as waker:
             while not self._stopping.is_set():
                 try:
                     if not self._is_our_turn():
-                        self._last_round_at = time.monotonic()
-                        self._stopping.wait(self._poll_seconds)
+                        self._last_round_at = clock.monotonic()
+                        self._stopping.wait(self._poll_seconds, clock)
                         continue
-                    _, progress = self._relay_batch(topics, unmarked)
+                    progress = batches.relay()
                     self._purge()
                     failures = 0
-                    self._last_round_at = time.monotonic()
-                    if not progress:
+                    self._last_round_at = clock.monotonic()
+                    if not progress.done:
                         waker.wait(self._stopping, min(self._poll_seconds, topics.seconds_to_next_try()))
                 except DriverClosedError:
                     raise
@@ -264,34 +266,42 @@ class OutboxRelay:
                         explained(error),
                         exc_info=is_ours,
                     )
-                    self._stopping.wait(seconds)
+                    self._stopping.wait(seconds, clock)
 
     def _is_our_turn(self) -> bool:
         ours = self._locks.acquire()
-        if not ours and not self._stands_by:
-            logger.info("another relay works on this database: standing by")
-        self._stands_by = not ours
+        if not ours and not self._on_standby:
+            logger.info("another relay works on this database: on standby")
+        self._on_standby = not ours
         return ours
 
-    def _relay_batch(self, topics: Topics, unmarked: list[int]) -> tuple[int, int]:
-        with self._engine.connect() as connection:
-            return relay_batch(
-                connection,
-                topics,
-                self._locks,
-                limit=self._batch_size,
-                max_attempts=self._max_attempts,
-                is_stopping=self._stopping.is_set,
-                unmarked=unmarked,
-            )
-
     def _purge(self) -> None:
-        if self._keep_sent_seconds is None or time.monotonic() < self._purge_at:
+        if self._keep_sent_seconds is None or self._now() < self._purge_at:
             return
-        with self._engine.begin() as connection:
-            purged = purge_some(connection, self._keep_sent_seconds, _PURGE_BATCH)
+        try:
+            with self._engine.begin() as connection:
+                purged = purge_some(
+                    connection, self._chosen_driver().clock.now(), self._keep_sent_seconds, _PURGE_BATCH
+                )
+        except SQLAlchemyError as error:  # no reason to publish more slowly
+            logger.warning("old messages cannot be deleted, trying again later: %s", explained(error))
+            purged = 0
         if purged < _PURGE_BATCH:  # otherwise there is more, and it keeps pace with what is sent
-            self._purge_at = time.monotonic() + _PURGE_SECONDS
+            self._purge_at = self._now() + _PURGE_SECONDS
+
+    def _batch_relay(self, topics: TopicPublisher) -> BatchRelay:
+        return BatchRelay(
+            self._engine,
+            topics,
+            self._locks,
+            self._chosen_driver().clock,
+            limit=self._batch_size,
+            max_attempts=self._max_attempts,
+            is_stopping=self._stopping.is_set,
+        )
+
+    def _now(self) -> float:
+        return self._chosen_driver().clock.monotonic()
 
     def _chosen_driver(self) -> MessagingDriver:
         return self._driver or DriverManager.instance().get_driver()

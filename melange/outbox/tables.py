@@ -23,11 +23,13 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     and_,
+    case,
     column,
     literal_column,
     type_coerce,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
 
@@ -60,6 +62,22 @@ class _UtcDateTime(TypeDecorator[datetime]):
             return None
         time: datetime = value if value.tzinfo else value.replace(tzinfo=UTC)
         return time.astimezone(UTC)
+
+
+class _UtcDateTimeOrNone(_UtcDateTime):
+    """Reads None for what is not a time, which SQLite may hold."""
+
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(String() if dialect.name == "sqlite" else DateTime(timezone=True))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        try:
+            time = datetime.fromisoformat(value) if isinstance(value, str) else value
+            return super().process_result_value(time, dialect)
+        except (AttributeError, OverflowError, ValueError):
+            return None
 
 
 class _Base(DeclarativeBase):
@@ -139,6 +157,15 @@ class InboxMark(_Base):
 
 PUBLISHED_AT = type_coerce(OutboxMessage.published_at, _UtcDateTime()).label("published_at")
 """The time, to be read aware."""
+
+_YEARS = (
+    datetime(1900, 1, 1, tzinfo=UTC),
+    datetime(9000, 1, 1, tzinfo=UTC),
+)  # PostgreSQL has more, and infinity
+PUBLISHED_AT_OR_NONE = type_coerce(
+    case((OutboxMessage.published_at.between(*_YEARS), OutboxMessage.published_at)), _UtcDateTimeOrNone()
+).label("published_at")
+"""The time, or None where the row holds none that can be read."""
 
 
 def _state_is(of: type[OutboxMessage], *states: State) -> ColumnElement[bool]:

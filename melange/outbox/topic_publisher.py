@@ -46,7 +46,7 @@ class Answer:
     trouble: MelangeError | None = None
 
 
-class Topics:
+class TopicPublisher:
     """Publishes to topics by name, and knows which of them to leave alone for a while.
 
     Trouble with a topic, or with the way to the broker, pauses that topic, longer each time: no message is to
@@ -189,10 +189,13 @@ class Topics:
 def _answer(messages: Sequence[Message], failures: Sequence[Failure[Message]]) -> Answer:
     if not failures:
         return Answer(accepted=list(range(len(messages))))
-    errors = {id(failure.item): failure.error for failure in failures}
+    errors = {failure.item.message_id: failure.error for failure in failures}
+    unknown = errors.keys() - {message.message_id for message in messages}
+    if unknown:  # rather published twice than lost
+        return Answer(trouble=DriverError("the driver reported a failure of a message that it was not given"))
     answer = Answer()
     for place, message in enumerate(messages):
-        error = errors.get(id(message))
+        error = errors.get(message.message_id)
         if error is None:
             answer.accepted.append(place)
         elif isinstance(error, _FOR_GOOD):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from typing import Any, Protocol
 
 from sqlalchemy import Engine
 
+from melange.clock import Clock
 from melange.outbox.outbox import CHANNEL
+from melange.outbox.stopping import StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _LONGEST_WAIT_SECONDS = 1.0
 class Waker(Protocol):
     """Waits for work."""
 
-    def wait(self, stopping: threading.Event, seconds: float) -> None:
+    def wait(self, stopping: StopSignal, seconds: float) -> None:
         """Return when there may be work, when told to stop, or after ``seconds``."""
         ...
 
@@ -29,16 +29,19 @@ class Waker(Protocol):
         ...
 
 
-def waker_for(engine: Engine) -> Waker:
+def waker_for(engine: Engine, clock: Clock) -> Waker:
     """Return a waker that listens where the database and its driver can tell, else one that only waits."""
-    return NotifiedWaker(engine) if engine.dialect.driver == "psycopg" else PollingWaker()
+    return NotifiedWaker(engine, clock) if engine.dialect.driver == "psycopg" else PollingWaker(clock)
 
 
 class PollingWaker:
     """Looks again after a while."""
 
-    def wait(self, stopping: threading.Event, seconds: float) -> None:
-        stopping.wait(seconds)
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def wait(self, stopping: StopSignal, seconds: float) -> None:
+        stopping.wait(seconds, self._clock)
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
@@ -47,24 +50,25 @@ class PollingWaker:
 class NotifiedWaker:
     """Is told by PostgreSQL, on a connection of its own, through psycopg."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
+        self._clock = clock
         self._listening: Any = None
 
-    def wait(self, stopping: threading.Event, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
+    def wait(self, stopping: StopSignal, seconds: float) -> None:
+        deadline = self._clock.monotonic() + seconds
         try:
             if self._listening is None:
                 self._listening = self._listen()
                 return  # something may have come before we listened
-            while not stopping.is_set() and (left := deadline - time.monotonic()) > 0:
+            while not stopping.is_set() and (left := deadline - self._clock.monotonic()) > 0:
                 slice_seconds = min(left, _LONGEST_WAIT_SECONDS)
                 if any(True for _ in self._listening.notifies(timeout=slice_seconds, stop_after=1)):
                     return
         except Exception as error:  # psycopg's own, and SQLAlchemy's: to look again later is as good
             logger.warning("not notified of new messages for now: %s", ascii(str(error)))
             self.close()
-            stopping.wait(max(0.0, min(deadline - time.monotonic(), _LONGEST_WAIT_SECONDS)))
+            stopping.wait(min(deadline - self._clock.monotonic(), _LONGEST_WAIT_SECONDS), self._clock)
 
     def close(self) -> None:
         listening, self._listening = self._listening, None

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from melange.errors import InvalidMessageError, OutboxError
-from melange.outbox import OutboxAdministration, metadata, relay
+from melange.outbox import OutboxAdministration, metadata
 from melange.outbox.tables import OutboxMessage
 from outbox_behaviours.databases import Database
 
@@ -151,26 +151,27 @@ class AdministrationBehaviours:
 
         assert database.column("id") == [3]
 
-    def test_a_relay_purges_what_left_long_ago(self, database, driver, start_relay, eventually, monkeypatch):
-        monkeypatch.setattr(relay, "_PURGE_SECONDS", 0.5)
+    def test_a_relay_purges_what_left_long_ago(self, database, driver, start_relay, eventually, clock):
         database.write(*(f"-{number}" for number in range(2_500)))
-        self._finish(database, "sent", 48, "id > 2")
+        self._finish(database, "sent", 48, "id > 2", clock.now())
 
         start_relay(keep_sent_seconds=24 * HOUR_SECONDS)
+        eventually(lambda: driver.accepted)
+        clock.advance(60)
 
         eventually(lambda: database.column("id") == [1, 2])
         assert database.states == ["sent", "sent"]
 
     def test_a_relay_that_keeps_everything_purges_nothing(
-        self, database, driver, start_relay, eventually, monkeypatch, caplog
+        self, database, driver, start_relay, eventually, clock, caplog
     ):
-        monkeypatch.setattr(relay, "_PURGE_SECONDS", 0.0)
         database.write("a0", "a1")
-        self._finish(database, "sent", 48, "id = 1")
+        self._finish(database, "sent", 48, "id = 1", clock.now())
 
         start_relay(keep_sent_seconds=None)
 
         eventually(lambda: driver.accepted == ["a1"])
+        clock.advance(120)
         database.write("a2")
         eventually(lambda: driver.accepted == ["a1", "a2"])
         assert database.column("id") == [1, 2, 3]
@@ -194,7 +195,9 @@ class AdministrationBehaviours:
         with Session(database.engine) as session, session.begin():
             session.execute(text(f"UPDATE melange_outbox SET {values} WHERE {condition}"), parameters)
 
-    def _finish(self, database, state: str, hours: float, condition: str) -> None:
+    def _finish(
+        self, database, state: str, hours: float, condition: str, now: datetime | None = None
+    ) -> None:
         with Session(database.engine) as session, session.begin():
-            done = {"state": state, "done_at": datetime.now(UTC) - timedelta(hours=hours)}
+            done = {"state": state, "done_at": (now or datetime.now(UTC)) - timedelta(hours=hours)}
             session.query(OutboxMessage).where(text(condition)).update(done, synchronize_session=False)

@@ -10,15 +10,23 @@ import pytest
 import waiting
 from melange.drivers.base import MessagingDriver
 from melange.outbox import OutboxRelay
+from melange.testing import ManualClock
 from outbox_behaviours.databases import Database
 from outbox_behaviours.drivers import JudgingDriver
 
 DEADLINE_SECONDS = 30
+STEP_SECONDS = 0.1
 
 
 @pytest.fixture
-def driver() -> Iterator[JudgingDriver]:
-    with JudgingDriver() as driver:
+def clock() -> ManualClock:
+    """The clock of driver and relays: it stands still but for ``eventually``."""
+    return ManualClock()
+
+
+@pytest.fixture
+def driver(clock: ManualClock) -> Iterator[JudgingDriver]:
+    with JudgingDriver(clock=clock) as driver:
         yield driver
 
 
@@ -46,7 +54,16 @@ def start_relay(database: Database, driver: JudgingDriver) -> Iterator[Callable[
 
 
 @pytest.fixture
-def eventually() -> Callable[[Callable[[], object]], object]:
-    """Wait until something is so."""
+def eventually(clock: ManualClock) -> Callable[[Callable[[], object]], object]:
+    """Wait until something is so, and let time pass quickly meanwhile."""
 
-    return waiting.eventually
+    def wait(condition: Callable[[], object]) -> object:
+        def look() -> object:
+            result = condition()
+            if not result:
+                clock.advance(STEP_SECONDS)
+            return result
+
+        return waiting.eventually(look)
+
+    return wait

@@ -139,7 +139,7 @@ class RefusalBehaviours:
             count += 1
             if count > statements and decider.ident is None:
                 decider.start()
-                decider.join(0.3)  # on PostgreSQL it has to wait for the relay
+                decider.join(0.1)  # on PostgreSQL it has to wait for the relay
 
         event.listen(database.engine, "after_cursor_execute", after_cursor_execute)
         join = decider.join

@@ -7,6 +7,7 @@ import contextlib
 import pytest
 from sqlalchemy import text
 
+import waiting
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -16,9 +17,8 @@ from melange.errors import (
     TopicNotFoundError,
 )
 from melange.outbox import OutboxRelay
-from melange.testing import ManualClock
 from outbox_behaviours.databases import TOPIC
-from outbox_behaviours.drivers import OUTAGE, JudgingDriver, raising
+from outbox_behaviours.drivers import OUTAGE, raising
 
 
 class TroubleBehaviours:
@@ -37,16 +37,15 @@ class TroubleBehaviours:
         eventually(lambda: database.states == ["sent"] * 5)
 
     def test_a_backlog_does_not_use_up_the_attempts_of_an_entry_that_fails_for_a_moment(
-        self, database, relay_pending, start_relay, eventually
+        self, database, driver, start_relay
     ):
-        driver = JudgingDriver(clock=ManualClock())
         database.write("a0", *(f"-{number}" for number in range(300)))
         driver.judge = lambda topic, name: OUTAGE if name == "a0" else None
 
-        start_relay(driver, batch_size=10)
+        start_relay(batch_size=10)
 
-        eventually(lambda: len(driver.accepted) == 300)
-        eventually(lambda: database.states.count("pending") == 1)
+        waiting.eventually(lambda: len(driver.accepted) == 300)  # and no time passes
+        waiting.eventually(lambda: database.states.count("pending") == 1)
         assert database.column("attempts")[0] == 1
 
     def test_an_entry_that_goes_on_failing_among_others_is_set_aside(self, database, driver, relay_pending):
@@ -65,17 +64,16 @@ class TroubleBehaviours:
         assert database.column("error")[0] == "DriverConnectionError: no answer"
 
     def test_an_entry_that_fails_alone_is_held_against_nobody_and_does_not_spin(
-        self, database, start_relay, eventually
+        self, database, driver, clock, start_relay, eventually, caplog
     ):
-        clock = ManualClock()
-        driver = JudgingDriver(clock=clock)
         driver.judge = lambda topic, name: OUTAGE if name == "a0" else None
         database.write("a0")
-        start_relay(driver, max_attempts=1, poll_seconds=0.001)
+        start_relay(max_attempts=1)
 
         for tries in range(1, 6):
-            eventually(lambda tries=tries: len(driver.calls) >= tries)
+            waiting.eventually(lambda tries=tries: caplog.text.count("takes nothing") >= tries)
             database.write("a1")
+            clock.advance(0.1)
             assert len(driver.calls) == tries
             clock.advance(60)
 
@@ -96,19 +94,18 @@ class TroubleBehaviours:
         ids=lambda error: type(error).__name__,
     )
     def test_trouble_with_a_topic_pauses_that_one_until_it_is_over(
-        self, database, start_relay, eventually, error
+        self, database, driver, clock, start_relay, eventually, error
     ):
-        clock = ManualClock()
-        driver = JudgingDriver(clock=clock)
         driver.judge = lambda topic, name: raising(error) if topic == "broken" else None
         database.write("a0", "a1", "b0", topic="broken")
         database.write("a2", "a3", topic="whole")
-        start_relay(driver)
+        start_relay()
 
-        eventually(lambda: driver.accepted == ["a2", "a3"])
+        waiting.eventually(lambda: driver.accepted == ["a2", "a3"])
         database.write("a4", topic="whole")
-        eventually(lambda: driver.accepted == ["a2", "a3", "a4"])
-        eventually(lambda: database.states == ["pending"] * 3 + ["sent"] * 3)
+        clock.advance(0.1)
+        waiting.eventually(lambda: driver.accepted == ["a2", "a3", "a4"])
+        waiting.eventually(lambda: database.states == ["pending"] * 3 + ["sent"] * 3)
         driver.judge = lambda topic, name: None
         clock.advance(60)
 

@@ -16,7 +16,20 @@ from melange.cli.outbox.listing import age, as_json, failed_table, seconds_since
 from melange.cli.outbox.relaying import relay
 from melange.outbox import OutboxAdministration, TopicStatus, create_statements
 
-_ID = click.IntRange(1, 2**63 - 1)
+_ROW_ID = click.IntRange(1, 2**63 - 1)
+
+
+def _row_or_message_ids(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[int | str, ...]:
+    """Read what was given: a number is that of a row, anything else a message id."""
+    return tuple(
+        # It reads text, whatever its annotation says.
+        _ROW_ID.convert(text, parameter, context) if text.isascii() and text.isdigit() else text  # type: ignore[arg-type]
+        for text in texts
+    )
+
+
 _json_option = click.option("--json", "in_json", is_flag=True, help="Write JSON instead of a table.")
 
 
@@ -62,12 +75,13 @@ def failed(*, database_url: str, in_json: bool, limit: int) -> None:
 
 @click.command()
 @database_url_option()
-@click.argument("ids", metavar="[ID]...", nargs=-1, type=_ID)
+@click.argument("ids", metavar="[ID]...", nargs=-1, callback=_row_or_message_ids)
 @click.option("--all", "everything", is_flag=True, help="Try again whatever has failed.")
-def retry(*, database_url: str, ids: tuple[int, ...], everything: bool) -> None:
+def retry(*, database_url: str, ids: tuple[int | str, ...], everything: bool) -> None:
     """Have failed messages tried again, before those of their keys that they hold.
 
-    Ends with 1 if an ID is of no failed message; the others are tried again all the same.
+    An ID is a message id, or the number of a row. Ends with 1 if an ID is of no failed message; the others are tried
+    again all the same.
     """
     if bool(ids) == everything:
         raise click.UsageError("say which: either IDs, as `melange outbox failed` shows them, or --all")
@@ -80,15 +94,16 @@ def retry(*, database_url: str, ids: tuple[int, ...], everything: bool) -> None:
 
 @click.command()
 @database_url_option()
-@click.argument("ids", metavar="[ID]...", nargs=-1, type=_ID)
+@click.argument("ids", metavar="[ID]...", nargs=-1, callback=_row_or_message_ids)
 @click.option(
     "--topic", metavar="NAME", help="Leave out whatever waits for a topic that will never be there."
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def skip(*, database_url: str, ids: tuple[int, ...], topic: str | None, yes: bool) -> None:
+def skip(*, database_url: str, ids: tuple[int | str, ...], topic: str | None, yes: bool) -> None:
     """Leave failed messages out for good, so that those of their keys go on.
 
-    Ends with 1 if an ID is of no failed message; the others are skipped all the same.
+    An ID is a message id, or the number of a row. Ends with 1 if an ID is of no failed message; the others are
+    skipped all the same.
     """
     if bool(ids) == bool(topic):
         raise click.UsageError("say which: either IDs, as `melange outbox failed` shows them, or --topic")
@@ -138,21 +153,26 @@ def _administration(database_url: str) -> Iterator[OutboxAdministration]:
 
 def _complaints(topics: Sequence[TopicStatus], seconds: int) -> list[str]:
     failures = [f"{topic.topic}: {_messages(topic.failed)} failed" for topic in topics if topic.failed]
-    waits = [(topic.topic, seconds_since(topic.oldest_published_at)) for topic in topics]
+    waits = [
+        (topic.topic, seconds_since(topic.oldest_published_at))
+        for topic in topics
+        if topic.oldest_published_at is not None
+    ]
     return failures + [
         f"{name}: the oldest message waits for {age(waited)}" for name, waited in waits if waited > seconds
     ]
 
 
-def _decide(ids: Sequence[int], decide: Callable[[Sequence[int]], int], decision: str) -> None:
-    unknown = [one for one in _each_once(ids) if not decide([one])]
-    click.echo(f"{_messages(len(_each_once(ids)) - len(unknown))} {decision}")
+def _decide(ids: Sequence[int | str], decide: Callable[[int | str], int], decision: str) -> None:
+    counts = {one: decide(one) for one in _each_once(ids)}
+    click.echo(f"{_messages(sum(counts.values()))} {decision}")
+    unknown = [one for one, count in counts.items() if not count]
     if unknown:
         complain(f"there is no failed message with the id {', '.join(map(str, unknown))}")
         sys.exit(1)
 
 
-def _each_once(ids: Sequence[int]) -> list[int]:
+def _each_once(ids: Sequence[int | str]) -> list[int | str]:
     return list(dict.fromkeys(ids))
 
 

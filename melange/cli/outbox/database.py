@@ -56,11 +56,17 @@ def _parsed(text: str) -> URL:
         raise ConfigurationError(
             f"an outbox is on PostgreSQL or SQLite, and --database-url begins with {url.drivername}:// instead: {_FORMS}"
         )
-    if url.host and "@" in url.host:  # a password with an @ in it, whose end would be shown as the host
+    if _may_be_cut(text, url):
         raise ConfigurationError(
-            "--database-url has an @ in its password or its host: write %40 for each @ of a password"
+            "--database-url has an @ too many: write %40 for each @ of a user, a password or an option, and %2F for each /"
         )
     return url
+
+
+def _may_be_cut(text: str, url: URL) -> bool:
+    """Return True if the password may go on in what was taken for the host or the database, which errors show."""
+    has_authority = url.username is not None or url.password is not None or url.host is not None
+    return has_authority and (text.count("@") > 1 or "@" in (url.database or ""))
 
 
 def _engine(url: URL) -> Engine:

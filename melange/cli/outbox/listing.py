@@ -18,6 +18,11 @@ def seconds_since(time: datetime) -> float:
     return max(0.0, (datetime.now(UTC) - time).total_seconds())
 
 
+def age_since(time: datetime | None) -> str:
+    """Return how long ago that was, in its largest unit; a dash if the row has no time that can be read."""
+    return "-" if time is None else age(seconds_since(time))
+
+
 def age(seconds: float) -> str:
     """Return a length of time in its largest unit, rounded down: 45s, 12m, 5h, 3d."""
     for name, length in _UNITS:
@@ -29,7 +34,7 @@ def age(seconds: float) -> str:
 def status_table(topics: Iterable[TopicStatus]) -> str:
     """Return a line for each topic."""
     rows = [
-        (topic.topic, topic.pending, topic.failed, topic.held, age(seconds_since(topic.oldest_published_at)))
+        (topic.topic, topic.pending, topic.failed, topic.held, age_since(topic.oldest_published_at))
         for topic in topics
     ]
     return _table(("TOPIC", "PENDING", "FAILED", "HELD", "OLDEST"), rows)
@@ -44,7 +49,7 @@ def failed_table(messages: Iterable[FailedMessage]) -> str:
             "-" if message.key is None else message.key,
             message.event_type_name,
             message.message_id,
-            age(seconds_since(message.published_at)),
+            age_since(message.published_at),
             message.held,
             message.error,
         )

@@ -49,20 +49,20 @@ def test_a_relay_is_ready_from_its_first_look_until_it_is_stopped(make_relay) ->
 
     assert (before.ready, before.seconds_since_round) == (False, None)
     assert at_work.seconds_since_round is not None
-    assert not at_work.stands_by
+    assert not at_work.on_standby
     assert not relay.health().ready
 
 
-def test_a_relay_that_stands_by_is_ready_and_says_so(make_relay) -> None:
+def test_a_relay_that_on_standby_is_ready_and_says_so(make_relay) -> None:
     first, second = make_relay(), make_relay()
     first.start()
     eventually(lambda: first.health().ready)
 
     second.start()
-    eventually(lambda: second.health().stands_by)
+    eventually(lambda: second.health().on_standby)
     first.stop(DEADLINE_SECONDS)
 
-    eventually(lambda: second.health().ready and not second.health().stands_by)
+    eventually(lambda: second.health().ready and not second.health().on_standby)
 
 
 def test_a_relay_that_has_not_read_its_outbox_is_not_ready(make_relay, tmp_path, caplog) -> None:
@@ -115,7 +115,7 @@ def test_the_log_shows_nothing_of_a_url_s_query_where_a_password_may_be(make_rel
     relay = make_relay(with_password)
 
     relay.start()
-    eventually(lambda: "relaying the outbox of sqlite" in caplog.text)
+    eventually(lambda: "relaying the outbox of a sqlite database" in caplog.text)
     relay.stop(DEADLINE_SECONDS)
     with_password.dispose()
 

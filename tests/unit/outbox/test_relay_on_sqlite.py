@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import signal
 import threading
 
 import pytest
@@ -15,56 +13,6 @@ from melange.drivers.memory import InMemoryDriver
 from melange.errors import ConfigurationError, OutboxError
 from melange.outbox import Outbox, OutboxAdministration, OutboxRelay, metadata
 from outbox_behaviours.databases import named
-from outbox_behaviours.processes import RelayProcess
-
-
-@pytest.fixture
-def start_process(database):
-    started = []
-
-    def start(*arguments):
-        started.append(RelayProcess(database.engine.url, *arguments))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.end(signal.SIGKILL)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_ends_with_0_on_a_signal(database, start_process, eventually, number) -> None:
-    database.write("a0", "a1")
-    process = start_process()
-    eventually(lambda: database.states == ["sent"] * 2)
-
-    code = process.end(number)
-
-    assert code == 0
-    assert process.published == ["a0", "a1"]
-    assert process.said("the relay has stopped")
-
-
-def test_a_second_relay_stands_by_and_takes_over_when_the_first_is_killed(
-    database, start_process, start_relay, driver, eventually, caplog
-) -> None:
-    caplog.set_level(logging.INFO, "melange")
-    first = start_process()
-    database.write("a0")
-    eventually(lambda: database.states == ["sent"])
-    second = start_relay()
-    eventually(lambda: "standing by" in caplog.text)
-    database.write("a1")
-    eventually(lambda: database.states == ["sent"] * 2)
-    stood_by, ready = second.health().stands_by, second.health().ready
-
-    code = first.end(signal.SIGKILL)
-    database.write("a2")
-
-    eventually(lambda: driver.accepted == ["a2"])
-    assert (code, stood_by, ready) == (-signal.SIGKILL, True, True)
-    assert first.published == ["a0", "a1"]
-    assert not second.health().stands_by
-    assert caplog.text.count("standing by") == 1
 
 
 def test_when_one_stops_another_of_the_process_goes_on(database, driver, start_relay, eventually) -> None:
@@ -189,23 +137,3 @@ class FakeModule:
     """Stands in for a database's driver that is not installed."""
 
     paramstyle = "format"
-
-
-def test_the_queue_of_a_relay_that_was_killed_in_the_middle_is_complete_and_in_order(
-    database, start_process, eventually
-) -> None:
-    names = [f"a{number}" for number in range(300)]
-    published = []
-    for start in range(0, 300, 100):
-        database.write(*names[start : start + 100])
-        process = start_process(20)
-        eventually(lambda process=process: len(process.published) > 25)
-        process.end(signal.SIGKILL)
-        published += process.published
-    last = start_process()
-    eventually(lambda: database.states == ["sent"] * 300)
-    last.end(signal.SIGTERM)
-    published += last.published
-
-    assert list(dict.fromkeys(published)) == names
-    assert len(published) <= 300 + 3 * 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from melange.errors import DriverConnectionError
 from melange.messages import Message
-from melange.outbox.topic_publisher import Topics
+from melange.outbox.topic_publisher import TopicPublisher
 from melange.testing import ManualClock
 from outbox_behaviours.drivers import JudgingDriver
 
@@ -18,7 +18,7 @@ def refuse(topic: str, name: str) -> None:
 def test_a_topic_in_trouble_for_which_nothing_waits_any_more_is_forgotten() -> None:
     clock = ManualClock()
     with JudgingDriver(refuse, clock=clock) as driver:
-        topics = Topics(driver, declare=True)
+        topics = TopicPublisher(driver, declare=True)
         topics.publish("orders", [MESSAGE])
         paused_at_first = topics.paused
 

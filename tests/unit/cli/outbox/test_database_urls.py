@@ -38,6 +38,11 @@ def complaint(run):
         (f"postgresql+psycho://user:{PASSWORD}@host/shop", "SQLAlchemy knows no postgresql+psycho://"),
         (f"postgresql+psycopg2://user:{PASSWORD}@host/shop", "psycopg2: pip install 'psycopg[binary]'"),
         (f"postgresql+psycopg://user:p@{PASSWORD}@host/shop", "write %40 for each @"),
+        (f"postgresql+psycopg://user:p@ss/{PASSWORD}@host/shop", "write %40 for each @"),
+        (f"postgresql+psycopg://user:p@{PASSWORD}/word@host/shop", "%2F for each /"),
+        (f"postgresql+psycopg://user:p@{PASSWORD}/word@host:5432/shop?sslmode=require", "write %40"),
+        (f"postgresql+psycopg://us/er:{PASSWORD}@host/shop", "%2F for each /"),
+        (f"sqlite://user:p@ss/{PASSWORD}@/shop.db", "write %40 for each @"),
         (f"sqlite://?timeout={PASSWORD}", "what stands after the ?"),
     ],
 )
