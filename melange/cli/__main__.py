@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ EXIT_SECONDS = 5.0
 def main() -> int:
     """Run the command that the arguments ask for; return its exit code."""
     end_process_on_signals()  # first of all: process 1 misses those that come before
+    atexit.register(_ignore_signals)
     try:
         from melange.cli.commands import melange  # noqa: PLC0415 - what it needs may not be there
     except ModuleNotFoundError as error:
@@ -39,6 +41,13 @@ def _exit_at_the_latest(code: int) -> None:
     timer = threading.Timer(EXIT_SECONDS, os._exit, [code])
     timer.daemon = True
     timer.start()
+
+
+def _ignore_signals() -> None:
+    # Registered first, so it runs last. Python gives up its own handlers next, and a repetition of the signal
+    # that stopped a worker would end it with another code.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 
+from melange.cli import logs
 from melange.cli.logs import printable, printable_lines
 from melange.errors import ConfigurationError, MelangeError
+
+logger = logging.getLogger(__name__)
 
 TRY_AGAIN = 1
 """The exit code when another try may help: a service manager should restart the command."""
@@ -40,10 +44,8 @@ def failures_shown() -> Iterator[None]:
     try:
         yield
     except TargetError as error:
-        cause = error.__cause__ or error
-        shown = "".join(traceback.format_exception(_without_our_frames(cause)))
-        click.echo("\n".join(printable_lines(shown)), err=True)
-        complain(str(error))
+        cause = _without_our_frames(error.__cause__ or error)
+        complain(str(error), cause)
         sys.exit(WRONG_USAGE if isinstance(cause, _NEEDS_A_CHANGE) else TRY_AGAIN)
     except ConfigurationError as error:
         complain(str(error))
@@ -53,9 +55,14 @@ def failures_shown() -> Iterator[None]:
         sys.exit(TRY_AGAIN)
 
 
-def complain(message: str) -> None:
-    """Write an error for the operator, on one line."""
-    click.echo(f"Error: {printable(message)}", err=True)
+def complain(message: str, error: BaseException | None = None) -> None:
+    """Write an error for the operator on one line, after the traceback of ``error``; as a record where logs are JSON."""
+    if logs.are_json():
+        logger.critical(message, exc_info=error)
+        return
+    traceback_lines = printable_lines("".join(traceback.format_exception(error))) if error else []
+    with suppress(OSError):  # of a full disk or a closed terminal, where only the exit code is left to tell
+        click.echo("\n".join([*traceback_lines, f"Error: {printable(message)}"]), err=True)
 
 
 def _without_our_frames(error: BaseException) -> BaseException:

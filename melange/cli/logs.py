@@ -35,6 +35,11 @@ def configure(level: str, log_format: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def are_json() -> bool:
+    """Return True if ``configure`` was asked for JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
 def printable(text: str) -> str:
     """Return ``text`` with escapes in place of line breaks, control characters and whatever else does not print."""
     if text.isprintable():

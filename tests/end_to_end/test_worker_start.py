@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,6 +52,9 @@ def hang(event):
     time.sleep(60)
 
 ExchangeMessagePublisher("products", driver).publish({"event_type_name": "ProductAdded"})
+
+idle = ExchangeMessageConsumer("idle", driver=driver)
+idle.listener("ProductAdded")(print)
 """
 
 ON_AWS = """
@@ -253,3 +257,22 @@ def test_without_click_the_command_says_what_to_install() -> None:
 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "the melange command needs click: pip install 'melange[cli]'\n"
+
+
+def test_repetitions_of_a_signal_do_not_change_the_exit_code_however_far_it_has_come(start) -> None:
+    worker = start("stock:idle")
+    assert any("working on queue" in line for line in worker.stderr)
+
+    last = time.monotonic() + SAME_REQUEST_SECONDS / 2
+    while worker.poll() is None and time.monotonic() < last:
+        worker.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+
+    assert worker.wait(60) == 0
+
+
+def test_an_error_that_cannot_be_written_does_not_change_the_exit_code(tmp_path) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([*MELANGE, "worker", "nowhere:x"], check=False, stderr=full, cwd=tmp_path)
+
+    assert ended.returncode == 2

@@ -1,5 +1,6 @@
 """What the command says, and the codes with which it ends when nothing runs."""
 
+import json
 import sys
 from importlib.metadata import version
 from importlib.resources import files
@@ -164,3 +165,14 @@ def test_the_guide_is_printed_as_the_package_has_it(run) -> None:
     result = run("guide")
 
     assert (result.exit_code, result.stdout) == (0, files("melange").joinpath("guide.md").read_text())
+
+
+def test_with_json_logs_a_failure_is_a_record_too(run, write) -> None:
+    write("failing.py", "raise ValueError('text')")
+
+    result = run("worker", "failing:stock", "--log-format", "json")
+
+    last = json.loads(result.stderr.splitlines()[-1])
+    assert last["level"] == "CRITICAL"
+    assert last["message"] == "importing failing failed with ValueError: text"
+    assert "melange/cli" not in last["traceback"]
