@@ -22,8 +22,13 @@ from waiting import eventually
 
 MELANGE = [sys.executable, "-m", "melange.cli"]
 PROCESS_ONE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "worker.md").read_text()
-(UNIT,) = re.findall(r"^```ini\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PAGES = sorted((Path(__file__).parent.parent.parent / "docs").glob("*.md"))
+UNITS = {
+    page.stem: unit
+    for page in PAGES
+    for unit in re.findall(r"^```ini\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    if "[Service]" in unit
+}
 
 SLOW_TO_IMPORT = """
 import time
@@ -169,42 +174,51 @@ def process_one_of(unshare: subprocess.Popen[str]) -> int:
     return int(eventually(children.read_text).split()[0])
 
 
-class TestTheDocumentedUnit:
-    """What systemd does with the unit of the page, by its manual, systemd.service(5)."""
+def parsed(unit: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[method-assign,assignment] # names are written in both cases
+    parser.read_string(unit)
+    return parser
 
-    @pytest.fixture
-    def unit(self) -> configparser.ConfigParser:
-        unit = configparser.ConfigParser(interpolation=None)
-        unit.optionxform = str  # type: ignore[method-assign,assignment] # names are written in both cases
-        unit.read_string(UNIT)
-        return unit
 
-    def restarts_after(self, unit: configparser.ConfigParser, code: int) -> bool:
-        service = unit["Service"]
-        assert service["Restart"] == "on-failure"  # codes but 0, signals but those that ask to stop
-        return code != 0 and str(code) not in service["RestartPreventExitStatus"].split()
+class TestTheDocumentedUnits:
+    """What systemd does with the units of the pages, by its manual, systemd.service(5)."""
 
-    def test_its_command_is_one_that_there_is(self, unit) -> None:
-        program, *arguments = shlex.split(unit["Service"]["ExecStart"])
+    @pytest.mark.parametrize("text", UNITS.values(), ids=UNITS)
+    def test_their_commands_exist(self, text) -> None:
+        program, *arguments = shlex.split(parsed(text)["Service"]["ExecStart"])
 
         assert Path(program).name == "melange"
         helped = subprocess.run([*MELANGE, *arguments, "--help"], check=False, capture_output=True)
         assert helped.returncode == 0
 
-    def test_restarts_are_paused_and_never_given_up(self, unit) -> None:
+    @pytest.mark.parametrize("text", UNITS.values(), ids=UNITS)
+    def test_restarts_are_paused_and_never_given_up(self, text) -> None:
+        unit = parsed(text)
+
         assert unit["Unit"]["StartLimitIntervalSec"] == "0"  # by default, five starts in ten seconds
         assert float(unit["Service"]["RestartSec"]) >= 1
 
+    @pytest.mark.parametrize("text", UNITS.values(), ids=UNITS)
     @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
-    def test_systemd_finds_no_fault_in_it(self, tmp_path) -> None:
+    def test_systemd_finds_no_fault_in_them(self, tmp_path, text) -> None:
         path = tmp_path / "stock.service"
-        path.write_text(UNIT.replace("/srv/shop/venv/bin/melange", "/bin/true"))
+        path.write_text(re.sub(r"ExecStart=\S+", "ExecStart=/bin/true", text))
 
         checked = subprocess.run(
             ["systemd-analyze", "verify", str(path)], check=False, capture_output=True, text=True
         )
 
         assert [line for line in checked.stderr.splitlines() if "stock.service" in line] == []
+
+    @pytest.fixture
+    def unit(self) -> configparser.ConfigParser:
+        return parsed(UNITS["worker"])
+
+    def restarts_after(self, unit: configparser.ConfigParser, code: int) -> bool:
+        service = unit["Service"]
+        assert service["Restart"] == "on-failure"  # codes but 0, signals but those that ask to stop
+        return code != 0 and str(code) not in service["RestartPreventExitStatus"].split()
 
     def test_credentials_that_come_late_do_not_keep_it_down(
         self, unit, start, tmp_path, sns_sqs_server
