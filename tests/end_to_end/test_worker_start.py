@@ -20,8 +20,8 @@ import pytest
 from melange.signals import SAME_REQUEST_SECONDS
 from waiting import eventually
 
-MELANGE = [sys.executable, "-m", "melange.cli"]
-PROCESS_ONE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+MELANGE = (sys.executable, "-m", "melange.cli")
+PROCESS_ONE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
 PAGES = sorted((Path(__file__).parent.parent.parent / "docs").glob("*.md"))
 UNITS = {
     page.stem: unit
@@ -60,6 +60,15 @@ ExchangeMessagePublisher("products", driver).publish({"event_type_name": "Produc
 
 idle = ExchangeMessageConsumer("idle", driver=driver)
 idle.listener("ProductAdded")(print)
+
+class SlowToEnd:
+    def __del__(self, sleep=time.sleep):
+        sleep(0.2)
+
+slow = SlowToEnd()
+
+if __name__ == "__main__":
+    raise SystemExit(consumer.run())
 """
 
 ON_AWS = """
@@ -99,10 +108,13 @@ def start(tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     (tmp_path / "on_a_database.py").write_text(ON_A_DATABASE)
 
     def start_worker(
-        *arguments: str, before: list[str] | None = None, **environment: str
+        *arguments: str,
+        program: tuple[str, ...] = (*MELANGE, "worker"),
+        before: tuple[str, ...] = (),
+        **environment: str,
     ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [*(before or []), *MELANGE, "worker", *arguments],
+            [*before, *program, *arguments],
             cwd=tmp_path,
             env={**os.environ, **environment},
             stderr=subprocess.PIPE,
@@ -144,8 +156,13 @@ def test_as_process_1_it_ends_by_a_signal_while_the_program_is_imported(start, t
 
 
 @needs_process_ids_of_its_own
-def test_as_process_1_it_ends_at_once_by_a_second_signal(start, tmp_path) -> None:
-    worker = start("stock:consumer", before=PROCESS_ONE)
+@pytest.mark.parametrize(
+    ("program", "argument"),
+    [((*MELANGE, "worker"), "stock:consumer"), ((sys.executable,), "stock.py")],
+    ids=["command", "program"],
+)
+def test_as_process_1_it_ends_at_once_by_a_second_signal(start, tmp_path, program, argument) -> None:
+    worker = start(argument, program=program, before=PROCESS_ONE)
     eventually((tmp_path / "begun").exists)
     process_id = process_one_of(worker)
 
