@@ -91,13 +91,7 @@ class MessagingDriver(ABC):
         """What this broker can do."""
 
     @abstractmethod
-    def declare_topic(
-        self,
-        name: str,
-        *,
-        content_based_deduplication: bool | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> Topic:
+    def declare_topic(self, name: str, *, tags: Mapping[str, str] | None = None) -> Topic:
         """Return the topic ``name``, created if need be; idempotent, safe from many processes at once.
 
         What the caller leaves None is the broker's default on creation and untouched afterwards.
@@ -116,7 +110,6 @@ class MessagingDriver(ABC):
         max_receive_count: int | None = None,
         retention_seconds: int | None = None,
         event_filter: EventFilter | None = None,
-        content_based_deduplication: bool | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Queue:
         """Return the queue ``name``, created if need be and bound to ``topics``; idempotent.

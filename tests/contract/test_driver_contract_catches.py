@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from melange.drivers.base import NO_DEAD_LETTER_QUEUE
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import InvalidMessageError
 from melange.testing import DriverContract, ManualClock
@@ -140,7 +141,7 @@ class HasNoDeadLetters(InMemoryDriver):
 
 
 class ForgetsDeadLetterQueues(InMemoryDriver):
-    def declare_queue(self, name, *topics, dead_letter_queue=None, **options):
+    def declare_queue(self, name, *topics, dead_letter_queue=NO_DEAD_LETTER_QUEUE, **options):
         return super().declare_queue(name, *topics, dead_letter_queue=dead_letter_queue, **options)
 
 
@@ -176,7 +177,7 @@ class OneFilterPerTopic(InMemoryDriver):
     def declare_queue(self, name, *topics, event_filter=None, **options):
         if event_filter is not None:
             for other in list(self._topology.queues):
-                super().declare_queue(other, *topics, event_filter=event_filter)
+                super().declare_queue(other.rpartition(":")[2], *topics, event_filter=event_filter)
         return super().declare_queue(name, *topics, event_filter=event_filter, **options)
 
 
@@ -184,7 +185,9 @@ class OneTopicPerQueue(InMemoryDriver):
     def declare_queue(self, name, *topics, **options):
         for topic in self._topology.topics.values():
             if topics:
-                topic.unbind(name)
+                for queue in list(topic.bindings):
+                    if queue.queue.name == name:
+                        topic.unbind(queue)
         return super().declare_queue(name, *topics, **options)
 
 

@@ -154,7 +154,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert depth == QueueDepth(visible, in_flight, delayed=len(in_queue) - visible - in_flight)
 
     def teardown(self):
-        """Nothing is lost: whatever was neither acknowledged nor set aside can still be received."""
+        """Nothing is lost: whatever was neither acknowledged nor dead-lettered can still be received."""
         while self.model.in_queue:
             self.clock.advance(1_000)
             deliveries = self.driver.receive(self.queue, 10, 0)
@@ -181,13 +181,14 @@ class QueueMachine(RuleBasedStateMachine):
         assert all(isinstance(failure.error, LeaseLostError) for failure in failures)
 
     def _collect_dead_letters(self):
-        """Take note of what was set aside; the queue does so when it comes to it, not when it could."""
+        """Take note of what was dead-lettered; the queue does so when it comes to it, not when it could."""
         while deliveries := self.driver.receive(self.dead_letters, 10, 0):
             assert self.driver.acknowledge(deliveries) == []
             for delivery in deliveries:
                 sent = self._sent(delivery)
                 assert sent.is_spent()
                 assert sent.is_visible(self.now)
+                assert delivery.receive_count == sent.receive_count + 1
                 self.model.in_queue.remove(sent)
                 self.model.dead.append(sent.body)
 
@@ -236,15 +237,22 @@ class FifoQueueMachine(QueueMachine):
                 self.model.in_queue.append(Sent(message.body, group, visible_at=self.now))
 
     def expected(self):
-        blocked = {sent.group for sent in self.model.in_queue if sent.is_in_flight(self.now)}
-        return [sent for sent in self.model.in_queue if sent.group not in blocked and not sent.is_spent()]
+        """Of each group, what comes before its first invisible message."""
+        blocked: set[str] = set()
+        found = []
+        for sent in self.model.in_queue:
+            if not sent.is_visible(self.now):
+                blocked.add(sent.group)
+            elif sent.group not in blocked and not sent.is_spent():
+                found.append(sent)
+        return found
 
     def check_received(self, received, could_come, limit):
         for group in {sent.group for sent in received}:
             in_order = [sent for sent in could_come if sent.group == group]
             came = [sent for sent in received if sent.group == group]
             assert came == in_order[: len(came)]
-        # What is set aside takes its place in this receive: its group is not looked at twice.
+        # What is dead-lettered on the way takes its place in this receive.
         enough = min(limit, len(could_come)) if not self.model.spent() else min(1, len(could_come))
         assert enough <= len(received) <= limit
 

@@ -15,7 +15,10 @@ from melange.drivers.base import (
     NoDeadLetterQueue,
     QueueDepth,
 )
+from melange.drivers.memory.disorder import Disorder
+from melange.drivers.memory.queue import MemoryQueue
 from melange.drivers.memory.topology import Topology
+from melange.drivers.memory.waiting import Waiter
 from melange.drivers.queue_spec import QueueSpec
 from melange.drivers.sqs_rules import (
     MAX_BATCH,
@@ -38,7 +41,6 @@ from melange.messages import NO_HEADERS, Delivery, Message, Queue, Topic
 
 _CAPABILITIES = Capabilities(
     fifo=True,
-    content_based_deduplication=True,
     dead_letter_queues=True,
     event_filters=True,
     detects_stale_handles=True,
@@ -53,34 +55,43 @@ _CAPABILITIES = Capabilities(
 class InMemoryDriver(MessagingDriver, BrokerAdministration):
     """SNS and SQS semantics within one process, for laptops and tests. Safe to share between threads.
 
-    Each driver is a broker of its own: messages live as long as it does. They pass through as immutable
-    text; headers are copied. Every operation but ``measure_queue`` costs the same whatever a queue's depth.
-    Tags are taken and forgotten: there is nobody to read them.
+    Each driver is a broker of its own: messages live as long as it does, and no other driver knows its topics and
+    queues. Messages pass through as immutable text; headers are copied. Every operation but ``measure_queue`` costs
+    the same whatever a queue's depth. Tags are accepted and not kept. An exception that strikes in the middle of an
+    operation, such as KeyboardInterrupt, leaves every queue consistent: what was interrupted has happened or not.
 
     Args:
         clock: counts deadlines, delays and ages, and does the waiting.
+        duplicates: the share of messages, from 0 to 1, that a standard queue delivers twice, as SQS may.
+        shuffle: True has standard queues deliver out of order, as SQS may.
+        seed: makes duplicates and order the same in each run. They depend on the order of arrival alone.
+
+    Raises:
+        ConfigurationError: ``duplicates`` is not a number from 0 to 1.
     """
 
-    def __init__(self, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        duplicates: float = 0,
+        shuffle: bool = False,
+        seed: int | None = None,
+    ) -> None:
         self.clock = clock or SystemClock()
+        disorder = Disorder(seed=seed, duplicates=duplicates, shuffle=shuffle)
         self._lock = threading.Lock()  # guards everything below, and each of the queues
-        self._topology = Topology(self._lock)
+        self._topology = Topology(disorder.new_queue)
         self._closed = False
 
     @property
     def capabilities(self) -> Capabilities:
         return _CAPABILITIES
 
-    def declare_topic(
-        self,
-        name: str,
-        *,
-        content_based_deduplication: bool | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> Topic:
+    def declare_topic(self, name: str, *, tags: Mapping[str, str] | None = None) -> Topic:
         with self._lock:
             self._check_open()
-            return self._topology.declare_topic(name, content_based_deduplication)
+            return self._topology.declare_topic(name)
 
     def declare_queue(
         self,
@@ -90,17 +101,10 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         max_receive_count: int | None = None,
         retention_seconds: int | None = None,
         event_filter: EventFilter | None = None,
-        content_based_deduplication: bool | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Queue:
         spec = QueueSpec(
-            name,
-            topics,
-            dead_letter_queue,
-            max_receive_count,
-            retention_seconds,
-            event_filter,
-            content_based_deduplication,
+            name, topics, dead_letter_queue, max_receive_count, retention_seconds, event_filter
         )
         with self._lock:
             self._check_open()
@@ -119,11 +123,13 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
     def publish(self, topic: Topic, messages: Sequence[Message]) -> list[Failure[Message]]:
         with self._lock:
             self._check_open()
-            target = self._topology.find_topic(topic.name)
-            _check_all(messages, target.topic, target.content_based_deduplication)
+            target = self._topology.topic(topic)
+            max_bytes, is_fifo = target.topic.max_message_bytes, target.topic.is_fifo
+            for message in messages:
+                check_message(message, max_bytes=max_bytes, is_fifo=is_fifo)
             now = self.clock.monotonic()
             for message in messages:
-                target.publish(_own(message), now)
+                target.publish(message if message.headers is NO_HEADERS else _own(message), now)
         return []
 
     def send(
@@ -132,13 +138,17 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         check_whole_seconds("delay_seconds", delay_seconds, 0, MAX_DELAY_SECONDS)
         with self._lock:
             self._check_open()
-            target = self._topology.find_queue(queue.name)
-            if delay_seconds and target.queue.is_fifo:
-                raise InvalidMessageError(f"queue {queue.name!r} is FIFO and knows no delay per message")
-            _check_all(messages, target.queue, target.content_based_deduplication)
+            target = self._topology.queue(queue)
+            max_bytes, is_fifo = target.queue.max_message_bytes, target.queue.is_fifo
+            if delay_seconds and is_fifo:
+                raise InvalidMessageError(
+                    f"queue {queue.name!r} is FIFO and has no delay for a single message: leave delay_seconds= out"
+                )
+            for message in messages:
+                check_message(message, max_bytes=max_bytes, is_fifo=is_fifo)
             now = self.clock.monotonic()
             for message in messages:
-                target.put(_own(message), now, delay_seconds)
+                target.put(message if message.headers is NO_HEADERS else _own(message), now, delay_seconds)
         return []
 
     def receive(
@@ -150,39 +160,61 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             DriverError: 120,000 deliveries are in flight already and ``wait_seconds`` is 0. A FIFO queue
                 and a longer wait answer with ``[]`` instead; so does SQS.
         """
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ConfigurationError(f"limit must be a whole number of at least 1, not {limit!r}")
-        check_whole_seconds("wait_seconds", wait_seconds, 0, MAX_WAIT_SECONDS)
-        check_whole_seconds(
-            "visibility_timeout_seconds", visibility_timeout_seconds, 0, MAX_VISIBILITY_SECONDS
-        )
+        if not (
+            type(limit) is type(wait_seconds) is type(visibility_timeout_seconds) is int
+            and limit >= 1
+            and 0 <= wait_seconds <= MAX_WAIT_SECONDS
+            and 0 <= visibility_timeout_seconds <= MAX_VISIBILITY_SECONDS
+        ):
+            _check_receive(limit, wait_seconds, visibility_timeout_seconds)
+        limit = min(limit, MAX_BATCH)
         with self._lock:
             self._check_open()
+            source = self._topology.queue(queue)
             now = self.clock.monotonic()
-            give_up_at = now + wait_seconds
-            ended_waits = self._topology.find_queue(queue.name).ended_waits
-            while True:
-                # Looked up anew each time: it may be deleted while we wait.
-                source = self._topology.find_queue(queue.name)
-                deliveries = source.take(min(limit, MAX_BATCH), now, visibility_timeout_seconds)
-                if deliveries or now >= give_up_at:
-                    break
-                source.wait(self.clock, now, give_up_at)
-                if self._closed or source.ended_waits != ended_waits:
-                    return []
-                now = self.clock.monotonic()
-            if source.is_full and not deliveries and not wait_seconds and not source.queue.is_fifo:
+            deliveries = source.take(limit, now, visibility_timeout_seconds)
+            ended_waits = source.ended_waits
+            if not deliveries and not wait_seconds and source.is_full and not queue.is_fifo:
                 raise DriverError(
                     f"queue {queue.name!r} has {MAX_IN_FLIGHT:,} deliveries in flight: acknowledge some of them first"
                 )
+        if deliveries or not wait_seconds:
             return deliveries
+        return self._receive_later(source, limit, visibility_timeout_seconds, now + wait_seconds, ended_waits)
+
+    def _receive_later(
+        self,
+        source: MemoryQueue,
+        limit: int,
+        visibility_timeout_seconds: int,
+        give_up_at: float,
+        ended_waits: int,
+    ) -> list[Delivery]:
+        waiter = Waiter()
+        deliveries: list[Delivery] = []
+        try:
+            while True:
+                with self._lock:
+                    if self._closed or source.ended_waits != ended_waits:
+                        return []
+                    self._topology.queue(source.queue)  # raises when it was deleted meanwhile
+                    now = self.clock.monotonic()
+                    deliveries = source.take(limit, now, visibility_timeout_seconds)
+                    if deliveries or now >= give_up_at:
+                        return deliveries
+                    source.waiters.enroll(waiter)
+                    until = min(give_up_at, source.next_deadline)
+                waiter.sleep(self.clock, until)
+        finally:
+            with self._lock:
+                source.waiters.leave(waiter, is_served=bool(deliveries))
 
     def end_waits(self, queue: Queue) -> None:
         with self._lock:
-            source = self._topology.queues.get(queue.name)
+            source = self._topology.queues.get(queue.address)
             if source is not None:
                 source.ended_waits += 1
-                source.wake_all()
+                source.waiters.wake_all()
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
         failures = []
@@ -190,10 +222,8 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             self._check_open()
             now = self.clock.monotonic()
             for delivery in deliveries:
-                source = self._topology.queues.get(delivery.queue.name)
-                error = (
-                    source.acknowledge(delivery, now) if source else QueueNotFoundError(delivery.queue.name)
-                )
+                source = self._topology.queues.get(delivery.queue.address)
+                error = source.acknowledge(delivery, now) if source else _gone(delivery)
                 if error:
                     failures.append(Failure(delivery, error))
         return failures
@@ -205,12 +235,8 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             self._check_open()
             now = self.clock.monotonic()
             for delivery in deliveries:
-                source = self._topology.queues.get(delivery.queue.name)
-                error = (
-                    source.defer(delivery, seconds, now)
-                    if source
-                    else QueueNotFoundError(delivery.queue.name)
-                )
+                source = self._topology.queues.get(delivery.queue.address)
+                error = source.defer(delivery, seconds, now) if source else _gone(delivery)
                 if error:
                     failures.append(Failure(delivery, error))
         return failures
@@ -218,47 +244,46 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
     def measure_queue(self, queue: Queue) -> QueueDepth:
         with self._lock:
             self._check_open()
-            return self._topology.find_queue(queue.name).measure(self.clock.monotonic())
+            return self._topology.queue(queue).measure(self.clock.monotonic())
 
     def purge_queue(self, queue: Queue) -> None:
         with self._lock:
             self._check_open()
-            self._topology.find_queue(queue.name).purge()
+            self._topology.queue(queue).purge()
 
     def delete_queue(self, queue: Queue) -> None:
         with self._lock:
             self._check_open()
-            self._topology.delete_queue(queue.name)
+            self._topology.delete_queue(queue)
 
     def delete_topic(self, topic: Topic) -> None:
         with self._lock:
             self._check_open()
-            self._topology.delete_topic(topic.name)
+            self._topology.delete_topic(topic)
 
     def close(self) -> None:
         """Refuse everything from now on; receives under way return ``[]`` at once. Idempotent."""
         with self._lock:
             self._closed = True
             for queue in self._topology.queues.values():
-                queue.wake_all()
+                queue.waiters.wake_all()
 
     def _check_open(self) -> None:
         if self._closed:
             raise DriverClosedError
 
 
-def _check_all(messages: Sequence[Message], target: Topic | Queue, content_based_deduplication: bool) -> None:
-    for message in messages:
-        check_message(
-            message,
-            max_bytes=target.max_message_bytes,
-            is_fifo=target.is_fifo,
-            content_based_deduplication=content_based_deduplication,
-        )
+def _check_receive(limit: int, wait_seconds: int, visibility_timeout_seconds: int) -> None:
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ConfigurationError(f"limit must be a whole number of at least 1, not {limit!r}")
+    check_whole_seconds("wait_seconds", wait_seconds, 0, MAX_WAIT_SECONDS)
+    check_whole_seconds("visibility_timeout_seconds", visibility_timeout_seconds, 0, MAX_VISIBILITY_SECONDS)
+
+
+def _gone(delivery: Delivery) -> DriverError:
+    return QueueNotFoundError(delivery.queue.name)
 
 
 def _own(message: Message) -> Message:
-    """Return the message with headers that nobody else holds: even a read-only view may be of a living dict."""
-    if message.headers is NO_HEADERS:
-        return message
+    """Return the message with headers of its own: a read-only view may be of a dict that the caller still changes."""
     return message._replace(headers=MappingProxyType(dict(message.headers)))

@@ -1,18 +1,19 @@
-"""FIFO queues: order within a group, by keeping the group back while any message of it is in flight."""
-
-# MERGED DOCS: Deduplication of FIFO topics and queues: an id counts once within five minutes.
+"""FIFO queues: order within a message group, and deduplication."""
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
-from operator import attrgetter
 
-from melange.drivers.memory.queue import Copy, MemoryQueue
+from melange.drivers.memory.queue import VISIBLE, Copy, MemoryQueue
 from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS
 from melange.messages import Message, Queue
+
+SEARCHED_MESSAGES = 120_000
+"""How far SQS looks into a FIFO queue for a group that can go on.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
+"""
 
 
 class DeduplicationWindow:
@@ -22,99 +23,117 @@ class DeduplicationWindow:
     prolong that. Forgetting costs no more than remembering did.
     """
 
-    __slots__ = ("_by_age", "_ids")
+    __slots__ = ("_forget_at",)
 
     def __init__(self) -> None:
-        self._ids: set[str] = set()
-        self._by_age: deque[tuple[float, str]] = deque()
+        self._forget_at: OrderedDict[str, float] = OrderedDict()
 
-    def admit(self, deduplication_id: str, now: float) -> bool:
-        """Remember the id; return whether it is new."""
-        while self._by_age and self._by_age[0][0] <= now:
-            self._ids.remove(self._by_age.popleft()[1])
-        if deduplication_id in self._ids:
-            return False
-        self._ids.add(deduplication_id)
-        self._by_age.append((now + DEDUPLICATION_SECONDS, deduplication_id))
-        return True
+    def __len__(self) -> int:
+        return len(self._forget_at)
 
+    def holds(self, deduplication_id: str, now: float) -> bool:
+        """Return True if the id was used within the last five minutes."""
+        return self._forget_at.get(deduplication_id, now) > now
 
-def deduplication_id_of(message: Message) -> str:
-    """Return the message's own deduplication id, or the hash of its body: SNS and SQS ignore attributes."""
-    return message.message_deduplication_id or hashlib.sha256(message.body.encode()).hexdigest()
+    def remember(self, deduplication_id: str, used_at: float) -> None:
+        """Remember an id that is not held, and forget what is too old by now."""
+        while self._forget_at and next(iter(self._forget_at.values())) <= used_at:
+            self._forget_at.popitem(last=False)
+        self._forget_at[deduplication_id] = used_at + DEDUPLICATION_SECONDS
 
-
-def with_deduplication_id(message: Message, deduplication_id: str | None) -> Message:
-    """Return the message with this deduplication id, itself if it has that already."""
-    if message.message_deduplication_id == deduplication_id:
-        return message
-    return message._replace(message_deduplication_id=deduplication_id)
-
-
-class _Group:
-    """The messages of one group: in line, in flight (a number only), and back from flight."""
-
-    __slots__ = ("back", "in_flight", "line")
-
-    def __init__(self) -> None:
-        self.line: deque[Copy] = deque()
-        self.in_flight = 0
-        self.back: list[Copy] = []
+    def clear(self) -> None:
+        """Forget everything."""
+        self._forget_at.clear()
 
 
 class FifoQueue(MemoryQueue):
-    """A queue that keeps order within each message group and deduplicates."""
+    """A queue that keeps order within each message group and deduplicates.
 
-    def __init__(self, queue: Queue, lock: threading.Lock, numbers: Iterator[int]) -> None:
-        super().__init__(queue, lock, numbers)
-        self._groups: dict[str | None, _Group] = {}
-        self._free: deque[_Group] = deque()  # groups with a line and nothing in flight
+    Of a group, the messages before its first invisible one can be received. In flight are therefore never more than
+    the first ten of it, so that finding one in its group costs little.
+    """
+
+    def __init__(self, queue: Queue, broker: str, numbers: Iterator[int]) -> None:
+        super().__init__(queue, broker, numbers)
+        self._groups: dict[str | None, deque[Copy]] = {}  # all messages of a group, in order
+        self._ready: OrderedDict[str | None, None] = OrderedDict()  # groups whose first message may be visible
+        self._in_sight = 0  # the number of messages in groups
+        self._out_of_sight: deque[Copy] = deque()  # behind so many others that SQS does not look at it
         self._window = DeduplicationWindow()
 
-    def put(self, message: Message, now: float, delay_seconds: int = 0) -> None:
-        deduplication_id = deduplication_id_of(message)
-        if self._window.admit(deduplication_id, now):
-            self._store(with_deduplication_id(message, deduplication_id), now, delay_seconds)
+    def put(
+        self, message: Message, now: float, delay_seconds: int = 0, *, origin: int | None = None
+    ) -> Copy | None:
+        if not self._is_indexed:
+            self._index(now)
+        if self._window.holds(_id_of(message), now):
+            return None
+        return super().put(message, now, delay_seconds, origin=origin)
 
-    def _append(self, copy: Copy) -> None:
+    def purge(self) -> None:
+        self._window.clear()  # SQS takes an id again after a purge
+        super().purge()
+
+    def _line_up(self, copy: Copy) -> None:
+        # Here, where the copy is stored already: an exception in between must not leave an id without its message.
+        deduplication_id = _id_of(copy.message)
+        if not self._window.holds(deduplication_id, copy.sent_at):
+            self._window.remember(deduplication_id, copy.sent_at)
+        if self._out_of_sight or self._in_sight == SEARCHED_MESSAGES:
+            self._out_of_sight.append(copy)
+        else:
+            self._join_group(copy)
+
+    def _join_group(self, copy: Copy) -> None:
+        self._in_sight += 1
         group_id = copy.message.message_group_id
         group = self._groups.get(group_id)
         if group is None:
-            group = self._groups[group_id] = _Group()
-            self._free.append(group)
-        group.line.append(copy)
+            self._groups[group_id] = deque([copy])
+            self._ready[group_id] = None
+        else:
+            group.append(copy)
 
     def _select(self, limit: int) -> list[Copy]:
         selected: list[Copy] = []
-        while self._free and len(selected) < limit:
-            group = self._free.popleft()
-            while group.line and len(selected) < limit:
-                selected.append(group.line.popleft())
-                group.in_flight += 1
+        while self._ready and len(selected) < limit:
+            group_id, _ = self._ready.popitem(last=False)
+            for copy in self._groups.get(group_id, ()):
+                if copy.visible_at != VISIBLE or len(selected) == limit:
+                    break
+                selected.append(copy)
         return selected
 
-    def _put_back(self, copy: Copy) -> None:
-        group = self._groups[copy.message.message_group_id]
-        group.back.append(copy)
-        self._landed(group, copy)
+    def _come_back(self, copy: Copy) -> None:
+        group_id = copy.message.message_group_id
+        if self._groups[group_id][0] is copy:
+            self._ready[group_id] = None
 
-    def _forget(self, copy: Copy) -> None:
-        self._landed(self._groups[copy.message.message_group_id], copy)
+    def _remove(self, copy: Copy) -> None:
+        group_id = copy.message.message_group_id
+        group = self._groups[group_id]
+        group.remove(copy)
+        self._in_sight -= 1
+        if not group:
+            del self._groups[group_id]
+        elif group[0].visible_at == VISIBLE:
+            self._ready[group_id] = None
+        if self._out_of_sight:
+            self._join_group(self._out_of_sight.popleft())
 
-    def _landed(self, group: _Group, copy: Copy) -> None:
-        group.in_flight -= 1
-        if group.in_flight:
-            return
-        # Only now, and in order: what was in flight together comes back at different times, and all of it
-        # belongs before the rest of the line.
-        group.line.extendleft(sorted(group.back, key=attrgetter("number"), reverse=True))
-        group.back.clear()
-        if group.line:
-            self._free.append(group)
-            self._notify()
-        else:
-            del self._groups[copy.message.message_group_id]
-
-    def _forget_all(self) -> None:
+    def _clear_lines(self) -> None:
         self._groups.clear()
-        self._free.clear()
+        self._ready.clear()
+        self._out_of_sight.clear()
+        self._in_sight = 0
+
+    def _dead_letter_of(self, copy: Copy, now: float) -> Copy:
+        # As SQS does: the age begins anew, and the broker's id of the message is its deduplication id, so that two
+        # messages which had the same one are both kept.
+        message = copy.message._replace(message_deduplication_id=f"{self._broker}-{copy.origin}")
+        return Copy(message, next(self._numbers), now, origin=copy.origin, carried=copy.receive_count)
+
+
+def _id_of(message: Message) -> str:
+    assert message.message_deduplication_id is not None  # check_message() refuses those without
+    return message.message_deduplication_id

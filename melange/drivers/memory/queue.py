@@ -1,32 +1,48 @@
-"""Standard queues."""
+"""Queues as SQS keeps them: visibility, leases, delays, retention, dead letters; and the standard queue.
 
-# MERGED DOCS: What a queue keeps of a message. | When invisible copies become visible. | What standard and FIFO queues share, as SQS keeps it: visibility, leases, delays, retention, dead letters.
+The copies are the truth. Lines, groups, deadlines and counts are only an index of them. An exception may strike in the
+middle of any operation: Ctrl-C, the time limit of a test. CPython raises those at calls and at the end of a loop's
+round, never between plain assignments. So whatever becomes of a copy is one row of plain assignments, and the index is
+marked as outdated while it changes: the next operation that finds the mark builds it anew.
+"""
 
 from __future__ import annotations
 
 import math
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
-from melange.clock import Clock
 from melange.drivers.base import QueueDepth
+from melange.drivers.memory.waiting import Waiters
 from melange.drivers.sqs_rules import DEFAULT_RETENTION_SECONDS, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS
-from melange.errors import DriverError, LeaseLostError, MelangeError
+from melange.errors import LeaseLostError
 from melange.messages import Delivery, Message, Queue
 
 VISIBLE = -math.inf
-"""The ``visible_at`` of a copy that stands in line."""
+"""The ``visible_at`` of a copy that waits to be received."""
+
+_SPARE_DEADLINES = 1_000
+"""How many outdated deadlines may lie about before they are cleared out."""
+
+NOISY_IN_FLIGHT = 30
+NOISY_SHARE = 0.1
+"""A tenant is noisy when it has so many messages in flight, and more than this share of all."""
 
 
 class Copy:
-    """A queue's own copy of a message."""
+    """A queue's own copy of a message.
+
+    ``origin`` is the number that it had when it was first sent: it stays the same in a dead-letter queue, as the
+    broker's message id does. So does ``receive_count``, of which ``carried`` were received elsewhere.
+    """
 
     __slots__ = (
+        "carried",
         "message",
         "number",
+        "origin",
         "receipt_handle",
         "receive_count",
         "received_at",
@@ -34,308 +50,354 @@ class Copy:
         "visible_at",
     )
 
-    def __init__(self, message: Message, number: int, sent_at: float) -> None:
+    def __init__(
+        self, message: Message, number: int, sent_at: float, *, origin: int | None = None, carried: int = 0
+    ) -> None:
         self.message = message
         self.number = number
+        self.origin = number if origin is None else origin
         self.sent_at = sent_at
-        self.receive_count = 0
-        self.receipt_handle = ""
+        self.receive_count = self.carried = carried
+        self.receipt_handle = ""  # of the last receive; "" before the first
         self.received_at = 0.0
         self.visible_at = VISIBLE
 
 
-_SPARE = 1_000
-"""How many outdated deadlines may lie about before it is worth clearing them out."""
-
-
-class Deadlines:
-    """The deadlines of a queue's invisible copies, the earliest first.
-
-    A deadline that no longer holds, since its copy was acknowledged or got another one, is not looked for:
-    it is passed over when its time comes, and cleared out with others when they outnumber the rest. So
-    adding and removing cost the same however many there are.
-    """
-
-    def __init__(self, copies: Mapping[int, Copy]) -> None:
-        self._copies = copies
-        # One entry for a whole receive, and numbers instead of copies: what is settled is free at once.
-        self._heap: list[tuple[float, tuple[int, ...]]] = []
-        self._count = 0
-
-    def __len__(self) -> int:
-        """How many there are, outdated ones too."""
-        return self._count
-
-    @property
-    def earliest(self) -> float:
-        """The earliest deadline, outdated or not; infinite if there is none."""
-        return self._heap[0][0] if self._heap else math.inf
-
-    def add(self, deadline: float, copies: Sequence[Copy], *, invisible: int) -> None:
-        """Add the common deadline of ``copies``; ``invisible`` is how many the queue now has."""
-        heappush(self._heap, (deadline, tuple([copy.number for copy in copies])))
-        self._count += len(copies)
-        if self._count > 2 * invisible + _SPARE:
-            self._clear_out()
-
-    def pop_due(self, now: float) -> list[Copy]:
-        """Take out what is due and return the copies for which it still holds."""
-        due: list[Copy] = []
-        while self._heap and self._heap[0][0] <= now:
-            deadline, numbers = heappop(self._heap)
-            self._count -= len(numbers)
-            due += [self._copies[number] for number in self._still_holding(deadline, numbers)]
-        return due
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._heap.clear()
-        self._count = 0
-
-    def _clear_out(self) -> None:
-        held = [(deadline, self._still_holding(deadline, numbers)) for deadline, numbers in self._heap]
-        self._heap = [entry for entry in held if entry[1]]
-        self._count = sum(len(numbers) for _, numbers in self._heap)
-        heapify(self._heap)
-
-    def _still_holding(self, deadline: float, numbers: tuple[int, ...]) -> tuple[int, ...]:
-        copies = self._copies
-        return tuple(
-            [number for number in numbers if number in copies and copies[number].visible_at == deadline]
-        )
-
-
 class MemoryQueue(ABC):
-    """What standard and FIFO queues share. Guarded by the driver's lock, which ``lock`` is.
+    """What standard and FIFO queues share. Guarded by the driver's lock.
 
-    ``numbers`` gives each copy in the driver its own number, in the order of their arrival.
+    Args:
+        queue: what callers know it by.
+        broker: the broker's own token, which no other broker shares.
+        numbers: gives each copy in the broker a number, in the order of arrival.
     """
 
-    def __init__(self, queue: Queue, lock: threading.Lock, numbers: Iterator[int]) -> None:
+    def __init__(self, queue: Queue, broker: str, numbers: Iterator[int]) -> None:
         self.queue = queue
-        self.content_based_deduplication = False
         self.retention_seconds = DEFAULT_RETENTION_SECONDS
         self.dead_letters: MemoryQueue | None = None
-        self._numbers = numbers
-        self._copies: dict[int, Copy] = {}
-        self._deadlines = Deadlines(self._copies)
-        self._in_flight = 0
-        self._delayed = 0
-        self._changed = threading.Condition(lock)
-        self._waiting = 0
+        self.waiters = Waiters()
         self.ended_waits = 0
+        self._broker = broker
+        self._numbers = numbers
+        self._seal = f"{broker}.{next(numbers)}"  # ends each receipt handle of this queue
+        self._copies: dict[int, Copy] = {}  # by number, and so in the order of arrival
+        self._is_indexed = True
+        self._deadlines: list[tuple[float, list[int]]] = []  # a heap; one entry for a whole receive
+        self._in_flight = 0
 
     @property
     def is_full(self) -> bool:
         """Whether so much is in flight that nothing more is handed out."""
         return self._in_flight >= MAX_IN_FLIGHT
 
-    def take(self, limit: int, now: float, visibility_timeout_seconds: int) -> list[Delivery]:
-        """Hand out up to ``limit`` visible messages; set aside those received too often."""
-        self._show_due(now)
-        limit = min(limit, MAX_IN_FLIGHT - self._in_flight)
-        taken: list[Copy] = []
-        while len(taken) < limit:
-            selected = self._select(limit - len(taken))
-            if not selected:
-                break
-            taken += self._fit_to_go_out(selected, now)
-        return self._deliver(taken, now, now + visibility_timeout_seconds) if taken else []
+    @property
+    def next_deadline(self) -> float:
+        """When something may become visible by the passing of time; infinite if nothing will."""
+        return self._deadlines[0][0] if self._deadlines else math.inf
 
-    def acknowledge(self, delivery: Delivery, now: float) -> MelangeError | None:
-        """Remove the delivery's message; return why not, if not."""
-        copy = self._copies.get(_number_in(delivery.receipt_handle))
-        if copy is None and now < delivery.deadline:
-            return None  # It was acknowledged before.
-        if copy is None or not _is_held(copy, delivery, now):
-            return _lease_lost(delivery)
+    def put(
+        self, message: Message, now: float, delay_seconds: int = 0, *, origin: int | None = None
+    ) -> Copy | None:
+        """Take a message in and return its copy; None if the queue has had it before."""
+        if not self._is_indexed:
+            self._index(now)
+        if self.waiters:
+            self.waiters.wake_one()
+        copy = Copy(message, next(self._numbers), now, origin=origin)
+        self._is_indexed = False
+        if delay_seconds:
+            copy.visible_at = now + delay_seconds
+            self._add_deadline(copy.visible_at, [copy.number])
+        self._copies[copy.number] = copy
+        self._line_up(copy)
+        self._is_indexed = True
+        return copy
+
+    def take(self, limit: int, now: float, visibility_timeout_seconds: int) -> list[Delivery]:
+        """Hand out up to ``limit`` visible messages; dead-letter those received too often.
+
+        An exception in the middle leaves some of them in flight until their deadline, as a lost answer of SQS does.
+        """
+        if not self._is_indexed:
+            self._index(now)
+        if self._deadlines and self._deadlines[0][0] <= now:
+            self._show_due(now)
+        queue, seal, broker = self.queue, self._seal, self._broker
+        oldest = now - self.retention_seconds
+        most = queue.max_receive_count or math.inf
+        deadline = now + visibility_timeout_seconds
+        limit = min(limit, MAX_IN_FLIGHT - self._in_flight)
+        deliveries: list[Delivery] = []
+        numbers: list[int] = []
+        self._is_indexed = False
+        while len(deliveries) < limit and (selected := self._select(limit - len(deliveries))):
+            for copy in selected:
+                if copy.sent_at <= oldest or copy.receive_count - copy.carried >= most:
+                    self._retire(copy, now, is_expired=copy.sent_at <= oldest)
+                    continue
+                number, receive_count = copy.number, copy.receive_count + 1
+                handle = f"{number}-{receive_count}-{seal}"
+                broker_message_id = f"{broker}-{copy.origin}"
+                deliveries.append(
+                    Delivery(copy.message, queue, handle, receive_count, deadline, broker_message_id)
+                )
+                numbers.append(number)
+                copy.visible_at = deadline
+                copy.receive_count = receive_count
+                copy.receipt_handle = handle
+                copy.received_at = now
+        if numbers:
+            self._in_flight += len(numbers)
+            self._add_deadline(deadline, numbers)
+        self._is_indexed = True
+        return deliveries
+
+    def acknowledge(self, delivery: Delivery, now: float) -> LeaseLostError | None:
+        """Remove the delivery's message; return why not, if not. One that was acknowledged before is fine."""
+        if not self._is_indexed:
+            self._index(now)
+        copy = self._held(delivery, now)
+        if copy is None:
+            return self._why_not_held(delivery, now, or_acknowledged=True)
+        if self.waiters and self.queue.is_fifo:
+            self.waiters.wake_one()  # its group goes on
+        self._is_indexed = False
+        del self._copies[copy.number]
         self._in_flight -= 1
         self._remove(copy)
+        self._is_indexed = True
         return None
 
-    def defer(self, delivery: Delivery, seconds: int, now: float) -> MelangeError | None:
-        """Make the delivery's message visible after ``seconds``; return why not, if not."""
-        copy = self._copies.get(_number_in(delivery.receipt_handle))
-        if copy is None or not _is_held(copy, delivery, now):
-            return _lease_lost(delivery)
-        if seconds == 0:
+    def defer(self, delivery: Delivery, seconds: int, now: float) -> LeaseLostError | None:
+        """Make the delivery's message visible after ``seconds``, or when it may not be held longer."""
+        if not self._is_indexed:
+            self._index(now)
+        copy = self._held(delivery, now)
+        if copy is None:
+            return self._why_not_held(delivery, now, or_acknowledged=False)
+        until = min(now + seconds, copy.received_at + MAX_VISIBILITY_SECONDS)
+        self._is_indexed = False
+        if until <= now:
             self._show(copy)
-        elif now + seconds > copy.received_at + MAX_VISIBILITY_SECONDS:
-            return DriverError(
-                f"message {delivery.message.message_id} can stay invisible for {MAX_VISIBILITY_SECONDS:,} s from its "
-                f"receipt, and {seconds:,} s more would exceed that"
-            )
         else:
-            self._hide([copy], until=now + seconds)
+            copy.visible_at = until
+            self._add_deadline(until, [copy.number])
+        self._is_indexed = True
         return None
-
-    def wait(self, clock: Clock, now: float, give_up_at: float) -> None:
-        """Wait until something may have become visible, ``give_up_at`` at the latest."""
-        self._waiting += 1
-        try:
-            clock.wait(self._changed, min(give_up_at, self._deadlines.earliest) - now)
-        finally:
-            self._waiting -= 1
-
-    def wake_all(self) -> None:
-        """Wake everybody who waits here, to look whether it still makes sense."""
-        self._changed.notify_all()
 
     def measure(self, now: float) -> QueueDepth:
-        """Count the messages. The one operation that looks at all of them: only it must know the expired."""
-        self._show_due(now)
+        """Count the messages. The one operation that looks at all of them."""
         oldest = now - self.retention_seconds
-        visible = sum(copy.visible_at == VISIBLE and copy.sent_at > oldest for copy in self._copies.values())
-        return QueueDepth(visible=visible, in_flight=self._in_flight, delayed=self._delayed)
+        visible = in_flight = delayed = 0
+        for copy in self._copies.values():
+            if copy.visible_at <= now:
+                visible += copy.sent_at > oldest
+            elif copy.receipt_handle:
+                in_flight += 1
+            else:
+                delayed += 1
+        return QueueDepth(visible, in_flight, delayed)
 
     def purge(self) -> None:
         """Remove all messages."""
+        self._is_indexed = False
         self._copies.clear()
-        self._deadlines.clear()
-        self._in_flight = self._delayed = 0
-        self._forget_all()
+        self._index(math.inf)
 
     @abstractmethod
-    def put(self, message: Message, now: float, delay_seconds: int = 0) -> None:
-        """Take a message in."""
-
-    @abstractmethod
-    def _append(self, copy: Copy) -> None:
-        """Put a copy that was never received at the end of the line."""
+    def _line_up(self, copy: Copy) -> None:
+        """Index a copy that is new."""
 
     @abstractmethod
     def _select(self, limit: int) -> list[Copy]:
-        """Take at most ``limit`` copies out of the line, in order; none of them is held by anybody."""
+        """Take at most ``limit`` visible copies out of the line, in order."""
 
     @abstractmethod
-    def _put_back(self, copy: Copy) -> None:
-        """Put a selected copy where it belongs in the line."""
+    def _come_back(self, copy: Copy) -> None:
+        """Index a copy that was invisible and is visible now."""
 
     @abstractmethod
-    def _forget(self, copy: Copy) -> None:
-        """A selected copy is gone for good."""
-
-    @abstractmethod
-    def _forget_all(self) -> None:
-        """All copies are gone for good."""
-
-    def _store(self, message: Message, sent_at: float, delay_seconds: int = 0) -> None:
-        number = next(self._numbers)
-        copy = self._copies[number] = Copy(message, number, sent_at)
-        if delay_seconds:
-            self._delayed += 1
-            self._hide([copy], until=sent_at + delay_seconds)
-            return
-        self._append(copy)
-        if self._waiting:
-            self._changed.notify()
-
-    def _fit_to_go_out(self, selected: list[Copy], now: float) -> list[Copy]:
-        """Return the copies that are neither too old nor dead letters; those are removed and set aside."""
-        oldest = now - self.retention_seconds
-        max_receive_count = self.queue.max_receive_count or math.inf
-        fit = []
-        for copy in selected:
-            if copy.sent_at > oldest and copy.receive_count < max_receive_count:
-                fit.append(copy)
-                continue
-            self._remove(copy)
-            if copy.sent_at > oldest and self.dead_letters is not None:
-                # On FIFO queues the age starts anew, on standard queues it counts from the original send.
-                self.dead_letters._store(copy.message, now if self.queue.is_fifo else copy.sent_at)
-        return fit
-
-    def _deliver(self, taken: list[Copy], now: float, deadline: float) -> list[Delivery]:
-        queue = self.queue
-        deliveries = []
-        for copy in taken:
-            copy.receive_count = receive_count = copy.receive_count + 1
-            copy.receipt_handle = receipt_handle = f"{copy.number}-{receive_count}"
-            copy.received_at = now
-            deliveries.append(Delivery(copy.message, queue, receipt_handle, receive_count, deadline))
-        self._in_flight += len(taken)
-        self._hide(taken, until=deadline)
-        return deliveries
-
     def _remove(self, copy: Copy) -> None:
-        del self._copies[copy.number]
-        self._forget(copy)
+        """Take a copy that is gone for good out of the index; it was selected before."""
+
+    @abstractmethod
+    def _clear_lines(self) -> None:
+        """Empty what the subclass keeps as its index."""
+
+    def _index(self, now: float) -> None:
+        """Build the index from the copies."""
+        self._is_indexed = False
+        self._clear_lines()
+        self._deadlines.clear()
+        self._in_flight = 0
+        for copy in self._copies.values():
+            if copy.visible_at <= now:
+                copy.visible_at = VISIBLE
+            else:
+                self._deadlines.append((copy.visible_at, [copy.number]))
+                if copy.receipt_handle:
+                    self._in_flight += 1
+            self._line_up(copy)
+        heapify(self._deadlines)
+        self._is_indexed = True
+
+    def _held(self, delivery: Delivery, now: float) -> Copy | None:
+        """Return the copy that the delivery's receiver holds; None if it holds none, or no longer."""
+        try:
+            copy = self._copies.get(int(delivery.receipt_handle.partition("-")[0]))
+        except ValueError:
+            return None
+        if (
+            copy is not None
+            and copy.receipt_handle == delivery.receipt_handle
+            and now < copy.visible_at
+            and now < delivery.deadline  # where a broker cannot tell, this is all there is to go by
+        ):
+            return copy
+        return None
+
+    def _why_not_held(
+        self, delivery: Delivery, now: float, *, or_acknowledged: bool
+    ) -> LeaseLostError | None:
+        message_id, (number, _, rest) = delivery.message.message_id, delivery.receipt_handle.partition("-")
+        if not rest.endswith(f"-{self._seal}"):
+            return LeaseLostError(
+                f"message {message_id} was never received from queue {self.queue.name!r} with this receipt handle: "
+                "settle deliveries as receive() returned them"
+            )
+        if or_acknowledged and int(number) not in self._copies and now < delivery.deadline:
+            return None
+        return LeaseLostError(
+            f"message {message_id} of queue {self.queue.name!r} was invisible until its deadline and is not any "
+            "more: another receiver may have it"
+        )
+
+    def _retire(self, copy: Copy, now: float, *, is_expired: bool) -> None:
+        """Remove a selected copy that is too old, or move it to the dead letters."""
+        target = self.dead_letters
+        if is_expired or target is None:
+            del self._copies[copy.number]
+        else:
+            if not target._is_indexed:
+                target._index(now)
+            target.waiters.wake_one()
+            dead = target._dead_letter_of(copy, now)
+            target._is_indexed = False
+            # Nothing can come between these two: the message is in one of the queues, never in both or in none.
+            target._copies[dead.number] = dead
+            del self._copies[copy.number]
+            target._line_up(dead)
+            target._is_indexed = True
+        self._remove(copy)
+
+    def _dead_letter_of(self, copy: Copy, now: float) -> Copy:  # noqa: ARG002 - FIFO queues use the time
+        """Return a copy for this queue of a message that another queue gives up. Its age goes on."""
+        number = next(self._numbers)
+        return Copy(copy.message, number, copy.sent_at, origin=copy.origin, carried=copy.receive_count)
 
     def _show(self, copy: Copy) -> None:
+        self.waiters.wake_one()
         copy.visible_at = VISIBLE
-        if copy.receive_count:
+        if copy.receipt_handle:
             self._in_flight -= 1
-            self._put_back(copy)
-        else:
-            self._delayed -= 1
-            self._append(copy)
-        self._notify()
+        self._come_back(copy)
 
     def _show_due(self, now: float) -> None:
-        for copy in self._deadlines.pop_due(now):
-            # A deadline that was set twice is due twice.
-            if copy.visible_at != VISIBLE:
-                self._show(copy)
+        self._is_indexed = False
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, numbers = heappop(self._deadlines)
+            for number in numbers:
+                if self._is_due_then(number, deadline):
+                    self._show(self._copies[number])
+        self._is_indexed = True
 
-    def _hide(self, copies: list[Copy], until: float) -> None:
-        for copy in copies:
-            copy.visible_at = until
-        self._deadlines.add(until, copies, invisible=self._in_flight + self._delayed)
-        if self._waiting and self._deadlines.earliest == until:
-            self._changed.notify_all()  # They wait for a later time.
+    def _is_due_then(self, number: int, deadline: float) -> bool:
+        copy = self._copies.get(number)
+        return copy is not None and copy.visible_at == deadline
 
-    def _notify(self) -> None:
-        if self._waiting:
-            self._changed.notify()
-
-
-def _number_in(receipt_handle: str) -> int:
-    """Return the number of the copy that the handle is for, -1 if it is no handle of ours."""
-    try:
-        return int(receipt_handle.partition("-")[0])
-    except ValueError:
-        return -1
-
-
-def _is_held(copy: Copy, delivery: Delivery, now: float) -> bool:
-    # The delivery's own deadline counts too: where the broker cannot tell, it is all there is to go by.
-    return (
-        now < delivery.deadline and now < copy.visible_at and copy.receipt_handle == delivery.receipt_handle
-    )
-
-
-def _lease_lost(delivery: Delivery) -> LeaseLostError:
-    return LeaseLostError(
-        f"message {delivery.message.message_id} of queue {delivery.queue.name!r} was held until its deadline and is "
-        "not any more: another receiver may have it"
-    )
+    def _add_deadline(self, deadline: float, numbers: list[int]) -> None:
+        """Note when copies become visible. What is settled earlier stays here until its time, or the next clearing."""
+        if self.waiters and deadline < self.next_deadline:
+            self.waiters.wake_all()  # they wait for a later time
+        heappush(self._deadlines, (deadline, numbers))
+        if len(self._deadlines) > 2 * len(self._copies) + _SPARE_DEADLINES:
+            self._deadlines = [
+                (deadline, numbers)
+                for deadline, numbers in self._deadlines
+                if any(self._is_due_then(number, deadline) for number in numbers)
+            ]
+            heapify(self._deadlines)
 
 
 class StandardQueue(MemoryQueue):
-    """A queue in the order of arrival; what comes back goes to the end, so that it holds nobody up."""
+    """A queue in the order of arrival; what comes back goes to the end, so that it holds nothing up.
 
-    def __init__(self, queue: Queue, lock: threading.Lock, numbers: Iterator[int]) -> None:
-        super().__init__(queue, lock, numbers)
+    A group is a tenant. The messages of a tenant that occupies too many receivers are handed out after those of
+    the others: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues-detailed.html
+    """
+
+    def __init__(self, queue: Queue, broker: str, numbers: Iterator[int]) -> None:
+        super().__init__(queue, broker, numbers)
         self._line: deque[Copy] = deque()
+        self._overtaken: dict[str, deque[Copy]] = {}  # by noisy tenant: what was passed over in the line
+        self._in_flight_of: dict[str, int] = {}  # by tenant
 
-    def put(self, message: Message, now: float, delay_seconds: int = 0) -> None:
-        if message.message_deduplication_id is not None:
-            # What came through a FIFO topic arrives without its id: standard queues know none.
-            message = message._replace(message_deduplication_id=None)
-        self._store(message, now, delay_seconds)
+    def _line_up(self, copy: Copy) -> None:
+        if copy.visible_at == VISIBLE:
+            self._line.append(copy)
+        elif copy.receipt_handle:
+            self._count_in_flight(copy, 1)
 
-    def _append(self, copy: Copy) -> None:
+    def _come_back(self, copy: Copy) -> None:
         self._line.append(copy)
+        if copy.receipt_handle:
+            self._count_in_flight(copy, -1)
 
     def _select(self, limit: int) -> list[Copy]:
+        selected: list[Copy] = []
+        if self._overtaken:
+            self._select_overtaken(selected, limit, noisy=False)
         line = self._line
-        return [line.popleft() for _ in range(min(limit, len(line)))]
+        while line and len(selected) < limit:
+            copy = line.popleft()
+            tenant = copy.message.message_group_id
+            if tenant is None:
+                selected.append(copy)
+            elif self._is_noisy(tenant):
+                self._overtaken.setdefault(tenant, deque()).append(copy)
+            else:
+                selected.append(copy)
+                self._count_in_flight(copy, 1)
+        if self._overtaken:
+            self._select_overtaken(selected, limit, noisy=True)
+        return selected
 
-    def _put_back(self, copy: Copy) -> None:
-        self._line.append(copy)
+    def _select_overtaken(self, selected: list[Copy], limit: int, *, noisy: bool) -> None:
+        for tenant, line in list(self._overtaken.items()):
+            if self._is_noisy(tenant) == noisy:
+                while line and len(selected) < limit:
+                    copy = line.popleft()
+                    selected.append(copy)
+                    self._count_in_flight(copy, 1)
+                if not line:
+                    del self._overtaken[tenant]
 
-    def _forget(self, copy: Copy) -> None:
-        pass
+    def _is_noisy(self, tenant: str) -> bool:
+        in_flight = self._in_flight_of.get(tenant, 0)
+        return in_flight >= NOISY_IN_FLIGHT and in_flight > NOISY_SHARE * self._in_flight
 
-    def _forget_all(self) -> None:
+    def _remove(self, copy: Copy) -> None:
+        self._count_in_flight(copy, -1)
+
+    def _count_in_flight(self, copy: Copy, difference: int) -> None:
+        tenant = copy.message.message_group_id
+        if tenant is not None:
+            count = self._in_flight_of[tenant] = self._in_flight_of.get(tenant, 0) + difference
+            if not count:
+                del self._in_flight_of[tenant]
+
+    def _clear_lines(self) -> None:
         self._line.clear()
+        self._overtaken.clear()
+        self._in_flight_of.clear()

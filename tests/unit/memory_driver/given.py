@@ -30,6 +30,6 @@ def start_receive(
 ) -> Future[list[Delivery]]:
     """Start a receive in a thread and return once it waits."""
     receiver = pool.submit(driver.receive, queue, 10, wait_seconds)
-    waiting_in = driver._topology.queues[queue.name]
-    eventually(lambda: waiting_in._waiting)
+    waiters = driver._topology.queues[queue.address].waiters
+    eventually(lambda: bool(waiters))
     return receiver

@@ -90,12 +90,12 @@ def test_headers_are_the_drivers_own_and_read_only(driver):
         delivery.message.headers["tenant"] = "east"
 
 
-def test_a_standard_queue_gives_no_deduplication_id_of_a_fifo_topic(driver):
+def test_a_standard_queue_is_told_neither_group_nor_deduplication_id_by_a_fifo_topic(driver):
     topic = driver.declare_topic("topic.fifo")
     queue = driver.declare_queue("queue", topic)
     driver.publish(topic, fifo_messages("news"))
 
     (delivery,) = driver.receive(queue, 1, 0)
 
-    assert delivery.message.message_group_id == "group"
+    assert delivery.message.message_group_id is None
     assert delivery.message.message_deduplication_id is None

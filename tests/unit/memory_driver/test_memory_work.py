@@ -28,14 +28,14 @@ def test_settled_deliveries_leave_nothing_behind(driver, clock):
     for number in range(3_000):
         driver.send(queue, fifo_messages(str(number), group=str(number)))
         assert driver.acknowledge(driver.receive(queue, 1, 0)) == []
-    inside = driver._topology.queues[queue.name]
+    inside = driver._topology.queues[queue.address]
 
     clock.advance(DEDUPLICATION_SECONDS)
     driver.send(queue, fifo_messages("last"))
 
     assert len(inside._copies) == 1
     assert len(inside._groups) == 1
-    assert len(inside._window._ids) == len(inside._window._by_age) == 1
+    assert len(inside._window) == 1
     # Outdated deadlines are cleared out a thousand at a time.
     assert len(inside._deadlines) <= 1_001
 

@@ -1,0 +1,67 @@
+"""What SQS does not promise about standard queues, shown on request: order, and that a message comes once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+from melange.drivers.memory.queue import VISIBLE, Copy, StandardQueue
+from melange.errors import ConfigurationError
+from melange.messages import Message, Queue
+
+_REACH = 20
+"""How many places a message may move ahead."""
+
+
+class Disorder:
+    """Makes standard queues that deliver out of order and sometimes twice; see ``InMemoryDriver``."""
+
+    def __init__(self, *, seed: int | None, duplicates: float, shuffle: bool) -> None:
+        if isinstance(duplicates, bool) or not isinstance(duplicates, (int, float)) or not 0 <= duplicates <= 1:
+            raise ConfigurationError(
+                f"duplicates must be a share from 0 to 1 of the messages, not {duplicates!r}"
+            )
+        self.duplicates = duplicates
+        self.shuffle = shuffle
+        self._seed = seed
+
+    def new_queue(self, queue: Queue, broker: str, numbers: Iterator[int]) -> StandardQueue:
+        """Return a standard queue; each has its own random numbers, so that queues do not disturb each other's."""
+        if not self.duplicates and not self.shuffle:
+            return StandardQueue(queue, broker, numbers)
+        random = Random() if self._seed is None else Random(f"{self._seed} {queue.name}")
+        return DisorderedQueue(queue, broker, numbers, self, random)
+
+
+class DisorderedQueue(StandardQueue):
+    """A standard queue at its worst. A duplicate is a second copy with the same broker's id."""
+
+    def __init__(
+        self, queue: Queue, broker: str, numbers: Iterator[int], disorder: Disorder, random: Random
+    ) -> None:
+        super().__init__(queue, broker, numbers)
+        self._disorder = disorder
+        self._random = random
+
+    def put(
+        self, message: Message, now: float, delay_seconds: int = 0, *, origin: int | None = None
+    ) -> Copy | None:
+        copy = super().put(message, now, delay_seconds, origin=origin)
+        if copy is not None and self._random.random() < self._disorder.duplicates:
+            super().put(message, now, delay_seconds, origin=copy.origin)
+        return copy
+
+    def _line_up(self, copy: Copy) -> None:
+        super()._line_up(copy)
+        if copy.visible_at == VISIBLE:
+            self._move_ahead()
+
+    def _come_back(self, copy: Copy) -> None:
+        super()._come_back(copy)
+        self._move_ahead()
+
+    def _move_ahead(self) -> None:
+        if self._disorder.shuffle:
+            copy = self._line.pop()
+            place = len(self._line) - self._random.randint(0, min(_REACH, len(self._line)))
+            self._line.insert(place, copy)

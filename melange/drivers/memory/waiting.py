@@ -1,0 +1,70 @@
+"""Receives that wait for a message, and how they are woken."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from melange.clock import Clock
+
+
+class Waiter:
+    """One receive that waits.
+
+    It sleeps on a condition of its own, and never while it holds the driver's lock. An exception that ends a wait
+    (Ctrl-C) can leave the lock of a condition released; this one guards nothing but the sleep.
+    """
+
+    __slots__ = ("_condition", "is_woken")
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition(threading.Lock())
+        self.is_woken = False
+
+    def sleep(self, clock: Clock, until: float) -> None:
+        """Return when woken, or at ``until``."""
+        with self._condition:
+            seconds = until - clock.monotonic()
+            if seconds > 0 and not self.is_woken:
+                clock.wait(self._condition, seconds)
+
+    def wake(self) -> None:
+        """End the sleep, also one that is about to begin."""
+        with self._condition:
+            self.is_woken = True
+            self._condition.notify()
+
+
+class Waiters(deque[Waiter]):
+    """The receives that wait for one queue, the longest first. Guarded by the driver's lock.
+
+    Callers wake before they make a message visible: the waiter finds it, since it needs the lock to look. In the
+    other order an exception in between would leave a message that nobody is told of.
+    """
+
+    __slots__ = ()
+
+    def enroll(self, waiter: Waiter) -> None:
+        """Add a waiter that looked and found nothing; one that is still here keeps its place."""
+        if waiter.is_woken or waiter not in self:
+            waiter.is_woken = False
+            self.append(waiter)
+
+    def wake_one(self) -> None:
+        """Wake the one that has waited longest."""
+        if self:
+            self[0].wake()
+            self.popleft()
+
+    def wake_all(self) -> None:
+        """Wake everyone, to look again."""
+        for waiter in self:
+            waiter.wake()
+        self.clear()
+
+    def leave(self, waiter: Waiter, *, is_served: bool) -> None:
+        """Remove a waiter. If it was woken and leaves with nothing, the message is for the next one."""
+        if waiter in self:
+            self.remove(waiter)
+        if waiter.is_woken and not is_served:
+            self.wake_one()
