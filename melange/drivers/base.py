@@ -1,4 +1,4 @@
-"""The driver contract: everything that melange asks of a broker, and nothing else of melange knows which.
+"""The driver contract: everything that melange asks of a broker. No other part of melange knows which broker it is.
 
 ``melange.testing.DriverContract`` is the executable form of these docstrings.
 """
@@ -14,8 +14,8 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from melange.clock import Clock, SystemClock
-from melange.errors import Failure, InvalidMessageError
-from melange.messages import DEAD_LETTER_HEADER, Delivery, Message, Queue, Topic
+from melange.errors import ConfigurationError, Failure, InvalidMessageError, MelangeError
+from melange.messages import DEAD_LETTER_HEADER, NO_HEADERS, Delivery, Message, Queue, Topic
 
 if TYPE_CHECKING:
     from melange.deduplication.base import DeduplicationStore
@@ -24,29 +24,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a broker can do, as data: the documentation's table and the contract suite read it."""
+    """What a broker supports, as data. Consumers read it, and refuse what the broker does not support."""
 
     fifo: bool = False
-    """Topics and queues named ``*.fifo`` keep order per message group and deduplicate."""
-    content_based_deduplication: bool = False
+    """Topics and queues named ``*.fifo`` keep the order of each message group and deduplicate."""
     dead_letter_queues: bool = False
+    """The broker moves a message to the dead-letter queue by itself after ``max_receive_count`` receives."""
     event_filters: bool = False
-    detects_stale_handles: bool = False
-    """A receipt handle stops working once the message was delivered to somebody else."""
-    max_delay_seconds: int = 0
-    """The longest delay of a single message; 0 where the broker has none."""
+    """A binding can pass some event types only."""
     max_visibility_seconds: int = 43_200
+    """How long a message can stay invisible, counted from its receipt."""
     max_wait_seconds: int = 20
+    """The longest wait of a receive."""
     max_receive_batch: int = 10
-    max_message_bytes: int = 262_144
+    """The most deliveries of one receive."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which event types a queue wants from its topics.
+    """Which event types a queue receives from its topics; with no type at all, every message.
 
-    Scope ``"headers"`` reads the type from the message's headers and so never passes a message that
-    somebody published without melange; ``"body"`` reads ``event_type_name`` in the body.
+    Scope ``"headers"`` reads the type from the message's headers, and so never passes a message that was published
+    without melange. Scope ``"body"`` reads ``event_type_name`` in the body.
     """
 
     event_type_names: tuple[str, ...]
@@ -60,20 +59,22 @@ class NoDeadLetterQueue(Enum):
 
 
 NO_DEAD_LETTER_QUEUE: Final = NoDeadLetterQueue.NO_DEAD_LETTER_QUEUE
-"""Says that a queue shall have no dead-letter queue. Not None, which arguments are by accident."""
+"""Takes the dead-letter queue off a queue. It is not None, because None is passed by accident."""
 
 
 class MessagingDriver(ABC):
-    """The way to one broker.
+    """The connection to one broker.
 
-    All methods are thread-safe and may be called until ``close()``; afterwards they raise
-    ``DriverClosedError``. All durations are whole seconds, because the narrowest broker counts so.
-    What a broker or its client library raises never passes: drivers raise ``MelangeError``s.
+    All methods are thread-safe and may be called until ``close()``; afterwards they raise ``DriverClosedError``.
+    All durations are whole seconds, because brokers count in those. Drivers raise subclasses of ``MelangeError``
+    only: what a broker or its client library raises is wrapped.
 
-    Methods that take several messages or deliveries judge each by itself: they return the failed ones
-    with their errors, and an empty list when all went well. Callers recognise a failed message by its
-    ``message_id`` and a failed delivery by its ``receipt_handle``, so an equal copy will do. They raise only when they refuse the call
-    as a whole, and then nothing has happened.
+    Methods that take several messages or deliveries judge each of them separately. They return the failed ones with
+    their errors, and an empty list when all went well. Callers recognise a failed message by its ``message_id`` and a
+    failed delivery by its ``receipt_handle``: the item of a failure equals what was passed in, and may be a copy.
+    These methods raise only when they refuse the whole call, and then nothing has happened.
+
+    The ``address`` of a topic or queue is unique among all brokers. Marks of finished work are stored under it.
     """
 
     clock: Clock = SystemClock()
@@ -117,9 +118,10 @@ class MessagingDriver(ABC):
         Bindings are added and never removed, those of other topics stay. When this returns, what is
         published to ``topics`` reaches the queue. Arguments that the caller does not name are the
         broker's defaults on creation and untouched afterwards; named ones are made so, also on an
-        existing queue. ``NO_DEAD_LETTER_QUEUE`` takes an existing one off. ``max_receive_count`` is
-        the broker's own limit and needs a dead-letter queue. ``event_filter`` applies to the bindings
-        to ``topics`` only; one without event types takes an existing filter off.
+        existing queue. ``NO_DEAD_LETTER_QUEUE`` takes an existing dead-letter queue off, None leaves it.
+        ``max_receive_count`` is the broker's own limit and needs a dead-letter queue. ``event_filter``
+        applies to the bindings to ``topics`` only: one without event types takes an existing filter off,
+        None leaves it.
 
         Raises:
             InvalidNameError: the broker would refuse the name.
@@ -163,7 +165,7 @@ class MessagingDriver(ABC):
     ) -> list[Failure[Message]]:
         """Hand messages to one queue, visible after ``delay_seconds``; otherwise as ``publish``.
 
-        FIFO queues know no delay per message: one is refused with ``InvalidMessageError``.
+        FIFO queues have no delay for a single message: it is refused with ``InvalidMessageError``.
 
         Raises:
             InvalidMessageError: as for ``publish``.
@@ -174,11 +176,13 @@ class MessagingDriver(ABC):
     def receive(
         self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
     ) -> list[Delivery]:
-        """Take at most ``limit`` deliveries; ``[]`` when nothing came.
+        """Return at most ``limit`` deliveries; ``[]`` when nothing came.
 
-        Blocks until something is there, ``wait_seconds`` at most, and returns at once with what there
-        is. Each delivery stays invisible to others for ``visibility_timeout_seconds``; unless it is
-        acknowledged it comes back after that with a higher receive count.
+        Blocks until a message is there, ``wait_seconds`` at most, and returns at once with what there
+        is. Each delivery stays invisible to others for ``visibility_timeout_seconds``. Unless it is
+        acknowledged, it comes back after that with a higher receive count. The count goes on when the broker
+        moves a message to its dead-letter queue. Of a FIFO queue's group, the messages before its first
+        invisible one are received, in order.
 
         Raises:
             QueueNotFoundError: the queue is gone.
@@ -186,10 +190,10 @@ class MessagingDriver(ABC):
         """
 
     def end_waits(self, queue: Queue) -> None:  # noqa: B027 - to do nothing is right for most brokers
-        """Have receives that wait at this moment for messages of the queue return ``[]``, if that loses nothing.
+        """Have receives that wait for messages of the queue now return ``[]``, if that loses nothing.
 
-        Asked of a driver when a worker stops. Where the broker may hand out messages that nobody then takes, as SQS
-        may, it does nothing: they end in their own time.
+        A worker calls it when it stops. A driver does nothing where the broker may hand out messages that nobody
+        then takes, as SQS may: those receives end in their own time.
         """
 
     @abstractmethod
@@ -197,42 +201,61 @@ class MessagingDriver(ABC):
         """Remove the deliveries' messages from their queues for good; idempotent.
 
         A delivery whose deadline has passed is reported with ``LeaseLostError`` and left alone, since
-        somebody else may be working on it; one that was acknowledged before is no failure.
+        another receiver may be working on it. So is one whose receipt handle is not the queue's own.
+        One that was acknowledged before is no failure.
         """
 
     @abstractmethod
     def defer(self, deliveries: Sequence[Delivery], seconds: int) -> list[Failure[Delivery]]:
         """Make the deliveries visible again after ``seconds`` from now; 0 is at once.
 
-        Used to give work back, and to keep it: pushing the deadline out. Lost leases are reported as
-        for ``acknowledge``. The deliveries themselves stay as they are: who keeps one beyond its deadline
-        goes on with ``delivery._replace(deadline=...)``, counted from before this call.
+        Gives work back, and keeps it by moving the deadline. Brokers limit how long a message can stay invisible from
+        its receipt (``capabilities.max_visibility_seconds``): longer ``seconds`` are cut to what is left of that, and
+        this is no failure. Lost leases are reported as for ``acknowledge``. The deliveries do not change: to keep one
+        beyond its deadline, go on with ``delivery._replace(deadline=...)``, counted from before this call and cut in
+        the same way.
         """
 
     def dead_letter(self, delivery: Delivery, note: str) -> None:
         """Send a copy of the delivery's message to its queue's dead-letter queue; acknowledge nothing.
 
         The copy is what was received: the same body, id, headers and type, and on a FIFO queue the same group.
-        ``note`` (JSON, up to some 2,000 characters) goes along as the header ``melange-dead-letter``. Where the broker's
-        limits leave no room for it, the copy goes without it: a message that could be received can be dead-lettered.
+        ``note`` (JSON, up to some 2,000 characters) goes along as the header ``melange-dead-letter``. Every message
+        that could be received can be dead-lettered: where the broker's limits leave no space for the note, the copy
+        goes without it, and as a last resort without its headers.
 
         Raises:
+            ConfigurationError: the queue has no dead-letter queue.
             DriverError: the copy was not accepted.
         """
         queue = delivery.queue.dead_letter_queue
-        assert queue is not None
+        if queue is None:
+            raise ConfigurationError(
+                f"queue {delivery.queue.name!r} has no dead-letter queue: declare it with dead_letter_queue="
+            )
         message = dead_letter_of(delivery, is_fifo=queue.is_fifo)
         noted = {**message.headers, DEAD_LETTER_HEADER: note}
+        for copy in (
+            message._replace(headers=MappingProxyType(noted)),
+            message,
+            message._replace(headers=NO_HEADERS),
+        ):
+            error = self._refusal_of(queue, copy)
+            if not isinstance(error, InvalidMessageError):
+                break
+        if error is not None:
+            raise error
+
+    def _refusal_of(self, queue: Queue, message: Message) -> MelangeError | None:
         try:
-            failures = self.send(queue, [message._replace(headers=MappingProxyType(noted))])
-        except InvalidMessageError:
             failures = self.send(queue, [message])
-        if failures:
-            raise failures[0].error
+        except InvalidMessageError as error:
+            return error
+        return failures[0].error if failures else None
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of connections and threads; idempotent. Receives under way end soon."""
+        """Close connections and end threads; idempotent. Receives under way end soon."""
 
     def __enter__(self) -> Self:
         return self

@@ -60,9 +60,9 @@ class QueueSpec:
                 )
         if self.event_filter is not None:
             count = len(set(self.event_filter.event_type_names))
-            if not 1 <= count <= MAX_FILTER_VALUES:
+            if count > MAX_FILTER_VALUES:
                 raise ConfigurationError(
-                    f"a filter names 1 to {MAX_FILTER_VALUES} event types, not {count}; leave it out to receive all"
+                    f"a filter names at most {MAX_FILTER_VALUES} event types, not {count}: leave it out to receive all"
                 )
 
     def _check_dead_letters(self) -> None:

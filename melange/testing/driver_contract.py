@@ -1,10 +1,10 @@
-"""The contract of drivers, to be run against one's own."""
+"""The contract of drivers as a test suite, to run on a driver of your own."""
 
 from __future__ import annotations
 
 import pytest
 
-# Before the parts are imported: their assertions shall show what they compared.
+# Before the parts are imported: so that their assertions show what they compared.
 pytest.register_assert_rewrite("melange.testing.driver_behaviours")
 
 from melange.testing.driver_behaviours.closing import Closing  # noqa: E402
@@ -33,22 +33,26 @@ class DriverContract(
     Closing,
     Concurrency,
 ):
-    """What every driver promises: subclass it in a test file and name a constructor.
+    """What every driver promises. Subclass it in a test file and name a constructor.
 
         class TestMyDriver(DriverContract):
             def make_driver(self):
                 return MyDriver(url="...")
 
-    The constructor is called once or twice in a test, and each driver it returns is closed. What the driver's
-    ``capabilities`` deny is skipped. Topics and queues get names of their own, and are removed after each test
+    The constructor is called once or twice in a test, and each driver it returns is closed. Tests of what the driver's
+    ``capabilities`` do not have are skipped. Topics and queues get unique names, and are removed after each test
     where the driver offers ``BrokerAdministration``.
 
     A subclass may set:
 
     ``short_visibility_seconds`` (1)
         the shortest visibility timeout, deferral and delay that the broker keeps reliably.
+    ``max_delay_seconds`` (900)
+        the longest delay of a single message; 0 where the broker has none.
+    ``detects_stale_handles`` (True)
+        whether a receipt handle stops working once the message was delivered to another receiver.
     ``pass_time(driver, seconds)``
-        how time passes: by default it is waited for. A driver with a clock that can be advanced does that.
+        how time passes: by default the suite waits. With a clock that can be advanced, advance it.
     ``patience_seconds`` (10)
         how long, in real time, something that must arrive may take.
     ``many_messages`` (5,000), ``many_fifo_messages`` (1,000)

@@ -17,7 +17,11 @@ class Disorder:
     """Makes standard queues that deliver out of order and sometimes twice; see ``InMemoryDriver``."""
 
     def __init__(self, *, seed: int | None, duplicates: float, shuffle: bool) -> None:
-        if isinstance(duplicates, bool) or not isinstance(duplicates, (int, float)) or not 0 <= duplicates <= 1:
+        if (
+            isinstance(duplicates, bool)
+            or not isinstance(duplicates, (int, float))
+            or not 0 <= duplicates <= 1
+        ):
             raise ConfigurationError(
                 f"duplicates must be a share from 0 to 1 of the messages, not {duplicates!r}"
             )
@@ -29,8 +33,8 @@ class Disorder:
         """Return a standard queue; each has its own random numbers, so that queues do not disturb each other's."""
         if not self.duplicates and not self.shuffle:
             return StandardQueue(queue, broker, numbers)
-        random = Random() if self._seed is None else Random(f"{self._seed} {queue.name}")
-        return DisorderedQueue(queue, broker, numbers, self, random)
+        seed = None if self._seed is None else f"{self._seed} {queue.name}"
+        return DisorderedQueue(queue, broker, numbers, self, Random(seed))  # noqa: S311 - nothing to guess here
 
 
 class DisorderedQueue(StandardQueue):

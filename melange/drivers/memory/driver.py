@@ -43,12 +43,9 @@ _CAPABILITIES = Capabilities(
     fifo=True,
     dead_letter_queues=True,
     event_filters=True,
-    detects_stale_handles=True,
-    max_delay_seconds=MAX_DELAY_SECONDS,
     max_visibility_seconds=MAX_VISIBILITY_SECONDS,
     max_wait_seconds=MAX_WAIT_SECONDS,
     max_receive_batch=MAX_BATCH,
-    max_message_bytes=1_048_576,
 )
 
 
@@ -103,9 +100,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         event_filter: EventFilter | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Queue:
-        spec = QueueSpec(
-            name, topics, dead_letter_queue, max_receive_count, retention_seconds, event_filter
-        )
+        spec = QueueSpec(name, topics, dead_letter_queue, max_receive_count, retention_seconds, event_filter)
         with self._lock:
             self._check_open()
             return self._topology.declare_queue(spec)
@@ -206,6 +201,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
                     until = min(give_up_at, source.next_deadline)
                 waiter.sleep(self.clock, until)
         finally:
+            waiter.has_left = True
             with self._lock:
                 source.waiters.leave(waiter, is_served=bool(deliveries))
 

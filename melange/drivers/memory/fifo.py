@@ -56,7 +56,9 @@ class FifoQueue(MemoryQueue):
     def __init__(self, queue: Queue, broker: str, numbers: Iterator[int]) -> None:
         super().__init__(queue, broker, numbers)
         self._groups: dict[str | None, deque[Copy]] = {}  # all messages of a group, in order
-        self._ready: OrderedDict[str | None, None] = OrderedDict()  # groups whose first message may be visible
+        self._ready: OrderedDict[str | None, None] = (
+            OrderedDict()
+        )  # groups whose first message may be visible
         self._in_sight = 0  # the number of messages in groups
         self._out_of_sight: deque[Copy] = deque()  # behind so many others that SQS does not look at it
         self._window = DeduplicationWindow()

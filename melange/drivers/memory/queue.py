@@ -291,7 +291,7 @@ class MemoryQueue(ABC):
             target._is_indexed = True
         self._remove(copy)
 
-    def _dead_letter_of(self, copy: Copy, now: float) -> Copy:  # noqa: ARG002 - FIFO queues use the time
+    def _dead_letter_of(self, copy: Copy, now: float) -> Copy:
         """Return a copy for this queue of a message that another queue gives up. Its age goes on."""
         number = next(self._numbers)
         return Copy(copy.message, number, copy.sent_at, origin=copy.origin, carried=copy.receive_count)

@@ -15,11 +15,12 @@ class Waiter:
     (Ctrl-C) can leave the lock of a condition released; this one guards nothing but the sleep.
     """
 
-    __slots__ = ("_condition", "is_woken")
+    __slots__ = ("_condition", "has_left", "is_woken")
 
     def __init__(self) -> None:
         self._condition = threading.Condition(threading.Lock())
         self.is_woken = False
+        self.has_left = False  # set by the receive itself: it may be interrupted before it can leave
 
     def sleep(self, clock: Clock, until: float) -> None:
         """Return when woken, or at ``until``."""
@@ -52,9 +53,12 @@ class Waiters(deque[Waiter]):
 
     def wake_one(self) -> None:
         """Wake the one that has waited longest."""
-        if self:
-            self[0].wake()
+        while self:
+            waiter = self[0]
+            waiter.wake()
             self.popleft()
+            if not waiter.has_left:
+                return
 
     def wake_all(self) -> None:
         """Wake everyone, to look again."""

@@ -1,4 +1,4 @@
-"""What every part of the driver contract stands on: a driver, names of one's own, and patience."""
+"""What every part of the driver contract uses: a driver, unique names, and waiting with a deadline."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class DriverCase(ABC):
     """A driver under test; see ``DriverContract`` for what a subclass may set."""
 
     short_visibility_seconds: int = 1
+    max_delay_seconds: int = 900
+    detects_stale_handles: bool = True
     patience_seconds: float = 10
     many_messages: int = 5_000
     many_fifo_messages: int = 1_000
@@ -68,9 +70,19 @@ class DriverCase(ABC):
         self.driver.close()
 
     def needs(self, capability: str) -> None:
-        """Skip the test unless the driver's capabilities name this one."""
+        """Skip the test unless the driver's capabilities have this one."""
         if not getattr(self.driver.capabilities, capability):
-            pytest.skip(f"the capabilities of {type(self.driver).__name__} say no {capability}")
+            pytest.skip(f"the capabilities of {type(self.driver).__name__} do not have {capability}")
+
+    def needs_delays(self) -> None:
+        """Skip the test where the broker has no delay for a single message."""
+        if not self.max_delay_seconds:
+            pytest.skip(f"the broker of {type(self.driver).__name__} has no delays (max_delay_seconds is 0)")
+
+    def needs_stale_handles_to_be_detected(self) -> None:
+        """Skip the test where the broker accepts the receipt handle of an earlier receive."""
+        if not self.detects_stale_handles:
+            pytest.skip(f"the broker of {type(self.driver).__name__} accepts stale receipt handles")
 
     def administration(self) -> BrokerAdministration:
         """Return the driver as an administrator; skip the test if it is none."""

@@ -1,19 +1,24 @@
-"""Dead letters: where messages go that were received too often, or rejected."""
+"""Dead letters: messages that were received too often, or that a consumer sends there itself."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 import pytest
 
 from melange.drivers.base import NO_DEAD_LETTER_QUEUE
+from melange.drivers.sqs_rules import message_size
 from melange.errors import ConfigurationError
-from melange.messages import Message, Queue
+from melange.messages import DEAD_LETTER_HEADER, Message, Queue
 from melange.testing.driver_behaviours.case import DriverCase, bodies, fifo_message, message
+
+NOTE = '{"reason":"it cannot succeed","listener":"take_into_stock","attempts":3}'
 
 
 class DeadLetters(DriverCase):
-    """The broker sets aside what was received too often; whoever rejects does so at once."""
+    """The broker dead-letters what was received too often; ``dead_letter`` does it at once."""
 
-    def test_a_message_received_too_often_is_set_aside_as_it_was(self) -> None:
+    def test_a_message_received_too_often_is_dead_lettered_as_it_was(self) -> None:
         source, dead_letters = self._queue_with_dead_letters(max_receive_count=2)
         poison = message("poison", event_type_name="OrderPlaced", headers={"tenant": "north"})
         self.send(source, poison)
@@ -23,7 +28,31 @@ class DeadLetters(DriverCase):
         self.expect_nothing(source)
         assert self._arrived(dead_letters) == poison
 
-    def test_a_message_received_less_often_is_not_set_aside(self) -> None:
+    def test_the_receive_count_goes_on_in_the_dead_letter_queue(self) -> None:
+        source, dead_letters = self._queue_with_dead_letters(max_receive_count=2)
+        self.send(source, message("poison"))
+        self._fail(source, times=2)
+        self.expect_nothing(source)
+
+        (delivery,) = self.take(dead_letters)
+
+        assert delivery.receive_count == 3
+
+    def test_a_dead_letter_queue_with_one_of_its_own_counts_only_its_receives(self) -> None:
+        self.needs("dead_letter_queues")
+        last = self.queue()
+        middle = self.queue(dead_letter_queue=last, max_receive_count=2)
+        source = self.queue(dead_letter_queue=middle, max_receive_count=2)
+        self.send(source, message("poison"))
+        self._fail(source, times=2)
+        self.expect_nothing(source)
+
+        self._fail(middle, times=1)
+
+        assert bodies(self.take(middle)) == ["poison"]
+        self.expect_nothing(last)
+
+    def test_a_message_received_less_often_is_not_dead_lettered(self) -> None:
         source, dead_letters = self._queue_with_dead_letters(max_receive_count=3)
         self.send(source, message("flaky"))
 
@@ -64,17 +93,104 @@ class DeadLetters(DriverCase):
         assert {delivery.message.message_group_id for delivery in deliveries} == {"group"}
         self.expect_nothing(dead_letters)
 
-    def test_a_rejected_message_is_set_aside_at_once(self) -> None:
-        source, dead_letters = self._queue_with_dead_letters(max_receive_count=10)
+    def test_a_rejected_message_is_dead_lettered_at_once_as_it_was_with_the_note(self) -> None:
+        source, dead_letters = self._declared()
+        rejected = message(
+            '{"name":"Kühlbox 🧊"}',
+            event_type_name="OrderPlaced",
+            headers={"tenant": "north", "empty": ""},
+            published_at=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+            content_type="text/plain",
+        )
+        self.send(source, rejected)
+        (delivery,) = self.take(source)
+
+        self.driver.dead_letter(delivery, NOTE)
+
+        copy = self._arrived(dead_letters)
+        assert copy.headers == {**rejected.headers, DEAD_LETTER_HEADER: NOTE}
+        assert copy._replace(headers=rejected.headers) == rejected
+        self.acknowledge(delivery)
+        self.expect_nothing(source)
+
+    def test_dead_lettering_acknowledges_nothing(self) -> None:
+        source, dead_letters = self._declared()
         self.send(source, message("rejected"))
         (delivery,) = self.take(source)
-        assert delivery.queue.dead_letter_queue is not None
 
-        self.send(delivery.queue.dead_letter_queue, delivery.message)
-        self.acknowledge(delivery)
+        self.driver.dead_letter(delivery, NOTE)
 
+        assert self.driver.defer([delivery], 0) == []
+        assert bodies(self.take(source)) == ["rejected"]
         assert bodies(self.take(dead_letters)) == ["rejected"]
-        self.expect_nothing(source)
+
+    def test_the_note_of_an_earlier_dead_letter_is_replaced(self) -> None:
+        source, dead_letters = self._declared()
+        self.send(source, message("again", headers={DEAD_LETTER_HEADER: "the first", "tenant": "north"}))
+        (delivery,) = self.take(source)
+
+        self.driver.dead_letter(delivery, NOTE)
+
+        assert self._arrived(dead_letters).headers == {DEAD_LETTER_HEADER: NOTE, "tenant": "north"}
+
+    @pytest.mark.parametrize("headers", [{}, {f"header-{number}": "value" for number in range(10)}], ids=len)
+    def test_the_largest_message_can_be_dead_lettered(self, headers: dict[str, str]) -> None:
+        source, dead_letters = self._declared()
+        smallest = message("x", event_type_name="OrderPlaced", headers=headers)
+        spare = source.max_message_bytes - message_size(smallest)
+        largest = smallest._replace(body="x" * (1 + spare))
+        self.send(source, largest)
+        (delivery,) = self.take(source)
+
+        self.driver.dead_letter(delivery, NOTE)
+
+        assert self._arrived(dead_letters) == largest
+
+    def test_a_message_with_ten_headers_is_dead_lettered_with_the_note(self) -> None:
+        source, dead_letters = self._declared()
+        headers = {f"header-{number}": "value" for number in range(10)}
+        self.send(source, message("rejected", event_type_name="OrderPlaced", headers=headers))
+        (delivery,) = self.take(source)
+
+        self.driver.dead_letter(delivery, NOTE)
+
+        assert self._arrived(dead_letters).headers == {**headers, DEAD_LETTER_HEADER: NOTE}
+
+    def test_a_dead_letter_keeps_its_group(self) -> None:
+        self.needs("fifo")
+        source, dead_letters = self._declared(fifo=True)
+        self.send(source, fifo_message("first", "group"), fifo_message("second", "group"))
+        deliveries = self.take(source, 2)
+
+        for delivery in deliveries:
+            self.driver.dead_letter(delivery, NOTE)
+        self.acknowledge(*deliveries)
+
+        dead = self.take(dead_letters, 2)
+        assert bodies(dead) == ["first", "second"]
+        assert {delivery.message.message_group_id for delivery in dead} == {"group"}
+
+    def test_a_dead_letter_that_is_moved_back_and_fails_again_is_dead_lettered_again(self) -> None:
+        self.needs("fifo")
+        source, dead_letters = self._declared(fifo=True)
+        self.send(source, fifo_message("poison"))
+
+        for _ in range(3):
+            (delivery,) = self.take(source)
+            self.driver.dead_letter(delivery, NOTE)
+            self.acknowledge(delivery)
+            (dead,) = self.take(dead_letters)
+            assert dead.message.body == "poison"
+            self.send(source, dead.message)
+            self.acknowledge(dead)
+
+    def test_without_a_dead_letter_queue_dead_lettering_is_refused(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("rejected"))
+        (delivery,) = self.take(queue)
+
+        with pytest.raises(ConfigurationError, match="dead_letter_queue"):
+            self.driver.dead_letter(delivery, NOTE)
 
     def test_a_queue_knows_its_dead_letter_queue(self) -> None:
         source, dead_letters = self._queue_with_dead_letters(max_receive_count=4)
@@ -141,6 +257,11 @@ class DeadLetters(DriverCase):
         dead_letters = self.queue(fifo=fifo)
         source = self.queue(fifo=fifo, dead_letter_queue=dead_letters, max_receive_count=max_receive_count)
         return source, dead_letters
+
+    def _declared(self, *, fifo: bool = False) -> tuple[Queue, Queue]:
+        """Return a queue and its dead-letter queue, also where the broker moves nothing there by itself."""
+        dead_letters = self.queue(fifo=fifo)
+        return self.queue(fifo=fifo, dead_letter_queue=dead_letters), dead_letters
 
     def _fail(self, queue: Queue, *, times: int, count: int = 1) -> None:
         for _ in range(times):

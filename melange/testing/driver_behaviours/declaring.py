@@ -18,6 +18,11 @@ class Declaring(DriverCase):
         assert self.driver.get_topic(topic.name) == topic
         assert self.driver.get_queue(queue.name) == queue
 
+    def test_each_topic_and_queue_has_an_address_of_its_own(self) -> None:
+        topics, queues = [self.topic(), self.topic()], [self.queue(), self.queue()]
+
+        assert len({declared.address for declared in (*topics, *queues)}) == 4
+
     def test_declaring_again_gives_the_same(self) -> None:
         topic = self.topic()
         queue = self.queue(topic)
@@ -182,9 +187,3 @@ class Declaring(DriverCase):
     def test_a_retention_out_of_bounds_is_refused(self, retention_seconds: int) -> None:
         with pytest.raises(ConfigurationError, match="retention_seconds"):
             self.driver.declare_queue(self.name(), retention_seconds=retention_seconds)
-
-    def test_content_based_deduplication_is_refused_where_nothing_is_fifo(self) -> None:
-        with pytest.raises(ConfigurationError, match="FIFO"):
-            self.driver.declare_topic(self.name(), content_based_deduplication=True)
-        with pytest.raises(ConfigurationError, match="FIFO"):
-            self.driver.declare_queue(self.name(), content_based_deduplication=True)

@@ -12,7 +12,7 @@ class Delays(DriverCase):
     """A delay holds a message back, in bounds."""
 
     def test_a_delayed_message_is_visible_after_its_delay_and_not_before(self) -> None:
-        self.needs("max_delay_seconds")
+        self.needs_delays()
         queue = self.queue()
 
         self.send(queue, message("later"), delay_seconds=self.short_visibility_seconds)
@@ -22,7 +22,7 @@ class Delays(DriverCase):
         assert bodies(self.take(queue)) == ["later"]
 
     def test_a_delay_holds_nothing_else_back(self) -> None:
-        self.needs("max_delay_seconds")
+        self.needs_delays()
         queue = self.queue()
         self.send(queue, message("later"), delay_seconds=60)
 
@@ -41,14 +41,14 @@ class Delays(DriverCase):
 
     def test_a_delay_beyond_the_brokers_longest_is_refused(self) -> None:
         queue = self.queue()
-        too_long = self.driver.capabilities.max_delay_seconds + 1
+        too_long = self.max_delay_seconds + 1
 
         with pytest.raises(ConfigurationError, match="delay_seconds"):
             self.driver.send(queue, [message()], delay_seconds=too_long)
 
     def test_a_fifo_queue_refuses_a_delay_of_a_single_message(self) -> None:
         self.needs("fifo")
-        self.needs("max_delay_seconds")
+        self.needs_delays()
         queue = self.queue(fifo=True)
 
         with pytest.raises(InvalidMessageError, match="FIFO"):

@@ -8,7 +8,6 @@ from typing import Literal
 import pytest
 
 from melange.drivers.base import EventFilter
-from melange.errors import ConfigurationError
 from melange.messages import Queue, Topic
 from melange.testing.driver_behaviours.case import DriverCase, bodies, message
 
@@ -105,11 +104,23 @@ class Filters(DriverCase):
 
         self._expect_types(queue, "Other")
 
-    def test_a_filter_that_names_nothing_is_refused(self) -> None:
+    def test_a_filter_that_names_nothing_takes_the_filter_off(self) -> None:
         topic = self._topic()
+        queue = self.queue(topic, event_filter=EventFilter(("Wanted",)))
 
-        with pytest.raises(ConfigurationError, match="filter"):
-            self.queue(topic, event_filter=EventFilter(()))
+        self.queue(topic, name=queue.name, event_filter=EventFilter(()))
+        self._publish_types(topic, "Other", "Wanted")
+        self.publish(topic, message('"no type"'))
+
+        assert sorted(bodies(self.take(queue, 3))) == ['"no type"', _body("Other"), _body("Wanted")]
+
+    def test_a_queue_declared_with_a_filter_that_names_nothing_receives_everything(self) -> None:
+        topic = self._topic()
+        queue = self.queue(topic, event_filter=EventFilter(()))
+
+        self._publish_types(topic, "Any")
+
+        self._expect_types(queue, "Any")
 
     def _topic(self) -> Topic:
         self.needs("event_filters")

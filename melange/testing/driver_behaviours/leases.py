@@ -8,7 +8,7 @@ from melange.testing.driver_behaviours.case import DriverCase, bodies, message
 
 
 class Leases(DriverCase):
-    """Who holds a delivery holds it alone, until its deadline and no longer."""
+    """A delivery belongs to one receiver, until its deadline and no longer."""
 
     def test_a_delivered_message_is_invisible_to_others(self) -> None:
         queue = self.queue()
@@ -164,8 +164,53 @@ class Leases(DriverCase):
         self.expect_nothing(queue)
         self.acknowledge(kept)
 
+    def test_the_broker_caps_a_deferral_at_what_it_still_allows(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("long"))
+        delivery = self._take_shortly()
+        longest = self.driver.capabilities.max_visibility_seconds
+        self.pass_time(self.driver, self.short_visibility_seconds / 2)
+
+        assert self.driver.defer([delivery], longest) == []
+
+        self.expect_nothing(queue)
+
+    def test_an_equal_copy_of_a_delivery_settles_it(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("deferred"), message("acknowledged"))
+        one, two = self.take(queue, 2)
+
+        assert self.driver.defer([one._replace()], 0) == []
+        self.acknowledge(two._replace())
+
+        assert bodies(self.take(queue)) == [one.message.body]
+        self.expect_nothing(queue)
+
+    def test_the_brokers_own_id_of_a_message_stays_when_it_comes_back(self) -> None:
+        queue = self.queue()
+        self.send(queue, message("one"), message("other"))
+        one, other = self.take(queue, 2)
+        self.acknowledge(other)
+        assert self.driver.defer([one], 0) == []
+
+        (again,) = self.take(queue)
+
+        assert again.broker_message_id == one.broker_message_id
+        assert one.broker_message_id != other.broker_message_id or not one.broker_message_id
+
+    def test_a_sender_does_not_choose_the_brokers_own_id(self) -> None:
+        queue = self.queue()
+        same = message("same")
+        self.send(queue, same)
+        self.send(queue, same)
+
+        first, second = self.take(queue, 2)
+
+        assert first.message.message_id == second.message.message_id
+        assert first.broker_message_id != second.broker_message_id or not first.broker_message_id
+
     def test_a_stale_handle_cannot_acknowledge_the_new_holders_delivery(self) -> None:
-        self.needs("detects_stale_handles")
+        self.needs_stale_handles_to_be_detected()
         stale, held = self._stale_and_held()
 
         failures = self.driver.acknowledge([stale])
@@ -175,7 +220,7 @@ class Leases(DriverCase):
         assert bodies(self.take(held.queue)) == [held.message.body]
 
     def test_a_stale_handle_cannot_defer_the_new_holders_delivery(self) -> None:
-        self.needs("detects_stale_handles")
+        self.needs_stale_handles_to_be_detected()
         stale, held = self._stale_and_held()
 
         failures = self.driver.defer([stale], 0)

@@ -119,10 +119,12 @@ def test_nothing_stays_invisible_beyond_twelve_hours_from_its_receipt(driver, cl
     (delivery,) = driver.receive(queue, 1, 0, visibility_timeout_seconds=MAX_VISIBILITY_SECONDS)
     clock.advance(100)
 
-    (failure,) = driver.defer([delivery], MAX_VISIBILITY_SECONDS - 99)
+    assert driver.defer([delivery], MAX_VISIBILITY_SECONDS) == []
 
-    assert "would exceed" in str(failure.error)
-    assert driver.defer([delivery], MAX_VISIBILITY_SECONDS - 100) == []
+    clock.advance(MAX_VISIBILITY_SECONDS - 101)
+    assert driver.receive(queue, 1, 0) == []
+    clock.advance(1)
+    assert bodies(driver.receive(queue, 1, 0)) == ["long"]
 
 
 def test_no_visibility_timeout_leaves_a_delivery_visible(driver):
@@ -146,6 +148,17 @@ def test_a_deadline_that_is_set_twice_delivers_once(driver, clock):
     clock.advance(10)
 
     assert bodies(driver.receive(queue, 10, 0)) == ["once"]
+    assert driver.measure_queue(queue) == QueueDepth(visible=0, in_flight=1, delayed=0)
+
+
+def test_a_deferral_that_exceeds_what_is_left_by_far_leaves_the_message_invisible_until_then(driver, clock):
+    queue = driver.declare_queue("queue")
+    driver.send(queue, messages("retried"))
+    held = driver.receive(queue, 1, 0)
+    clock.advance(10)
+
+    assert driver.defer(held, MAX_VISIBILITY_SECONDS) == []
+
     assert driver.measure_queue(queue) == QueueDepth(visible=0, in_flight=1, delayed=0)
 
 

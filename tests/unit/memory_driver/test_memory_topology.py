@@ -4,7 +4,9 @@ from types import MappingProxyType
 
 import pytest
 
+from melange.drivers.memory import InMemoryDriver
 from melange.errors import (
+    LeaseLostError,
     QueueNotFoundError,
     TopicNotFoundError,
 )
@@ -20,6 +22,72 @@ def test_topics_and_queues_are_found_by_their_addresses(driver):
     assert queue.address.startswith("arn:aws:sqs:")
     assert driver.get_topic(topic.address) == topic
     assert driver.get_queue(queue.address) == queue
+
+
+def test_two_drivers_share_no_address(driver):
+    with InMemoryDriver() as other:
+        mine, theirs = ([some.declare_topic("name"), some.declare_queue("name")] for some in (driver, other))
+
+        assert not {handle.address for handle in mine} & {handle.address for handle in theirs}
+
+
+def test_a_topic_or_queue_of_another_driver_is_refused_although_its_name_is_known(driver):
+    driver.declare_topic("name")
+    driver.declare_queue("name")
+    with InMemoryDriver() as other:
+        topic, queue = other.declare_topic("name"), other.declare_queue("name")
+
+    with pytest.raises(TopicNotFoundError, match="another driver"):
+        driver.publish(topic, messages("lost"))
+    with pytest.raises(TopicNotFoundError, match="another driver"):
+        driver.declare_queue("bound", topic)
+    with pytest.raises(QueueNotFoundError, match="another driver"):
+        driver.send(queue, messages("lost"))
+    with pytest.raises(QueueNotFoundError, match="another driver"):
+        driver.receive(queue, 1, 0)
+    with pytest.raises(QueueNotFoundError, match="another driver"):
+        driver.declare_queue("source", dead_letter_queue=queue)
+    assert driver.measure_queue(driver.get_queue("name")).visible == 0
+
+
+def test_a_delivery_of_another_driver_is_refused_although_its_queues_name_is_known(driver):
+    driver.declare_queue("name")
+    with InMemoryDriver() as other:
+        queue = other.declare_queue("name")
+        other.send(queue, messages("theirs"))
+        deliveries = other.receive(queue, 1, 0)
+
+    for failures in (driver.defer(deliveries, 5), driver.acknowledge(deliveries)):
+        assert [failure.item for failure in failures] == deliveries
+        assert isinstance(failures[0].error, QueueNotFoundError)
+
+
+@pytest.mark.parametrize(
+    "handle", ["", "garbage", "0", "0-1", "-", "9" * 5_000, "9" * 5_000 + "-1-x", "1-1-é"]
+)
+def test_a_handle_that_is_none_settles_nothing(driver, handle):
+    queue = driver.declare_queue("queue")
+    driver.send(queue, messages("kept"))
+    (held,) = driver.receive(queue, 1, 0)
+    garbled = held._replace(receipt_handle=handle)
+
+    for failures in (driver.defer([garbled], 0), driver.acknowledge([garbled])):
+        assert [failure.item for failure in failures] == [garbled]
+        assert isinstance(failures[0].error, LeaseLostError)
+    assert driver.acknowledge([held]) == []
+
+
+def test_a_handle_of_another_queue_settles_nothing(driver):
+    first, second = driver.declare_queue("first"), driver.declare_queue("second")
+    for queue in (first, second):
+        driver.send(queue, messages(queue.name))
+    (of_first,), (of_second,) = (driver.receive(queue, 1, 0) for queue in (first, second))
+    mixed_up = of_first._replace(receipt_handle=of_second.receipt_handle)
+
+    (failure,) = driver.acknowledge([mixed_up])
+
+    assert isinstance(failure.error, LeaseLostError)
+    assert driver.acknowledge([of_first, of_second]) == []
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest(driver):
