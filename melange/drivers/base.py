@@ -38,6 +38,10 @@ class Capabilities:
     """The longest wait of a receive."""
     max_receive_batch: int = 10
     """The most deliveries of one receive."""
+    content_based_deduplication: bool = False
+    detects_stale_handles: bool = False
+    max_delay_seconds: int = 0
+    max_message_bytes: int = 262_144
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +280,14 @@ class QueueDepth:
     visible: int
     in_flight: int
     delayed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A topic that feeds a queue, as the broker has it; ``event_filter`` is None where everything passes."""
+
+    topic: Topic
+    event_filter: EventFilter | None = None
 
 
 class BrokerAdministration(ABC):

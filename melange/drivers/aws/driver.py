@@ -27,6 +27,7 @@ from melange.drivers.base import (
 from melange.drivers.queue_spec import QueueSpec
 from melange.drivers.sqs_rules import (
     MAX_BATCH,
+    MAX_DELAY_SECONDS,
     MAX_VISIBILITY_SECONDS,
     MAX_WAIT_SECONDS,
     check_whole_seconds,
@@ -36,11 +37,15 @@ from melange.messages import Delivery, Message, Queue, Topic
 
 _CAPABILITIES = Capabilities(
     fifo=True,
+    content_based_deduplication=True,
     dead_letter_queues=True,
     event_filters=True,
+    detects_stale_handles=False,  # standard queues accept them without a word
+    max_delay_seconds=MAX_DELAY_SECONDS,
     max_visibility_seconds=MAX_VISIBILITY_SECONDS,
     max_wait_seconds=MAX_WAIT_SECONDS,
     max_receive_batch=MAX_BATCH,
+    max_message_bytes=1_048_576,
 )
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from melange.clock import Clock, SystemClock
 from melange.drivers.base import (
+    Binding,
     BrokerAdministration,
     Capabilities,
     EventFilter,
@@ -46,6 +47,10 @@ _CAPABILITIES = Capabilities(
     max_visibility_seconds=MAX_VISIBILITY_SECONDS,
     max_wait_seconds=MAX_WAIT_SECONDS,
     max_receive_batch=MAX_BATCH,
+    content_based_deduplication=True,
+    detects_stale_handles=True,
+    max_delay_seconds=MAX_DELAY_SECONDS,
+    max_message_bytes=1_048_576,
 )
 
 
@@ -236,6 +241,11 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
                 if error:
                     failures.append(Failure(delivery, error))
         return failures
+
+    def list_bindings(self, queue: Queue) -> list[Binding]:
+        with self._lock:
+            self._check_open()
+            return self._topology.bindings_of(queue)
 
     def measure_queue(self, queue: Queue) -> QueueDepth:
         with self._lock:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from melange.drivers.base import EventFilter, NoDeadLetterQueue
+from melange.drivers.base import Binding, EventFilter, NoDeadLetterQueue
 from melange.drivers.memory.fifo import DeduplicationWindow, FifoQueue
 from melange.drivers.memory.queue import MemoryQueue
 from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, QueueSpec
@@ -109,6 +109,15 @@ class Topology:
         deleted.waiters.wake_all()
         self.queues.pop(queue.address)
 
+    def bindings_of(self, queue: Queue) -> list[Binding]:
+        """See ``BrokerAdministration.list_bindings``."""
+        target = self.queue(queue)
+        return [
+            Binding(topic.topic, topic.bindings[target].event_filter)
+            for topic in self.topics.values()
+            if target in topic.bindings
+        ]
+
     def topic_names(self) -> list[str]:
         return [topic.topic.name for topic in self.topics.values()]
 
@@ -148,12 +157,12 @@ class MemoryTopic:
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
-        self.bindings: dict[MemoryQueue, Binding] = {}
+        self.bindings: dict[MemoryQueue, Selection] = {}
 
     def bind(self, queue: MemoryQueue, event_filter: EventFilter | None) -> None:
         """Bind the queue; a binding that is there keeps its filter unless one is named."""
         if event_filter is not None or queue not in self.bindings:
-            self.bindings[queue] = Binding(event_filter)
+            self.bindings[queue] = Selection(event_filter if event_filter and event_filter.event_type_names else None)
 
     def unbind(self, queue: MemoryQueue) -> None:
         """Remove the queue's binding, if there is one."""
@@ -161,8 +170,8 @@ class MemoryTopic:
 
     def publish(self, message: Message, now: float) -> None:
         """Give each bound queue its own copy."""
-        for queue, binding in self.bindings.items():
-            if binding.event_type_names is None or binding.lets_pass(message):
+        for queue, selection in self.bindings.items():
+            if selection.event_filter is None or selection.lets_pass(message):
                 queue.put(message, now)
 
 
@@ -181,29 +190,27 @@ class FifoTopic(MemoryTopic):
         if self._window.holds(deduplication_id, now):
             return
         unordered = message._replace(message_group_id=None, message_deduplication_id=None)
-        for queue, binding in self.bindings.items():
-            if binding.lets_pass(message):
+        for queue, selection in self.bindings.items():
+            if selection.event_filter is None or selection.lets_pass(message):
                 queue.put(message if queue.queue.is_fifo else unordered, now)
         # Last: after an exception in between the message is published again, and the queues that have it know it.
         self._window.remember(deduplication_id, now)
 
 
-class Binding:
-    """What one queue wants from one topic; ``event_type_names`` is None when it wants everything."""
+class Selection:
+    """What one queue wants from one topic: everything if ``event_filter`` is None."""
 
-    __slots__ = ("_reads_body", "event_type_names")
+    __slots__ = ("_event_type_names", "event_filter")
 
     def __init__(self, event_filter: EventFilter | None) -> None:
-        names = event_filter.event_type_names if event_filter else ()
-        self.event_type_names = frozenset(names) or None
-        self._reads_body = event_filter is not None and event_filter.scope == "body"
+        self.event_filter = event_filter
+        self._event_type_names = frozenset(event_filter.event_type_names if event_filter else ())
 
     def lets_pass(self, message: Message) -> bool:
-        """Return True if the queue wants this message."""
-        if self.event_type_names is None:
-            return True
-        event_type_name = _type_in_body(message.body) if self._reads_body else message.event_type_name
-        return event_type_name in self.event_type_names
+        """Return True if the filter names the type of this message."""
+        reads_body = self.event_filter is not None and self.event_filter.scope == "body"
+        event_type_name = _type_in_body(message.body) if reads_body else message.event_type_name
+        return event_type_name in self._event_type_names
 
 
 def _type_in_body(body: str) -> str | None:

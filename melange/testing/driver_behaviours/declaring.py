@@ -21,7 +21,9 @@ class Declaring(DriverCase):
     def test_each_topic_and_queue_has_an_address_of_its_own(self) -> None:
         topics, queues = [self.topic(), self.topic()], [self.queue(), self.queue()]
 
-        assert len({declared.address for declared in (*topics, *queues)}) == 4
+        addresses = {topic.address for topic in topics} | {queue.address for queue in queues}
+
+        assert len(addresses) == 4
 
     def test_declaring_again_gives_the_same(self) -> None:
         topic = self.topic()
