@@ -162,7 +162,9 @@ class MemoryTopic:
     def bind(self, queue: MemoryQueue, event_filter: EventFilter | None) -> None:
         """Bind the queue; a binding that is there keeps its filter unless one is named."""
         if event_filter is not None or queue not in self.bindings:
-            self.bindings[queue] = Selection(event_filter if event_filter and event_filter.event_type_names else None)
+            self.bindings[queue] = Selection(
+                event_filter if event_filter and event_filter.event_type_names else None
+            )
 
     def unbind(self, queue: MemoryQueue) -> None:
         """Remove the queue's binding, if there is one."""
