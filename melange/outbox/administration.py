@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
@@ -234,10 +234,25 @@ class OutboxAdministration:
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         try:
-            with self._engine.begin() as connection:
+            with self._engine.begin() as connection, _any_text(connection):
                 yield connection
         except SQLAlchemyError as error:
             raise OutboxError(f"the outbox cannot be used: {explained(error)}") from error
+
+
+@contextmanager
+def _any_text(connection: Connection) -> Iterator[None]:
+    """Read text that is not UTF-8, which SQLite may hold, with replacement characters."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    own_factory = driver.text_factory
+    driver.text_factory = lambda text: text.decode(errors="replace")
+    try:
+        yield
+    finally:
+        driver.text_factory = own_factory
 
 
 def purge_some(connection: Connection, now: datetime, older_than_seconds: float, limit: int) -> int:

@@ -38,33 +38,35 @@ _MARK_SENT = (
     .execution_options(synchronize_session=False)
 )
 
-# Of the columns that marks change, on a row that nobody else has locked.
-_WRITTEN = (OutboxMessage.state, OutboxMessage.attempts, OutboxMessage.error, OutboxMessage.done_at)
-_WRITE_NOTHING_NEW = (
-    update(OutboxMessage)
-    .where(
-        OutboxMessage.id.in_(
-            select(OutboxMessage.id)
-            .where(IS_PENDING)
-            .order_by(OutboxMessage.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-    )
-    .values({column: column for column in _WRITTEN})
-    .execution_options(synchronize_session=False)
+_FIRST_PENDING = (
+    select(OutboxMessage.id).where(IS_PENDING).order_by(OutboxMessage.id).with_for_update(skip_locked=True)
+)
+_COLUMNS_OF_MARKS = (
+    OutboxMessage.state,
+    OutboxMessage.attempts,
+    OutboxMessage.error,
+    OutboxMessage.done_at,
 )
 
 
-def prove_writable(connection: Connection) -> None:
-    """Write one row as it is and commit, so that what cannot be marked is not published either.
+def prove_writable(connection: Connection, limit: int, now: datetime) -> None:
+    """Rehearse the marks of a batch, and commit a change of nothing: what cannot be marked must not be published.
 
     Raises:
-        SQLAlchemyError: the database is read-only, a standby or full, or permissions are missing.
+        SQLAlchemyError: the database is read-only, a standby server or full, or permissions are missing.
     """
-    connection.execute(_WRITE_NOTHING_NEW)
+    rehearsal = _update_first(limit).values(state=State.SENT, done_at=now, error="rehearsal")
+    connection.execute(rehearsal)
+    connection.rollback()
+    connection.execute(_update_first(1).values({column: column for column in _COLUMNS_OF_MARKS}))
     commit(connection)
+
+
+def _update_first(limit: int) -> Any:
+    first = _FIRST_PENDING.limit(limit).scalar_subquery()
+    return (
+        update(OutboxMessage).where(OutboxMessage.id.in_(first)).execution_options(synchronize_session=False)
+    )
 
 
 def mark_sent(connection: Connection, sent: Sequence[SentMessage], now: datetime, *conditions: Any) -> None:

@@ -54,7 +54,6 @@ _PLACE = (
     OutboxMessage.topic,
     OutboxMessage.key,
     OutboxMessage.lock_key,
-    OutboxMessage.message_id,
     OutboxMessage.attempts,
     key_is_stopped().label("is_stopped"),
 )
@@ -70,9 +69,13 @@ _CONTENT = (
 # Built once: to build what every batch needs each time took an eighth of the relay's time.
 # One statement, which sees one moment: a failed message is decided about together with what it holds back, and
 # what comes after that must not be seen free beside followers that are not.
-_IN_ORDER = select(*_PLACE, *_CONTENT).where(IS_PENDING).order_by(OutboxMessage.id)
+_IN_ORDER = select(*_PLACE, OutboxMessage.message_id, *_CONTENT).where(IS_PENDING).order_by(OutboxMessage.id)
 _IDS_IN_ORDER = select(OutboxMessage.id).where(IS_PENDING).order_by(OutboxMessage.id)
-_PLACES = select(*_PLACE).where(IS_PENDING)
+_WHAT_CAN_BE_READ = (
+    _IN_ORDER,
+    select(*_PLACE, OutboxMessage.message_id).where(IS_PENDING),
+    select(*_PLACE).where(IS_PENDING),
+)
 
 
 def read_pending(connection: Connection, chosen: ColumnElement[bool], limit: int) -> list[PendingMessage]:
@@ -92,7 +95,7 @@ def read_pending(connection: Connection, chosen: ColumnElement[bool], limit: int
 def _read_one(connection: Connection, row_id: int) -> PendingMessage | None:
     """Read one row, as far as it can be read; None if it is not pending any more."""
     problem: InvalidMessageError | None = None
-    for query in (_IN_ORDER, _PLACES):
+    for query in _WHAT_CAN_BE_READ:
         try:
             row = connection.execute(query.where(OutboxMessage.id == row_id)).first()
         except Exception as error:
@@ -121,7 +124,7 @@ def _pending(row: Any, problem: InvalidMessageError | None = None) -> PendingMes
         _text(row.topic),
         _text(row.key),
         row.lock_key if isinstance(row.lock_key, int) else None,
-        _text(row.message_id),
+        _text(getattr(row, "message_id", None)),
         row.attempts if isinstance(row.attempts, int) else 0,
         bool(row.is_stopped),
         problem or _message(row),

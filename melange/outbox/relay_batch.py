@@ -92,7 +92,7 @@ class BatchRelay:
         with self._engine.connect() as connection:
             self._mark_late(connection)
             if not was_writable:
-                prove_writable(connection)
+                prove_writable(connection, self._limit, self._clock.now())
             progress = self._relay(connection)
         self._is_writable = True
         return progress

@@ -1,4 +1,4 @@
-"""The topics that an outbox publishes to: found once, and left alone while they take nothing."""
+"""Publishing to the topics of an outbox, each found once, and left alone for a while when it takes nothing."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ class Answer:
     refused: dict[int, MelangeError] = field(default_factory=dict)
     failed: dict[int, MelangeError] = field(default_factory=dict)
     trouble: MelangeError | None = None
+    is_fault: bool = False
+    """Whether the trouble is what no driver should raise, and the message may be to blame."""
 
 
 class TopicPublisher:
@@ -122,11 +124,12 @@ class TopicPublisher:
             return Answer(trouble=error)
         except MelangeError as error:
             return Answer(trouble=error)
-        except (
-            Exception
-        ) as error:  # a fault of the driver: what was published before must be marked all the same
+        except Exception as error:  # what was published before must be marked all the same
             logger.exception("the driver failed on topic %s", ascii(name))
-            return Answer(trouble=DriverError(f"the driver failed with {type(error).__name__}: {error}"))
+            if len(messages) > 1:
+                return self._publish_each(name, messages)
+            fault = DriverError(f"the driver failed with {type(error).__name__}: {error}")
+            return Answer(trouble=fault, is_fault=True)
 
     def _hand_over(self, name: str, messages: Sequence[Message]) -> Answer:
         try:
@@ -155,18 +158,23 @@ class TopicPublisher:
         return topic
 
     def _publish_each(self, name: str, messages: Sequence[Message]) -> Answer:
-        """Publish one by one, since the broker refuses one of them and thereby all."""
+        """Publish one by one, because one of them makes the broker refuse all, or the driver fail on all."""
         whole = Answer()
         for place, message in enumerate(messages):
-            answer = self._publish(name, [message])
+            try:
+                answer = self._publish(name, [message])
+            except DriverClosedError as error:  # what was accepted before is to be marked
+                answer = Answer(trouble=error)
             if answer.accepted:
                 whole.accepted.append(place)
             elif answer.refused:
                 whole.refused[place] = answer.refused[0]
+            elif answer.is_fault and answer.trouble is not None:
+                whole.failed[place] = answer.trouble
             else:
                 whole.trouble = answer.trouble
                 break
-        return whole
+        return _blaming(whole)
 
     def _is_well(self, name: str) -> None:
         for of_topic in (self._troubles, self._paused_until, self.errors):
@@ -202,7 +210,12 @@ def _answer(messages: Sequence[Message], failures: Sequence[Failure[Message]]) -
             answer.refused[place] = error
         else:
             answer.failed[place] = error
-    if answer.failed and not answer.accepted:  # not the messages' fault, by all that can be known
+    return _blaming(answer)
+
+
+def _blaming(answer: Answer) -> Answer:
+    """Return the answer with trouble where all that was not refused has failed: nothing tells it from an outage."""
+    if answer.failed and not answer.accepted:
         answer.trouble = next(iter(answer.failed.values()))
         answer.failed.clear()
     return answer

@@ -11,7 +11,9 @@ import pytest
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session
 
+from melange.clock import SystemClock
 from melange.outbox import Outbox, OutboxRelay
+from melange.outbox.stopping import StopSignal
 from melange.outbox.waking import NotifiedWaker
 from outbox_behaviours.databases import Database, named
 
@@ -57,10 +59,10 @@ def test_new_connections_may_have_begun_a_transaction_when_the_relay_listens(
         connection.execute("SET application_name = 'shop'")
         connections.append(connection)
 
-    with closing(NotifiedWaker(engine)) as waker:
-        waker.wait(threading.Event(), 0)
+    with closing(NotifiedWaker(engine, SystemClock())) as waker:
+        waker.wait(StopSignal(), 0)
         database.write("a0")
-        waker.wait(threading.Event(), 30)
+        waker.wait(StopSignal(), 30)
 
     assert not caplog.messages
     assert [connection.closed for connection in connections] == [True]
@@ -76,8 +78,8 @@ def test_a_connection_that_cannot_listen_is_closed(make_engine, caplog) -> None:
         connection.read_only = True
         connection.execute = lambda statement: 1 / 0
 
-    with closing(NotifiedWaker(engine)) as waker:
-        waker.wait(threading.Event(), 0)
+    with closing(NotifiedWaker(engine, SystemClock())) as waker:
+        waker.wait(StopSignal(), 0)
 
     assert "not notified of new messages for now" in caplog.text
     assert [connection.closed for connection in connections] == [True]
