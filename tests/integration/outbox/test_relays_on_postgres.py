@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from melange.drivers.memory import InMemoryDriver
-from melange.errors import DriverConnectionError
+from melange.errors import DriverConnectionError, OutboxError
 from melange.outbox import InboxMark, Outbox, OutboxAdministration, OutboxMessage, OutboxRelay, metadata
 from melange.outbox.locks import PostgresLocks
 from outbox_behaviours.databases import Database, named
@@ -353,6 +353,36 @@ class TestLostConnections:
         assert len(set(driver.accepted)) == len(KEYS) * 30
         assert out_of_order(driver.accepted) == []
 
+    def test_a_relay_that_lost_its_locks_publishes_nothing_more_beside_the_one_that_has_them(
+        self, database, driver
+    ) -> None:
+        """The batch's connection is ended while the fourth message of a key is on its way."""
+        database.write(*(f"a{number}" for number in range(10)))
+        driver_of_other = JudgingDriver()
+
+        def lose_connection(topic: str, name: str) -> None:
+            if name == "a3":
+                self._end_idle_transactions(database)
+                assert OutboxRelay(database.engine, driver_of_other).relay_pending() == 10
+
+        driver.judge = lose_connection
+
+        with pytest.raises(OutboxError):
+            OutboxRelay(database.engine, driver).relay_pending()
+
+        assert driver.accepted == ["a0", "a1", "a2", "a3"]
+        assert driver_of_other.accepted == [f"a{number}" for number in range(10)]
+        assert database.states == ["sent"] * 10
+
+    def _end_idle_transactions(self, database: Database) -> None:
+        query = text(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND state = 'idle in transaction' AND pid <> pg_backend_pid()"
+        )
+        outside = apart(database.engine.url)
+        with Session(outside.engine) as session:
+            assert session.scalars(query).all() == [True]
+
     @pytest.mark.parametrize("end", ["kill", "stop"])
     def test_a_restart_of_the_database_is_waited_out(self, postgres_server, eventually, caplog, end) -> None:
         engine = create_engine(postgres_server.url)
@@ -416,3 +446,54 @@ class TestElsewhere:
 
         assert "relaying the outbox of" in caplog.text
         assert "S3CRET" not in caplog.text
+
+
+class TestPurging:
+    def test_what_another_purge_is_deleting_is_left_to_it_and_all_the_rest_is_deleted(self, database) -> None:
+        database.write(*(f"-{number}" for number in range(2_500)))
+        with Session(database.engine) as session, session.begin():
+            session.execute(
+                text("UPDATE melange_outbox SET state = 'sent', done_at = now() - interval '2 days'")
+            )
+
+        with Session(database.engine) as other:
+            other.execute(
+                text(
+                    "DELETE FROM melange_outbox WHERE id IN (SELECT id FROM melange_outbox ORDER BY id LIMIT 1000)"
+                )
+            )
+            purged = OutboxAdministration(database.engine).purge(3_600)
+            other.commit()
+
+        assert purged == 1_500
+        assert database.states == []
+
+    def test_a_relay_that_must_not_delete_goes_on_publishing(
+        self, database, driver, clock, eventually, caplog
+    ) -> None:
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "DO $$ BEGIN CREATE ROLE keeper; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+            )
+            connection.exec_driver_sql("GRANT SELECT, UPDATE ON melange_outbox TO keeper")
+        database.write("a0")
+        with Session(database.engine) as session, session.begin():
+            session.execute(
+                text(
+                    "INSERT INTO melange_outbox SELECT 1000, topic, key, lock_key, message_id, event_type_name, body, "
+                    "headers, published_at, NULL, NULL, 'sent', 0, NULL, '2020-01-01' FROM melange_outbox"
+                )
+            )
+        engine = create_engine(database.engine.url, connect_args={"options": "-c role=keeper"})
+        relay = OutboxRelay(engine, driver, poll_seconds=0.02)
+        relay.start()
+        eventually(lambda: driver.accepted == ["a0"])
+
+        clock.advance(120)
+        eventually(lambda: "old messages cannot be deleted" in caplog.text)
+        database.write("a1")
+
+        eventually(lambda: driver.accepted == ["a0", "a1"])
+        assert relay.stop(30)
+        engine.dispose()
+        assert "relaying failed" not in caplog.text

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy.orm import Session
@@ -100,6 +101,90 @@ def test_handlers_for_after_the_commit_never_run_when_it_is_rolled_back(session:
         session.rollback()
 
     assert told == []
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["mail first", "mapping first"])
+@pytest.mark.parametrize("end", [Session.commit, Session.rollback])
+def test_handlers_for_after_the_commit_wait_whatever_the_order_of_the_groups(
+    session: Session, order: int, end: Callable[[Session], None]
+) -> None:
+    """The session begins its transaction with what is written first, which may be after the handler was called."""
+    sent: list[str] = []
+    mail, integration = Subscribers(), IntegrationEvents()
+    mail.on(str)(bus.after_commit(sent.append))
+    integration.to("orders", str)(lambda event: {"event_type_name": "Placed"})
+
+    with Outbox(session).scope(*[mail, integration][::order]):
+        bus.publish("placed")
+        before = list(sent)
+        end(session)
+
+    assert before == []
+    assert sent == (["placed"] if end is Session.commit else [])
+
+
+def test_handlers_for_after_the_commit_wait_for_a_transaction_that_is_begun_later(session: Session) -> None:
+    sent: list[str] = []
+    mail = Subscribers()
+    mail.on(str)(bus.after_commit(sent.append))
+
+    with Outbox(session).scope(mail):
+        bus.publish("first")
+        bus.publish("second")
+        with session.begin():
+            bus.publish("third")
+            before = list(sent)
+
+    assert before == []
+    assert sent == ["first", "second", "third"]
+
+
+def test_domain_events_are_forgotten_while_the_outbox_is_open(session: Session) -> None:
+    class Placed: ...
+
+    integration = IntegrationEvents()
+    integration.to("orders", Placed)(lambda event: {"event_type_name": "Placed"})
+    alive: list[weakref.ref[Placed]] = []
+
+    with Outbox(session).scope(integration):
+        for _ in range(1_000):
+            event = Placed()
+            alive.append(weakref.ref(event))
+            bus.publish(event)
+        del event
+        kept = sum(reference() is not None for reference in alive)
+
+    assert kept <= 16
+
+
+def test_an_outbox_that_is_left_in_another_thread_leaves_the_one_that_is_open_there(session: Session) -> None:
+    left, other = Outbox(session), Outbox(session)
+    seen: list[object] = []
+    left.__enter__()
+
+    def leave() -> None:
+        with other:
+            left.__exit__(None, None, None)
+            seen.append(Outbox.current())
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    thread.join()
+
+    assert seen == [other]
+    with pytest.raises(ConfigurationError):
+        Outbox.current()
+
+
+def test_an_outbox_around_one_that_was_left_elsewhere_is_the_current_one(session: Session) -> None:
+    with Outbox(session) as outer:
+        inner = Outbox(session)
+        inner.__enter__()
+        thread = threading.Thread(target=inner.__exit__, args=(None, None, None))
+        thread.start()
+        thread.join()
+
+        assert Outbox.current() is outer
 
 
 def test_what_was_subscribed_outside_is_heard_inside(session: Session) -> None:

@@ -129,6 +129,36 @@ def test_a_mark_that_cannot_be_committed_leaves_the_database_unlocked(database, 
     engine.dispose()
 
 
+def test_a_message_that_got_the_id_of_one_that_could_not_be_marked_is_published(
+    database, driver, eventually, caplog
+) -> None:
+    """An older backup is restored under a running relay, and the sequence gives the same id again."""
+    engine = create_engine(database.engine.url, connect_args={"timeout": 0.05})
+    database.write("a0")
+    with closing(
+        sqlite3.connect(str(engine.url.database), isolation_level=None, check_same_thread=False)
+    ) as writer:
+
+        def lock(topic: str, name: str) -> None:
+            if name == "a0":
+                writer.execute("BEGIN IMMEDIATE")
+
+        driver.judge = lock
+        relay = OutboxRelay(engine, driver, poll_seconds=0.02)
+        relay.start()
+        eventually(lambda: "relaying failed, trying again" in caplog.text)
+
+        writer.execute(
+            "UPDATE melange_outbox SET message_id = 'another', body = replace(body, 'a0', 'b0'), state = 'pending'"
+        )
+        writer.execute("COMMIT")
+
+        eventually(lambda: database.states == ["sent"])
+        assert relay.stop(30)
+    assert driver.accepted == ["a0", "b0"]
+    engine.dispose()
+
+
 def test_while_the_database_is_locked_nothing_is_published_a_second_time(
     database, driver, eventually, caplog
 ) -> None:
