@@ -26,7 +26,7 @@ class Occurrence:
     # Only an annotation: a class attribute would become the default of a subclass's field of that name.
     occurred_on: datetime
 
-    def __new__(cls, *args: object, **kwargs: object) -> Self:
+    def __new__(cls, /, *args: object, **kwargs: object) -> Self:
         occurrence = super().__new__(cls)
         # Not in __init__, which subclasses replace; not by assignment, which frozen ones refuse.
         object.__setattr__(occurrence, OCCURRED_ON_KEY, datetime.now(UTC))

@@ -1,69 +1,149 @@
-"""The marshmallow schema of a dataclass, derived from its annotations (see ``melange.serialization.derivation``).
+"""Schemas derived from dataclasses: from annotations to fields, or a refusal that says what to change.
 
-Missing fields take the dataclass's defaults; fields with ``init=False`` are written and not read;
-unknown ones are ignored, so that a newer publisher does not break an older consumer.
+What a derived schema writes it can read, and the object that is read equals the one that was written. Classes for
+which that cannot be are refused when they are first used, in ``ConfigurationError``.
 """
-
-# MERGED DOCS: The field for an annotation.
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import sys
 import threading
 import types
-from collections.abc import Callable
 from enum import Enum
 from typing import Any, ClassVar, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
-from marshmallow import EXCLUDE, Schema, fields, post_load
-
 from melange.errors import ConfigurationError
-from melange.events import EVENT_TYPE_KEY, EventMessage
-from melange.serialization.fields import (
+from melange.events import EVENT_TYPE_KEY, OCCURRED_ON_KEY, EventMessage, Occurrence
+from melange.serialization.conversions import (
     ANYTHING,
+    ANYTHING_HASHABLE,
     CONVERSIONS,
-    FixedTuple,
-    Items,
-    NestedDataclass,
-    Scalar,
-    StrictField,
-    TextMapping,
     enum_conversion,
     literal_conversion,
 )
+from melange.serialization.dataclass_field import OCCURRED_ON, DataclassField, Member
+from melange.serialization.fields import Field, FixedTuple, Items, Nullable, Scalar, TextMapping
 
-Nest = Callable[[type], StrictField]
-"""Returns the field for a dataclass within another."""
+_DERIVED = "__melange_schema__"
+_deriving = threading.Lock()
+
+_CONTAINERS = (list, tuple, set, frozenset, dict)
+
+_ADVICE = (
+    "or write an EventSchema for the event and register it with EventSerializer.instance().register(...)"
+)
 
 
-class UnsupportedAnnotationError(Exception):
+def derived_schema(event_class: type[EventMessage]) -> DataclassField:
+    """Return the schema of ``event_class``: made once, thread-safe.
+
+    Raises:
+        ConfigurationError: not a dataclass, or it cannot be derived; names class and field.
+    """
+    # Kept on the class: a table of classes would keep them, or their schemas, from being collected.
+    schema: DataclassField | None = vars(event_class).get(_DERIVED)
+    if schema is None:
+        with _deriving:
+            schema = vars(event_class).get(_DERIVED)
+            if schema is None:
+                schema = _Derivation().derive(event_class)
+                setattr(event_class, _DERIVED, schema)
+    return schema
+
+
+class _UnsupportedAnnotationError(Exception):
     """No field can be derived from this annotation."""
 
 
-def field_for(annotation: Any, nest: Nest) -> StrictField:
-    """Return a new field for ``annotation``, which must be evaluated and free of ``Annotated``.
+class _Derivation:
+    """Derives one event class and the dataclasses within it.
 
-    Raises:
-        UnsupportedAnnotationError: as it says.
+    ``in_set`` means that the value is part of an item of a set, and must have a hash.
     """
-    annotation = _unwrapped(annotation)
-    if isinstance(annotation, type):  # Any, too
-        return _field_of_class(annotation, nest)
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        return _optional(annotation, arguments, nest)
-    if origin is Literal:
-        return _literal(annotation, arguments)
-    if origin is tuple and arguments[-1:] != (...,) and arguments:
-        return FixedTuple([field_for(argument, nest) for argument in arguments])
-    if origin in (list, tuple, set, frozenset):
-        return Items(origin, field_for(arguments[0] if arguments else Any, nest))
-    if origin is dict:
-        key, value = arguments or (str, Any)
-        if _unwrapped(key) is not str:
-            raise UnsupportedAnnotationError(annotation)
-        return TextMapping(field_for(value, nest))
-    raise UnsupportedAnnotationError(annotation)
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[type, bool], DataclassField] = {}
+        self._pending: list[tuple[type, bool]] = []
+
+    def derive(self, event_class: type) -> DataclassField:
+        schema = self._dataclass(event_class, in_set=False)
+        for dataclass_type, in_set in self._pending:
+            self._complete(dataclass_type, in_set=in_set)
+        return schema
+
+    def _dataclass(self, dataclass_type: type, *, in_set: bool) -> DataclassField:
+        key = (dataclass_type, in_set)
+        if key not in self._made:
+            self._made[key] = DataclassField(dataclass_type)
+            self._pending.append(key)
+        return self._made[key]
+
+    def _complete(self, dataclass_type: type, *, in_set: bool) -> None:
+        _check_kind(dataclass_type)
+        hints = _resolved_hints(dataclass_type)
+        _check_decorated(dataclass_type, hints)
+        fields = dataclasses.fields(dataclass_type)
+        arguments, has_others = _constructor_arguments(dataclass_type)
+        members: list[Member] = []
+        if issubclass(dataclass_type, Occurrence) and all(field.name != OCCURRED_ON_KEY for field in fields):
+            members.append(OCCURRED_ON)
+        for field in fields:
+            try:
+                derived = self._field(hints[field.name], in_set=in_set)
+            except _UnsupportedAnnotationError as error:
+                raise _refusal(
+                    dataclass_type, field.name, f"is annotated {error}, which has no JSON form"
+                ) from None
+            is_argument = field.init and (arguments is None or field.name in arguments)
+            has_default = (
+                field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+            )
+            members.append(Member(field.name, derived, is_argument and not has_default, is_argument))
+        self._made[dataclass_type, in_set].complete(members, has_other_arguments=has_others)
+
+    def _field(self, annotation: Any, *, in_set: bool) -> Field:
+        annotation = _unwrapped(annotation)
+        origin, arguments = get_origin(annotation), get_args(annotation)
+        if origin in _CONTAINERS and not arguments:  # typing.List, for one
+            annotation = origin
+        if isinstance(annotation, type):  # Any, too
+            return self._field_of_class(annotation, in_set=in_set)
+        if origin in (Union, types.UnionType):
+            present = [argument for argument in arguments if argument is not types.NoneType]
+            if len(present) == 1:
+                return Nullable(self._field(present[0], in_set=in_set))
+        elif origin is Literal:
+            return _literal(annotation, arguments)
+        elif origin is tuple and arguments[-1:] != (...,):
+            return FixedTuple([self._field(argument, in_set=in_set) for argument in arguments])
+        elif origin in (list, tuple, set, frozenset):
+            return self._items(annotation, origin, arguments[0], in_set=in_set)
+        elif origin is dict and not in_set and _unwrapped(arguments[0]) is str:
+            return TextMapping(self._field(arguments[1], in_set=False))
+        raise _UnsupportedAnnotationError(annotation)
+
+    def _field_of_class(self, annotation: type, *, in_set: bool) -> Field:
+        if annotation in CONVERSIONS:
+            return Scalar(CONVERSIONS[annotation])
+        if issubclass(annotation, Enum):
+            return Scalar(enum_conversion(annotation))
+        if dataclasses.is_dataclass(annotation) and not (in_set and annotation.__hash__ is None):
+            return self._dataclass(annotation, in_set=in_set)
+        if annotation in (list, tuple, set, frozenset):
+            return self._items(annotation, annotation, Any, in_set=in_set)
+        if annotation is dict and not in_set:
+            return TextMapping(self._field(Any, in_set=False))
+        if annotation is Any:
+            return Nullable(Scalar(ANYTHING_HASHABLE if in_set else ANYTHING))
+        raise _UnsupportedAnnotationError(annotation.__qualname__)
+
+    def _items(self, annotation: Any, container: type, item: Any, *, in_set: bool) -> Field:
+        is_set = container in (set, frozenset)
+        if in_set and container not in (tuple, frozenset):
+            raise _UnsupportedAnnotationError(f"{annotation}, in a set,")
+        return Items(container, self._field(item, in_set=in_set or is_set))
 
 
 def _unwrapped(annotation: Any) -> Any:
@@ -72,120 +152,29 @@ def _unwrapped(annotation: Any) -> Any:
     return annotation
 
 
-def _field_of_class(annotation: type, nest: Nest) -> StrictField:
-    if annotation in CONVERSIONS:
-        return Scalar(CONVERSIONS[annotation])
-    if issubclass(annotation, Enum):
-        return Scalar(enum_conversion(annotation))
-    if dataclasses.is_dataclass(annotation):
-        return nest(annotation)
-    if annotation in (list, tuple, set, frozenset):
-        return Items(annotation, field_for(Any, nest))
-    if annotation is dict:
-        return TextMapping(field_for(Any, nest))
-    if annotation is Any:
-        anything = Scalar(ANYTHING)
-        anything.allow_none = True
-        return anything
-    raise UnsupportedAnnotationError(annotation.__qualname__)
-
-
-def _optional(annotation: Any, arguments: tuple[Any, ...], nest: Nest) -> StrictField:
-    present = [argument for argument in arguments if argument is not types.NoneType]
-    if len(present) != 1:
-        raise UnsupportedAnnotationError(annotation)
-    field = field_for(present[0], nest)
-    field.allow_none = True
-    return field
-
-
-def _literal(annotation: Any, values: tuple[Any, ...]) -> StrictField:
+def _literal(annotation: Any, values: tuple[Any, ...]) -> Field:
     present = [value for value in values if value is not None]
     if not all(type(value) in (str, int, bool) for value in present):
-        raise UnsupportedAnnotationError(annotation)
+        raise _UnsupportedAnnotationError(annotation)
     field = Scalar(literal_conversion(present))
-    field.allow_none = None in values
-    return field
+    return Nullable(field) if None in values else field
 
 
-_DERIVED = "__melange_schema__"
-_deriving = threading.Lock()
-
-
-class DataclassSchema(Schema):
-    """Loads to ``dataclass_type``, whose constructor's exceptions pass as they are."""
-
-    dataclass_type: ClassVar[type]
-
-    class Meta:
-        unknown = EXCLUDE
-        register = False
-
-    def get_attribute(self, obj: Any, attr: str, default: Any) -> Any:
-        return getattr(obj, attr, default)
-
-    @post_load
-    def make(self, values: dict[str, Any], **_: Any) -> Any:
-        return self.dataclass_type(**values)
-
-
-def derived_schema(event_class: type[EventMessage]) -> Schema:
-    """Return the schema of ``event_class``: made once, thread-safe.
-
-    Raises:
-        ConfigurationError: no dataclass, or an annotation that cannot be derived; names class and field.
-    """
-    # Kept on the class: a table of classes would keep them, or their schemas, from being collected.
-    schema: Schema | None = vars(event_class).get(_DERIVED)
-    if schema is None:
-        with _deriving:
-            schema = vars(event_class).get(_DERIVED)
-            if schema is None:
-                schema = _derive(event_class)
-                setattr(event_class, _DERIVED, schema)
-    return schema
-
-
-def _derive(event_class: type[EventMessage]) -> Schema:
-    schemas: dict[type, Schema] = {}
-    pending: list[type] = [event_class]
-
-    def nest(dataclass_type: type) -> StrictField:
-        pending.append(dataclass_type)
-        return NestedDataclass(dataclass_type, schemas)
-
-    for dataclass_type in pending:
-        if dataclass_type not in schemas:
-            schemas[dataclass_type] = _dataclass_schema(dataclass_type, nest)
-    return schemas[event_class]
-
-
-def _dataclass_schema(dataclass_type: type, nest: Nest) -> Schema:
-    hints = _resolved_hints(dataclass_type)
-    _check_constructor(dataclass_type, hints)
-    declared: dict[str, fields.Field[Any]] = {}
-    for field in dataclasses.fields(dataclass_type):
-        try:
-            derived = field_for(hints[field.name], nest)
-        except UnsupportedAnnotationError as error:
-            raise _refusal(
-                dataclass_type, field.name, f"is annotated {error}, which has no JSON form"
-            ) from None
-        derived.dump_only = not field.init
-        derived.required = (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+def _check_kind(dataclass_type: type) -> None:
+    if not dataclasses.is_dataclass(dataclass_type):
+        kind = "an attrs class, which is not supported" if hasattr(dataclass_type, "__attrs_attrs__") else ""
+        raise ConfigurationError(
+            f"{full_name(dataclass_type)} is {kind or 'not a dataclass'}: decorate it with @dataclass, {_ADVICE}"
         )
-        declared[field.name] = derived
-    schema_class: type[DataclassSchema] = type(
-        f"{dataclass_type.__name__}Schema", (DataclassSchema,), dict(declared)
-    )
-    # Afterwards, because a field may have this name.
-    schema_class.dataclass_type = dataclass_type
-    return schema_class()
+    names = {field.name for field in dataclasses.fields(dataclass_type)}
+    if EVENT_TYPE_KEY in names and issubclass(dataclass_type, EventMessage):
+        raise ConfigurationError(
+            f"{full_name(dataclass_type)}: event_type_name belongs to the class and cannot be a field: "
+            "remove its annotation, or rename the field"
+        )
 
 
 def _resolved_hints(dataclass_type: type) -> dict[str, Any]:
-    _check_decorated(dataclass_type)
     try:
         try:
             return get_type_hints(dataclass_type)
@@ -204,36 +193,63 @@ def _resolved_hints(dataclass_type: type) -> dict[str, Any]:
         raise _refusal(dataclass_type, "?", problem) from error
 
 
-def _check_decorated(dataclass_type: type) -> None:
-    if not dataclasses.is_dataclass(dataclass_type):
-        raise ConfigurationError(
-            f"{full_name(dataclass_type)} is no dataclass: decorate it with @dataclass, {_ADVICE}"
-        )
+def _check_decorated(dataclass_type: type, hints: dict[str, Any]) -> None:
+    """Refuse annotations that became no fields, because the class that has them lacks the decorator."""
     names = {field.name for field in dataclasses.fields(dataclass_type)}
-    if EVENT_TYPE_KEY in names and issubclass(dataclass_type, EventMessage):
-        raise ConfigurationError(
-            f"{full_name(dataclass_type)}: event_type_name belongs to the class and cannot be a field: "
-            "remove its annotation, or rename the field"
-        )
-    if "__dataclass_fields__" in vars(dataclass_type):
-        return
-    undecorated = [name for name in vars(dataclass_type).get("__annotations__", ()) if name not in names]
-    if undecorated:
-        raise ConfigurationError(
-            f"{full_name(dataclass_type)} inherits from a dataclass and is none itself, so that "
-            f"{', '.join(undecorated)} would not travel: decorate it with @dataclass too"
-        )
+    for owner in dataclass_type.__mro__:
+        if "__dataclass_fields__" in vars(owner) or not _is_part_of_an_event(owner):
+            continue
+        lost = [
+            name
+            for name in _own_annotations(owner)
+            if name not in names and hints.get(name) is not ClassVar and get_origin(hints.get(name)) is not ClassVar
+        ]
+        if lost:
+            raise ConfigurationError(
+                f"{full_name(owner)} inherits from a dataclass and is none itself, so that "
+                f"{', '.join(lost)} would not travel: decorate it with @dataclass too"
+            )
 
 
-def _check_constructor(dataclass_type: type, hints: dict[str, Any]) -> None:
-    for name, hint in hints.items():
-        if isinstance(hint, dataclasses.InitVar) and not hasattr(dataclass_type, name):
-            raise _refusal(dataclass_type, name, "is an InitVar without a default, which does not travel")
+def _is_part_of_an_event(owner: type) -> bool:
+    if owner.__module__ == Occurrence.__module__:
+        return False
+    return dataclasses.is_dataclass(owner) or issubclass(owner, Occurrence)
 
 
-_ADVICE = (
-    "or write an EventSchema for the event and register it with EventSerializer.instance().register(...)"
-)
+if sys.version_info >= (3, 14):
+    # The standard library has a name for it only from here on.
+    import annotationlib
+
+    def _own_annotations(owner: type) -> dict[str, Any]:
+        return annotationlib.get_annotations(owner, format=annotationlib.Format.FORWARDREF)
+
+else:
+
+    def _own_annotations(owner: type) -> dict[str, Any]:
+        return inspect.get_annotations(owner)
+
+
+def _constructor_arguments(dataclass_type: type) -> tuple[set[str] | None, bool]:
+    """Return what the constructor takes by name, None for anything, and whether some of that are not fields."""
+    names = {field.name for field in dataclasses.fields(dataclass_type)}
+    taken: set[str] = set()
+    takes_anything = False
+    parameters = list(inspect.signature(dataclass_type.__init__).parameters.values())[1:]
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            takes_anything = True
+        elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            taken.add(parameter.name)
+            if parameter.default is parameter.empty and parameter.name not in names:
+                raise _refusal(
+                    dataclass_type,
+                    parameter.name,
+                    "is required by the constructor and is an InitVar or not a field at all, so it does not travel",
+                )
+        elif parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
+            raise _refusal(dataclass_type, parameter.name, "cannot be given to the constructor by its name")
+    return None if takes_anything else taken, bool(taken - names)
 
 
 def _refusal(dataclass_type: type, field_name: str, problem: str) -> ConfigurationError:

@@ -1,294 +1,167 @@
-"""marshmallow fields that refuse the wrong type in both directions.
+"""The fields of derived schemas: what they write they can read, and both ways refuse the wrong type.
 
-marshmallow's own write whatever can be converted (5.9 as the integer 5, None as it is), so that the
-mistake of a publisher is found by its consumers. These find it where the event is encoded, and say
-in which field. Their messages never quote a value.
+So the mistake of a publisher is found where the event is encoded, and not by its consumers. Refusals are
+marshmallow's ``ValidationError``, as those of schemas written by hand; they say in which field, and never quote
+a value.
 """
-
-# MERGED DOCS: How single values are written to JSON and read from it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from enum import Enum
-from typing import Any
-from uuid import UUID
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import count, repeat
+from typing import Any, Protocol
 
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import ValidationError
 
-REFUSALS = (TypeError, ValueError, ArithmeticError)
-"""What the conversions below raise for a value that does not fit."""
+from melange.serialization.conversions import REFUSALS, Conversion
 
+MOST_PROBLEMS = 5
+"""More than so many problems of a value are not looked for: hostile bodies have a hundred thousand."""
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """How values of one type are written to JSON and read from it; both raise ``REFUSALS``."""
-
-    expectation: str
-    write: Callable[[Any], Any]
-    read: Callable[[Any], Any]
+_MOST_COLLISIONS = 100
 
 
-def _exactly(kind: type, *but_not: type) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if not isinstance(value, kind) or isinstance(value, but_not):
-            raise TypeError
-        return value
+class Field(Protocol):
+    """Writes values of one type to JSON and reads them from it; both raise ``ValidationError``."""
 
-    return check
+    def dump(self, value: Any) -> Any:
+        """Return ``value`` as JSON."""
+        ...
 
-
-_text = _exactly(str)
-
-
-def _iso_format(kind: type, *but_not: type) -> Callable[[Any], str]:
-    check = _exactly(kind, *but_not)
-    return lambda value: check(value).isoformat()
+    def load(self, value: Any) -> Any:
+        """Return what the JSON ``value`` says."""
+        ...
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise TypeError
-    return value
-
-
-def _finite_decimal(value: Any) -> Decimal:
-    if not isinstance(value, Decimal) or not value.is_finite():
-        raise TypeError
-    return value
-
-
-def _read_decimal(value: Any) -> Decimal:
-    # Others may write prices as JSON numbers; their shortest text is what they meant.
-    return _finite_decimal(Decimal(value if isinstance(value, str) else repr(_finite(value))))
-
-
-def enum_conversion(enum_type: type[Enum]) -> Conversion:
-    """By value where all values are text or integers, by name otherwise."""
-    is_member = _exactly(enum_type)
-    expectation = f"a {enum_type.__name__}"
-    if all(type(member.value) in (str, int) for member in enum_type.__members__.values()):
-        return Conversion(expectation, lambda member: is_member(member).value, _enum_reader(enum_type))
-    members = enum_type.__members__
-    return Conversion(
-        expectation, lambda member: is_member(member).name, lambda name: members[_known(name, members)]
-    )
-
-
-def _enum_reader(enum_type: type[Enum]) -> Callable[[Any], Enum]:
-    def read(value: Any) -> Enum:
-        # True and 1.0 equal 1, and are something else.
-        if type(value) not in (str, int):
-            raise TypeError
-        return enum_type(value)
-
-    return read
-
-
-def _known(name: Any, members: Mapping[str, Enum]) -> str:
-    if not isinstance(name, str) or name not in members:
-        raise ValueError
-    return name
-
-
-def literal_conversion(values: Sequence[Any]) -> Conversion:
-    """One of ``values``, which are text, integers or booleans."""
-
-    def check(value: Any) -> Any:
-        if not any(type(value) is type(allowed) and value == allowed for allowed in values):
-            raise ValueError
-        return value
-
-    return Conversion(f"one of {', '.join(map(repr, values))}", check, check)
-
-
-ANYTHING = Conversion("anything", lambda value: value, lambda value: value)
-
-CONVERSIONS: Mapping[type, Conversion] = {
-    str: Conversion("text", _text, _text),
-    int: Conversion("an integer", _exactly(int, bool), _exactly(int, bool)),
-    float: Conversion("a finite number", _finite, lambda value: float(_finite(value))),
-    bool: Conversion("true or false", _exactly(bool), _exactly(bool)),
-    Decimal: Conversion("a decimal number", lambda value: str(_finite_decimal(value)), _read_decimal),
-    UUID: Conversion("a UUID", lambda value: str(_exactly(UUID)(value)), lambda value: UUID(_text(value))),
-    datetime: Conversion(
-        "a datetime in ISO 8601",
-        _iso_format(datetime),
-        lambda value: datetime.fromisoformat(_text(value)),
-    ),
-    date: Conversion(
-        "a date in ISO 8601", _iso_format(date, datetime), lambda value: date.fromisoformat(_text(value))
-    ),
-    time: Conversion("a time in ISO 8601", _iso_format(time), lambda value: time.fromisoformat(_text(value))),
-    timedelta: Conversion(
-        # Exact to the microsecond up to 136 years, 2**32 seconds, where float's 53 bits end.
-        "a duration in seconds",
-        lambda value: _exactly(timedelta)(value).total_seconds(),
-        lambda value: timedelta(seconds=_finite(value)),
-    ),
-}
-"""The scalars that can be derived, by annotation."""
-
-
-class StrictField(fields.Field[Any]):
-    """The base: None only where it is allowed, and errors on the way out that name the field."""
-
-    def __init__(self, expectation: str) -> None:
-        super().__init__(error_messages={"null": f"Must be {expectation}, not null."})
-        self.expectation = expectation
-
-    def write(self, value: Any) -> Any:
-        """Return ``value`` as JSON; raise ``ValidationError`` if it is not of the field's type."""
-        if value is None:
-            if self.allow_none:
-                return None
-            raise ValidationError(self.error_messages["null"])
-        return self._write(value)
-
-    def refusal(self) -> ValidationError:
-        return ValidationError(f"Must be {self.expectation}.")
-
-    def serialize(self, attr: str, obj: Any, accessor: Any = None, **kwargs: Any) -> Any:
-        try:
-            return super().serialize(attr, obj, accessor, **kwargs)
-        except ValidationError as error:
-            raise ValidationError({attr: error.messages}) from error
-
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
-        return self.write(value)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        return self._read(value)
-
-    def _write(self, value: Any) -> Any:
-        raise NotImplementedError
-
-    def _read(self, value: Any) -> Any:
-        raise NotImplementedError
-
-
-class Scalar(StrictField):
+class Scalar:
     """One JSON value that is neither array nor object, converted by functions."""
 
     def __init__(self, conversion: Conversion) -> None:
-        super().__init__(conversion.expectation)
-        self.conversion = conversion
+        self._write = conversion.write
+        self._read = conversion.read
+        self._refusal = f"Must be {conversion.expectation}."
 
-    def _write(self, value: Any) -> Any:
+    def dump(self, value: Any) -> Any:
         try:
-            return self.conversion.write(value)
+            return self._write(value)
         except REFUSALS as error:
-            raise self.refusal() from error
+            raise ValidationError(self._refusal) from error
 
-    def _read(self, value: Any) -> Any:
+    def load(self, value: Any) -> Any:
         try:
-            return self.conversion.read(value)
+            return self._read(value)
         except REFUSALS as error:
-            raise self.refusal() from error
+            raise ValidationError(self._refusal) from error
 
 
-class Items(StrictField):
+class Nullable:
+    """None, or what another field says."""
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+
+    def dump(self, value: Any) -> Any:
+        return None if value is None else self._field.dump(value)
+
+    def load(self, value: Any) -> Any:
+        return None if value is None else self._field.load(value)
+
+
+class Items:
     """Any number of items of one type, as an array; a list may stand for a tuple and the reverse."""
 
-    def __init__(self, container: type, item: StrictField) -> None:
-        super().__init__("a list")
-        self.container = container
-        self.item = item
-        self.accepted = (set, frozenset) if issubclass(container, (set, frozenset)) else (list, tuple)
+    def __init__(self, container: type, item: Field) -> None:
+        self._container = container
+        self._item = item
+        self._is_set = issubclass(container, (set, frozenset))
+        self._accepted = (set, frozenset) if self._is_set else (list, tuple)
 
-    def _write(self, value: Any) -> Any:
-        if not isinstance(value, self.accepted):
-            raise self.refusal()
-        written = _convert_each((index, self.item.write, item) for index, item in enumerate(value))
+    def dump(self, value: Any) -> Any:
+        if not isinstance(value, self._accepted):
+            raise ValidationError("Must be a list.")
+        if not self._is_set:
+            return convert_each(count(), repeat(self._item.dump), value)
+        _refuse_collisions(value)
         # Sets iterate differently in each process; equal events should have equal bodies.
-        return sorted(written, key=repr) if set in self.accepted else written
+        return sorted(convert_each(count(), repeat(self._item.dump), value), key=repr)
 
-    def _read(self, value: Any) -> Any:
+    def load(self, value: Any) -> Any:
         if not isinstance(value, list):
-            raise self.refusal()
-        return self.container(
-            _convert_each((index, self.item.deserialize, item) for index, item in enumerate(value))
-        )
+            raise ValidationError("Must be a list.")
+        items = convert_each(count(), repeat(self._item.load), value)
+        if self._is_set:
+            _refuse_collisions(items)
+        return self._container(items)
 
 
-class FixedTuple(StrictField):
+class FixedTuple:
     """A tuple with a type for each place, as an array."""
 
-    def __init__(self, items: Sequence[StrictField]) -> None:
-        super().__init__(f"a list of {len(items)}")
-        self.items = items
+    def __init__(self, items: Sequence[Field]) -> None:
+        self._dumps = [item.dump for item in items]
+        self._loads = [item.load for item in items]
+        self._refusal = f"Must be a list of {len(items)}."
 
-    def _write(self, value: Any) -> Any:
-        if not isinstance(value, (list, tuple)) or len(value) != len(self.items):
-            raise self.refusal()
-        return _convert_each((i, field.write, value[i]) for i, field in enumerate(self.items))
+    def dump(self, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)) or len(value) != len(self._dumps):
+            raise ValidationError(self._refusal)
+        return convert_each(count(), self._dumps, value)
 
-    def _read(self, value: Any) -> Any:
-        if not isinstance(value, list) or len(value) != len(self.items):
-            raise self.refusal()
-        return tuple(_convert_each((i, field.deserialize, value[i]) for i, field in enumerate(self.items)))
+    def load(self, value: Any) -> Any:
+        if not isinstance(value, list) or len(value) != len(self._loads):
+            raise ValidationError(self._refusal)
+        return tuple(convert_each(count(), self._loads, value))
 
 
-class TextMapping(StrictField):
+class TextMapping:
     """A dict with text keys, as an object. Errors show ``*`` for the key, which belongs to the payload."""
 
-    def __init__(self, item: StrictField) -> None:
-        super().__init__("an object")
-        self.item = item
+    def __init__(self, item: Field) -> None:
+        self._item = item
 
-    def _write(self, value: Any) -> Any:
+    def dump(self, value: Any) -> Any:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-            raise self.refusal()
-        return dict(
-            zip(value, _convert_each(("*", self.item.write, item) for item in value.values()), strict=True)
-        )
+            raise ValidationError("Must be an object.")
+        return dict(zip(value, convert_each(repeat("*"), repeat(self._item.dump), value.values()), strict=True))
 
-    def _read(self, value: Any) -> Any:
+    def load(self, value: Any) -> Any:
         if not isinstance(value, dict):
-            raise self.refusal()
-        items = _convert_each(("*", self.item.deserialize, item) for item in value.values())
-        return dict(zip(value, items, strict=True))
+            raise ValidationError("Must be an object.")
+        return dict(zip(value, convert_each(repeat("*"), repeat(self._item.load), value.values()), strict=True))
 
 
-class NestedDataclass(StrictField):
-    """A dataclass within another, as an object.
-
-    Exactly that class: of a subclass only the fields known here would be written.
-    """
-
-    def __init__(self, dataclass_type: type, schemas: Mapping[type, Schema]) -> None:
-        super().__init__(f"a {dataclass_type.__name__}")
-        self.dataclass_type = dataclass_type
-        self.schemas = schemas
-
-    @property
-    def schema(self) -> Schema:
-        # Looked up late: a dataclass may contain itself.
-        return self.schemas[self.dataclass_type]
-
-    def _write(self, value: Any) -> Any:
-        if type(value) is not self.dataclass_type:
-            raise self.refusal()
-        return self.schema.dump(value)
-
-    def _read(self, value: Any) -> Any:
-        if not isinstance(value, dict):
-            raise self.refusal()
-        return self.schema.load(value)
-
-
-def _convert_each(entries: Iterable[tuple[int | str, Callable[[Any], Any], Any]]) -> list[Any]:
+def convert_each(
+    places: Iterable[int | str], converts: Iterable[Callable[[Any], Any]], values: Iterable[Any]
+) -> list[Any]:
+    """Return each value, converted by its function; the errors of those that fail stand under their places."""
     converted: list[Any] = []
     errors: dict[int | str, Any] = {}
-    for place, convert, value in entries:
+    left = MOST_PROBLEMS
+    for place, convert, value in zip(places, converts, values, strict=False):
         try:
             converted.append(convert(value))
         except ValidationError as error:
             errors[place] = error.messages
+            left -= 1
+            if left < 0:
+                break
     if errors:
         raise ValidationError(errors)
     return converted
+
+
+def _refuse_collisions(items: Collection[Any]) -> None:
+    """Refuse what would make a set take quadratic time: items chosen so that many have the same hash.
+
+    Only text has a hash that a sender cannot foresee. Integers, UUIDs and decimals that differ by a multiple of
+    2**61 - 1 have the same, and so do tuples and dataclasses of them.
+    """
+    if len(items) - len(set(map(hash, items))) <= _MOST_COLLISIONS:
+        return
+    by_hash: dict[int, list[Any]] = {}
+    for item in items:
+        alike = by_hash.setdefault(hash(item), [])
+        if item not in alike:  # a list of the same item again and again costs nothing
+            if len(alike) == _MOST_COLLISIONS:
+                raise ValidationError("Must not have so many items with the same hash.")
+            alike.append(item)

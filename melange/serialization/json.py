@@ -14,8 +14,16 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from melange.errors import DecodeError, EncodeError
+from melange.serialization.stack import NestedTooDeeplyError, on_a_fresh_stack
+
+MAX_NESTING = 200
+"""Deeper events are not written. Whatever the version of Python, this can be read, with two frames for each level."""
 
 _JSON_TYPES = (str, int, float, bool, type(None), dict, list, tuple)
+
+_NOT_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
+
+_LEAVES = frozenset((str, int, float, bool, type(None)))
 
 _TYPED_KEY_SUSPECT = re.compile(
     # A number, true, false or null as a key ends so once it is written. Keys of text may as well: only
@@ -50,27 +58,34 @@ def to_json(value: dict[str, Any]) -> str:
     """
     try:
         text = _ENCODER.encode(value)
-    except (TypeError, ValueError, RecursionError) as error:
+    except RecursionError:  # of the caller's own stack, perhaps
+        text = _encode_on_a_fresh_stack(value)
+    except (TypeError, ValueError) as error:
         raise EncodeError(_offence(value)) from error
+    if text.count("{") + text.count("[") > MAX_NESTING and not _is_flat(text):
+        _refuse_deep_nesting(value)
     if _TYPED_KEY_SUSPECT.search(text):
         _refuse_typed_keys(value)
     return text if text.isascii() else _transportable(text, value)
 
 
 def from_json(text: str) -> Any:
-    """Return what ``text`` says; the answer can always be written again.
+    """Return what ``text`` says; it can be written again unless it is nested more deeply than ``MAX_NESTING``.
 
     Raises:
         NotJSONError: the text has another form.
         DecodeError: says what is wrong and never quotes the text.
     """
     try:
-        value = _decode(text)
+        try:
+            value = _decode(text)
+        except RecursionError:  # of the caller's own stack, perhaps
+            value = on_a_fresh_stack(_decode, text)
     except json.JSONDecodeError as error:
         raise NotJSONError(f"the body is not JSON: {error.msg} at character {error.pos}") from error
     except _BeyondJSON as error:
         raise DecodeError(f"the body is not JSON: {error}") from None
-    except RecursionError as error:
+    except NestedTooDeeplyError as error:
         raise DecodeError("the body is nested too deeply") from error
     except ValueError as error:
         # The one ValueError left: Python's limit on the digits of an integer.
@@ -78,6 +93,13 @@ def from_json(text: str) -> Any:
     if not text.isascii() or "\\u" in text:
         _refuse_lone_surrogates(text, value)
     return value
+
+
+def _encode_on_a_fresh_stack(value: dict[str, Any]) -> str:
+    try:
+        return str(on_a_fresh_stack(_ENCODER.encode, value))
+    except (TypeError, ValueError, NestedTooDeeplyError) as error:
+        raise EncodeError(_offence(value)) from error
 
 
 def _decode(text: str) -> Any:
@@ -109,15 +131,51 @@ def _refuse_typed_keys(value: Any) -> None:
         containers.extend(child for child in children if isinstance(child, (dict, list, tuple)))
 
 
+def _is_flat(text: str) -> bool:
+    """Return True if it is certain, at a tenth of what writing costs, that less than ``MAX_NESTING`` levels are open."""
+    if "\\" in text:
+        text = text.replace("\\\\", "").replace('\\"', "")
+    brackets = text.encode(errors="replace").translate(None, _NOT_BRACKETS).replace(b'""', b"")
+    # A quote that is left belongs to text with a bracket in it.
+    if b'"' in brackets:
+        return False
+    for _ in range(MAX_NESTING // 2):  # a round takes off one level or two
+        if not brackets:
+            return True
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return False
+
+
+def _refuse_deep_nesting(value: dict[str, Any]) -> None:
+    level: list[Any] = [value]
+    for _ in range(MAX_NESTING):
+        level = [
+            child
+            for container in level
+            for child in (container.values() if isinstance(container, dict) else container)
+            if type(child) not in _LEAVES and isinstance(child, (dict, list, tuple))
+        ]
+        if not level:
+            return
+    raise EncodeError(f"this event is nested too deeply: {MAX_NESTING} levels can travel")
+
+
 def _refuse_lone_surrogates(text: str, value: Any) -> None:
     try:
         text.encode()
         if _SURROGATE_ESCAPE.search(text):
-            _ENCODER.encode(value).encode()
+            _encoded_again(value).encode()
     except UnicodeEncodeError as error:
-        raise DecodeError("the body contains half of a surrogate pair, which is no text") from error
-    except RecursionError as error:
+        raise DecodeError("the body contains half of a surrogate pair, which is not text") from error
+    except NestedTooDeeplyError as error:
         raise DecodeError("the body is nested too deeply") from error
+
+
+def _encoded_again(value: Any) -> str:
+    try:
+        return _ENCODER.encode(value)
+    except RecursionError:
+        return str(on_a_fresh_stack(_ENCODER.encode, value))
 
 
 def _offence(event: Any) -> str:

@@ -12,6 +12,7 @@ from melange.errors import ConfigurationError, DecodeError, DuplicateHandlerErro
 from melange.events import EVENT_TYPE_KEY, EventMessage
 from melange.messages import JSON_CONTENT_TYPE, Message
 from melange.serialization import typed
+from melange.serialization.dataclass_field import DataclassField
 from melange.serialization.derivation import derived_schema, full_name
 from melange.serialization.json import NotJSONError, from_json, to_json
 from melange.serialization.schema import EventSchema
@@ -121,7 +122,7 @@ class EventSerializer:
         """
         if event_class is None:
             event_class = self._event_classes.get(event_type_name)
-        schema: Schema | None
+        schema: Schema | DataclassField | None
         if event_class is not None:
             schema = self._schema_of(event_class)
         else:
@@ -158,7 +159,7 @@ class EventSerializer:
         """Raise ``ConfigurationError`` if events of this class could be neither written nor read."""
         self._schema_of(event_class)
 
-    def _schema_of(self, event_class: type[EventMessage]) -> Schema:
+    def _schema_of(self, event_class: type[EventMessage]) -> Schema | DataclassField:
         written = self._schemas.get(event_class.event_type_name)
         if written is not None and written.event_class in (None, event_class):
             return written

@@ -1,16 +1,14 @@
-"""Typed events to JSON objects and back, through their schemas.
+"""Typed events to JSON objects and back, through their schemas: derived ones and those written by hand.
 
 Whatever a schema's hooks, a class's ``__post_init__`` or the values' own methods raise ends here: its
-type is named, its text is not, because it may quote values.
+type is named, its text is not, because it may quote values. What a schema found wrong is told in words that may be
+logged.
 """
-
-# MERGED DOCS: What a schema found wrong, in words that may be logged.
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -18,23 +16,106 @@ from marshmallow import Schema, ValidationError
 
 from melange.errors import DecodeError, EncodeError, SerializationError, shortened
 from melange.events import EVENT_TYPE_KEY, OCCURRED_ON_KEY, EventMessage
-from melange.serialization.derivation import DataclassSchema
+from melange.serialization.dataclass_field import OCCURRED_ON, DataclassField
+from melange.serialization.fields import MOST_PROBLEMS
 from melange.serialization.schema import nested_fields
+from melange.serialization.stack import NestedTooDeeplyError, on_a_fresh_stack
 
-_MOST_PROBLEMS = 5
 _LONGEST_PROBLEM = 200
 
 
-def describe(error: ValidationError, schema: Schema) -> str:
+def dump(event: EventMessage, schema: Schema | DataclassField) -> dict[str, Any]:
+    """Return the event's body, with its type and time.
+
+    Raises:
+        EncodeError: a value is not of its field's type, or the schema fails.
+    """
+    name = type(event).event_type_name
+    with _failures_as(EncodeError, f"the event of type {shortened(name)} cannot be written", schema):
+        try:
+            dumped = schema.dump(event)
+        except RecursionError:
+            dumped = on_a_fresh_stack(schema.dump, event)
+        if OCCURRED_ON_KEY not in dumped:
+            dumped = {OCCURRED_ON_KEY: _occurred_on(OCCURRED_ON.field.dump, event.occurred_on), **dumped}
+        return {**dumped, EVENT_TYPE_KEY: name}
+
+
+def load(
+    event_type_name: str,
+    event_class: type[EventMessage] | None,
+    schema: Schema | DataclassField,
+    data: Any,
+) -> EventMessage | dict[str, Any]:
+    """Return the object that ``data`` describes, or the loaded dict if neither class nor schema makes one.
+
+    Raises:
+        DecodeError: the schema or the class refuses the data.
+    """
+    with _failures_as(DecodeError, f"the event of type {shortened(event_type_name)} is refused", schema):
+        if not isinstance(data, dict):
+            raise ValidationError("Must be an object.")
+        try:
+            loaded = schema.load(data)
+        except RecursionError:  # of the caller's own stack, perhaps
+            loaded = on_a_fresh_stack(schema.load, data)
+        if isinstance(schema, DataclassField):
+            return loaded
+        if isinstance(loaded, dict):
+            if event_class is None:
+                return {EVENT_TYPE_KEY: event_type_name, **loaded}
+            loaded = event_class(**_arguments(event_class, loaded))
+        if not isinstance(loaded, EventMessage):
+            raise TypeError(f"{type(schema).__name__} must load to a dict or an EventMessage")
+        if not _declares_occurred_on(type(loaded)) and data.get(OCCURRED_ON_KEY) is not None:
+            moment = _occurred_on(OCCURRED_ON.field.load, data[OCCURRED_ON_KEY])
+            object.__setattr__(loaded, OCCURRED_ON_KEY, moment)
+        return loaded
+
+
+@contextmanager
+def _failures_as(
+    error_class: type[SerializationError], problem: str, schema: Schema | DataclassField
+) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise error_class(f"{problem}: {_describe(error, schema)}") from error
+    except NestedTooDeeplyError as error:
+        raise error_class(f"{problem}: it is nested too deeply, or contains itself") from error
+    except RecursionError:  # the caller's stack is full: that is not the event's fault
+        raise
+    except Exception as error:
+        raise error_class(f"{problem}: its class or schema fails with {type(error).__name__}") from error
+
+
+def _occurred_on(convert: Any, value: Any) -> Any:
+    try:
+        return convert(value)
+    except ValidationError as error:
+        raise ValidationError({OCCURRED_ON_KEY: error.messages}) from error
+
+
+def _arguments(event_class: type[EventMessage], loaded: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what melange carries itself, for schemas that declare it all the same."""
+    carried = {EVENT_TYPE_KEY} if _declares_occurred_on(event_class) else {EVENT_TYPE_KEY, OCCURRED_ON_KEY}
+    return {name: value for name, value in loaded.items() if name not in carried}
+
+
+def _declares_occurred_on(event_class: type[EventMessage]) -> bool:
+    return OCCURRED_ON_KEY in getattr(event_class, "__dataclass_fields__", ())
+
+
+def _describe(error: ValidationError, schema: Schema | DataclassField) -> str:
     """Return the first problems as ``lines[3].price: Must be a decimal number.; ...``.
 
     Names that the schema does not declare are keys out of the payload, and shown as ``*``.
     """
     # The messages of derived schemas hold nothing else than declared names.
-    declared = None if isinstance(schema, DataclassSchema) else _declared_names(schema)
-    problems = list(islice(_problems(error.messages, "", declared), _MOST_PROBLEMS + 1))
-    more = ["and more"] if len(problems) > _MOST_PROBLEMS else []
-    return "; ".join(problems[:_MOST_PROBLEMS] + more)
+    declared = None if isinstance(schema, DataclassField) else _declared_names(schema)
+    found = list(islice(_problems(error.messages, "", declared), MOST_PROBLEMS + 1))
+    more = ["and more"] if len(found) > MOST_PROBLEMS else []
+    return "; ".join(found[:MOST_PROBLEMS] + more)
 
 
 def _problems(messages: Any, path: str, declared: set[str] | None) -> Iterator[str]:
@@ -46,7 +127,8 @@ def _problems(messages: Any, path: str, declared: set[str] | None) -> Iterator[s
             yield from _problems(message, path, declared)
     else:
         place = path.removeprefix(".")
-        yield f"{place}: {messages}"[:_LONGEST_PROBLEM] if place else str(messages)[:_LONGEST_PROBLEM]
+        # In no quotes: it is a sentence of its own.
+        yield shortened(f"{place}: {messages}" if place else messages, _LONGEST_PROBLEM)[1:-1]
 
 
 def _step(key: object, declared: set[str] | None) -> str:
@@ -69,76 +151,3 @@ def _declared_names(schema: Schema) -> set[str]:
             names.update((name, field.data_key or name))
             pending.extend(nested.schema for nested in nested_fields(field))
     return names
-
-
-def dump(event: EventMessage, schema: Schema) -> dict[str, Any]:
-    """Return the event's body, with its type and time.
-
-    Raises:
-        EncodeError: a value is not of its field's type, or the schema fails.
-    """
-    name = type(event).event_type_name
-    with _failures_as(EncodeError, f"the event of type {shortened(name)} cannot be written", schema):
-        dumped = schema.dump(event)
-        if OCCURRED_ON_KEY not in dumped:
-            dumped = {OCCURRED_ON_KEY: _in_utc(event.occurred_on).isoformat(), **dumped}
-        return {**dumped, EVENT_TYPE_KEY: name}
-
-
-def load(
-    event_type_name: str, event_class: type[EventMessage] | None, schema: Schema, data: Any
-) -> EventMessage | dict[str, Any]:
-    """Return the object that ``data`` describes, or the loaded dict if neither class nor schema makes one.
-
-    Raises:
-        DecodeError: the schema or the class refuses the data.
-    """
-    with _failures_as(DecodeError, f"the event of type {shortened(event_type_name)} is refused", schema):
-        if not isinstance(data, dict):
-            raise ValidationError("Must be an object.")
-        event = schema.load(data)
-        if isinstance(event, dict):
-            if event_class is None:
-                return {EVENT_TYPE_KEY: event_type_name, **event}
-            event = event_class(**_arguments(event_class, event))
-        if not isinstance(event, EventMessage):
-            raise TypeError(f"{type(schema).__name__} must load to a dict or an EventMessage")
-        if not _declares_occurred_on(type(event)) and data.get(OCCURRED_ON_KEY) is not None:
-            object.__setattr__(event, OCCURRED_ON_KEY, _parse_time(data[OCCURRED_ON_KEY]))
-        return event
-
-
-@contextmanager
-def _failures_as(error_class: type[SerializationError], problem: str, schema: Schema) -> Iterator[None]:
-    try:
-        yield
-    except ValidationError as error:
-        raise error_class(f"{problem}: {describe(error, schema)}") from error
-    except RecursionError as error:
-        raise error_class(f"{problem}: it is nested too deeply, or contains itself") from error
-    except Exception as error:
-        raise error_class(f"{problem}: its class or schema fails with {type(error).__name__}") from error
-
-
-def _arguments(event_class: type[EventMessage], loaded: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what melange carries itself, for schemas that declare it all the same."""
-    carried = {EVENT_TYPE_KEY} if _declares_occurred_on(event_class) else {EVENT_TYPE_KEY, OCCURRED_ON_KEY}
-    return {name: value for name, value in loaded.items() if name not in carried}
-
-
-def _declares_occurred_on(event_class: type[EventMessage]) -> bool:
-    return OCCURRED_ON_KEY in getattr(event_class, "__dataclass_fields__", ())
-
-
-def _in_utc(moment: datetime) -> datetime:
-    if not isinstance(moment, datetime) or moment.tzinfo is None:
-        raise ValidationError({OCCURRED_ON_KEY: ["Must be an aware datetime."]})
-    return moment.astimezone(UTC)
-
-
-def _parse_time(text: object) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)  # type: ignore[arg-type]  # what is no text is a TypeError, below
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValidationError({OCCURRED_ON_KEY: ["Must be a datetime in ISO 8601."]}) from error

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NewType, Optional, Union
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from marshmallow import ValidationError
@@ -65,6 +65,13 @@ def event_of(annotation: Any, **options: Any) -> type[EventMessage]:
     )
 
 
+def written_by(event: EventMessage) -> Any:
+    """Return the event's own fields as they are written."""
+    written = derived_schema(type(event)).dump(event)
+    written.pop("occurred_on")
+    return written
+
+
 def round_trip(event: EventMessage) -> Any:
     schema = derived_schema(type(event))
     return schema.load(json.loads(json.dumps(schema.dump(event))))
@@ -116,7 +123,7 @@ def round_trip(event: EventMessage) -> Any:
 def test_values_are_written_and_read_back(annotation: Any, value: Any, written: Any) -> None:
     event = event_of(annotation)(value)
 
-    assert derived_schema(type(event)).dump(event) == {"value": written}
+    assert written_by(event) == {"value": written}
     assert round_trip(event) == event
     assert type(round_trip(event).value) is (float if annotation is float else type(value))
 
@@ -269,22 +276,24 @@ def test_a_local_dataclass_may_contain_itself() -> None:
     assert round_trip(Node(Node())) == Node(Node())
 
 
-def test_fields_that_the_constructor_does_not_take_are_written_only() -> None:
-    @dataclass
+def test_fields_that_the_constructor_does_not_take_are_set_after_it() -> None:
+    @dataclass(frozen=True)
     class Order(EventMessage):
         count: int
         currency: ClassVar[str] = "EUR"
         scale: InitVar[int] = 2
         total: int = field(init=False)
+        token: UUID = field(init=False, default_factory=uuid4)
         _: Any = field(default=None, repr=False)
 
         def __post_init__(self, scale: int) -> None:
-            self.total = self.count * scale
+            object.__setattr__(self, "total", self.count * scale)
 
-    written = derived_schema(Order).dump(Order(2, scale=3))
+    order = Order(2, scale=3)
 
-    assert written == {"count": 2, "total": 6, "_": None}
-    assert derived_schema(Order).load(written) == Order(2)
+    assert written_by(order) == {"count": 2, "total": 6, "token": str(order.token), "_": None}
+    assert round_trip(order) == order
+    assert derived_schema(Order).load({"count": 2}).total == 4
 
 
 def test_keyword_only_and_slotted_dataclasses_are_constructed() -> None:
@@ -382,7 +391,7 @@ def test_classes_that_are_no_dataclasses_are_reported() -> None:
     class Order(EventMessage):
         pass
 
-    with pytest.raises(ConfigurationError, match=r"Order is no dataclass.*EventSchema"):
+    with pytest.raises(ConfigurationError, match=r"Order is not a dataclass.*EventSchema"):
         derived_schema(Order)
 
 

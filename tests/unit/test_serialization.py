@@ -266,9 +266,9 @@ def test_a_typed_event_that_contains_itself_is_refused(serializer: EventSerializ
 
 
 def test_an_event_class_without_a_schema_is_a_configuration_error(serializer: EventSerializer) -> None:
-    with pytest.raises(ConfigurationError, match=r"Handwritten is no dataclass.*EventSchema"):
+    with pytest.raises(ConfigurationError, match=r"Handwritten is not a dataclass.*EventSchema"):
         serializer.encode(Handwritten(1))
-    with pytest.raises(ConfigurationError, match=r"Handwritten is no dataclass"):
+    with pytest.raises(ConfigurationError, match=r"Handwritten is not a dataclass"):
         serializer.check_event_class(Handwritten)
 
 
@@ -724,7 +724,7 @@ def test_a_schema_that_does_not_say_its_event_is_refused(
 def test_an_event_class_that_cannot_be_read_is_refused_when_it_is_registered(
     serializer: EventSerializer,
 ) -> None:
-    with pytest.raises(ConfigurationError, match="is no dataclass"):
+    with pytest.raises(ConfigurationError, match="is not a dataclass"):
         serializer.register(Handwritten)
 
 

@@ -1,0 +1,190 @@
+"""How single values are written to JSON and read from it.
+
+What is written can be read again and is then equal, so both ways refuse the same values: those of another type, and
+those with which little text makes much work: decimals of a million digits or with exponents that fill the
+memory once somebody formats them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, Flag
+from functools import reduce
+from operator import or_
+from typing import Any
+from uuid import UUID
+
+REFUSALS = (TypeError, ValueError, ArithmeticError)
+"""What the conversions below raise for a value that does not fit."""
+
+MAX_DECIMAL_DIGITS = 4_300
+"""As many as Python allows for integers in text."""
+
+MAX_DECIMAL_EXPONENT = 6_144
+"""As in IEEE 754's decimal128."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """How values of one type are written to JSON and read from it; both raise ``REFUSALS``."""
+
+    expectation: str
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+
+
+def _exactly(kind: type, *but_not: type) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if not isinstance(value, kind) or isinstance(value, but_not):
+            raise TypeError
+        return value
+
+    return check
+
+
+_text = _exactly(str)
+_integer = _exactly(int, bool)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise TypeError
+    return value
+
+
+def _write_float(value: Any) -> Any:
+    if float(_finite(value)) != value:  # an integer that no float equals
+        raise ValueError
+    return value
+
+
+def _write_decimal(value: Any) -> str:
+    if not isinstance(value, Decimal):
+        raise TypeError
+    text = str(value)
+    _check_size(value, text)
+    return text
+
+
+def _read_decimal(value: Any) -> Decimal:
+    # Others may write prices as JSON numbers; their shortest text is what they meant.
+    text = value if isinstance(value, str) else repr(_finite(value))
+    decimal = Decimal(text)
+    _check_size(decimal, text)
+    return decimal
+
+
+def _check_size(value: Decimal, text: str) -> None:
+    if (
+        len(text) > MAX_DECIMAL_DIGITS
+        or not value.is_finite()
+        or abs(value.adjusted()) > MAX_DECIMAL_EXPONENT
+    ):
+        raise ValueError
+
+
+def _iso_format(kind: type, *but_not: type) -> Callable[[Any], str]:
+    check = _exactly(kind, *but_not)
+    return lambda value: check(value).isoformat()
+
+
+def _write_duration(value: Any) -> float:
+    seconds: float = _exactly(timedelta)(value).total_seconds()
+    # A float is exact to the microsecond up to 285 years, and to the second for any duration.
+    if timedelta(seconds=seconds) != value:
+        raise ValueError
+    return seconds
+
+
+def enum_conversion(enum_type: type[Enum]) -> Conversion:
+    """By value where all values are text or integers, by name otherwise."""
+    is_member = _exactly(enum_type)
+    expectation = f"a {enum_type.__name__}"
+    members = enum_type.__members__
+    if issubclass(enum_type, Flag):
+        known = reduce(or_, (member.value for member in members.values()), 0)
+        # Python keeps every combination that it ever saw: with unknown bits there would be no end of them.
+        return Conversion(
+            expectation,
+            lambda value: _known_bits(is_member(value).value, known),
+            lambda value: enum_type(_known_bits(value, known)),
+        )
+    if all(type(member.value) in (str, int) for member in members.values()):
+        return Conversion(expectation, lambda member: is_member(member).value, _enum_reader(enum_type))
+    return Conversion(
+        expectation, lambda member: is_member(member).name, lambda name: members[_known(name, members)]
+    )
+
+
+def _known_bits(value: Any, known: int) -> int:
+    if type(value) is not int or value < 0 or value & ~known:
+        raise ValueError
+    return value
+
+
+def _enum_reader(enum_type: type[Enum]) -> Callable[[Any], Enum]:
+    def read(value: Any) -> Enum:
+        # True and 1.0 equal 1, and are something else.
+        if type(value) not in (str, int):
+            raise TypeError
+        return enum_type(value)
+
+    return read
+
+
+def _known(name: Any, members: Mapping[str, Enum]) -> str:
+    if not isinstance(name, str) or name not in members:
+        raise ValueError
+    return name
+
+
+def literal_conversion(values: Sequence[Any]) -> Conversion:
+    """One of ``values``, which are text, integers or booleans."""
+
+    def check(value: Any) -> Any:
+        if not any(type(value) is type(allowed) and value == allowed for allowed in values):
+            raise ValueError
+        return value
+
+    return Conversion(f"one of {', '.join(map(repr, values))}", check, check)
+
+
+def _hashable(value: Any) -> Any:
+    """Return what JSON says as something that a set can hold: arrays become tuples."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_hashable(item) for item in value)
+    if value is not None and not isinstance(value, (str, int, float)):
+        raise TypeError
+    return value
+
+
+ANYTHING = Conversion("anything", lambda value: value, lambda value: value)
+
+ANYTHING_HASHABLE = Conversion("a value that a set can hold", _hashable, _hashable)
+"""For sets, in which an array can only have been a tuple."""
+
+CONVERSIONS: Mapping[type, Conversion] = {
+    str: Conversion("text", _text, _text),
+    int: Conversion("an integer", _integer, _integer),
+    float: Conversion("a finite number", _write_float, lambda value: float(_finite(value))),
+    bool: Conversion("true or false", _exactly(bool), _exactly(bool)),
+    Decimal: Conversion("a decimal number", _write_decimal, _read_decimal),
+    UUID: Conversion("a UUID", lambda value: str(_exactly(UUID)(value)), lambda value: UUID(_text(value))),
+    datetime: Conversion(
+        "a datetime in ISO 8601",
+        _iso_format(datetime),
+        lambda value: datetime.fromisoformat(_text(value)),
+    ),
+    date: Conversion(
+        "a date in ISO 8601", _iso_format(date, datetime), lambda value: date.fromisoformat(_text(value))
+    ),
+    time: Conversion("a time in ISO 8601", _iso_format(time), lambda value: time.fromisoformat(_text(value))),
+    timedelta: Conversion(
+        "a duration in seconds", _write_duration, lambda value: timedelta(seconds=_finite(value))
+    ),
+}
+"""The scalars that can be derived, by annotation."""

@@ -1,0 +1,143 @@
+"""A dataclass as a JSON object: what is written of it, and how it is made again from what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from marshmallow import ValidationError
+
+from melange.events import OCCURRED_ON_KEY
+from melange.serialization.fields import MOST_PROBLEMS, Field
+
+
+class Member(NamedTuple):
+    """One field of a dataclass. ``is_argument``: the constructor takes it; otherwise it is set afterwards."""
+
+    name: str
+    field: Field
+    is_required: bool
+    is_argument: bool
+
+
+class DataclassField:
+    """A dataclass as an object, within another or as the whole event.
+
+    Exactly that class: of a subclass only the fields known here would be written. Missing fields take the
+    dataclass's defaults, and unknown ones are ignored, so that a newer publisher does not break an older consumer.
+    What the class's constructor raises passes as it is.
+    """
+
+    def __init__(self, dataclass_type: type) -> None:
+        self._type = dataclass_type
+        self._members: Sequence[Member] = ()
+        self._has_post_init = hasattr(dataclass_type, "__post_init__")
+        self._has_other_arguments = False
+
+    def complete(self, members: Sequence[Member], *, has_other_arguments: bool) -> None:
+        """Set the fields: afterwards, because a dataclass may contain itself.
+
+        ``has_other_arguments`` says that the constructor takes arguments that are not fields and do not travel.
+        """
+        self._members = members
+        self._has_other_arguments = has_other_arguments
+
+    def dump(self, value: Any) -> Any:
+        if type(value) is not self._type:
+            raise ValidationError(f"Must be a {self._type.__name__}.")
+        written: dict[str, Any] = {}
+        errors: dict[str | int, Any] = {}
+        for name, field, _, is_argument in self._members:
+            try:
+                written[name] = field.dump(getattr(value, name))
+            except ValidationError as error:
+                errors[name] = error.messages
+            except AttributeError:
+                # A field that the constructor does not take may have no value yet.
+                if is_argument:
+                    raise
+        if errors:
+            raise ValidationError(errors)
+        return written
+
+    def load(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValidationError(f"Must be a {self._type.__name__}.")
+        arguments: dict[str, Any] = {}
+        others: dict[str, Any] = {}
+        errors: dict[str | int, Any] = {}
+        for name, field, is_required, is_argument in self._members:
+            if name in value:
+                try:
+                    (arguments if is_argument else others)[name] = field.load(value[name])
+                except ValidationError as error:
+                    errors[name] = error.messages
+            elif is_required:
+                errors[name] = ["Missing data for required field."]
+            if len(errors) > MOST_PROBLEMS:
+                break
+        if errors:
+            raise ValidationError(errors)
+        return self._make(arguments, others)
+
+    def _make(self, arguments: dict[str, Any], others: dict[str, Any]) -> Any:
+        read = _copied(arguments) if self._has_post_init else arguments
+        made = self._type(**arguments)
+        for name, value in read.items():
+            current = getattr(made, name)
+            if current is not value and current != value:
+                self._undo_changes(made, read)
+                break
+        for name, value in others.items():
+            object.__setattr__(made, name, value)  # frozen dataclasses refuse an assignment
+        return made
+
+    def _undo_changes(self, made: Any, read: dict[str, Any]) -> None:
+        """Set what was read, if the constructor changed it as it had changed it before it was written.
+
+        A change that the constructor would not make again is kept: it put what others wrote into its usual form.
+        """
+        if self._has_other_arguments or not self._is_settled(made, read):
+            for name, value in read.items():
+                object.__setattr__(made, name, value)
+
+    def _is_settled(self, made: Any, read: dict[str, Any]) -> bool:
+        settled = {name: getattr(made, name) for name in read}
+        try:
+            again = self._type(**_copied(settled))
+        except Exception:  # it takes another type than it makes of it: what it made counts
+            return True
+        return all(getattr(again, name) == value for name, value in settled.items())
+
+
+def _copied(values: dict[str, Any]) -> dict[str, Any]:
+    """Return copies of what ``__post_init__`` could change in place."""
+    return {
+        name: copy(value) if isinstance(value, (list, set, dict)) else value for name, value in values.items()
+    }
+
+
+class OccurredOn:
+    """The time at which an event was created, in UTC; when the publisher does not know, it is created now."""
+
+    def dump(self, value: Any) -> Any:
+        if not isinstance(value, datetime) or value.tzinfo is None:
+            raise ValidationError("Must be an aware datetime.")
+        try:
+            return value.astimezone(UTC).isoformat()
+        except OverflowError as error:
+            raise ValidationError("Must be a datetime that UTC has.") from error
+
+    def load(self, value: Any) -> Any:
+        if value is None:
+            return datetime.now(UTC)
+        try:
+            moment = datetime.fromisoformat(value)
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValidationError("Must be a datetime in ISO 8601.") from error
+
+
+OCCURRED_ON = Member(OCCURRED_ON_KEY, OccurredOn(), is_required=False, is_argument=False)
