@@ -1,6 +1,4 @@
-"""What applications publish: typed events, and the schemas that are written for them by hand."""
-
-# MERGED DOCS: When an event happened: shared by the events of a domain model and by those that travel.
+"""The base of typed events, and what it shares with the events of a domain model: the time of creation."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ OCCURRED_ON_KEY = "occurred_on"
 class Occurrence:
     """Gives each object the time of its creation as ``occurred_on``: aware, in UTC.
 
-    It takes no part in comparisons. It is no dataclass, because frozen ones and others cannot inherit from
+    It takes no part in comparisons. It is not a dataclass, because frozen ones and others cannot inherit from
     each other, and subclasses need not call ``super().__init__()``. A subclass may declare a field of this
     name and then sets it itself. ``dataclasses.replace`` makes a new object with a new time; copies and
     pickles keep theirs.
@@ -26,6 +24,21 @@ class Occurrence:
     # Only an annotation: a class attribute would become the default of a subclass's field of that name.
     occurred_on: datetime
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if is_pydantic_model(cls):
+            raise ConfigurationError(
+                f"{cls.__qualname__} is a pydantic model, and those cannot be events: make it a dataclass, "
+                "@pydantic.dataclasses.dataclass(slots=True) if it should validate, or leave out the base class "
+                "and publish model_dump(mode='json') with the type's name"
+            )
+        if isinstance(vars(cls).get(OCCURRED_ON_KEY), property):
+            raise ConfigurationError(
+                f"{cls.__qualname__}.occurred_on is a property, but each event has the time of its creation there: "
+                "rename the property, or declare a field occurred_on: datetime"
+            )
+
+    # Positional only, because a field may be called cls.
     def __new__(cls, /, *args: object, **kwargs: object) -> Self:
         occurrence = super().__new__(cls)
         # Not in __init__, which subclasses replace; not by assignment, which frozen ones refuse.
@@ -47,6 +60,11 @@ def _remake(occurred_on: datetime, make: Callable[..., Occurrence], arguments: t
     return occurrence
 
 
+def is_pydantic_model(class_: type) -> bool:
+    """Return True for subclasses of ``pydantic.BaseModel``, without importing it."""
+    return any(base.__name__ == "BaseModel" and base.__module__ == "pydantic.main" for base in class_.__mro__)
+
+
 EVENT_TYPE_KEY = "event_type_name"
 """Where an event's body says its type."""
 
@@ -59,7 +77,7 @@ class EventMessage(Occurrence):
             product_id: int
             name: str
 
-    It is no dataclass itself, because frozen ones and others cannot inherit from each other; subclasses
+    It is not a dataclass itself, because frozen ones and others cannot inherit from each other; subclasses
     need not call ``super().__init__()``. Fields that travel are those of the dataclass, by the types
     that ``melange.serialization.derivation`` lists; for any other class register an ``EventSchema``.
 

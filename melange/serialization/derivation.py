@@ -11,11 +11,13 @@ import inspect
 import sys
 import threading
 import types
-from enum import Enum
+from enum import Enum, Flag
+from functools import reduce
+from operator import or_
 from typing import Any, ClassVar, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
 from melange.errors import ConfigurationError
-from melange.events import EVENT_TYPE_KEY, OCCURRED_ON_KEY, EventMessage, Occurrence
+from melange.events import EVENT_TYPE_KEY, OCCURRED_ON_KEY, EventMessage, Occurrence, is_pydantic_model
 from melange.serialization.conversions import (
     ANYTHING,
     ANYTHING_HASHABLE,
@@ -28,6 +30,9 @@ from melange.serialization.fields import Field, FixedTuple, Items, Nullable, Sca
 
 _DERIVED = "__melange_schema__"
 _deriving = threading.Lock()
+
+_MOST_FLAG_BITS = 16
+"""Python keeps every combination that it ever saw, for ever: a sender could fill the memory with those of more."""
 
 _CONTAINERS = (list, tuple, set, frozenset, dict)
 
@@ -127,6 +132,10 @@ class _Derivation:
     def _field_of_class(self, annotation: type, *, in_set: bool) -> Field:
         if annotation in CONVERSIONS:
             return Scalar(CONVERSIONS[annotation])
+        if issubclass(annotation, Flag) and _number_of_bits(annotation) > _MOST_FLAG_BITS:
+            raise _UnsupportedAnnotationError(
+                f"{annotation.__qualname__} with more than {_MOST_FLAG_BITS} bits"
+            )
         if issubclass(annotation, Enum):
             return Scalar(enum_conversion(annotation))
         if dataclasses.is_dataclass(annotation) and not (in_set and annotation.__hash__ is None):
@@ -137,12 +146,12 @@ class _Derivation:
             return TextMapping(self._field(Any, in_set=False))
         if annotation is Any:
             return Nullable(Scalar(ANYTHING_HASHABLE if in_set else ANYTHING))
-        raise _UnsupportedAnnotationError(annotation.__qualname__)
+        raise _UnsupportedAnnotationError(f"{annotation.__qualname__}{_foreign_kind(annotation)}")
 
     def _items(self, annotation: Any, container: type, item: Any, *, in_set: bool) -> Field:
         is_set = container in (set, frozenset)
         if in_set and container not in (tuple, frozenset):
-            raise _UnsupportedAnnotationError(f"{annotation}, in a set,")
+            raise _UnsupportedAnnotationError(f"{annotation} in a set")
         return Items(container, self._field(item, in_set=in_set or is_set))
 
 
@@ -150,6 +159,10 @@ def _unwrapped(annotation: Any) -> Any:
     while isinstance(annotation, NewType):
         annotation = annotation.__supertype__
     return annotation
+
+
+def _number_of_bits(flag_type: type[Flag]) -> int:
+    return reduce(or_, (member.value for member in flag_type.__members__.values()), 0).bit_count()
 
 
 def _literal(annotation: Any, values: tuple[Any, ...]) -> Field:
@@ -160,11 +173,28 @@ def _literal(annotation: Any, values: tuple[Any, ...]) -> Field:
     return Nullable(field) if None in values else field
 
 
+def _foreign_kind(class_: type) -> str:
+    """Return what kind of class it is, for those that could be mistaken for dataclasses."""
+    if is_pydantic_model(class_):
+        return " (a pydantic model; pydantic's dataclasses are supported)"
+    return " (an attrs class)" if hasattr(class_, "__attrs_attrs__") else ""
+
+
 def _check_kind(dataclass_type: type) -> None:
     if not dataclasses.is_dataclass(dataclass_type):
-        kind = "an attrs class, which is not supported" if hasattr(dataclass_type, "__attrs_attrs__") else ""
         raise ConfigurationError(
-            f"{full_name(dataclass_type)} is {kind or 'not a dataclass'}: decorate it with @dataclass, {_ADVICE}"
+            f"{full_name(dataclass_type)}{_foreign_kind(dataclass_type)} is not a dataclass: "
+            f"decorate it with @dataclass, {_ADVICE}"
+        )
+    if (
+        issubclass(dataclass_type, Occurrence)
+        and hasattr(dataclass_type, "__pydantic_validator__")
+        and "__slots__" not in vars(dataclass_type)
+    ):
+        raise ConfigurationError(
+            f"{full_name(dataclass_type)} is a pydantic dataclass without slots, whose constructor drops the "
+            "event's occurred_on: decorate it with @pydantic.dataclasses.dataclass(slots=True), or with the "
+            "standard library's @dataclass"
         )
     names = {field.name for field in dataclasses.fields(dataclass_type)}
     if EVENT_TYPE_KEY in names and issubclass(dataclass_type, EventMessage):
@@ -202,12 +232,14 @@ def _check_decorated(dataclass_type: type, hints: dict[str, Any]) -> None:
         lost = [
             name
             for name in _own_annotations(owner)
-            if name not in names and hints.get(name) is not ClassVar and get_origin(hints.get(name)) is not ClassVar
+            if name not in names
+            and hints.get(name) is not ClassVar
+            and get_origin(hints.get(name)) is not ClassVar
         ]
         if lost:
             raise ConfigurationError(
-                f"{full_name(owner)} inherits from a dataclass and is none itself, so that "
-                f"{', '.join(lost)} would not travel: decorate it with @dataclass too"
+                f"{full_name(owner)} is not decorated with @dataclass, so that {', '.join(lost)} would not "
+                "travel: decorate it with @dataclass too, or annotate with ClassVar what belongs to the class"
             )
 
 
@@ -235,7 +267,9 @@ def _constructor_arguments(dataclass_type: type) -> tuple[set[str] | None, bool]
     names = {field.name for field in dataclasses.fields(dataclass_type)}
     taken: set[str] = set()
     takes_anything = False
-    parameters = list(inspect.signature(dataclass_type.__init__).parameters.values())[1:]
+    # Of __init__ and not of the class, because Occurrence.__new__ takes anything.
+    constructor = inspect.signature(dataclass_type.__init__)  # type: ignore[misc]  # that of this very class
+    parameters = list(constructor.parameters.values())[1:]
     for parameter in parameters:
         if parameter.kind is parameter.VAR_KEYWORD:
             takes_anything = True

@@ -122,12 +122,16 @@ class TextMapping:
     def dump(self, value: Any) -> Any:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise ValidationError("Must be an object.")
-        return dict(zip(value, convert_each(repeat("*"), repeat(self._item.dump), value.values()), strict=True))
+        return dict(
+            zip(value, convert_each(repeat("*"), repeat(self._item.dump), value.values()), strict=True)
+        )
 
     def load(self, value: Any) -> Any:
         if not isinstance(value, dict):
             raise ValidationError("Must be an object.")
-        return dict(zip(value, convert_each(repeat("*"), repeat(self._item.load), value.values()), strict=True))
+        return dict(
+            zip(value, convert_each(repeat("*"), repeat(self._item.load), value.values()), strict=True)
+        )
 
 
 def convert_each(

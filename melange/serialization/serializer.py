@@ -67,8 +67,9 @@ class EventSerializer:
             fields = dict(event)
         else:
             raise EncodeError(
-                f"an event is a dict or an object of a class that inherits from EventMessage, "
-                f"not {type(event).__name__}"
+                "an event is a dict or an object of a class that inherits from EventMessage, "
+                f"not {type(event).__name__}: publish a dict of its fields, as model_dump(mode='json') of "
+                "pydantic makes it, or a dataclass that inherits from EventMessage"
             )
         name = fields.get(EVENT_TYPE_KEY)
         if event_type_name is not None:

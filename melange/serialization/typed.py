@@ -59,15 +59,17 @@ def load(
             loaded = schema.load(data)
         except RecursionError:  # of the caller's own stack, perhaps
             loaded = on_a_fresh_stack(schema.load, data)
-        if isinstance(schema, DataclassField):
-            return loaded
         if isinstance(loaded, dict):
             if event_class is None:
                 return {EVENT_TYPE_KEY: event_type_name, **loaded}
             loaded = event_class(**_arguments(event_class, loaded))
         if not isinstance(loaded, EventMessage):
             raise TypeError(f"{type(schema).__name__} must load to a dict or an EventMessage")
-        if not _declares_occurred_on(type(loaded)) and data.get(OCCURRED_ON_KEY) is not None:
+        if (
+            isinstance(schema, Schema)
+            and not _declares_occurred_on(type(loaded))
+            and data.get(OCCURRED_ON_KEY) is not None
+        ):
             moment = _occurred_on(OCCURRED_ON.field.load, data[OCCURRED_ON_KEY])
             object.__setattr__(loaded, OCCURRED_ON_KEY, moment)
         return loaded

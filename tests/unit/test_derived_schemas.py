@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import threading
 import weakref
 from dataclasses import InitVar, dataclass, field, make_dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum, Flag, IntEnum
+from enum import Enum, Flag, IntEnum, IntFlag
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NewType, Optional, Union
 from uuid import UUID, uuid4
 
+import attrs
 import pytest
 from marshmallow import ValidationError
+from pydantic import BaseModel
+from pydantic import dataclasses as pydantic_dataclasses
 
 from melange.errors import ConfigurationError
 from melange.events import EventMessage
@@ -296,6 +301,214 @@ def test_fields_that_the_constructor_does_not_take_are_set_after_it() -> None:
     assert derived_schema(Order).load({"count": 2}).total == 4
 
 
+def test_a_field_that_was_never_set_is_left_out() -> None:
+    @dataclass
+    class Order(EventMessage):
+        count: int
+        total: int = field(init=False, compare=False)
+
+    assert written_by(Order(2)) == {"count": 2}
+    assert round_trip(Order(2)) == Order(2)
+
+
+def test_fields_that_a_constructor_of_ones_own_does_not_take_are_set_after_it() -> None:
+    @dataclass(init=False)
+    class Order(EventMessage):
+        count: int
+        total: int
+
+        def __init__(self, count: int) -> None:
+            self.count = count
+            self.total = 2 * count
+
+    order = Order(2)
+    order.total = 7
+
+    assert round_trip(order) == order
+
+
+def test_changes_that_the_constructor_would_make_again_are_undone() -> None:
+    @dataclass
+    class Order(EventMessage):
+        count: int
+        history: list[str]
+        price: float
+        digits: InitVar[int] = 0
+
+        def __post_init__(self, digits: int) -> None:
+            self.count += 1
+            self.history.append("created")
+            self.price = round(self.price, digits)
+
+    order = Order(1, [], 1.256, digits=2)
+
+    assert (order.count, order.history, order.price) == (2, ["created"], 1.26)
+    assert round_trip(order) == order
+
+
+def test_changes_that_settle_are_kept_for_what_others_wrote() -> None:
+    @dataclass(frozen=True)
+    class Order(EventMessage):
+        name: str
+        tags: tuple[str, ...]
+        day: str
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "name", self.name.strip())
+            object.__setattr__(self, "day", date.fromisoformat(self.day))
+
+    loaded = derived_schema(Order).load({"name": " x ", "tags": [], "day": "2026-01-02"})
+
+    assert (loaded.name, loaded.tags, loaded.day) == ("x", (), date(2026, 1, 2))
+    assert derived_schema(Order).load({"name": "x", "tags": [], "day": "2026-01-02"}) == loaded
+
+
+def test_properties_and_descriptors_are_written_and_set() -> None:
+    class Doubled:
+        def __get__(self, owner: Any, owner_type: Any = None) -> int:
+            return 0 if owner is None else owner.halved * 2
+
+        def __set__(self, owner: Any, value: int) -> None:
+            owner.halved = value // 2
+
+    @dataclass
+    class Order(EventMessage):
+        name: str
+        count: int = Doubled()  # type: ignore[assignment]
+
+        @property  # type: ignore[no-redef]
+        def name(self) -> str:
+            return self._name
+
+        @name.setter
+        def name(self, name: str) -> None:
+            self._name = name
+
+    assert written_by(Order("x", 4)) == {"name": "x", "count": 4}
+    assert round_trip(Order("x", 4)) == Order("x", 4)
+
+
+@pytest.mark.parametrize("name", ["cls", "self", "args", "kwargs", "dump", "load", "value", "__slots"])
+def test_fields_may_be_called_like_arguments(name: str) -> None:
+    event_class = make_dataclass("Event", [(name, int), ("other", int, 5)], bases=(EventMessage,))
+    event = event_class(**{name: 1})
+
+    assert round_trip(event) == event
+    assert getattr(round_trip(event), name) == 1
+
+
+def test_events_within_events_keep_their_time() -> None:
+    event = Tree("root", [Tree("leaf")])
+    object.__setattr__(event.children[0], "occurred_on", datetime(2020, 1, 1, tzinfo=UTC))
+
+    assert round_trip(event).children[0].occurred_on == datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def test_tuples_in_sets_come_back_as_tuples() -> None:
+    @dataclass(frozen=True)
+    class Place:
+        tag: Any
+
+    event = event_of(frozenset[Place])(frozenset({Place((1, (2, None))), Place("x")}))
+
+    assert round_trip(event) == event
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [set[list[int]], set[dict[str, int]], set[set[int]], frozenset[list], set[tuple[list[int], ...]]],
+    ids=str,
+)
+def test_what_no_set_can_hold_is_reported(annotation: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"in a set|dict"):
+        derived_schema(event_of(annotation))
+
+
+def test_mutable_dataclasses_in_sets_are_reported() -> None:
+    with pytest.raises(ConfigurationError, match="Tree"):
+        derived_schema(event_of(set[Tree]))
+
+
+HASH_MODULUS = sys.hash_info.modulus
+
+
+@dataclass(frozen=True)
+class Place:
+    x: int
+
+
+@pytest.mark.parametrize(
+    ("annotation", "items"),
+    [
+        (set[int], [n * HASH_MODULUS for n in range(40_000)]),
+        (frozenset[Decimal], [str(n * HASH_MODULUS) for n in range(40_000)]),
+        (set[UUID], [str(UUID(int=n * HASH_MODULUS)) for n in range(24_000)]),
+        (set[Place], [{"x": n * HASH_MODULUS} for n in range(30_000)]),
+        (set[tuple[int, ...]], [[-1 - (n >> bit & 1) for bit in range(15)] for n in range(20_000)]),
+        (set[frozenset[int]], [[n * HASH_MODULUS] for n in range(40_000)]),
+        (set[Any], [n * HASH_MODULUS for n in range(40_000)]),
+        (list[set[int]], [[n * HASH_MODULUS for n in range(40_000)]]),
+    ],
+    ids=["int", "Decimal", "UUID", "dataclass", "tuple", "frozenset", "Any", "list of sets"],
+)
+def test_sets_of_items_with_the_same_hash_are_refused_at_once(annotation: Any, items: list[Any]) -> None:
+    schema = derived_schema(event_of(annotation))
+
+    before = perf_counter()
+    with pytest.raises(ValidationError, match="same hash"):
+        schema.load({"value": items})
+
+    assert perf_counter() - before < 5  # without the limit it is 15 seconds and more
+
+
+def test_the_same_item_again_and_again_is_one_item() -> None:
+    assert derived_schema(event_of(set[int])).load({"value": [7] * 1_000}).value == {7}
+
+
+def test_sets_that_no_consumer_would_read_are_not_written() -> None:
+    event = event_of(set[int])({n * HASH_MODULUS for n in range(200)})
+
+    with pytest.raises(ValidationError, match="same hash"):
+        derived_schema(type(event)).dump(event)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1E+999999999", "-1E-999999999", "0E+999999999", "9" * 5_000, "1" * 1_000_000],
+    ids=lambda text: text[:12],
+)
+def test_decimals_that_would_fill_the_memory_are_refused_both_ways(text: str) -> None:
+    event_class = event_of(Decimal)
+
+    with pytest.raises(ValidationError, match="Must be a decimal number"):
+        derived_schema(event_class).load({"value": text})
+    with pytest.raises(ValidationError, match="Must be a decimal number"):
+        derived_schema(event_class).dump(event_class(Decimal(text)))
+
+
+def test_bits_that_a_flag_does_not_have_are_refused() -> None:
+    for written in (4, 7, -1, True, 1.0):
+        with pytest.raises(ValidationError):
+            derived_schema(event_of(Access)).load({"value": written})
+
+
+def test_flags_of_many_bits_are_reported() -> None:
+    many = IntFlag("many", {f"bit{n}": 1 << n for n in range(17)})
+
+    with pytest.raises(ConfigurationError, match="more than 16 bits"):
+        derived_schema(event_of(many))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [(float, 2**53 + 1), (timedelta, timedelta(days=100_000, microseconds=1)), (timedelta, timedelta.max)],
+    ids=["float", "long duration", "longest duration"],
+)
+def test_what_json_would_round_is_refused(annotation: Any, value: Any) -> None:
+    with pytest.raises(ValidationError):
+        derived_schema(event_of(annotation)).dump(event_of(annotation)(value))
+
+
 def test_keyword_only_and_slotted_dataclasses_are_constructed() -> None:
     @dataclass(kw_only=True, slots=True, frozen=True)
     class Order(EventMessage):
@@ -383,8 +596,26 @@ def test_constructor_arguments_that_do_not_travel_are_reported() -> None:
     class Order(EventMessage):
         scale: InitVar[int]
 
+    @dataclass
+    class Renamed(EventMessage):
+        count: int
+
+        def __init__(self, number: int) -> None:
+            self.count = number
+
+    @dataclass
+    class Positional(EventMessage):
+        count: int
+
+        def __init__(self, count: int, /) -> None:
+            self.count = count
+
     with pytest.raises(ConfigurationError, match=r"Order.*'scale'.*InitVar"):
         derived_schema(Order)
+    with pytest.raises(ConfigurationError, match=r"Renamed.*'number' is required by the constructor"):
+        derived_schema(Renamed)
+    with pytest.raises(ConfigurationError, match=r"Positional.*'count' cannot be given .* by its name"):
+        derived_schema(Positional)
 
 
 def test_classes_that_are_no_dataclasses_are_reported() -> None:
@@ -401,6 +632,94 @@ def test_a_subclass_that_forgot_the_decorator_is_reported() -> None:
 
     with pytest.raises(ConfigurationError, match=r"Oak.*age would not travel.*@dataclass"):
         derived_schema(Oak)
+
+
+def test_a_base_that_forgot_the_decorator_is_reported() -> None:
+    class Owned(EventMessage):
+        tenant: str
+
+    @dataclass
+    class Order(Owned):
+        count: int
+
+    class Tall(Tree):
+        height: int
+
+    @dataclass
+    class Old(Tall):
+        age: int = 0
+
+    with pytest.raises(ConfigurationError, match=r"Owned is not decorated .* tenant would not travel"):
+        derived_schema(Order)
+    with pytest.raises(ConfigurationError, match=r"Tall is not decorated .* height would not travel"):
+        derived_schema(Old)
+
+
+def test_what_belongs_to_a_class_needs_no_decorator() -> None:
+    class Versioned(EventMessage):
+        version: ClassVar[int] = 1
+
+    class Cached:
+        cache: dict[str, int]
+
+    @dataclass
+    class Order(Cached, Versioned):
+        count: int
+
+    assert round_trip(Order(1)) == Order(1)
+
+
+def test_pydantic_dataclasses_with_slots_are_events() -> None:
+    @pydantic_dataclasses.dataclass(slots=True, frozen=True)
+    class Order(EventMessage):
+        count: int
+        price: Decimal = Decimal(1)
+
+    with pytest.raises(ValueError, match="valid integer"):
+        Order("x")  # type: ignore[arg-type]
+    assert round_trip(Order(1)) == Order(1)
+    assert round_trip(Order(1)).occurred_on is not None
+
+
+def test_pydantic_dataclasses_without_slots_are_reported() -> None:
+    @pydantic_dataclasses.dataclass
+    class Order(EventMessage):
+        count: int
+
+    with pytest.raises(ConfigurationError, match=r"Order is a pydantic dataclass without slots.*slots=True"):
+        derived_schema(Order)
+
+
+def test_pydantic_dataclasses_are_parts_of_events() -> None:
+    @pydantic_dataclasses.dataclass
+    class Part:
+        count: int
+
+    event = event_of(list[Part])([Part(1)])
+
+    assert round_trip(event) == event
+
+
+def test_attrs_classes_and_pydantic_models_are_reported() -> None:
+    @attrs.define
+    class Order(EventMessage):
+        count: int
+
+    @attrs.define
+    class Part:
+        count: int
+
+    class Model(BaseModel):
+        count: int
+
+    with pytest.raises(ConfigurationError, match=r"Order \(an attrs class\) is not a dataclass.*EventSchema"):
+        derived_schema(Order)
+    with pytest.raises(ConfigurationError, match=r"'value' is annotated .*Part \(an attrs class\)"):
+        derived_schema(event_of(list[Part]))
+    with pytest.raises(
+        ConfigurationError, match=r"'value' is annotated .*Model \(a pydantic model.*dataclass"
+    ):
+        derived_schema(event_of(Model))
 
 
 def test_an_event_type_name_with_an_annotation_is_reported() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields
+from pydantic import BaseModel
 
 from melange.errors import ConfigurationError
 from melange.events import EventMessage
@@ -148,6 +149,19 @@ def test_event_type_name_can_be_chosen_and_is_not_inherited() -> None:
 def test_event_type_name_must_be_text(name: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"text and not empty.*without an annotation"):
         type("ProductAdded", (EventMessage,), {"event_type_name": name})
+
+
+def test_pydantic_models_are_refused_with_the_way_out() -> None:
+    for bases in [(BaseModel, EventMessage), (EventMessage, BaseModel)]:
+        with pytest.raises(
+            ConfigurationError, match=r"ProductAdded is a pydantic model.*slots=True.*model_dump"
+        ):
+            type(BaseModel)("ProductAdded", bases, {"__module__": __name__, "__annotations__": {"name": str}})
+
+
+def test_a_property_in_place_of_the_time_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"ProductAdded\.occurred_on is a property"):
+        type("ProductAdded", (EventMessage,), {"occurred_on": property(lambda event: None)})
 
 
 def test_two_classes_of_one_name_can_be_defined() -> None:

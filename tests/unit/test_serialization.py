@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
+import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -134,7 +137,7 @@ def test_other_mappings_are_events_too(serializer: EventSerializer, event: Any) 
 
 @pytest.mark.parametrize("event", [Money(Decimal(1)), "text", None, [("event_type_name", "A")]])
 def test_other_objects_are_no_events(serializer: EventSerializer, event: Any) -> None:
-    with pytest.raises(EncodeError, match="inherits from EventMessage, not"):
+    with pytest.raises(EncodeError, match=r"inherits from EventMessage, not.*publish a dict"):
         serializer.encode(event)
 
 
@@ -492,6 +495,99 @@ def test_objects_nested_too_deeply_are_refused(serializer: EventSerializer) -> N
 
     with pytest.raises(DecodeError, match="nested too deeply"):
         serializer.load("Node", data, Node)
+
+
+@dataclass
+class Chain(EventMessage):
+    next_link: Chain | None = None
+
+
+@dataclass
+class Tree(EventMessage):
+    children: dict[str, list[Tree | None] | None] | None = None
+
+
+def dicts(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels - 2):
+        value = {"a": value}
+    return {"event_type_name": "A", "value": value}
+
+
+def chain(levels: int) -> Chain:
+    event = Chain()
+    for _ in range(levels - 1):
+        event = Chain(event)
+    return event
+
+
+def tree(levels: int) -> Tree:
+    event = Tree()
+    for _ in range(levels // 3):
+        event = Tree({"a": [event]})
+    return event
+
+
+def from_stack_depth(frames: int, function: Callable[[], Any]) -> Any:
+    return function() if frames == 0 else from_stack_depth(frames - 1, function)
+
+
+def free_frames() -> int:
+    return sys.getrecursionlimit() - len(inspect.stack(0))
+
+
+@pytest.mark.parametrize("make", [dicts, chain, tree])
+@pytest.mark.parametrize("levels", [3, 120, 141, 198, 199, 200])
+def test_what_is_written_can_be_read_however_deep_the_stack_is(
+    serializer: EventSerializer, make: Callable[[int], Any], levels: int
+) -> None:
+    event = make(levels)
+    event_class = None if make is dicts else type(event)
+    name, body = serializer.encode(event)
+
+    def read() -> Any:
+        return serializer.load(*serializer.read(message(body, name)), event_class)
+
+    for frames in (0, free_frames() // 2, free_frames() - 60):
+        assert serializer.encode(from_stack_depth(frames, read)) == (name, body)
+
+
+@pytest.mark.parametrize("make", [dicts, chain, tree])
+@pytest.mark.parametrize("levels", [203, 300, 499, 985, 990, 991, 995, 2_000])
+def test_what_not_every_consumer_could_read_is_not_written(
+    serializer: EventSerializer, make: Callable[[int], Any], levels: int
+) -> None:
+    event = make(levels)
+
+    with pytest.raises(EncodeError, match="nested too deeply"):
+        serializer.encode(event)
+
+
+def test_flat_events_can_be_large(serializer: EventSerializer) -> None:
+    items = [{"text": text, "n": [n]} for n, text in enumerate(['"', "\\", "[[", "]}", '\\"['] * 200)]
+
+    for event in ({"event_type_name": "A", "items": items}, {"event_type_name": "A", "items": items[::5]}):
+        name, body = serializer.encode(event)
+        assert serializer.read(message(body)) == (name, event)
+
+
+def test_brackets_in_text_hide_no_levels(serializer: EventSerializer) -> None:
+    value: Any = "]"
+    for _ in range(300):
+        value = ["]", value, "}", '"]']
+
+    with pytest.raises(EncodeError, match="nested too deeply"):
+        serializer.encode({"event_type_name": "A", "value": value})
+
+
+def test_a_shallow_event_is_written_and_read_from_a_deep_stack(serializer: EventSerializer) -> None:
+    event = ProductAdded(1, "x", Money(Decimal(1)))
+
+    def there_and_back() -> Any:
+        return loaded(serializer, serializer.encode(event)[1], ProductAdded)
+
+    for spare in range(40, 80, 3):
+        assert from_stack_depth(free_frames() - spare, there_and_back) == event
 
 
 def test_hostile_data_makes_short_errors(serializer: EventSerializer) -> None:
