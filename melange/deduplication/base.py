@@ -22,23 +22,32 @@ RunCoroutine = Callable[[Coroutine[Any, Any, Any]], Any]
 _NO_KEYWORDS: Mapping[str, object] = MappingProxyType({})
 
 
-class DeduplicationKey(NamedTuple):
+class _KeyParts(NamedTuple):
+    queue_address: str
+    listener_name: str
+    message_id: str
+    content_digest: str
+
+
+class DeduplicationKey(_KeyParts):
     """One listener's work on one message of one queue.
 
     ``queue_address`` is the queue's own among all brokers. ``content_digest`` is ``content_digest(message)``: two messages
     of one id are the same only if they say the same.
     """
 
-    queue_address: str
-    listener_name: str
-    message_id: str
-    content_digest: str
+    _digest: bytes | None = None
 
     def digest(self) -> bytes:
         """Return 16 bytes that stand for the key; any text may be in it, lone surrogates included."""
-        # Each part with its length, so that no two keys read the same.
-        parts = "".join([f"{len(part)}:{part}" for part in self])
-        return blake2b(parts.encode(errors="surrogatepass"), digest_size=16).digest()
+        digest = self._digest
+        if digest is None:
+            parts = "\0".join(self)
+            if parts.count("\0") != len(self) - 1:  # in a part there is one too: give each its length
+                parts = "".join(f"\0{len(part)}:{part}" for part in self)
+            digest = blake2b(parts.encode(errors="surrogatepass"), digest_size=16).digest()
+            self._digest = digest  # asked for again when the work is done
+        return digest
 
 
 # Instrumentation may set these anew each time a message is sent, a repetition of the same message included.

@@ -15,17 +15,12 @@ from melange.deduplication.base import (
     DeduplicationStore,
 )
 
+_Claim = tuple[str, int, float]
+"""Token, attempt, and until when it is leased. Tuples, for they are made once for each message and listener."""
+
 _SMALLEST_SWEEP = 1_000
-
-
-class _Claim:
-    __slots__ = ("attempt", "digest", "leased_until", "token")
-
-    def __init__(self, digest: bytes, token: str, attempt: int, leased_until: float) -> None:
-        self.digest = digest
-        self.token = token
-        self.attempt = attempt
-        self.leased_until = leased_until
+_TOKEN_BITS = 0xFFFF_FFFF
+"""A mark is one number, which takes 32 bytes: the second in which it expires, and below it 32 bits of the token's hash."""
 
 
 class MemoryDeduplicationStore(DeduplicationStore):
@@ -48,7 +43,7 @@ class MemoryDeduplicationStore(DeduplicationStore):
         self._max_marks = max_marks
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        self._claims: dict[DeduplicationKey, _Claim] = {}
+        self._claims: dict[bytes, _Claim] = {}
         self._sweep_claims_at = _SMALLEST_SWEEP
         # By digests of keys, for the texts of a key take several times as much.
         self._attempts: dict[bytes, tuple[int, float]] = {}
@@ -62,63 +57,72 @@ class MemoryDeduplicationStore(DeduplicationStore):
             now = self._clock.monotonic()
             mark = self._marks.get(digest)
             if mark is not None:
-                if _expires_at(mark) > now:
+                if mark >> 32 > now:
                     return ClaimRefusal.DONE
                 self._forget_expired_marks(now)
-            holder = self._claims.get(key)
-            if holder is not None and holder.token == token:
-                holder.leased_until = now + lease_seconds
-                return Claimed(key, token, holder.attempt)
-            if holder is not None and holder.leased_until > now:
-                return ClaimRefusal.BUSY
-            attempt = 1 + (self._attempts_at(digest, now) if holder is None else holder.attempt)
-            self._claims[key] = _Claim(digest, token, attempt, now + lease_seconds)
+            attempt = 1
+            held = self._claims.get(digest)
+            if held is not None:
+                holder, attempt, leased_until = held
+                if holder != token:
+                    if leased_until > now:
+                        return ClaimRefusal.BUSY
+                    attempt += 1
+            elif self._attempts:
+                attempt += self._attempts_at(digest, now)
+            self._claims[digest] = token, attempt, now + lease_seconds
             if len(self._claims) > self._sweep_claims_at:
                 self._forget_expired_claims(now)
             return Claimed(key, token, attempt)
 
     def complete(self, claimed: Claimed) -> bool:
-        key = claimed.key
+        key, token, _ = claimed
+        digest = key.digest()
         with self._lock:
-            claim = self._held(claimed)
-            if claim is None:
-                mark = self._marks.get(key.digest())
-                return mark is not None and _is_of(mark, claimed.token)
-            del self._claims[key]
-            digest = claim.digest
+            claim = self._claims.get(digest)
+            if claim is None or claim[0] != token:
+                mark = self._marks.get(digest)
+                return mark is not None and mark & _TOKEN_BITS == hash(token) & _TOKEN_BITS
+            del self._claims[digest]
             if self._attempts:
                 self._attempts.pop(digest, None)
             now = self._clock.monotonic()
-            self._marks[digest] = _mark(claim.token, now + self._retention_seconds)
-            self._marks_by_age.append(digest)
+            marks, by_age = self._marks, self._marks_by_age
+            marks[digest] = int(now + self._retention_seconds + 1) << 32 | hash(token) & _TOKEN_BITS
+            by_age.append(digest)
             # One mark comes, so at most one has to go for its number, and the expired go as fast as new ones come.
-            oldest = self._marks_by_age[0]
-            if len(self._marks_by_age) > self._max_marks or _expires_at(self._marks[oldest]) <= now:
-                del self._marks[self._marks_by_age.popleft()]
+            if len(by_age) > self._max_marks or marks[by_age[0]] >> 32 <= now:
+                del marks[by_age.popleft()]
             return True
 
     def abandon(self, claimed: Claimed, *, began: bool = True) -> bool:
+        digest = claimed.key.digest()
         with self._lock:
-            claim = self._held(claimed)
+            claim = self._held(digest, claimed.token)
             if claim is None:
                 return False
-            del self._claims[claimed.key]
-            self._remember_attempts(claim.digest, claim.attempt if began else claim.attempt - 1)
+            del self._claims[digest]
+            _, attempt, _ = claim
+            self._remember_attempts(digest, attempt if began else attempt - 1)
             return True
 
     def forget_attempts(self, key: DeduplicationKey) -> None:
+        digest = key.digest()
         with self._lock:
-            self._attempts.pop(key.digest(), None)
-            claim = self._claims.get(key)
+            self._attempts.pop(digest, None)
+            claim = self._claims.get(digest)
             if claim is not None:
-                claim.attempt = 1
+                token, _, leased_until = claim
+                self._claims[digest] = token, 1, leased_until
 
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
+        digest = claimed.key.digest()
         with self._lock:
-            claim = self._held(claimed)
+            claim = self._held(digest, claimed.token)
             if claim is None:
                 return False
-            claim.leased_until = self._clock.monotonic() + lease_seconds
+            token, attempt, _ = claim
+            self._claims[digest] = token, attempt, self._clock.monotonic() + lease_seconds
             return True
 
     def check(self) -> None:
@@ -128,17 +132,17 @@ class MemoryDeduplicationStore(DeduplicationStore):
         """Return the number of marks."""
         return len(self._marks)
 
-    def _held(self, claimed: Claimed) -> _Claim | None:
+    def _held(self, digest: bytes, token: str) -> _Claim | None:
         # A lease that expired while nobody else took over still counts: the work was done.
-        holder = self._claims.get(claimed.key)
-        return holder if holder is not None and holder.token == claimed.token else None
+        claim = self._claims.get(digest)
+        return claim if claim is not None and claim[0] == token else None
 
     def _forget_expired_claims(self, now: float) -> None:
         """Forget claims of listeners that never finished, but for their attempts; each time twice as many are there."""
-        for key, claim in list(self._claims.items()):
-            if claim.leased_until <= now:
-                del self._claims[key]
-                self._remember_attempts(claim.digest, claim.attempt)
+        for digest, (_, attempt, leased_until) in list(self._claims.items()):
+            if leased_until <= now:
+                del self._claims[digest]
+                self._remember_attempts(digest, attempt)
         self._sweep_claims_at = max(_SMALLEST_SWEEP, 2 * len(self._claims))
 
     def _attempts_at(self, digest: bytes, now: float) -> int:
@@ -158,18 +162,5 @@ class MemoryDeduplicationStore(DeduplicationStore):
             self._sweep_attempts_at = min(max(_SMALLEST_SWEEP, 2 * len(kept)), self._max_marks)
 
     def _forget_expired_marks(self, now: float) -> None:
-        while self._marks_by_age and _expires_at(self._marks[self._marks_by_age[0]]) <= now:
+        while self._marks_by_age and self._marks[self._marks_by_age[0]] >> 32 <= now:
             del self._marks[self._marks_by_age.popleft()]
-
-
-# A mark is one number, which takes 32 bytes: the second in which it expires, and below it 32 bits of the token's hash.
-def _mark(token: str, expires_at: float) -> int:
-    return int(expires_at + 1) << 32 | hash(token) & 0xFFFF_FFFF
-
-
-def _expires_at(mark: int) -> int:
-    return mark >> 32
-
-
-def _is_of(mark: int, token: str) -> bool:
-    return mark & 0xFFFF_FFFF == hash(token) & 0xFFFF_FFFF
