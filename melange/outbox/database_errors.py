@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError, TimeoutError  # noqa: A004 - SQLAlchemy names it so
 
 _READ_ONLY = (
-    "it is read-only here, and nothing is published that cannot be marked as sent: connect to the primary server, with "
+    "it is read-only here, and nothing is published or handled that cannot be marked: connect to the primary server, with "
     "a user and a file that can write"
 )
-_GRANT = "grant SELECT, UPDATE and DELETE on melange_outbox to this user"
+_GRANT = "grant this user SELECT, UPDATE and DELETE on the table, and INSERT where it writes events or has an inbox"
 _CREATE = "create the table: run what `melange outbox schema` prints, or call metadata.create_all(engine)"
 
 
 def explained(error: BaseException) -> str:
     """Return what went wrong: the database's words, without the statement and its parameters."""
+    if isinstance(error, TimeoutError):
+        return "every connection of the engine's pool is taken: allow as many as listeners run at once"
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
     # One line: what SQLite and PostgreSQL add below it, may quote the statement.
@@ -31,3 +34,13 @@ def _advice(words: str, sqlstate: str | None) -> str | None:
     if sqlstate == "42501":
         return _GRANT
     return None
+
+
+def may_show_password(url: URL) -> bool:
+    """Return True if what was read as the host, the database or an option may be the end of a password.
+
+    Of ``user:p@ss/word@host/db`` SQLAlchemy takes ``ss`` for the host, and drivers name it when they cannot connect.
+    """
+    has_user = url.username is not None or url.password is not None
+    options = [str(part) for option in url.query.items() for part in option]
+    return has_user and any("@" in part for part in (url.host or "", url.database or "", *options))

@@ -18,14 +18,15 @@ from melange.deduplication.base import (
 )
 from melange.errors import ConfigurationError, DeduplicationError
 from melange.outbox import inbox_marks
-from melange.outbox.inbox_marks import told
-from melange.outbox.inbox_transaction import InboxClaim, MakeSession, Sessions
+from melange.outbox.inbox_sessions import MakeSession, Sessions
+from melange.outbox.inbox_transaction import InboxClaim, open_claim
 
 logger = logging.getLogger(__name__)
 
 _PURGE_EVERY = 500
 """Completions between two purges; each deletes up to twice as many, so that none is left behind for long."""
 _PURGE_BATCH = 1_000
+_MOST_NEVER_RAN = 1_000
 
 
 class Inbox(DeduplicationStore):
@@ -50,6 +51,7 @@ class Inbox(DeduplicationStore):
     """
 
     keyword_names = ("session",)
+    outlives_process = True
 
     def __init__(
         self,
@@ -65,7 +67,10 @@ class Inbox(DeduplicationStore):
         self._retention = timedelta(seconds=retention_seconds)
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        self._in_hand: dict[DeduplicationKey, InboxClaim] = {}
+        self._claims: dict[DeduplicationKey, InboxClaim | None] = {}
+        """None while a claim is being made."""
+        self._never_ran: dict[DeduplicationKey, str] = {}
+        """Tokens of claims that failed half-way: their attempt may be counted, and is used by the next."""
         self._completions = 0
 
     def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
@@ -77,22 +82,33 @@ class Inbox(DeduplicationStore):
         self._sessions.use_event_loop(run_coroutine)
 
     def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
-        """Open the transaction in which the listener will work; ``lease_seconds`` have no meaning here."""
+        """Count the attempt and open the transaction in which the listener will work.
+
+        The lease keeps other processes away from the message; after that, on PostgreSQL, the open transaction does.
+        """
         with self._lock:
-            held = self._in_hand.get(key)
-            if held is not None:
-                return held if held.token == token else ClaimRefusal.BUSY
-            claim = self._in_hand[key] = InboxClaim(key, token)
-        refusal: ClaimRefusal | None = None
-        is_open = False
+            if key in self._claims:
+                held = self._claims[key]
+                return held if held is not None and held.token == token else ClaimRefusal.BUSY
+            self._claims[key] = None  # nobody else of this process meanwhile
+            never_ran = self._never_ran.pop(key, None)
+        claim: InboxClaim | ClaimRefusal | None = None
+        opened = self._sessions.open()
         try:
-            with told("claim the message"):
-                refusal = claim.begin(self._sessions.open())
-            is_open = refusal is None
+            claim = open_claim(
+                opened, key, token, now=self._clock.now(), lease_seconds=lease_seconds, never_ran=never_ran
+            )
         finally:
-            if not is_open:
-                self._let_go(claim)
-        return refusal or claim
+            if not isinstance(claim, InboxClaim):
+                opened.close()
+            with self._lock:
+                if isinstance(claim, InboxClaim):
+                    self._claims[key] = claim
+                else:
+                    del self._claims[key]
+                if claim is None and len(self._never_ran) < _MOST_NEVER_RAN:
+                    self._never_ran[key] = token
+        return claim
 
     def complete(self, claimed: Claimed) -> bool:
         """Commit what the listener did, with the mark; False when nothing of it was.
@@ -115,15 +131,18 @@ class Inbox(DeduplicationStore):
         self._purge_now_and_then()
         return is_marked
 
-    def forget_attempts(self, key: DeduplicationKey) -> None:
-        """Forget the attempts."""
-
     def abandon(self, claimed: Claimed, *, began: bool = True) -> bool:
-        """Roll back what the listener did."""
+        """Roll back what the listener did, then let others claim the message."""
         claim = self._held(claimed)
-        if claim is not None:
-            self._let_go(claim)
-        return claim is not None
+        if claim is None:
+            return False
+        self._let_go(claim)
+        self._give_back(claim, began=began)
+        return True
+
+    def forget_attempts(self, key: DeduplicationKey) -> None:
+        """Delete the row of the attempts."""
+        self._sessions.run("forget attempts", lambda connection: inbox_marks.forget_attempts(connection, key))
 
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
         """Return whether the transaction is open: nobody else can have the claim then."""
@@ -131,29 +150,28 @@ class Inbox(DeduplicationStore):
 
     def check(self) -> None:
         """Raise ``DeduplicationError`` while the database can't be asked, or has no table of marks."""
-        with told("look for the inbox"):
-            self._sessions.run(inbox_marks.look)
+        self._sessions.run("look for the inbox", inbox_marks.look)
 
     def purge(self) -> int:
-        """Delete the marks that are older than the retention and return how many it were.
+        """Delete the marks and attempts that are older than the retention and return how many there were.
 
         It blocks until the last is gone. Each thousand goes in a transaction of its own.
 
         Raises:
             DeduplicationError: the database could not be asked.
         """
-        deleted = batch = self._purge_batch()
-        while batch == _PURGE_BATCH:
-            batch = self._purge_batch()
-            deleted += batch
-        return deleted
+        deleted = 0
+        while True:
+            marks, attempts = self._purge_batch()
+            deleted += marks + attempts
+            if max(marks, attempts) < _PURGE_BATCH:
+                return deleted
 
-    def _purge_batch(self) -> int:
-        old = self._clock.now() - self._retention
-        with told("delete old marks"):
-            return self._sessions.run(
-                lambda session: inbox_marks.delete_done_before(session, old, _PURGE_BATCH)
-            )
+    def _purge_batch(self) -> tuple[int, int]:
+        before = self._clock.now() - self._retention
+        return self._sessions.run(
+            "delete old marks", lambda connection: inbox_marks.delete_old(connection, before, _PURGE_BATCH)
+        )
 
     def _purge_now_and_then(self) -> None:
         with self._lock:
@@ -167,10 +185,9 @@ class Inbox(DeduplicationStore):
 
     def _find_out(self, claimed: Claimed) -> bool:
         """Return whether the completion of this claim is in the table."""
-        with told("look for the mark"):
-            mark = self._sessions.run(
-                lambda session: inbox_marks.find(inbox_marks.connection_of(session), claimed.key)
-            )
+        mark = self._sessions.run(
+            "look for the mark", lambda connection: inbox_marks.find_mark(connection, claimed.key)
+        )
         is_marked = mark == inbox_marks.digest_of(claimed.token)
         claim = self._held(claimed)
         if claim is not None:
@@ -180,10 +197,11 @@ class Inbox(DeduplicationStore):
                     "message %s lost its connection before the commit: what was done is rolled back, and it comes again",
                     claim.key.message_id,
                 )
+                self._give_back(claim, began=True)
         return is_marked
 
     def _held(self, claimed: Claimed) -> InboxClaim | None:
-        held = self._in_hand.get(claimed.key)
+        held = self._claims.get(claimed.key)
         return held if held is not None and held.token == claimed.token else None
 
     def _let_go(self, claim: InboxClaim) -> None:
@@ -191,4 +209,10 @@ class Inbox(DeduplicationStore):
             claim.end()
         finally:
             with self._lock:
-                self._in_hand.pop(claim.key, None)
+                self._claims.pop(claim.key, None)
+
+    def _give_back(self, claim: InboxClaim, *, began: bool) -> None:
+        self._sessions.run(
+            "give the message back",
+            lambda connection: inbox_marks.give_back(connection, claim.key, claim.token, began=began),
+        )

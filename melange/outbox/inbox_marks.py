@@ -1,143 +1,255 @@
-"""The marks of the inbox: what is asked of their table."""
+"""The marks and attempts of the inbox: what is asked of their tables.
+
+Keys stand in the tables as digests, as text: any text may be in a key, and columns do not take any.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, Integer, Table, bindparam, delete, func, insert, literal, select
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError  # noqa: A004 - SQLAlchemy names it so
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    Column,
+    Connection,
+    DateTime,
+    Executable,
+    Integer,
+    String,
+    Table,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 
-from melange.deduplication.base import DeduplicationKey
-from melange.errors import DeduplicationError, MelangeError
-from melange.outbox.tables import InboxMark
+from melange.deduplication.base import ClaimRefusal, DeduplicationKey
+from melange.errors import ConfigurationError
+from melange.outbox.tables import InboxAttempts, InboxMark
 
 _DIGEST_BYTES = 16
 
-# Made once: putting statements together costs more than carrying them out.
-_TABLE = cast(Table, InboxMark.__table__)
-_FIND = select(_TABLE.c.token_digest).where(_TABLE.c.key_digest == bindparam("key_digest"))
-_LOCK = select(
-    func.pg_try_advisory_xact_lock(bindparam("high", type_=Integer), bindparam("low", type_=Integer))
-)
-_WRITE = insert(_TABLE)
+_MARKS = cast(Table, InboxMark.__table__)
+_ATTEMPTS = cast(Table, InboxAttempts.__table__)
 
 
-def digest_of(text: str) -> str:
-    """Return what the table holds of a text: any text may stand in keys, and columns do not take any."""
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
+class Key(NamedTuple):
+    """A deduplication key and a claim's token, as the tables hold them."""
 
+    key_digest: str
+    queue_address: str
+    listener_name: str
+    message_id: str
+    token_digest: str
 
-def connection_of(session: Session) -> Connection:
-    """Return the session's connection to the database of the marks."""
-    return session.connection(bind_arguments={"mapper": InboxMark.__mapper__})
-
-
-def take_lock(connection: Connection, key: DeduplicationKey) -> bool:
-    """Keep others from the key until the transaction ends, where the database can; False when one is at it.
-
-    PostgreSQL does it without waiting. Elsewhere the second of two that run one listener at the same time for the
-    same message finds the mark of the first, and is rolled back.
-    """
-    if connection.dialect.name != "postgresql":
-        return True
-    digest = key.digest()
-    high, low = (int.from_bytes(part, signed=True) for part in (digest[:4], digest[4:8]))
-    return bool(connection.scalar(_LOCK, {"high": high, "low": low}))
-
-
-def begin_on_sqlite(connection: Connection) -> None:
-    """Begin the transaction that sqlite3, left to itself, begins with the first INSERT, UPDATE or DELETE.
-
-    That is too late: what was read before is no part of it, so that two listeners would both add to the same number;
-    and releasing a savepoint would commit. Nothing is locked by this until something is read.
-    """
-    driver: Any = connection.connection.driver_connection
-    if connection.dialect.name != "sqlite" or driver.in_transaction:
-        return
-    # Otherwise the engine was told to have no transactions.
-    if driver.isolation_level is not None and getattr(driver, "autocommit", -1) == -1:
-        connection.exec_driver_sql("BEGIN")
-
-
-def find(connection: Connection, key: DeduplicationKey) -> str | None:
-    """Return the digest of the token whose completion the mark of the key is, if there is one."""
-    token_digest: str | None = connection.scalar(_FIND, {"key_digest": key.digest().hex()})
-    return token_digest
-
-
-def write(connection: Connection, key: DeduplicationKey, token_digest: str, done_at: datetime) -> None:
-    """Write the mark in the connection's transaction.
-
-    Raises:
-        IntegrityError: the key has one.
-    """
-    values = {
-        "key_digest": key.digest().hex(),
-        "queue_address": _legible(key.queue_address, 512),
-        "listener_name": _legible(key.listener_name, 256),
-        "message_id": _legible(key.message_id, 128),
-        "token_digest": token_digest,
-        "done_at": done_at,
-    }
-    connection.execute(_WRITE, values)
-
-
-def look(session: Session) -> None:
-    """Raise what the database says when there is no table of marks, or not this one."""
-    session.execute(select(*_TABLE.columns).where(literal(False)))
-
-
-def delete_done_before(session: Session, time: datetime, limit: int) -> int:
-    """Delete at most ``limit`` marks, the oldest first, and return how many it were."""
-    # Others who do the same are not waited for.
-    old = (
-        select(InboxMark.key_digest).where(InboxMark.done_at < time).order_by(InboxMark.done_at).limit(limit)
-    )
-    digests = session.scalars(old.with_for_update(skip_locked=True)).all()
-    if digests:
-        session.execute(
-            delete(InboxMark).where(InboxMark.key_digest.in_(digests)),
-            execution_options={"synchronize_session": False},
+    @classmethod
+    def of(cls, key: DeduplicationKey, token: str) -> Key:
+        """Return what the tables hold of them."""
+        return cls(
+            key.digest().hex(),
+            _legible(key.queue_address, 512),
+            _legible(key.listener_name, 256),
+            _legible(key.message_id, 128),
+            digest_of(token),
         )
-    return len(digests)
 
 
-@contextmanager
-def told(action: str) -> Iterator[None]:
-    """Raise ``DeduplicationError`` for what the database, or the way to it, raises in the block."""
-    try:
-        yield
-    except MelangeError:
-        raise
-    except Exception as error:  # drivers that connect for an event loop raise what SQLAlchemy does not know
-        raise DeduplicationError(f"can't {action}: {explanation(error)}") from error
-
-
-def is_locked(error: DBAPIError) -> bool:
-    """Return whether SQLite has waited in vain for another process that writes, and may be asked again."""
-    name: str = getattr(error.orig, "sqlite_errorname", "")
-    # What the transaction has read is out of date with BUSY_SNAPSHOT, and stays so: it can only be rolled back.
-    return name.startswith("SQLITE_BUSY") and name != "SQLITE_BUSY_SNAPSHOT"
-
-
-def explanation(error: Exception) -> str:
-    """Return what went wrong, without the parameters that SQLAlchemy shows."""
-    if isinstance(error, TimeoutError):
-        return "every connection of the engine's pool is taken: allow as many as listeners run at once"
-    text = f"{error.orig}" if isinstance(error, DBAPIError) else f"{error}"
-    what = f"{type(error).__name__}: {' '.join(text.split())}"
-    if isinstance(error, SQLAlchemyError) and InboxMark.__tablename__ in text:
-        what += (
-            " (create the inbox's table: `melange outbox schema` prints it, "
-            "melange.outbox.tables.metadata.create_all(engine) makes it)"
-        )
-    return what
+def digest_of(token: str) -> str:
+    """Return what the tables hold of a token."""
+    return hashlib.blake2b(token.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _legible(text: str, length: int) -> str:
     return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()[:length]
+
+
+# --- statements: made once, for putting one together costs more than its execution ---
+
+_IS_KEY = _ATTEMPTS.c.key_digest == bindparam("key")
+_FIND_MARK = select(_MARKS.c.token_digest).where(_MARKS.c.key_digest == bindparam("key"))
+_WRITE_MARK = insert(_MARKS)
+_FORGET_ATTEMPTS = delete(_ATTEMPTS).where(_IS_KEY)
+_GIVE_BACK = (
+    update(_ATTEMPTS)
+    .where(_IS_KEY, _ATTEMPTS.c.token_digest == bindparam("token"))
+    .values(token_digest=null(), attempts=_ATTEMPTS.c.attempts - bindparam("taken_back", type_=Integer))
+)
+
+_LOCK_PARTS = (bindparam("high", type_=Integer), bindparam("low", type_=Integer))
+_LOCK = select(func.pg_try_advisory_xact_lock(*_LOCK_PARTS))
+# An attempt has to outlive this process, not the server's machine: its commit need not wait for the disk.
+_LOCK_AND_COMMIT_SOON = select(
+    func.pg_try_advisory_xact_lock(*_LOCK_PARTS), func.set_config("synchronous_commit", "off", True)
+)
+
+
+def _count_attempt(insert_into: Any) -> Executable:
+    """Return the statement that counts an attempt and returns its number, or returns nothing if the claim is refused.
+
+    One statement, so that what it reads can't change before it writes, on SQLite too.
+    """
+    new_row: Mapping[Column[Any], Any] = {
+        _ATTEMPTS.c.key_digest: bindparam("key", type_=String),
+        _ATTEMPTS.c.queue_address: bindparam("queue_address", type_=String),
+        _ATTEMPTS.c.listener_name: bindparam("listener_name", type_=String),
+        _ATTEMPTS.c.message_id: bindparam("message_id", type_=String),
+        _ATTEMPTS.c.attempts: literal(1),
+        _ATTEMPTS.c.token_digest: bindparam("token", type_=String),
+        _ATTEMPTS.c.leased_until: bindparam("leased_until", type_=DateTime(timezone=True)),
+    }
+    is_done = exists().where(_MARKS.c.key_digest == bindparam("key"))
+    counting = insert_into(_ATTEMPTS).from_select(list(new_row), select(*new_row.values()).where(~is_done))
+    is_same_attempt = _ATTEMPTS.c.token_digest.in_([bindparam("token"), bindparam("never_ran")])
+    is_free = or_(
+        _ATTEMPTS.c.token_digest.is_(None),
+        is_same_attempt,
+        _ATTEMPTS.c.leased_until <= bindparam("now", type_=DateTime(timezone=True)),
+    )
+    # A number of 0 is left by a run that never began.
+    next_number = case((is_same_attempt, func.coalesce(func.nullif(_ATTEMPTS.c.attempts, 0), 1)), else_=_ATTEMPTS.c.attempts + 1)
+    statement: Executable = counting.on_conflict_do_update(
+        index_elements=[_ATTEMPTS.c.key_digest],
+        set_={
+            "attempts": next_number,
+            "token_digest": counting.excluded.token_digest,
+            "leased_until": counting.excluded.leased_until,
+        },
+        where=is_free,
+    ).returning(_ATTEMPTS.c.attempts)
+    return statement
+
+
+_COUNT_ATTEMPT: dict[str, Executable] = {
+    "postgresql": _count_attempt(postgresql.insert),
+    "sqlite": _count_attempt(sqlite.insert),
+}
+
+
+def _old(table: Table, date: Column[Any]) -> Any:
+    # Others that delete the same rows are not waited for.
+    return (
+        select(table.c.key_digest)
+        .where(date < bindparam("before", type_=DateTime(timezone=True)))
+        .order_by(date)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True)
+    )
+
+
+_OLD_MARKS = _old(_MARKS, _MARKS.c.done_at)
+_OLD_ATTEMPTS = _old(_ATTEMPTS, _ATTEMPTS.c.leased_until)
+
+
+# --- what is done with them ---
+
+
+def take_lock(connection: Connection, key: DeduplicationKey) -> bool:
+    """Keep others from the key until the transaction ends, where the database can; False if another has it.
+
+    PostgreSQL does it without waiting. On SQLite the second of two that run one listener at the same time for the same
+    message finds the mark of the first, and is rolled back.
+    """
+    return _take_lock(connection, key, _LOCK)
+
+
+def _take_lock(connection: Connection, key: DeduplicationKey, statement: Executable) -> bool:
+    if connection.dialect.name != "postgresql":
+        return True
+    digest = key.digest()
+    high, low = (int.from_bytes(part, signed=True) for part in (digest[:4], digest[4:8]))
+    return bool(connection.scalar(statement, {"high": high, "low": low}))
+
+
+def count_attempt(
+    connection: Connection,
+    key: DeduplicationKey,
+    token: str,
+    *,
+    now: datetime,
+    leased_until: datetime,
+    never_ran: str | None,
+) -> int | ClaimRefusal:
+    """Return the number of the attempt that begins, or why none can; the caller commits.
+
+    ``never_ran`` is the token of a claim of this process that was counted and came to nothing: its number is used now.
+    """
+    statement = _COUNT_ATTEMPT.get(connection.dialect.name)
+    if statement is None:
+        raise ConfigurationError(
+            f"an inbox is on {' or '.join(_COUNT_ATTEMPT)}, and its sessions are bound to {connection.dialect.name}: "
+            "use another deduplication store"
+        )
+    if not _take_lock(connection, key, _LOCK_AND_COMMIT_SOON):
+        return ClaimRefusal.BUSY
+    row = Key.of(key, token)
+    attempt: int | None = connection.scalar(
+        statement,
+        {
+            "key": row.key_digest,
+            "queue_address": row.queue_address,
+            "listener_name": row.listener_name,
+            "message_id": row.message_id,
+            "token": row.token_digest,
+            "never_ran": digest_of(never_ran) if never_ran is not None else row.token_digest,
+            "now": now,
+            "leased_until": leased_until,
+        },
+    )
+    if attempt is not None:
+        return attempt
+    return ClaimRefusal.BUSY if find_mark(connection, key) is None else ClaimRefusal.DONE
+
+
+def give_back(connection: Connection, key: DeduplicationKey, token: str, *, began: bool) -> None:
+    """Let others claim the key; the attempt stays counted unless the listener was never called."""
+    parameters = {"key": key.digest().hex(), "token": digest_of(token), "taken_back": 0 if began else 1}
+    connection.execute(_GIVE_BACK, parameters)
+
+
+def forget_attempts(connection: Connection, key: DeduplicationKey) -> None:
+    """Delete the row of the key's attempts, if there is one."""
+    connection.execute(_FORGET_ATTEMPTS, {"key": key.digest().hex()})
+
+
+def find_mark(connection: Connection, key: DeduplicationKey) -> str | None:
+    """Return the digest of the token whose completion marked the key; None if it is not marked."""
+    token_digest: str | None = connection.scalar(_FIND_MARK, {"key": key.digest().hex()})
+    return token_digest
+
+
+def write_mark(connection: Connection, key: DeduplicationKey, token: str, done_at: datetime) -> None:
+    """Write the mark in the connection's transaction, in place of the attempts.
+
+    Raises:
+        IntegrityError: the key has one.
+    """
+    connection.execute(_WRITE_MARK, {**Key.of(key, token)._asdict(), "done_at": done_at})
+    forget_attempts(connection, key)
+
+
+def look(connection: Connection) -> None:
+    """Raise what the database says when one of the tables is missing, or is not this one."""
+    for table in (_MARKS, _ATTEMPTS):
+        connection.execute(select(*table.columns).where(literal(False)))
+
+
+def delete_old(connection: Connection, before: datetime, limit: int) -> tuple[int, int]:
+    """Delete at most ``limit`` marks and as many attempts, the oldest first; return how many of each."""
+    marks = _delete(connection, _MARKS, _OLD_MARKS, before, limit)
+    return marks, _delete(connection, _ATTEMPTS, _OLD_ATTEMPTS, before, limit)
+
+
+def _delete(connection: Connection, table: Table, old: Executable, before: datetime, limit: int) -> int:
+    digests = connection.scalars(old, {"before": before, "limit": limit}).all()
+    if digests:
+        connection.execute(delete(table).where(table.c.key_digest.in_(digests)))
+    return len(digests)

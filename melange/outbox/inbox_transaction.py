@@ -1,123 +1,35 @@
-"""A claim of the inbox: the transaction in which its listener works."""
-
-# MERGED DOCS: The sessions of an inbox, of the kind that its maker makes: synchronous or not.
+"""A claim of the inbox: the attempt, counted first by itself, and the transaction in which the listener works."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, event
 from sqlalchemy.engine import Transaction
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, SessionTransaction
 
-from melange.deduplication.base import Claimed, ClaimRefusal, RunCoroutine
-from melange.errors import ConfigurationError, DeduplicationError
+from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey
+from melange.errors import ConfigurationError
 from melange.outbox import inbox_marks
-from melange.outbox.inbox_marks import digest_of
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
-
-logger = logging.getLogger(__name__)
-
-MakeSession: TypeAlias = "Callable[[], Session] | Callable[[], AsyncSession]"
-Result = TypeVar("Result")
-
-
-class OpenedSession:
-    """One session, worked with from the calling thread, wherever its connection lives.
-
-    ``offered`` is the session as its maker made it.
-    """
-
-    def __init__(self, offered: Session | AsyncSession, run_coroutine: RunCoroutine | None) -> None:
-        self.offered = offered
-        self._run_coroutine = run_coroutine
-
-    def run(self, work: Callable[[Session], Result]) -> Result:
-        """Return what ``work`` returns for the session; it blocks until then."""
-        if isinstance(self.offered, Session):
-            return work(self.offered)
-        if self._run_coroutine is None:
-            raise ConfigurationError(
-                "an inbox with asynchronous sessions needs the event loop of a worker: use consumer.run()"
-            )
-        result: Result = self._run_coroutine(self.offered.run_sync(work))
-        return result
-
-    def close(self) -> None:
-        """Roll back what was not committed, and give the connection back; raises nothing."""
-        try:
-            self.run(Session.close)
-        except Exception as error:  # the connection is broken: its transaction is rolled back by that
-            logger.debug("a session could not be closed: %s", type(error).__name__)
-            try:
-                self.run(Session.invalidate)
-            except Exception:
-                logger.debug("its connection could not be thrown away", exc_info=True)
-
-
-class Sessions:
-    """Opens sessions with ``make_session``, each new."""
-
-    def __init__(self, make_session: MakeSession) -> None:
-        self._make_session = make_session
-        self._run_coroutine: RunCoroutine | None = None
-        if not callable(make_session) or isinstance(make_session, Engine):
-            raise ConfigurationError(
-                f"an inbox takes a maker of sessions, sessionmaker(engine), not {type(make_session).__name__}"
-            )
-        if hasattr(make_session, "registry"):
-            raise ConfigurationError(
-                "an inbox takes a sessionmaker, no scoped_session: each delivery needs a session of its own"
-            )
-        # Nothing is connected to before it is used.
-        self.are_async = not isinstance(self._made(), Session)
-
-    def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
-        """Work with asynchronous sessions on that event loop, to which their connections belong from now on."""
-        if self.are_async and self._run_coroutine not in (None, run_coroutine):
-            raise ConfigurationError(
-                "the connections of an asynchronous inbox belong to the event loop of the worker that began with it: "
-                "make another engine and another Inbox for another worker"
-            )
-        self._run_coroutine = run_coroutine
-
-    def open(self) -> OpenedSession:
-        """Return a new session, which the caller closes."""
-        return OpenedSession(self._made(), self._run_coroutine)
-
-    def run(self, work: Callable[[Session], Result]) -> Result:
-        """Return what ``work`` returns for a session of its own, committed."""
-
-        def in_transaction(session: Session) -> Result:
-            with session.begin():
-                return work(session)
-
-        opened = self.open()
-        try:
-            return opened.run(in_transaction)
-        finally:
-            opened.close()
-
-    def _made(self) -> Session | AsyncSession:
-        session = self._make_session()
-        if not isinstance(getattr(session, "sync_session", session), Session):
-            raise ConfigurationError(
-                f"an inbox takes a sessionmaker or another maker of sessions, and this one made {session!r}"
-            )
-        return session
-
+from melange.outbox.inbox_sessions import (
+    Database,
+    OpenedSession,
+    connection_to,
+    database_of,
+    mapped_errors,
+    refuse_writes_elsewhere,
+    transaction_on,
+    unavailable,
+)
 
 _RULE = (
     "the inbox commits its session, together with the mark, when the listener has returned. What may fail on its own "
     "goes into `with session.begin_nested():`"
 )
+_MARK = "mark the message"
 
 
 class InboxClaim(Claimed):
@@ -127,7 +39,8 @@ class InboxClaim(Claimed):
     """
 
     is_undecided = False
-    _opened: OpenedSession | None = None
+    _opened: OpenedSession
+    _database: Database
     _transaction: SessionTransaction
     _transaction_of_connection: Transaction | None
     _may_commit = False
@@ -135,13 +48,7 @@ class InboxClaim(Claimed):
     @property
     def keywords(self) -> Mapping[str, object]:
         """The session, for the listener."""
-        assert self._opened is not None
         return {"session": self._opened.offered}
-
-    def begin(self, opened: OpenedSession) -> ClaimRefusal | None:
-        """Open the transaction and return None, or why there is nothing to be done in it."""
-        self._opened = opened
-        return opened.run(self._begin)
 
     def commit(self, done_at: datetime) -> bool:
         """Commit what the listener did, with its mark; False when somebody else's is there, and nothing was done.
@@ -151,27 +58,24 @@ class InboxClaim(Claimed):
             ConfigurationError: the listener has ended the transaction itself.
             SQLAlchemyError: the database refused what the listener did: nothing of it is there.
         """
-        assert self._opened is not None
         return self._opened.run(lambda session: self._commit(session, done_at))
 
     def end(self) -> None:
-        """Roll back what was not committed, and give the connection back."""
-        if self._opened is not None:
-            self._opened.close()
+        """Roll back what was not committed, and give the connection back; raises nothing."""
+        self._opened.close()
 
-    def _begin(self, session: Session) -> ClaimRefusal | None:
-        if session.in_transaction():
-            raise ConfigurationError("make_session has to return a new session each time: this one is in use")
+    def _begin(self, session: Session, opened: OpenedSession, database: Database) -> bool:
+        """Open the transaction; False if another one is at work on the key."""
+        self._opened, self._database = opened, database
         self._transaction = session.begin()
-        connection = inbox_marks.connection_of(session)
+        connection = connection_to(session, database)
         self._transaction_of_connection = connection.get_transaction()
         if not inbox_marks.take_lock(connection, self.key):
-            return ClaimRefusal.BUSY
-        if inbox_marks.find(connection, self.key) is not None:
-            return ClaimRefusal.DONE
-        inbox_marks.begin_on_sqlite(connection)
+            return False
+        _begin_on_sqlite(connection)
         event.listen(session, "before_commit", self._before_commit)
-        return None
+        refuse_writes_elsewhere(session, connection)
+        return True
 
     def _before_commit(self, session: Session) -> None:
         # Releasing a savepoint comes here as well.
@@ -181,9 +85,9 @@ class InboxClaim(Claimed):
     def _commit(self, session: Session, done_at: datetime) -> bool:
         self._require_own_transaction(session)
         session.flush()  # what the listener left to be written: if it can't be, the listener has failed
-        connection = inbox_marks.connection_of(session)
+        connection = connection_to(session, self._database)
         try:
-            inbox_marks.write(connection, self.key, digest_of(self.token), done_at)
+            inbox_marks.write_mark(connection, self.key, self.token, done_at)
             self._may_commit = True
             _commit_or_forget(session, connection)
         except IntegrityError:
@@ -192,19 +96,19 @@ class InboxClaim(Claimed):
             return False
         except DBAPIError as error:
             # The mark can be tried again as long as SQLite has the transaction open.
-            if not error.connection_invalidated and (self._may_commit or not inbox_marks.is_locked(error)):
+            if not error.connection_invalidated and (self._may_commit or not _is_locked(error)):
                 raise
             self.is_undecided = error.connection_invalidated
-            raise DeduplicationError(f"can't mark the message: {inbox_marks.explanation(error)}") from error
+            raise unavailable(_MARK, error, self._database) from error
         except OSError as error:  # drivers for an event loop pass it on
             self.is_undecided = True
-            raise DeduplicationError(f"can't mark the message: {error}") from error
+            raise unavailable(_MARK, error, self._database) from error
         return True
 
     def _require_own_transaction(self, session: Session) -> None:
         """Raise ``ConfigurationError`` when what the listener did is not in the transaction that it was given."""
         is_open = session.get_transaction() is self._transaction and (
-            not self._transaction.is_active or self._is_own(inbox_marks.connection_of(session))
+            not self._transaction.is_active or self._is_own(connection_to(session, self._database))
         )
         if not is_open:
             raise ConfigurationError(
@@ -213,6 +117,65 @@ class InboxClaim(Claimed):
 
     def _is_own(self, connection: Connection) -> bool:
         return connection.get_transaction() is self._transaction_of_connection
+
+
+def open_claim(
+    opened: OpenedSession,
+    key: DeduplicationKey,
+    token: str,
+    *,
+    now: datetime,
+    lease_seconds: float,
+    never_ran: str | None,
+) -> InboxClaim | ClaimRefusal:
+    """Count the attempt in a transaction of its own, which no crash undoes, then open the listener's.
+
+    ``never_ran`` is as in ``count_attempt``. The caller closes the session unless it gets a claim.
+    """
+    leased_until = now + timedelta(seconds=lease_seconds)
+
+    def begin(session: Session) -> InboxClaim | ClaimRefusal:
+        if session.in_transaction():
+            raise ConfigurationError("make_session has to return a new session each time: this one is in use")
+        database = database_of(session)
+        with mapped_errors("claim the message", database):
+            with transaction_on(database) as connection:
+                attempt = inbox_marks.count_attempt(
+                    connection, key, token, now=now, leased_until=leased_until, never_ran=never_ran
+                )
+            if isinstance(attempt, ClaimRefusal):
+                return attempt
+            claim = InboxClaim(key, token, attempt)
+            if claim._begin(session, opened, database):
+                return claim
+            # Another one came in between, because this one waited for longer than its lease.
+            session.close()
+            with transaction_on(database) as connection:
+                inbox_marks.give_back(connection, key, token, began=False)
+            return ClaimRefusal.BUSY
+
+    return opened.run(begin)
+
+
+def _begin_on_sqlite(connection: Connection) -> None:
+    """Begin the transaction that sqlite3, left to itself, begins with the first INSERT, UPDATE or DELETE.
+
+    That is too late: what was read before is no part of it, so that two listeners would both add to the same number;
+    and releasing a savepoint would commit. Nothing is locked by this until something is read.
+    """
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name != "sqlite" or driver.in_transaction:
+        return
+    # Otherwise the engine was told to have no transactions.
+    if driver.isolation_level is not None and getattr(driver, "autocommit", -1) == -1:
+        connection.exec_driver_sql("BEGIN")
+
+
+def _is_locked(error: DBAPIError) -> bool:
+    """Return True if SQLite has waited in vain for another process that writes, and may be asked again."""
+    name: str = getattr(error.orig, "sqlite_errorname", "")
+    # What the transaction has read is out of date with BUSY_SNAPSHOT, and stays so: it can only be rolled back.
+    return name.startswith("SQLITE_BUSY") and name != "SQLITE_BUSY_SNAPSHOT"
 
 
 def _commit_or_forget(session: Session, connection: Connection) -> None:

@@ -139,7 +139,7 @@ class OutboxMessage(_Base):
 class InboxMark(_Base):
     """A listener has finished a message: written in the transaction that holds what it did.
 
-    ``key_digest`` stands for queue, listener, message id and content; the first three are there to be read by people, cut
+    ``key_digest`` stands for queue, listener, message id and content; the first three are there for people to read, cut
     to their columns. ``token_digest`` tells whose completion it was.
     """
 
@@ -153,6 +153,24 @@ class InboxMark(_Base):
     done_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
     __table_args__ = (Index("melange_inbox_done", "done_at"),)
+
+
+class InboxAttempts(_Base):
+    """How often a listener was given a message that it has not finished: there until it has.
+
+    ``token_digest`` tells which claim holds the message, until ``leased_until`` at least; NULL when the last one was
+    given back. The other columns are as in ``InboxMark``.
+    """
+
+    __tablename__ = "melange_inbox_attempts"
+
+    key_digest: Mapped[str] = mapped_column(String(32), primary_key=True)
+    queue_address: Mapped[str] = mapped_column(String(512))
+    listener_name: Mapped[str] = mapped_column(String(256))
+    message_id: Mapped[str] = mapped_column(String(128))
+    attempts: Mapped[int] = mapped_column(Integer)
+    token_digest: Mapped[str | None] = mapped_column(String(32))
+    leased_until: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 PUBLISHED_AT = type_coerce(OutboxMessage.published_at, _UtcDateTime()).label("published_at")

@@ -25,7 +25,7 @@ class DeduplicationStoreContract(Claiming, Leases, Attempts, AttemptsOfLeases):
     """
 
 
-class TransactionalStoreContract(Claiming, Transactions):
+class TransactionalStoreContract(Claiming, Transactions, Attempts):
     """The same for a store whose claim is an open transaction, with the listener's work in it.
 
     Such a claim can't end with its lease: whoever took over would do the work a second time, while the first may yet

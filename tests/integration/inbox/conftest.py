@@ -15,6 +15,7 @@ import waiting
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, Worker
 from melange.drivers.memory import InMemoryDriver
 from melange.outbox import Inbox, InboxMark, metadata
+from melange.outbox.tables import InboxAttempts
 
 DEADLINE_SECONDS = 30
 
@@ -48,6 +49,10 @@ class Database:
     def marks(self) -> int:
         with Session(self.engine) as session:
             return session.scalar(select(func.count()).select_from(InboxMark)) or 0
+
+    def attempts(self) -> list[int]:
+        with Session(self.engine) as session:
+            return list(session.scalars(select(InboxAttempts.attempts)))
 
     def create_tables(self) -> None:
         metadata.create_all(self.engine)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from sqlalchemy.orm import sessionmaker
 
 from melange import DeduplicationError
 from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey
-from melange.failpoints import EXIT_CODE, VARIABLE
 from melange.outbox import Inbox, metadata
 from melange.testing.deduplication_contract import TransactionalStoreContract
 
@@ -69,7 +67,7 @@ def test_on_postgres_a_claim_ends_with_the_connection_of_a_process_that_died(
     postgres_database, key, eventually
 ):
     first, second = Inbox(postgres_database.sessions), Inbox(postgres_database.sessions)
-    claimed = first.claim(key, "first", 30)
+    claimed = first.claim(key, "first", 0.1)
 
     break_connection(claimed, postgres_database)
 
@@ -81,13 +79,7 @@ def test_on_postgres_a_claim_ends_with_the_connection_of_a_process_that_died(
 def test_sqlite_that_is_locked_is_asked_again(tmp_path, key):
     engine = create_engine(f"sqlite:///{tmp_path}/shop.db", connect_args={"timeout": 0.05})
     inbox = Inbox(sessionmaker(engine))
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                "CREATE TABLE melange_inbox (key_digest PRIMARY KEY, queue_address, listener_name, message_id,"
-                " token_digest, done_at)"
-            )
-        )
+    metadata.create_all(engine)
     claimed = inbox.claim(key, "token", 30)
     with closing(sqlite3.connect(tmp_path / "shop.db")) as writer:
         writer.execute("BEGIN IMMEDIATE")
@@ -321,23 +313,52 @@ def health_of_store(consumer):
 # --- processes that are killed -----------------------------------------------------------------------
 
 PROGRAM = """
-import sys
+import os, sys
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import sessionmaker
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher
+from melange.deduplication import Claimed
 from melange.drivers.memory import InMemoryDriver
-from melange.outbox import Inbox
+from melange.outbox import Inbox, inbox_transaction
 
-url, schema = sys.argv[1:]
+url, schema, end = sys.argv[1:]
+
+def die(point):
+    if point == end:
+        os._exit(137)  # as after a SIGKILL: no handler runs
+
+class DyingInbox(Inbox):
+    def claim(self, *arguments):
+        answer = super().claim(*arguments)
+        if isinstance(answer, Claimed):
+            die("after the claim")
+        return answer
+
+    def complete(self, claimed):
+        die("before the mark")
+        is_marked = super().complete(claimed)
+        die("after the mark")
+        return is_marked
+
+begin = inbox_transaction.InboxClaim._begin
+
+def begin_or_die(*arguments):
+    die("after the attempt")
+    return begin(*arguments)
+
+inbox_transaction.InboxClaim._begin = begin_or_die
+
 engine = create_engine(url, connect_args={"options": f"-csearch_path={schema}"} if schema else {})
 with InMemoryDriver() as driver:
     consumer = ExchangeMessageConsumer(
-        "stock", "products", driver=driver, deduplication=Inbox(sessionmaker(engine)), wait_seconds=0
+        "stock", "products", driver=driver, deduplication=DyingInbox(sessionmaker(engine)), wait_seconds=0,
+        visibility_timeout_seconds=1,
     )
 
     @consumer.listener(name="write")
     def write(event, session):
         session.execute(text("INSERT INTO effects (text) VALUES ('effect')"))
+        die("after the effect")
 
     ExchangeMessagePublisher("products", driver).publish({}, "ProductAdded", message_id="m-1")
     consumer.consume_event()
@@ -346,23 +367,30 @@ engine.dispose()
 
 
 @pytest.mark.parametrize(
-    ("fail_point", "left_behind"), [("after-claim", 0), ("before-mark", 0), ("after-mark", 1)]
+    ("end", "left_behind", "attempts"),
+    [
+        ("after the attempt", 0, [1]),
+        ("after the claim", 0, [1]),
+        ("after the effect", 0, [1]),
+        ("before the mark", 0, [1]),
+        ("after the mark", 1, []),
+    ],
 )
-def test_a_process_that_is_killed_leaves_effect_and_mark_or_neither(
-    database, key, eventually, fail_point, left_behind
+def test_a_process_that_is_killed_leaves_effect_and_mark_or_neither_and_has_used_an_attempt(
+    database, key, eventually, end, left_behind, attempts
 ):
-    def run(**environment):
-        return subprocess.run(
-            [sys.executable, "-c", PROGRAM, database.url, database.schema or ""],
-            env={**os.environ, **environment},
-            check=False,
-            timeout=60,
-        ).returncode
+    def run(end=""):
+        command = [sys.executable, "-c", PROGRAM, database.url, database.schema or "", end]
+        return subprocess.run(command, check=False, timeout=60).returncode
 
-    assert run(**{VARIABLE: fail_point}) == EXIT_CODE
+    assert run(end) == 137
     assert (len(database.effects()), database.marks()) == (left_behind, left_behind)
+    assert database.attempts() == attempts
+    if attempts:
+        eventually(lambda: run(end) == 137)  # it is busy until the lease ends
+        assert database.attempts() == [2]
 
-    # The message comes again; PostgreSQL may need a moment to see that who had it is dead.
+    # The message comes again; PostgreSQL may need a moment to see that the process is dead.
     eventually(lambda: run() == 0 and database.marks())
 
-    assert (database.effects(), database.marks()) == (["effect"], 1)
+    assert (database.effects(), database.marks(), database.attempts()) == (["effect"], 1, [])

@@ -1,0 +1,216 @@
+"""The sessions of an inbox: made for it, synchronous or not, and the one connection that marks and effects share."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.orm import Session
+
+from melange.deduplication.base import RunCoroutine
+from melange.errors import ConfigurationError, DeduplicationError, MelangeError
+from melange.outbox.database_errors import explained, may_show_password
+from melange.outbox.tables import InboxMark
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+logger = logging.getLogger(__name__)
+
+MakeSession: TypeAlias = "Callable[[], Session] | Callable[[], AsyncSession]"
+Database: TypeAlias = "Engine | Connection"
+Result = TypeVar("Result")
+
+
+class OpenedSession:
+    """One session, worked with from the calling thread, wherever its connection lives.
+
+    ``offered`` is the session as its maker made it.
+    """
+
+    def __init__(self, offered: Session | AsyncSession, run_coroutine: RunCoroutine | None) -> None:
+        self.offered = offered
+        self._run_coroutine = run_coroutine
+
+    def run(self, work: Callable[[Session], Result]) -> Result:
+        """Return what ``work`` returns for the session; it blocks until then."""
+        if isinstance(self.offered, Session):
+            return work(self.offered)
+        if self._run_coroutine is None:
+            raise ConfigurationError(
+                "an inbox with asynchronous sessions needs the event loop of a worker: use consumer.run()"
+            )
+        result: Result = self._run_coroutine(self.offered.run_sync(work))
+        return result
+
+    def close(self) -> None:
+        """Roll back what was not committed, and give the connection back; raises nothing."""
+        try:
+            self.run(Session.close)
+        except Exception as error:  # the connection is broken: its transaction is rolled back by that
+            logger.debug("a session could not be closed: %s", type(error).__name__)
+            try:
+                self.run(Session.invalidate)
+            except Exception:
+                logger.debug("its connection could not be thrown away", exc_info=True)
+
+
+class Sessions:
+    """Opens sessions with ``make_session``, each new."""
+
+    def __init__(self, make_session: MakeSession) -> None:
+        self._make_session = make_session
+        self._run_coroutine: RunCoroutine | None = None
+        if not callable(make_session) or isinstance(make_session, Engine):
+            raise ConfigurationError(
+                f"an inbox takes a maker of sessions, sessionmaker(engine), not {type(make_session).__name__}"
+            )
+        if hasattr(make_session, "registry"):
+            raise ConfigurationError(
+                "an inbox takes a sessionmaker, not a scoped_session: each delivery needs a session of its own"
+            )
+        # Nothing is connected to before it is used.
+        self.are_async = not isinstance(self._made(), Session)
+
+    def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
+        """Work with asynchronous sessions on that event loop, to which their connections belong from now on."""
+        if self.are_async and self._run_coroutine not in (None, run_coroutine):
+            raise ConfigurationError(
+                "the connections of an asynchronous inbox belong to the event loop of the worker that began with it: "
+                "make another engine and another Inbox for another worker"
+            )
+        self._run_coroutine = run_coroutine
+
+    def open(self) -> OpenedSession:
+        """Return a new session, which the caller closes."""
+        return OpenedSession(self._made(), self._run_coroutine)
+
+    def run(self, action: str, work: Callable[[Connection], Result]) -> Result:
+        """Return what ``work`` returns for a connection to the database of the marks, in a committed transaction.
+
+        Raises:
+            DeduplicationError: the database could not be asked; the text says that ``action`` was not possible.
+        """
+
+        def in_transaction(session: Session) -> Result:
+            database = database_of(session)
+            with mapped_errors(action, database), transaction_on(database) as connection:
+                return work(connection)
+
+        return self.open().run(in_transaction)
+
+    def _made(self) -> Session | AsyncSession:
+        session: Any = self._make_session()
+        sync_session = getattr(session, "sync_session", session)
+        if not isinstance(sync_session, Session):
+            raise ConfigurationError(
+                f"an inbox takes a sessionmaker or another maker of sessions, and this one made {session!r}"
+            )
+        if sync_session.twophase:
+            raise ConfigurationError(
+                "an inbox takes no sessions with twophase=True, whose commits can stay undecided: leave it out, and keep "
+                "what a listener writes in the database of its mark"
+            )
+        result: Session | AsyncSession = session
+        return result
+
+
+# --- one connection for mark and effect ---
+
+
+def database_of(session: Session) -> Database:
+    """Return the engine or connection that the session writes to: there the marks are.
+
+    Raises:
+        ConfigurationError: the session has none for them.
+    """
+    # A session that reads from a follower decides in ``get_bind`` whether it is asked for a flush.
+    is_flushing = getattr(session, "_flushing", False)
+    session._flushing = True
+    try:
+        return session.get_bind(InboxMark.__mapper__)
+    except UnboundExecutionError:
+        raise ConfigurationError(
+            f"the sessions of this inbox are not bound to a database for {InboxMark.__tablename__}: use "
+            "sessionmaker(engine), or sessionmaker(engine, binds={...}) with the engine that the listeners write to"
+        ) from None
+    finally:
+        session._flushing = is_flushing
+
+
+def connection_to(session: Session, database: Database) -> Connection:
+    """Return the session's own connection to that database, in the session's transaction."""
+    return session.connection(bind_arguments={"bind": database})
+
+
+@contextmanager
+def transaction_on(database: Database) -> Iterator[Connection]:
+    """Have a connection in a transaction of its own, committed when the block is left."""
+    if isinstance(database, Engine):
+        with database.begin() as connection:
+            yield connection
+    else:  # a session that a test has bound to a connection, which may be in the test's transaction
+        with database.begin_nested() if database.in_transaction() else database.begin():
+            yield database
+
+
+def refuse_writes_elsewhere(session: Session, own: Connection) -> None:
+    """Let the session's transaction write on its own connection only, which is the one that is committed with the mark.
+
+    Reading elsewhere, on a follower, is the listener's affair.
+    """
+    # Most sessions have one engine, and need no watching. SQLAlchemy 2.0 keeps ``binds`` under its private name.
+    binds = getattr(session, "binds", getattr(session, "_Session__binds", True))
+    if not binds and type(session).get_bind is Session.get_bind:
+        return
+
+    def watch(session: Session, transaction: object, connection: Connection) -> None:
+        if connection is not own:
+            event.listen(connection, "before_cursor_execute", _refuse_writes)
+
+    event.listen(session, "after_begin", watch)
+
+
+_WRITES = re.compile(r"\s*(insert|update|delete|merge|replace|truncate|copy|create|alter|drop)\b", re.IGNORECASE)
+
+
+def _refuse_writes(
+    connection: Connection, cursor: object, statement: str, parameters: object, context: Any, executemany: object
+) -> None:
+    if context.isinsert or context.isupdate or context.isdelete or _WRITES.match(statement):
+        raise ConfigurationError(
+            "a listener wrote with the inbox's session to another database, or over another connection, than the one its "
+            "mark is in, so that they can't be committed together: bind melange's tables and the listener's to one engine "
+            "(get_bind, binds=), or write with a session of the listener's own what may happen twice"
+        )
+
+
+# --- errors ---
+
+
+@contextmanager
+def mapped_errors(action: str, database: Database) -> Iterator[None]:
+    """Raise ``DeduplicationError`` for what the database, or the way to it, raises in the block."""
+    try:
+        yield
+    except MelangeError:
+        raise
+    except Exception as error:  # drivers that connect for an event loop raise what SQLAlchemy does not know
+        raise unavailable(action, error, database) from error
+
+
+def unavailable(action: str, error: BaseException, database: Database) -> DeduplicationError:
+    """Return the error that says what could not be done, and why, without a password."""
+    if may_show_password(database.engine.url):
+        why = (
+            f"{type(error).__name__} (its text is not shown, for it may hold a part of the password: write %40 for each @ "
+            "of a password in the database's URL, %2F for each /)"
+        )
+    else:
+        why = explained(error)
+    return DeduplicationError(f"can't {action}: {why}")
