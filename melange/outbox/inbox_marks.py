@@ -115,7 +115,10 @@ def _count_attempt(insert_into: Any) -> Executable:
         _ATTEMPTS.c.leased_until <= bindparam("now", type_=DateTime(timezone=True)),
     )
     # A number of 0 is left by a run that never began.
-    next_number = case((is_same_attempt, func.coalesce(func.nullif(_ATTEMPTS.c.attempts, 0), 1)), else_=_ATTEMPTS.c.attempts + 1)
+    next_number = case(
+        (is_same_attempt, func.coalesce(func.nullif(_ATTEMPTS.c.attempts, 0), 1)),
+        else_=_ATTEMPTS.c.attempts + 1,
+    )
     statement: Executable = counting.on_conflict_do_update(
         index_elements=[_ATTEMPTS.c.key_digest],
         set_={

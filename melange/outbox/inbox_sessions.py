@@ -169,19 +169,19 @@ def refuse_writes_elsewhere(session: Session, own: Connection) -> None:
     if not binds and type(session).get_bind is Session.get_bind:
         return
 
-    def watch(session: Session, transaction: object, connection: Connection) -> None:
+    def watch(*, connection: Connection, **_: object) -> None:
         if connection is not own:
-            event.listen(connection, "before_cursor_execute", _refuse_writes)
+            event.listen(connection, "before_cursor_execute", _refuse_writes, named=True)
 
-    event.listen(session, "after_begin", watch)
-
-
-_WRITES = re.compile(r"\s*(insert|update|delete|merge|replace|truncate|copy|create|alter|drop)\b", re.IGNORECASE)
+    event.listen(session, "after_begin", watch, named=True)
 
 
-def _refuse_writes(
-    connection: Connection, cursor: object, statement: str, parameters: object, context: Any, executemany: object
-) -> None:
+_WRITES = re.compile(
+    r"\s*(insert|update|delete|merge|replace|truncate|copy|create|alter|drop)\b", re.IGNORECASE
+)
+
+
+def _refuse_writes(*, statement: str, context: Any, **_: object) -> None:
     if context.isinsert or context.isupdate or context.isdelete or _WRITES.match(statement):
         raise ConfigurationError(
             "a listener wrote with the inbox's session to another database, or over another connection, than the one its "
