@@ -49,9 +49,9 @@ def test_a_publisher_needs_what_its_policy_lists(make_driver, calls) -> None:
 def test_a_declaring_consumer_needs_what_its_policy_lists(make_driver, administrator, calls) -> None:
     consumer = ExchangeMessageConsumer("permissions-2", "permissions-2", driver=make_driver())
     ExchangeMessagePublisher("permissions-2", administrator).publish({}, "OrderPlaced")
-    _defer_and_set_aside(consumer, calls)
+    _defer_and_dead_letter(consumer, calls)
 
-    assert set(calls) == _actions("DeclareTopic", "DeclareQueues", "Consume", "SetAside")
+    assert set(calls) == _actions("DeclareTopic", "DeclareQueues", "Consume", "DeadLetter")
 
 
 def test_roles_that_declare_nothing_need_what_their_policy_lists(make_driver, administrator, calls) -> None:
@@ -60,10 +60,10 @@ def test_roles_that_declare_nothing_need_what_their_policy_lists(make_driver, ad
 
     consumer = ExchangeMessageConsumer("permissions-3", driver=make_driver(), declare=False)
     ExchangeMessagePublisher(topic_arn, make_driver(), declare=False).publish({}, "OrderPlaced")
-    _defer_and_set_aside(consumer, calls)
+    _defer_and_dead_letter(consumer, calls)
 
     optional = {"sns:GetTopicAttributes"}  # the page says what goes on without it
-    assert set(calls) - optional == _actions("PublishOnly", "ConsumeOnly", "SetAsideOnly")
+    assert set(calls) - optional == _actions("PublishOnly", "ConsumeOnly", "DeadLetterOnly")
 
 
 def test_filters_and_tags_need_what_the_table_lists(make_driver, calls) -> None:
@@ -97,8 +97,8 @@ def test_a_topic_by_name_that_is_not_declared_needs_what_the_table_lists(
     assert set(calls) - {"sns:GetTopicAttributes"} <= FREE | _row("the same where STS cannot be reached")
 
 
-def _defer_and_set_aside(consumer, calls) -> None:
-    """Let a delivery be deferred first and then set aside: all that a consumer ever calls."""
+def _defer_and_dead_letter(consumer, calls) -> None:
+    """Defer a delivery, then dead-letter it: these are all calls of a consumer."""
 
     @consumer.listener()
     def fail(event, receive_count):
