@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import ParamSpec, TypeVar, overload
 
 from melange.callables import place
+from melange.domain.deferral import Deferral, ErrorPolicy
+from melange.domain.drain import Drain
 from melange.domain.groups import HandlerT, Registry, Subscribers
-from melange.domain.publishing import Deferral, Drain, ErrorPolicy, Local, OnCommit, Publishing
-from melange.domain.routes import NO_ROUTES, Routes, extended
+from melange.domain.publishing import Publishing
+from melange.domain.routes import NO_ROUTES, Extension, Routes
+from melange.domain.state import Local, OnCommit, ScopeBlock, drain_inside
 from melange.domain.subscriber import DomainSubscriber, Recorder, Subscription
-from melange.domain.transactions import ParkedSubscriber, parked
+from melange.domain.transactions import ParkedSubscriber, Transactions, parked
 from melange.errors import ConfigurationError, HandlerNotFoundError
 
 P = ParamSpec("P")
@@ -42,7 +45,7 @@ class DomainEventBus(Publishing, Registry):
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
         """The subscriptions of this thread or task, in order."""
-        return self._here.get().routes.subscriptions
+        return self._state.local().routes.subscriptions
 
     def unsubscribe(self, subscriber: DomainSubscriber | Callable[..., object]) -> None:
         """Take a subscriber or function away; subscribing and this take effect with the next event.
@@ -50,7 +53,7 @@ class DomainEventBus(Publishing, Registry):
         Raises:
             HandlerNotFoundError: it is not subscribed in this thread or task.
         """
-        routes = self._here.get().routes.without(subscriber)
+        routes = self._state.local().routes.without(subscriber)
         if routes is None:
             raise HandlerNotFoundError(f"{place(subscriber)} is not subscribed in this thread or task")
         self._replace_routes(routes)
@@ -67,9 +70,12 @@ class DomainEventBus(Publishing, Registry):
             )
         self._replace_routes(NO_ROUTES)
 
-    @contextmanager
-    def scope(self, *groups: Subscribers, on_commit: OnCommit | None = None) -> Iterator[None]:
+    def scope(self, *groups: Subscribers, on_commit: OnCommit | None = None) -> AbstractContextManager[None]:
         """Add these groups for the length of a ``with`` block, after which all is as it was before it.
+
+        Unlike subscriptions it follows the context: also what ``asyncio.to_thread`` and the thread pools of web
+        frameworks run inside publishes to these groups. It may end in another thread or task than it began in,
+        where it then changes nothing.
 
         What is subscribed or reset inside ends with the block too. It publishes on its own: in a scope that a
         subscriber opens, events are handled at once. ``on_commit`` is what ``after_commit`` handlers wait by,
@@ -78,17 +84,10 @@ class DomainEventBus(Publishing, Registry):
         Raises:
             ConfigurationError: one of them is no group.
         """
-        added: tuple[Subscription, ...] = ()
         for group in groups:
             if not isinstance(group, Subscribers):
                 raise ConfigurationError(f"scope() opens groups, which are Subscribers(), not {group!r}")
-            added += group.subscriptions
-        local = self._here.get()
-        routes = extended(local.routes, added) if added else local.routes
-        # Events that are held back stay so; a publish around, on the other hand, is not this scope's.
-        drain = local.drain if local.drain.holds else Drain(local.drain)
-        with self._replaced(Local(routes, drain, on_commit or local.on_commit)):
-            yield
+        return self._state.inside(_OpenedGroups([group.extension for group in groups], on_commit))
 
     @contextmanager
     def recording(self) -> Iterator[list[object]]:
@@ -100,14 +99,17 @@ class DomainEventBus(Publishing, Registry):
         try:
             yield events
         finally:
-            self._replace_routes(self._here.get().routes.without(events) or self._here.get().routes)
+            routes = self._state.local().routes.without(events)
+            if routes is not None:  # it began here
+                self._replace_routes(routes)
 
     def deferred(self, *, errors: ErrorPolicy = "raise") -> Deferral:
         """Hold what is published in a ``with`` block until it has ended well; if it raises, drop it.
 
         With ``async with`` the events are published as ``publish_async`` does. ``errors`` is for those publishes.
+        It is for the thread or task of the block: what its child tasks and other threads publish is not held.
         """
-        return Deferral(self._here, errors, self._publish_all, self._publish_all_async)
+        return Deferral(self._state, errors, self._publish_all, self._publish_all_async)
 
     @overload
     def after_commit(
@@ -120,20 +122,19 @@ class DomainEventBus(Publishing, Registry):
     ) -> DomainSubscriber | HandlerT:
         """Return the handler such that, for each event, it runs once the transaction around was committed.
 
-        It never runs if that is rolled back, and runs at once where there is none. ``on_commit`` knows the
+        It never runs if that is rolled back, nor if the publish of the event fails; where there is none it runs
+        when all other subscribers have handled the event, and what followed from it. ``on_commit`` knows the
         transaction, by default the one that the scope was given: ``django.db.transaction.on_commit``, or
         ``melange.domain.sqlalchemy.on_commit(session)``.
 
         Raises:
-            ConfigurationError: it is asynchronous.
+            ConfigurationError: it is asynchronous. Databases call back without awaiting: a plain function may
+                start a task.
         """
-
-        def find_on_commit() -> OnCommit | None:
-            return on_commit or self._here.get().on_commit
-
+        transactions = Transactions(self._state, on_commit)
         if isinstance(handler, DomainSubscriber):
-            return ParkedSubscriber(handler, find_on_commit)
-        return parked(handler, find_on_commit)  # type: ignore[return-value]  # takes what the handler takes
+            return ParkedSubscriber(handler, transactions)
+        return parked(handler, transactions)  # type: ignore[return-value]  # takes what the handler takes
 
     def carry(self, function: Callable[P, R]) -> Callable[P, R]:
         """Return the function such that, called in another thread, it has the subscribers of here and now.
@@ -147,11 +148,11 @@ class DomainEventBus(Publishing, Registry):
             raise ConfigurationError(
                 f"{place(function)} is asynchronous: tasks start with the subscribers anyway"
             )
-        routes = self._here.get().routes
+        carried_subscribers = _CarriedSubscribers(self._state.local().routes)
 
         @functools.wraps(function)
         def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self._replaced(Local(routes, Drain())):
+            with self._state.inside(carried_subscribers):
                 return function(*args, **kwargs)
 
         return carried
@@ -160,18 +161,31 @@ class DomainEventBus(Publishing, Registry):
         self._replace_routes(Routes((*self.subscriptions, subscription)))
 
     def _replace_routes(self, routes: Routes) -> None:
-        local = self._here.get()
-        self._here.set(Local(routes, local.drain, local.on_commit))
+        self._state.become(self._state.local().with_routes(routes))
 
-    @contextmanager
-    def _replaced(self, inside: Local) -> Iterator[None]:
-        outside = self._here.get()
-        self._here.set(inside)
-        try:
-            yield
-        finally:
-            # By value: the token of a context variable is refused in any context but the one that made it.
-            self._here.set(outside)
+
+class _OpenedGroups:
+    """A scope that adds groups."""
+
+    def __init__(self, extensions: list[Extension], on_commit: OnCommit | None) -> None:
+        self._extensions = extensions
+        self._on_commit = on_commit
+
+    def inside(self, around: Local, block: ScopeBlock) -> Local:
+        routes = around.routes
+        for extension in self._extensions:
+            routes = extension.of(routes)
+        return around.inside(block, routes, drain_inside(around), self._on_commit or around.on_commit)
+
+
+class _CarriedSubscribers:
+    """A scope with the subscribers of somewhere else."""
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+
+    def inside(self, around: Local, block: ScopeBlock) -> Local:
+        return around.inside(block, self._routes, Drain(), None)
 
 
 _INSTANCE = DomainEventBus()

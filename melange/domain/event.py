@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from melange.domain.bus import DomainEventBus
-from melange.domain.publishing import ErrorPolicy
+from melange.domain.deferral import ErrorPolicy
 from melange.events import Occurrence
 
 

@@ -1,52 +1,16 @@
 """Registering subscribers: on a bus, or at import time in a group."""
 
-# MERGED DOCS: Who listens to what, for people.
-
 from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from melange.callables import Handler, qualified_name
+from melange.callables import Handler, is_type_form
+from melange.domain.description import describe, graph
+from melange.domain.routes import Extension
 from melange.domain.subscriber import DomainSubscriber, Subscription, subscription_for
-
-EVERY_EVENT = "*"
-
-
-def describe(subscriptions: Sequence[Subscription]) -> dict[str, list[str]]:
-    """Return the names of handlers, in order, by the name of the event's class."""
-    described: dict[str, list[str]] = {}
-    for subscription in subscriptions:
-        names = [qualified_name(event_type) for event_type in subscription.event_types] or [EVERY_EVENT]
-        for name in names:
-            handlers = described.setdefault(name, [])
-            if subscription.name not in handlers:
-                handlers.append(subscription.name)
-    return described
-
-
-def graph(subscriptions: Sequence[Subscription]) -> str:
-    """Return a Mermaid flowchart from events to handlers."""
-    described = describe(subscriptions)
-    events = {event: f"event{number}" for number, event in enumerate(described)}
-    listening = dict.fromkeys(handler for handlers in described.values() for handler in handlers)
-    handlers = {handler: f"handler{number}" for number, handler in enumerate(listening)}
-    lines = [
-        *(f'{node}(["{_label(event)}"])' for event, node in events.items()),
-        *(f'{node}["{_label(handler)}"]' for handler, node in handlers.items()),
-        *(f"{events[event]} --> {handlers[name]}" for event, names in described.items() for name in names),
-    ]
-    return "\n    ".join(["flowchart LR", *lines]) + "\n"
-
-
-def _label(name: str) -> str:
-    if name == EVERY_EVENT:
-        return "every event"
-    # Angle brackets, as in <locals> and <lambda>, would be HTML.
-    return name.replace("<", "&lt;").replace(">", "&gt;")
-
 
 EventT = TypeVar("EventT")
 ResultT = TypeVar("ResultT")
@@ -90,9 +54,10 @@ class Registry(ABC):
         Subclasses of the events are heard too. The function stays what it was, also to be called in tests.
 
         Raises:
-            ConfigurationError: what was named are no classes, or there is no annotation to go by.
+            ConfigurationError: what was named are no classes, or there is no annotation to go by. Or the function
+                is a method in the body of its class, which needs an object: subscribe the method of one.
         """
-        if len(arguments) == 1 and callable(arguments[0]) and not isinstance(arguments[0], type):
+        if len(arguments) == 1 and callable(arguments[0]) and not is_type_form(arguments[0]):
             self.subscribe(arguments[0])
             return arguments[0]
 
@@ -127,12 +92,17 @@ class Subscribers(Registry):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._subscriptions: tuple[Subscription, ...] = ()
+        self._extension = Extension()
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        return self._subscriptions
+        return self._extension.subscriptions
+
+    @property
+    def extension(self) -> Extension:
+        """The subscriptions of now, as scopes add them."""
+        return self._extension
 
     def _add(self, subscription: Subscription) -> None:
         with self._lock:
-            self._subscriptions = (*self._subscriptions, subscription)
+            self._extension = Extension((*self.subscriptions, subscription))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from melange.callables import Handler
 from melange.domain.subscriber import Recorder, Subscription, identity_of
@@ -110,8 +109,23 @@ def _forget_compiled() -> None:
 NO_ROUTES = Routes()
 
 
-# Bounded, for groups made on the fly; an application has a few that live for ever.
-@functools.lru_cache(maxsize=256)
-def extended(routes: Routes, subscriptions: tuple[Subscription, ...]) -> Routes:
-    """Return the routes with these subscriptions added, the same object each time."""
-    return Routes(routes.subscriptions + subscriptions)
+class Extension:
+    """The subscriptions of a group, and what came of adding them to routes: the same object each time.
+
+    That is remembered as long as both are in use, so that a request, or a group that was made for it, leaves
+    nothing behind.
+    """
+
+    __slots__ = ("_extended", "subscriptions")
+
+    def __init__(self, subscriptions: tuple[Subscription, ...] = ()) -> None:
+        self.subscriptions = subscriptions
+        self._extended: WeakKeyDictionary[Routes, Routes] = WeakKeyDictionary()
+
+    def of(self, routes: Routes) -> Routes:
+        """Return the routes with these subscriptions added."""
+        extended = self._extended.get(routes)
+        if extended is None:
+            extended = Routes(routes.subscriptions + self.subscriptions)
+            self._extended[routes] = extended
+        return extended

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from melange.domain.publishing import OnCommit
+from melange.domain.state import OnCommit
 from melange.errors import ConfigurationError
 
 if TYPE_CHECKING:  # importing it needs greenlet, which only those have to have who use it
@@ -27,8 +27,9 @@ def on_commit(session: AnySession) -> OnCommit:
 
     Calls made in a savepoint are forgotten when it is rolled back. The others are made when the outermost
     transaction has ended with a commit, in order, in the code that commits: all of them, whatever one raises.
-    The data is safe by then, and the session free for a next transaction. With an ``AsyncSession`` they block
-    the event loop.
+    The data is safe by then. The session is free for a next transaction, but where ``with session.begin():``
+    commits: SQLAlchemy refuses to use it before that block's end, so take another session there. With an
+    ``AsyncSession`` the calls block the event loop.
     """
     return functools.partial(_park, session)
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
-from melange.callables import Handler, annotated_types, is_asynchronous, place, qualified_name
+from melange.callables import (
+    Handler,
+    annotated_types,
+    check_takes_one,
+    classes_of,
+    is_asynchronous,
+    place,
+    qualified_name,
+)
 from melange.errors import ConfigurationError
 
 
@@ -73,17 +81,20 @@ def subscription_for(subscriber: object, event_types: Sequence[object] = ()) -> 
     A function without ``event_types`` is for those that its first parameter is annotated with.
 
     Raises:
-        ConfigurationError: it is neither, its event types are no classes, or calling it would run nothing.
+        ConfigurationError: it is neither, its event types are no classes that can be asked for subclasses, it does
+            not take one argument, or calling it would run nothing.
     """
     if isinstance(subscriber, type):
         name = subscriber.__name__
         raise ConfigurationError(f"subscribe an object, not the class: subscribe({name}())")
     if isinstance(subscriber, DomainSubscriber):
         handle: Handler = subscriber.process
+        check_takes_one(handle)
         classes = _listened_to(subscriber)
     elif callable(subscriber):
         handle = subscriber
-        classes = _checked(f"on(...) of {place(subscriber)}", event_types) or annotated_types(
+        check_takes_one(handle)
+        classes = _classes(f"on(...) of {place(subscriber)}", event_types) or annotated_types(
             subscriber, "annotate it with the event's class, or name the class: on(ProductAdded)"
         )
     else:
@@ -102,11 +113,9 @@ def _listened_to(subscriber: DomainSubscriber) -> tuple[type, ...]:
         raise ConfigurationError(
             f"{origin} must return a list of classes, such as [ProductAdded], not {event_types!r}"
         )
-    return _checked(origin, event_types)
+    return _classes(origin, event_types)
 
 
-def _checked(origin: str, event_types: Any) -> tuple[type, ...]:
-    for event_type in event_types:
-        if not isinstance(event_type, type):
-            raise ConfigurationError(f"{origin} names {event_type!r}, which is no class")
-    return tuple(event_types)
+def _classes(origin: str, event_types: Iterable[object]) -> tuple[type, ...]:
+    named = (one for event_type in event_types for one in classes_of(event_type, origin))
+    return tuple(dict.fromkeys(named))

@@ -3,43 +3,67 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from melange.callables import Handler, is_asynchronous, place
-from melange.domain.publishing import OnCommit, explain, refuse_awaitable
+from melange.callables import Handler, hides_a_coroutine_function, place, refuse_awaitable
+from melange.domain.publishing import explain
+from melange.domain.state import OnCommit, State
 from melange.domain.subscriber import DomainSubscriber
 from melange.errors import ConfigurationError
 
+_PLAIN_ONLY = "databases call back without awaiting, so make it a plain function, which may start a task"
 
-def parked(handler: Handler, find_on_commit: Callable[[], OnCommit | None]) -> Handler:
+
+class Transactions:
+    """Finds the transaction that a handler waits for, while the handler's event is being published."""
+
+    def __init__(self, state: State, on_commit: OnCommit | None) -> None:
+        self._state = state
+        self._on_commit = on_commit
+
+    def wait(self, handler: Handler, event: object) -> None:
+        """Have the handler called with the event after the commit, or at once where no transaction was named.
+
+        The transaction is looked for when all other subscribers have handled the event and what followed from it:
+        a subscriber that writes to the database begins one, and it may come later in the order.
+        """
+        local = self._state.local()
+        on_commit = self._on_commit or local.on_commit
+        if on_commit is None:
+            _run(handler, event)
+            return
+        call = functools.partial(on_commit, functools.partial(_run_explained, handler, event))
+        if local.drain.is_busy and not local.drain.holds:
+            local.drain.add_afterwards(call)
+        else:  # called directly, not by the bus
+            call()
+
+
+def parked(handler: Handler, transactions: Transactions) -> Handler:
     """Return a handler that has ``handler`` called when the transaction of the moment was committed.
 
     Raises:
         ConfigurationError: it is asynchronous; databases call back without awaiting.
     """
-    if is_asynchronous(handler):
+    if hides_a_coroutine_function(handler):
         raise ConfigurationError(
-            f"{place(handler)} is asynchronous, and what runs after a commit is not awaited: make it a plain function"
+            f"{place(handler)} is asynchronous, and what runs after a commit is not awaited: {_PLAIN_ONLY}"
         )
 
     @functools.wraps(handler)
     def park(event: object) -> None:
-        on_commit = find_on_commit()
-        if on_commit is None:
-            _run(handler, event)
-        else:
-            on_commit(functools.partial(_run_explained, handler, event))
+        transactions.wait(handler, event)
 
     return park
 
 
 class ParkedSubscriber(DomainSubscriber):
-    """A subscriber whose ``process`` waits for the commit."""
+    """A subscriber with a ``process`` that waits for the commit."""
 
-    def __init__(self, subscriber: DomainSubscriber, find_on_commit: Callable[[], OnCommit | None]) -> None:
+    def __init__(self, subscriber: DomainSubscriber, transactions: Transactions) -> None:
         self._subscriber = subscriber
-        self._park = parked(subscriber.process, find_on_commit)
+        self._park = parked(subscriber.process, transactions)
 
     def process(self, event: Any) -> None:
         self._park(event)
@@ -51,11 +75,11 @@ class ParkedSubscriber(DomainSubscriber):
 def _run(handler: Handler, event: object) -> None:
     result = handler(event)
     if result is not None:
-        refuse_awaitable(handler, result)
+        refuse_awaitable(handler, result, _PLAIN_ONLY)
 
 
 def _run_explained(handler: Handler, event: object) -> None:
-    # Later than its publish, so nobody else says which handler it was.
+    # Later than its publish, which would have said which handler it was.
     try:
         _run(handler, event)
     except BaseException as error:

@@ -14,8 +14,8 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session
 
 from melange.domain import DomainEventBus, Subscribers
+from melange.domain.blocks import Block, Blocks
 from melange.domain.sqlalchemy import AnySession, on_commit, plain_session
-from melange.domain.thread_variable import ThreadVariable
 from melange.drivers.sqs_rules import FIFO_SUFFIX, check_message
 from melange.errors import ConfigurationError, InvalidMessageError
 from melange.messages import Message
@@ -165,9 +165,7 @@ class Outbox:
     def __enter__(self) -> Self:
         scope = DomainEventBus.instance().scope(on_commit=self._when_committed)
         scope.__enter__()
-        opened = _Opened(self, _open_here.get(), scope)
-        self._open.append(opened)
-        _open_here.set(opened)
+        self._open.append(_Opened(_open_outboxes.enter(self), scope))
         return self
 
     def __exit__(
@@ -177,8 +175,7 @@ class Outbox:
         traceback: TracebackType | None,
     ) -> None:
         opened = self._open.pop()
-        if _open_here.get() is opened:  # a generator may be closed elsewhere, where another outbox is open
-            _open_here.set(opened.outer)
+        _open_outboxes.leave(opened.block)
         self._ids.clear()
         opened.scope.__exit__(exception_type, exception, traceback)
 
@@ -229,26 +226,22 @@ class Outbox:
         return None if domain_event is None else self._ids.of(domain_event)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class _Opened:
-    """An outbox whose ``with`` block was entered, inside of the block of another."""
+    """An outbox whose ``with`` block was entered."""
 
-    outbox: Outbox
-    outer: _Opened | None
+    block: Block[Outbox | None]
     scope: AbstractContextManager[None]
 
 
-_open_here: ThreadVariable[_Opened | None] = ThreadVariable("melange.outbox", lambda: None)
+_open_outboxes: Blocks[Outbox | None] = Blocks("melange.outbox", None)
 
 
 def open_outbox() -> Outbox | None:
-    """Return the outbox whose ``with`` block this thread or task is in."""
-    opened = _open_here.get()
-    # One that was closed elsewhere is not open here either. A task that was started in the block, and outlives it,
-    # has it still: nobody would commit what it writes there.
-    while opened is not None and opened not in opened.outbox._open:
-        opened = opened.outer
-    return None if opened is None else opened.outbox
+    """Return the outbox whose ``with`` block this thread or task is in; it follows the context into other threads."""
+    # A task that was started in the block, and outlives it, is in it still: its transaction has ended.
+    open_blocks = [block for block in _open_outboxes.in_force() if not block.is_left]
+    return open_blocks[-1].value if open_blocks else None
 
 
 def _row(topic: str, key: str | None, message: Message) -> OutboxMessage:

@@ -77,7 +77,7 @@ def test_the_bus_does_not_keep_the_event(bus) -> None:
     bus.publish(Numbered(1))
     asyncio.run(bus.publish_async(Numbered(1)))
 
-    assert bus._here.get().drain.event is None
+    assert bus._current().drain.event is None
 
 
 def test_each_bus_has_its_own(bus, look, seen) -> None:

@@ -1,0 +1,67 @@
+"""``with`` blocks that are open around the code that runs, and follow its context into other threads."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Generic, TypeVar
+
+from melange.domain.tasks import Whereabouts
+
+ValueT = TypeVar("ValueT")
+
+
+class Block(Generic[ValueT]):
+    """One ``with`` block, and the one ``outer`` to it; that of the outermost is an empty one."""
+
+    __slots__ = ("_entered", "is_left", "outer", "value")
+
+    def __init__(self, value: ValueT, outer: Block[ValueT] | None) -> None:
+        self.value = value
+        self.outer = outer
+        self.is_left = False
+        self._entered = Whereabouts()
+
+    def is_in_force(self) -> bool:
+        """Return True if it is open, or inherited: a task keeps what it began with, though its parent leaves it."""
+        return not self.is_left or not self._entered.is_here()
+
+
+class Blocks(Generic[ValueT]):
+    """The blocks around the code that runs, each with a value; they follow the context.
+
+    A new task starts in the blocks of the code that made it, and so does what ``asyncio.to_thread``, Starlette's
+    and asgiref's thread pools run. Leaving a block takes away what entering it has put there, and nothing else:
+    if it is left in another context (a generator that is closed in another thread, or by the collector), nothing
+    changes there, and where it was entered it has ended too.
+    """
+
+    def __init__(self, name: str, nothing: ValueT) -> None:
+        outermost = Block(nothing, None)
+        self._innermost = ContextVar(name, default=outermost)
+        self.innermost = self._innermost.get
+
+    def enter(self, value: ValueT) -> Block[ValueT]:
+        """Open a block inside of those that are open here."""
+        around = self.innermost()
+        while around.outer is not None and not around.is_in_force():
+            around = around.outer
+        block = Block(value, around)
+        self._innermost.set(block)
+        return block
+
+    def leave(self, block: Block[ValueT]) -> None:
+        """Close it, wherever that happens."""
+        block.is_left = True
+        if self.innermost() is block:
+            assert block.outer is not None
+            self._innermost.set(block.outer)
+
+    def in_force(self) -> list[Block[ValueT]]:
+        """Return the blocks around the code that runs, the outermost first."""
+        blocks = []
+        block = self.innermost()
+        while block.outer is not None:
+            if block.is_in_force():
+                blocks.append(block)
+            block = block.outer
+        return blocks[::-1]
