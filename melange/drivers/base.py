@@ -1,4 +1,4 @@
-"""The driver contract: everything that melange asks of a broker. No other part of melange knows which broker it is.
+"""The driver contract: the operations that melange needs from a broker. The rest of melange uses only this.
 
 ``melange.testing.DriverContract`` is the executable form of these docstrings.
 """
@@ -31,7 +31,7 @@ class Capabilities:
     dead_letter_queues: bool = False
     """The broker moves a message to the dead-letter queue by itself after ``max_receive_count`` receives."""
     event_filters: bool = False
-    """A binding can pass some event types only."""
+    """A binding can select event types."""
     max_visibility_seconds: int = 43_200
     """How long a message can stay invisible, counted from its receipt."""
     max_wait_seconds: int = 20
@@ -48,8 +48,8 @@ class Capabilities:
 class EventFilter:
     """Which event types a queue receives from its topics; with no type at all, every message.
 
-    Scope ``"headers"`` reads the type from the message's headers, and so never passes a message that was published
-    without melange. Scope ``"body"`` reads ``event_type_name`` in the body.
+    Scope ``"headers"`` reads the type from the message's headers, so it excludes messages that were
+    published without melange. Scope ``"body"`` reads ``event_type_name`` in the body.
     """
 
     event_type_names: tuple[str, ...]
@@ -63,7 +63,7 @@ class NoDeadLetterQueue(Enum):
 
 
 NO_DEAD_LETTER_QUEUE: Final = NoDeadLetterQueue.NO_DEAD_LETTER_QUEUE
-"""Takes the dead-letter queue off a queue. It is not None, because None is passed by accident."""
+"""Removes the dead-letter queue from a queue. It is not None, because an argument may be None by accident."""
 
 
 class MessagingDriver(ABC):
@@ -88,7 +88,7 @@ class MessagingDriver(ABC):
     """Writes and reads the events of the publishers and consumers on this driver; None means the process's own."""
 
     deduplication_store: DeduplicationStore | None = None
-    """The store of the consumers on this driver that are given none; None means one in memory, made when needed."""
+    """The store of the consumers on this driver without one of their own; None means one in memory, made when needed."""
 
     @property
     @abstractmethod
@@ -97,9 +97,9 @@ class MessagingDriver(ABC):
 
     @abstractmethod
     def declare_topic(self, name: str, *, tags: Mapping[str, str] | None = None) -> Topic:
-        """Return the topic ``name``, created if need be; idempotent, safe from many processes at once.
+        """Return the topic ``name``; create it if it does not exist. Idempotent, safe from many processes at once.
 
-        What the caller leaves None is the broker's default on creation and untouched afterwards.
+        An argument that is None gets the broker's default on creation and changes nothing afterwards.
         A name that ends in ``.fifo`` makes a FIFO topic.
 
         Raises:
@@ -117,41 +117,40 @@ class MessagingDriver(ABC):
         event_filter: EventFilter | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Queue:
-        """Return the queue ``name``, created if need be and bound to ``topics``; idempotent.
+        """Return the queue ``name``, bound to ``topics``; create it if it does not exist. Idempotent.
 
-        Bindings are added and never removed, those of other topics stay. When this returns, what is
-        published to ``topics`` reaches the queue. Arguments that the caller does not name are the
-        broker's defaults on creation and untouched afterwards; named ones are made so, also on an
-        existing queue. ``NO_DEAD_LETTER_QUEUE`` takes an existing dead-letter queue off, None leaves it.
-        ``max_receive_count`` is the broker's own limit and needs a dead-letter queue. ``event_filter``
-        applies to the bindings to ``topics`` only: one without event types takes an existing filter off,
-        None leaves it.
+        Bindings are added and never removed. When this returns, messages published to ``topics`` reach the
+        queue. An argument that is None gets the broker's default on creation and changes nothing afterwards;
+        others are also applied to an existing queue. ``NO_DEAD_LETTER_QUEUE`` removes an existing
+        dead-letter queue. ``max_receive_count`` is the broker's own limit and needs a dead-letter queue.
+        ``event_filter`` applies to the bindings to ``topics`` only; one without event types removes an
+        existing filter.
 
         Raises:
             InvalidNameError: the broker would refuse the name.
             ConfigurationError: the arguments contradict each other or what exists: a standard topic
-                cannot feed a FIFO queue, a dead-letter queue is of its source's kind.
+                cannot feed a FIFO queue, and a dead-letter queue has the type of its source.
         """
 
     @abstractmethod
     def get_topic(self, name: str) -> Topic:
-        """Return an existing topic, by name or, where the broker has such, by ARN; creates nothing.
+        """Return an existing topic, by name or, if the broker has ARNs, by ARN. Create nothing.
 
         Raises:
-            TopicNotFoundError: there is none.
+            TopicNotFoundError: the topic does not exist.
         """
 
     @abstractmethod
     def get_queue(self, name: str) -> Queue:
-        """Return an existing queue, by name or, where the broker has such, by ARN; creates nothing.
+        """Return an existing queue, by name or, if the broker has ARNs, by ARN. Create nothing.
 
         Raises:
-            QueueNotFoundError: there is none.
+            QueueNotFoundError: the queue does not exist.
         """
 
     @abstractmethod
     def publish(self, topic: Topic, messages: Sequence[Message]) -> list[Failure[Message]]:
-        """Hand messages to a topic: every bound queue whose filter lets them pass gets its own copy.
+        """Publish messages to a topic: every bound queue with a filter that accepts them gets a copy.
 
         Returns when the broker has accepted or refused each. Any number may be given; they travel in
         as few network calls as the broker's limits allow. On a FIFO topic the order is kept: after the
@@ -160,72 +159,72 @@ class MessagingDriver(ABC):
         Raises:
             InvalidMessageError: the broker would refuse one of them (size with headers, characters,
                 missing group id ...); nothing was sent.
-            TopicNotFoundError: the topic is gone.
+            TopicNotFoundError: the topic does not exist any more.
         """
 
     @abstractmethod
     def send(
         self, queue: Queue, messages: Sequence[Message], *, delay_seconds: int = 0
     ) -> list[Failure[Message]]:
-        """Hand messages to one queue, visible after ``delay_seconds``; otherwise as ``publish``.
+        """Send messages to one queue, visible after ``delay_seconds``; otherwise as ``publish``.
 
-        FIFO queues have no delay for a single message: it is refused with ``InvalidMessageError``.
+        FIFO queues have no delay for a single message: it raises ``InvalidMessageError``.
 
         Raises:
             InvalidMessageError: as for ``publish``.
-            QueueNotFoundError: the queue is gone.
+            QueueNotFoundError: the queue does not exist any more.
         """
 
     @abstractmethod
     def receive(
         self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
     ) -> list[Delivery]:
-        """Return at most ``limit`` deliveries; ``[]`` when nothing came.
+        """Return at most ``limit`` deliveries, or ``[]``.
 
-        Blocks until a message is there, ``wait_seconds`` at most, and returns at once with what there
-        is. Each delivery stays invisible to others for ``visibility_timeout_seconds``. Unless it is
-        acknowledged, it comes back after that with a higher receive count. The count goes on when the broker
+        Block until a message is visible, at most ``wait_seconds``; then return the visible messages without
+        waiting for more. Each delivery stays invisible to others for ``visibility_timeout_seconds``. Unless it is
+        acknowledged, it comes back after that with a higher receive count. The count continues when the broker
         moves a message to its dead-letter queue. Of a FIFO queue's group, the messages before its first
         invisible one are received, in order.
 
         Raises:
-            QueueNotFoundError: the queue is gone.
-            DriverConnectionError: the broker could not be reached; asking again may work.
+            QueueNotFoundError: the queue does not exist any more.
+            DriverConnectionError: the broker is unavailable; another try may succeed.
         """
 
-    def end_waits(self, queue: Queue) -> None:  # noqa: B027 - to do nothing is right for most brokers
-        """Have receives that wait for messages of the queue now return ``[]``, if that loses nothing.
+    def end_waits(self, queue: Queue) -> None:  # noqa: B027 - doing nothing is right for most brokers
+        """Let waiting receives of the queue return ``[]`` now, if that loses nothing.
 
-        A worker calls it when it stops. A driver does nothing where the broker may hand out messages that nobody
-        then takes, as SQS may: those receives end in their own time.
+        A worker calls it when it stops. A driver does nothing if the broker may deliver messages to the ended
+        receive, as SQS may: those receives then end by themselves.
         """
 
     @abstractmethod
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
-        """Remove the deliveries' messages from their queues for good; idempotent.
+        """Remove the deliveries' messages from their queues. Idempotent.
 
-        A delivery whose deadline has passed is reported with ``LeaseLostError`` and left alone, since
-        another receiver may be working on it. So is one whose receipt handle is not the queue's own.
-        One that was acknowledged before is no failure.
+        A delivery past its deadline is reported with ``LeaseLostError`` and not removed, since
+        another receiver may be working on it. The same happens with a receipt handle of another queue.
+        A second acknowledgement is not a failure.
         """
 
     @abstractmethod
     def defer(self, deliveries: Sequence[Delivery], seconds: int) -> list[Failure[Delivery]]:
         """Make the deliveries visible again after ``seconds`` from now; 0 is at once.
 
-        Gives work back, and keeps it by moving the deadline. Brokers limit how long a message can stay invisible from
-        its receipt (``capabilities.max_visibility_seconds``): longer ``seconds`` are cut to what is left of that, and
-        this is no failure. Lost leases are reported as for ``acknowledge``. The deliveries do not change: to keep one
+        Use it to release deliveries, and to extend their leases. Brokers limit how long a message can stay invisible from
+        its receipt (``capabilities.max_visibility_seconds``): longer ``seconds`` are cut to what is left of that, which is
+        not a failure. Lost leases are reported as for ``acknowledge``. The deliveries do not change: to keep one
         beyond its deadline, go on with ``delivery._replace(deadline=...)``, counted from before this call and cut in
         the same way.
         """
 
     def dead_letter(self, delivery: Delivery, note: str) -> None:
-        """Send a copy of the delivery's message to its queue's dead-letter queue; acknowledge nothing.
+        """Send a copy of the delivery's message to the dead-letter queue of its queue. Do not acknowledge it.
 
         The copy is what was received: the same body, id, headers and type, and on a FIFO queue the same group.
-        ``note`` (JSON, up to some 2,000 characters) goes along as the header ``melange-dead-letter``. Every message
-        that could be received can be dead-lettered: where the broker's limits leave no space for the note, the copy
+        ``note`` (JSON, up to some 2,000 characters) becomes the header ``melange-dead-letter``. Every message
+        that could be received can be dead-lettered: if the broker's limits leave no space for the note, the copy
         goes without it, and as a last resort without its headers.
 
         Raises:
@@ -259,7 +258,7 @@ class MessagingDriver(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close connections and end threads; idempotent. Receives under way end soon."""
+        """Close connections and end threads. Idempotent. Running receives end soon."""
 
     def __enter__(self) -> Self:
         return self
@@ -275,7 +274,7 @@ class MessagingDriver(ABC):
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """How many messages a queue holds; approximate where the broker only estimates."""
+    """The number of messages in a queue; an estimate on some brokers."""
 
     visible: int
     in_flight: int
@@ -284,14 +283,14 @@ class QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A topic that feeds a queue, as the broker has it; ``event_filter`` is None where everything passes."""
+    """A topic that feeds a queue, as the broker has it; ``event_filter`` is None without a filter."""
 
     topic: Topic
     event_filter: EventFilter | None = None
 
 
 class BrokerAdministration(ABC):
-    """What only administrators and tests need; drivers may offer it beside ``MessagingDriver``."""
+    """Operations for administrators and tests; drivers may offer them beside ``MessagingDriver``."""
 
     @abstractmethod
     def measure_queue(self, queue: Queue) -> QueueDepth:
@@ -303,11 +302,11 @@ class BrokerAdministration(ABC):
 
     @abstractmethod
     def delete_queue(self, queue: Queue) -> None:
-        """Remove a queue, its messages and its bindings; no error when it is gone already."""
+        """Remove a queue, its messages and its bindings. Idempotent."""
 
     @abstractmethod
     def delete_topic(self, topic: Topic) -> None:
-        """Remove a topic and its bindings; no error when it is gone already."""
+        """Remove a topic and its bindings. Idempotent."""
 
 
 def dead_letter_of(delivery: Delivery, *, is_fifo: bool) -> Message:
@@ -327,9 +326,9 @@ def dead_letter_of(delivery: Delivery, *, is_fifo: bool) -> Message:
 
 
 def find_topic(driver: MessagingDriver, name: str, *, declare: bool) -> Topic:
-    """Return the topic, created if need be and ``declare`` is true.
+    """Return the topic; create it if it does not exist and ``declare`` is true.
 
-    A topic given by ARN is somebody's own: it must exist and is never created.
+    A topic given by ARN must exist and is never created.
     """
     if declare and not (isinstance(name, str) and name.startswith("arn:")):
         return driver.declare_topic(name)

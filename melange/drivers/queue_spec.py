@@ -1,4 +1,4 @@
-"""What a caller of ``declare_queue`` wants, and whether it can be had: the same on every driver."""
+"""The queue specification of ``declare_queue`` and its checks, the same on every driver."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class QueueSpec:
         return self.name.endswith(FIFO_SUFFIX)
 
     def check(self) -> None:
-        """Raise ``ConfigurationError`` for what contradicts itself or what SNS or SQS would refuse."""
+        """Raise ``ConfigurationError`` for a contradiction, or for what SNS or SQS would refuse."""
         check_queue_name(self.name)
         self._check_topics()
         self._check_dead_letters()
         if self.content_based_deduplication and not self.is_fifo:
             raise ConfigurationError(
-                f"content_based_deduplication= is for FIFO queues, and {self.name!r} is none: "
+                f"content_based_deduplication= is for FIFO queues, and {self.name!r} is not one: "
                 f"name it {self.name + FIFO_SUFFIX!r}"
             )
         if self.retention_seconds is not None:

@@ -21,10 +21,10 @@ DriverFactory = Callable[..., MessagingDriver]
 
 
 class DriverManager:
-    """Knows the drivers by name and holds the one that publishers and consumers use by default.
+    """Finds drivers by name and holds the one that publishers and consumers use by default.
 
-    ``DriverManager.instance()`` is the process's own. Publishers and consumers that are given
-    ``driver=`` never ask it. Thread-safe.
+    ``DriverManager.instance()`` is shared by the process. Publishers and consumers with ``driver=`` do not
+    use it. Thread-safe.
     """
 
     _instance: ClassVar[DriverManager | None] = None
@@ -45,9 +45,9 @@ class DriverManager:
             return cls._instance
 
     def add_available_drivers(self, **drivers: DriverFactory) -> None:
-        """Make drivers known by name: classes, or functions that return a ``MessagingDriver``.
+        """Register drivers by name: classes, or functions that return a ``MessagingDriver``.
 
-        A name given here goes before a driver of melange's own or an installed package's.
+        A name given here takes precedence over melange's own drivers and those of installed packages.
         """
         for name, factory in drivers.items():
             if not callable(factory):
@@ -63,10 +63,10 @@ class DriverManager:
         driver_name: str | None = None,
         **options: Any,
     ) -> MessagingDriver:
-        """Choose the driver for all publishers and consumers that are not given one; return it.
+        """Set the driver of all publishers and consumers without ``driver=``; return it.
 
-        Either a driver object, or the name of one with the options of its constructor. The driver used
-        before stays open, since consumers may still hold it: close it when they are done.
+        Pass a driver object, or a name with the options of its constructor. The previous driver stays open,
+        since consumers may still use it: close it when they are done.
 
         Raises:
             UnknownDriverError: no driver has this name.
@@ -92,7 +92,7 @@ class DriverManager:
         """Return the driver in use.
 
         Raises:
-            NoDriverError: none was chosen.
+            NoDriverError: no driver was chosen.
         """
         driver = self._driver
         if driver is None:
@@ -117,10 +117,10 @@ class DriverManager:
 
 def _entry_points() -> dict[str, EntryPoint]:
     """Return the drivers of installed packages and our own, by name."""
-    # Imported when a driver is chosen: it would be a quarter of what importing melange costs beside marshmallow.
+    # Imported when a driver is chosen: it takes a quarter of the time to import melange, without marshmallow.
     from importlib.metadata import EntryPoint, entry_points  # noqa: PLC0415
 
-    # Our own come before installed ones: no package can pass itself off as "aws" unasked.
+    # Our own names take precedence over installed ones, so that no package can silently replace "aws".
     own = [EntryPoint(name, value, ENTRY_POINT_GROUP) for name, value in _BUILT_IN.items()]
     return {point.name: point for point in (*entry_points(group=ENTRY_POINT_GROUP), *own)}
 
@@ -149,4 +149,4 @@ def _check_options(driver_name: str, factory: DriverFactory, options: Mapping[st
 
 def _require_driver(driver: object) -> None:
     if not isinstance(driver, MessagingDriver):
-        raise ConfigurationError(f"{driver!r} is no MessagingDriver; a name goes in driver_name=")
+        raise ConfigurationError(f"{driver!r} is not a MessagingDriver; pass a name as driver_name=")

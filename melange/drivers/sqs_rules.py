@@ -1,10 +1,10 @@
-"""What SNS and SQS refuse, found out before the network; the in-memory driver refuses the same.
+"""The limits of SNS and SQS, checked before any network call, and messages as attributes.
+
+The in-memory driver checks the same. A message's id, type, time and headers become at most ten text attributes.
 
 Sources: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-quotas.html and the
 API references of SendMessage, CreateQueue, Publish and CreateTopic.
 """
-
-# MERGED DOCS: How a message's id, type, time and headers become at most ten text attributes, and back.
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MAX_ATTRIBUTES = 10
 MAX_NAME_CHARACTERS = 256
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
-"""What message, group and deduplication ids may be."""
+"""The allowed message, group and deduplication ids."""
 
 FORBIDDEN_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-"""What neither a body nor an attribute may contain: all but #x9, #xA, #xD, and #x20 to #xD7FF, #xE000 to #xFFFD, and
+"""The characters that neither a body nor an attribute may contain: all but #x9, #xA, #xD, and #x20 to #xD7FF, #xE000 to #xFFFD, and
 #x10000 to #x10FFFF."""
 
 ATTRIBUTE_NAME = re.compile(
@@ -38,7 +38,7 @@ EVENT_TYPE_ATTRIBUTE = "melange-event-type"
 PUBLISHED_AT_ATTRIBUTE = "melange-published-at"
 CONTENT_TYPE_ATTRIBUTE = "melange-content-type"
 FOLDED_HEADERS_ATTRIBUTE = "melange-headers"
-"""A JSON object with the headers that did not fit or are empty."""
+"""A JSON object with the headers that do not fit or are empty."""
 
 OWN_ATTRIBUTES = frozenset(
     {
@@ -76,10 +76,9 @@ def message_from_attributes(
     message_group_id: str | None = None,
     message_deduplication_id: str | None = None,
 ) -> Message:
-    """Return the message that ``attributes_of`` described; somebody else's attributes are headers.
+    """Return the message with these attributes; attributes of other publishers become headers.
 
-    Anyone may send attributes under our names: the result can always be sent again, to a dead-letter queue
-    for instance.
+    Other publishers may use our names. The result can always be sent again, for example to a dead-letter queue.
     """
     message_id = attributes.get(MESSAGE_ID_ATTRIBUTE, "")
     event_type_name = attributes.get(EVENT_TYPE_ATTRIBUTE, "")
@@ -113,19 +112,19 @@ def _unfold(attributes: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _parse_folded(text: str) -> dict[str, str]:
-    # What we did not fold ourselves is passed on as it came.
+    # A value that we did not write is passed on unchanged.
     try:
         folded = json.loads(text)
     except (ValueError, RecursionError):
         return {FOLDED_HEADERS_ATTRIBUTE: text}
     if not isinstance(folded, dict) or not all(map(_is_header, folded.items())):
         return {FOLDED_HEADERS_ATTRIBUTE: text}
-    # A header must not stand in for the id or the type when the message is sent on.
+    # A header must not replace the id or the type when the message is sent again.
     return {name: value for name, value in folded.items() if name not in _NEVER_HEADERS}
 
 
 def can_travel(text: object) -> TypeGuard[str]:
-    """Return whether SNS and SQS would take ``text`` as a body or as an attribute's value."""
+    """Return True if SNS and SQS accept ``text`` as a body or as an attribute's value."""
     return isinstance(text, str) and text != "" and not FORBIDDEN_CHARACTER.search(text)
 
 
@@ -160,7 +159,7 @@ DEFAULT_RETENTION_SECONDS = 345_600
 _CONTROL_CHARACTERS = bytes(set(range(0x20)) - set(b"\t\n\r"))
 
 _SMALL_ATTRIBUTES_BYTES = 4_096
-"""More than the attributes of a message without headers can take."""
+"""An upper bound of the bytes of the attributes of a message without headers."""
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|(?=.{6,80}\Z)[A-Za-z0-9_-]+\.fifo")
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9_-]{1,256}|(?=.{6,256}\Z)[A-Za-z0-9_-]+\.fifo")
@@ -192,13 +191,15 @@ def check_message(
     """Raise if SNS or SQS would refuse the message.
 
     Raises:
-        InvalidMessageError: an id, header or character that is not allowed, or something missing.
+        InvalidMessageError: an id, header or character that is not allowed, or a missing body or id.
         MessageTooLargeError: body and attributes together exceed ``max_bytes``.
     """
     message_id = message.message_id
     _check_identifier(message_id, "message id", message_id)
     if not message.body:
-        raise InvalidMessageError(f"message {message_id} has an empty body, which no broker takes")
+        raise InvalidMessageError(
+            f"message {message_id} has an empty body, which brokers refuse: publish an event"
+        )
     _check_characters(message.body, "body", message_id)
     if message.event_type_name is not None:
         _check_event_type_name(message.event_type_name, message_id)
@@ -213,9 +214,9 @@ def check_message(
     elif message.message_deduplication_id is not None:
         raise InvalidMessageError(
             f"message {message_id} has a message_deduplication_id=, which only FIFO topics and queues take: leave it "
-            "out, or publish to one whose name ends in .fifo"
+            "out, or use a name that ends in .fifo"
         )
-    # Counting bytes exactly costs more than all of the above: small messages are let off.
+    # An exact count costs more than all checks above, so small messages skip it.
     if message.headers or 4 * len(message.body) + _SMALL_ATTRIBUTES_BYTES > max_bytes:
         size = message_size(message)
         if size > max_bytes:
@@ -279,12 +280,12 @@ def _check_event_type_name(value: str, message_id: str) -> None:
         raise InvalidMessageError(
             f"the event type name of message {message_id} has {len(value)} characters, {MAX_NAME_CHARACTERS} are allowed"
         )
-    if not value.isidentifier():  # most are, and hold nothing that is forbidden
+    if not value.isidentifier():  # most are, and contain no forbidden character
         _check_characters(value, "event type name", message_id)
 
 
 def _check_characters(text: str, kind: str, message_id: str) -> None:
-    # The quickest look for control characters, at half of what a regular expression or isprintable() costs.
+    # The fastest search for control characters: half the time of a regular expression or isprintable().
     if text.isascii() and len(text.encode().translate(None, _CONTROL_CHARACTERS)) == len(text):
         return
     forbidden = FORBIDDEN_CHARACTER.search(text)

@@ -71,7 +71,7 @@ def test_the_driver_in_use_stays_when_the_next_choice_fails(manager):
         ({}, "say which driver"),
         ({"driver": InMemoryDriver(), "driver_name": "memory"}, "say which driver"),
         ({"driver": InMemoryDriver(), "clock": 1}, "go with driver_name="),
-        ({"driver": "memory"}, "goes in driver_name="),
+        ({"driver": "memory"}, "as driver_name="),
     ],
 )
 def test_contradictory_choices_are_refused(manager, arguments, message):
@@ -102,7 +102,7 @@ def test_something_that_makes_no_driver_cannot_be_added(manager):
 def test_a_function_that_makes_something_else_is_found_out(manager):
     manager.add_available_drivers(special=object)
 
-    with pytest.raises(ConfigurationError, match="no MessagingDriver"):
+    with pytest.raises(ConfigurationError, match="not a MessagingDriver"):
         manager.use_driver(driver_name="special")
 
 

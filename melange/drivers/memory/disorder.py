@@ -1,4 +1,4 @@
-"""What SQS does not promise about standard queues, shown on request: order, and that a message comes once."""
+"""Standard queues without the order and the single delivery that SQS does not promise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from melange.errors import ConfigurationError
 from melange.messages import Message, Queue
 
 _REACH = 20
-"""How many places a message may move ahead."""
+"""The number of places that a message may move ahead."""
 
 
 class Disorder:
@@ -30,7 +30,7 @@ class Disorder:
         self._seed = seed
 
     def new_queue(self, queue: Queue, broker: str, numbers: Iterator[int]) -> StandardQueue:
-        """Return a standard queue; each has its own random numbers, so that queues do not disturb each other's."""
+        """Return a standard queue with its own random numbers, so that queues do not affect each other."""
         if not self.duplicates and not self.shuffle:
             return StandardQueue(queue, broker, numbers)
         seed = None if self._seed is None else f"{self._seed} {queue.name}"

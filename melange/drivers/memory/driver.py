@@ -1,4 +1,4 @@
-"""The in-memory driver: what passes here passes on SNS and SQS."""
+"""The in-memory driver: SNS and SQS semantics within one process."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ _CAPABILITIES = Capabilities(
 
 
 class InMemoryDriver(MessagingDriver, BrokerAdministration):
-    """SNS and SQS semantics within one process, for laptops and tests. Safe to share between threads.
+    """A broker in memory, with the semantics of SNS and SQS, for laptops and tests. Thread-safe.
 
-    Each driver is a broker of its own: messages live as long as it does, and no other driver knows its topics and
-    queues. Messages pass through as immutable text; headers are copied. Every operation but ``measure_queue`` costs
-    the same whatever a queue's depth. Tags are accepted and not kept. An exception that strikes in the middle of an
-    operation, such as KeyboardInterrupt, leaves every queue consistent: what was interrupted has happened or not.
+    Each driver is a separate broker: messages exist as long as it does, and other drivers do not see its topics and
+    queues. Messages pass through as immutable text; headers are copied. Every operation except ``measure_queue`` costs
+    the same at any queue depth. Tags are accepted and not kept. An exception that strikes in the middle of an
+    operation, such as KeyboardInterrupt, leaves every queue consistent: the interrupted operation has happened or not.
 
     Args:
-        clock: counts deadlines, delays and ages, and does the waiting.
+        clock: the clock of deadlines, delays, ages and waits.
         duplicates: the share of messages, from 0 to 1, that a standard queue delivers twice, as SQS may.
         shuffle: True has standard queues deliver out of order, as SQS may.
         seed: makes duplicates and order the same in each run. They depend on the order of arrival alone.
@@ -197,7 +197,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
                 with self._lock:
                     if self._closed or source.ended_waits != ended_waits:
                         return []
-                    self._topology.queue(source.queue)  # raises when it was deleted meanwhile
+                    self._topology.queue(source.queue)  # raises if it was deleted meanwhile
                     now = self.clock.monotonic()
                     deliveries = source.take(limit, now, visibility_timeout_seconds)
                     if deliveries or now >= give_up_at:
@@ -268,7 +268,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             self._topology.delete_topic(topic)
 
     def close(self) -> None:
-        """Refuse everything from now on; receives under way return ``[]`` at once. Idempotent."""
+        """Raise ``DriverClosedError`` from now on; running receives return ``[]`` at once. Idempotent."""
         with self._lock:
             self._closed = True
             for queue in self._topology.queues.values():

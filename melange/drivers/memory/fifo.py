@@ -10,7 +10,7 @@ from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS
 from melange.messages import Message, Queue
 
 SEARCHED_MESSAGES = 120_000
-"""How far SQS looks into a FIFO queue for a group that can go on.
+"""How far SQS looks into a FIFO queue for a group that is not blocked.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
 """
@@ -19,8 +19,8 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-
 class DeduplicationWindow:
     """The deduplication ids of the last five minutes.
 
-    An id is remembered from its first use on, whatever became of the message, and a repetition does not
-    prolong that. Forgetting costs no more than remembering did.
+    An id is remembered from its first use, whatever happens to the message, and a repetition does not
+    extend that. Forgetting costs as much as remembering.
     """
 
     __slots__ = ("_forget_at",)
@@ -36,7 +36,7 @@ class DeduplicationWindow:
         return self._forget_at.get(deduplication_id, now) > now
 
     def remember(self, deduplication_id: str, used_at: float) -> None:
-        """Remember an id that is not held, and forget what is too old by now."""
+        """Remember a new id, and forget ids that are too old."""
         while self._forget_at and next(iter(self._forget_at.values())) <= used_at:
             self._forget_at.popitem(last=False)
         self._forget_at[deduplication_id] = used_at + DEDUPLICATION_SECONDS
@@ -49,8 +49,8 @@ class DeduplicationWindow:
 class FifoQueue(MemoryQueue):
     """A queue that keeps order within each message group and deduplicates.
 
-    Of a group, the messages before its first invisible one can be received. In flight are therefore never more than
-    the first ten of it, so that finding one in its group costs little.
+    Of a group, the messages before its first invisible one can be received. So at most its first ten are in
+    flight, and finding one in its group is cheap.
     """
 
     def __init__(self, queue: Queue, broker: str, numbers: Iterator[int]) -> None:
@@ -58,7 +58,7 @@ class FifoQueue(MemoryQueue):
         self._groups: dict[str | None, deque[Copy]] = {}  # all messages of a group, in order
         self._ready: OrderedDict[str | None, None] = (
             OrderedDict()
-        )  # groups whose first message may be visible
+        )  # groups with a first message that may be visible
         self._in_sight = 0  # the number of messages in groups
         self._out_of_sight: deque[Copy] = deque()  # behind so many others that SQS does not look at it
         self._window = DeduplicationWindow()
@@ -73,7 +73,7 @@ class FifoQueue(MemoryQueue):
         return super().put(message, now, delay_seconds, origin=origin)
 
     def purge(self) -> None:
-        self._window.clear()  # SQS takes an id again after a purge
+        self._window.clear()  # SQS accepts an id again after a purge
         super().purge()
 
     def _line_up(self, copy: Copy) -> None:
@@ -130,8 +130,8 @@ class FifoQueue(MemoryQueue):
         self._in_sight = 0
 
     def _dead_letter_of(self, copy: Copy, now: float) -> Copy:
-        # As SQS does: the age begins anew, and the broker's id of the message is its deduplication id, so that two
-        # messages which had the same one are both kept.
+        # As SQS does: the age starts again, and the broker's id of the message is its deduplication id, so that two
+        # messages with the same one are both kept.
         message = copy.message._replace(message_deduplication_id=f"{self._broker}-{copy.origin}")
         return Copy(message, next(self._numbers), now, origin=copy.origin, carried=copy.receive_count)
 

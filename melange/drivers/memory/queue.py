@@ -1,9 +1,9 @@
 """Queues as SQS keeps them: visibility, leases, delays, retention, dead letters; and the standard queue.
 
 The copies are the truth. Lines, groups, deadlines and counts are only an index of them. An exception may strike in the
-middle of any operation: Ctrl-C, the time limit of a test. CPython raises those at calls and at the end of a loop's
-round, never between plain assignments. So whatever becomes of a copy is one row of plain assignments, and the index is
-marked as outdated while it changes: the next operation that finds the mark builds it anew.
+middle of any operation: Ctrl-C, the time limit of a test. CPython raises those at calls and at the end of a loop
+iteration, never between plain assignments. So each change of a copy is a sequence of plain assignments, and the index
+is marked as outdated while it changes: the next operation that finds the mark builds it again.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ VISIBLE = -math.inf
 """The ``visible_at`` of a copy that waits to be received."""
 
 _SPARE_DEADLINES = 1_000
-"""How many outdated deadlines may lie about before they are cleared out."""
+"""The number of outdated deadlines that are kept before they are removed."""
 
 NOISY_IN_FLIGHT = 30
 NOISY_SHARE = 0.1
-"""A tenant is noisy when it has so many messages in flight, and more than this share of all."""
+"""A tenant is noisy if it has this many messages in flight, and more than this share of all."""
 
 
 class Copy:
     """A queue's own copy of a message.
 
-    ``origin`` is the number that it had when it was first sent: it stays the same in a dead-letter queue, as the
-    broker's message id does. So does ``receive_count``, of which ``carried`` were received elsewhere.
+    ``origin`` is its number when it was first sent. It stays the same in a dead-letter queue, as the broker's message
+    id does. So does ``receive_count``, of which ``carried`` receives were in another queue.
     """
 
     __slots__ = (
@@ -67,9 +67,9 @@ class MemoryQueue(ABC):
     """What standard and FIFO queues share. Guarded by the driver's lock.
 
     Args:
-        queue: what callers know it by.
+        queue: the object that callers use.
         broker: the broker's own token, which no other broker shares.
-        numbers: gives each copy in the broker a number, in the order of arrival.
+        numbers: numbers each copy in the broker, in the order of arrival.
     """
 
     def __init__(self, queue: Queue, broker: str, numbers: Iterator[int]) -> None:
@@ -88,18 +88,18 @@ class MemoryQueue(ABC):
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is in flight that nothing more is handed out."""
+        """True if so many messages are in flight that no more are delivered."""
         return self._in_flight >= MAX_IN_FLIGHT
 
     @property
     def next_deadline(self) -> float:
-        """When something may become visible by the passing of time; infinite if nothing will."""
+        """The time at which a message may become visible; infinite if none will."""
         return self._deadlines[0][0] if self._deadlines else math.inf
 
     def put(
         self, message: Message, now: float, delay_seconds: int = 0, *, origin: int | None = None
     ) -> Copy | None:
-        """Take a message in and return its copy; None if the queue has had it before."""
+        """Store a message and return its copy; None if the queue has had it before."""
         if not self._is_indexed:
             self._index(now)
         if self.waiters:
@@ -115,9 +115,9 @@ class MemoryQueue(ABC):
         return copy
 
     def take(self, limit: int, now: float, visibility_timeout_seconds: int) -> list[Delivery]:
-        """Hand out up to ``limit`` visible messages; dead-letter those received too often.
+        """Deliver up to ``limit`` visible messages; dead-letter those received too often.
 
-        An exception in the middle leaves some of them in flight until their deadline, as a lost answer of SQS does.
+        An exception in the middle leaves some of them in flight until their deadline, like a lost answer of SQS.
         """
         if not self._is_indexed:
             self._index(now)
@@ -154,14 +154,14 @@ class MemoryQueue(ABC):
         return deliveries
 
     def acknowledge(self, delivery: Delivery, now: float) -> LeaseLostError | None:
-        """Remove the delivery's message; return why not, if not. One that was acknowledged before is fine."""
+        """Remove the delivery's message; return the reason if that fails. A second time is not a failure."""
         if not self._is_indexed:
             self._index(now)
         copy = self._held(delivery, now)
         if copy is None:
             return self._why_not_held(delivery, now, or_acknowledged=True)
         if self.waiters and self.queue.is_fifo:
-            self.waiters.wake_one()  # its group goes on
+            self.waiters.wake_one()  # its group continues
         self._is_indexed = False
         del self._copies[copy.number]
         self._in_flight -= 1
@@ -170,7 +170,7 @@ class MemoryQueue(ABC):
         return None
 
     def defer(self, delivery: Delivery, seconds: int, now: float) -> LeaseLostError | None:
-        """Make the delivery's message visible after ``seconds``, or when it may not be held longer."""
+        """Make the delivery's message visible after ``seconds``, or at the longest visibility timeout."""
         if not self._is_indexed:
             self._index(now)
         copy = self._held(delivery, now)
@@ -187,7 +187,7 @@ class MemoryQueue(ABC):
         return None
 
     def measure(self, now: float) -> QueueDepth:
-        """Count the messages. The one operation that looks at all of them."""
+        """Count the messages. Only this operation looks at all of them."""
         oldest = now - self.retention_seconds
         visible = in_flight = delayed = 0
         for copy in self._copies.values():
@@ -219,11 +219,11 @@ class MemoryQueue(ABC):
 
     @abstractmethod
     def _remove(self, copy: Copy) -> None:
-        """Take a copy that is gone for good out of the index; it was selected before."""
+        """Remove a deleted copy from the index; it was selected before."""
 
     @abstractmethod
     def _clear_lines(self) -> None:
-        """Empty what the subclass keeps as its index."""
+        """Empty the index of the subclass."""
 
     def _index(self, now: float) -> None:
         """Build the index from the copies."""
@@ -243,7 +243,7 @@ class MemoryQueue(ABC):
         self._is_indexed = True
 
     def _held(self, delivery: Delivery, now: float) -> Copy | None:
-        """Return the copy that the delivery's receiver holds; None if it holds none, or no longer."""
+        """Return the copy that the delivery's receiver still holds, or None."""
         try:
             copy = self._copies.get(int(delivery.receipt_handle.partition("-")[0]))
         except ValueError:
@@ -252,7 +252,7 @@ class MemoryQueue(ABC):
             copy is not None
             and copy.receipt_handle == delivery.receipt_handle
             and now < copy.visible_at
-            and now < delivery.deadline  # where a broker cannot tell, this is all there is to go by
+            and now < delivery.deadline  # a broker that cannot detect stale handles has only this
         ):
             return copy
         return None
@@ -269,12 +269,12 @@ class MemoryQueue(ABC):
         if or_acknowledged and int(number) not in self._copies and now < delivery.deadline:
             return None
         return LeaseLostError(
-            f"message {message_id} of queue {self.queue.name!r} was invisible until its deadline and is not any "
-            "more: another receiver may have it"
+            f"message {message_id} of queue {self.queue.name!r} is past its "
+            "deadline: another receiver may have it"
         )
 
     def _retire(self, copy: Copy, now: float, *, is_expired: bool) -> None:
-        """Remove a selected copy that is too old, or move it to the dead letters."""
+        """Remove a selected copy that is too old, or move it to the dead-letter queue."""
         target = self.dead_letters
         if is_expired or target is None:
             del self._copies[copy.number]
@@ -284,7 +284,7 @@ class MemoryQueue(ABC):
             target.waiters.wake_one()
             dead = target._dead_letter_of(copy, now)
             target._is_indexed = False
-            # Nothing can come between these two: the message is in one of the queues, never in both or in none.
+            # No exception can come between these two: the message is in one of the queues, never in both or in none.
             target._copies[dead.number] = dead
             del self._copies[copy.number]
             target._line_up(dead)
@@ -292,7 +292,7 @@ class MemoryQueue(ABC):
         self._remove(copy)
 
     def _dead_letter_of(self, copy: Copy, now: float) -> Copy:
-        """Return a copy for this queue of a message that another queue gives up. Its age goes on."""
+        """Return a copy for this queue of a message from another queue. Its age continues."""
         number = next(self._numbers)
         return Copy(copy.message, number, copy.sent_at, origin=copy.origin, carried=copy.receive_count)
 
@@ -317,7 +317,7 @@ class MemoryQueue(ABC):
         return copy is not None and copy.visible_at == deadline
 
     def _add_deadline(self, deadline: float, numbers: list[int]) -> None:
-        """Note when copies become visible. What is settled earlier stays here until its time, or the next clearing."""
+        """Note when copies become visible. Copies settled earlier stay here until their time, or the next cleaning."""
         if self.waiters and deadline < self.next_deadline:
             self.waiters.wake_all()  # they wait for a later time
         heappush(self._deadlines, (deadline, numbers))
@@ -331,16 +331,16 @@ class MemoryQueue(ABC):
 
 
 class StandardQueue(MemoryQueue):
-    """A queue in the order of arrival; what comes back goes to the end, so that it holds nothing up.
+    """A queue in the order of arrival; a message that comes back goes to the end, so that it does not delay others.
 
-    A group is a tenant. The messages of a tenant that occupies too many receivers are handed out after those of
+    A group is a tenant. The messages of a tenant that occupies too many receivers are delivered after those of
     the others: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues-detailed.html
     """
 
     def __init__(self, queue: Queue, broker: str, numbers: Iterator[int]) -> None:
         super().__init__(queue, broker, numbers)
         self._line: deque[Copy] = deque()
-        self._overtaken: dict[str, deque[Copy]] = {}  # by noisy tenant: what was passed over in the line
+        self._overtaken: dict[str, deque[Copy]] = {}  # by noisy tenant: the messages that were skipped
         self._in_flight_of: dict[str, int] = {}  # by tenant
 
     def _line_up(self, copy: Copy) -> None:

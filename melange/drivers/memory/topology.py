@@ -1,4 +1,4 @@
-"""Which topics and queues there are, what is bound to what, and how declaring changes it."""
+"""The topics and queues of a broker, their bindings, and how declaring changes them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Topology:
         return self.topics[address].topic
 
     def declare_queue(self, spec: QueueSpec) -> Queue:
-        """See ``MessagingDriver.declare_queue``. What cannot be is found out before anything is changed."""
+        """See ``MessagingDriver.declare_queue``. Contradictions are found before anything is changed."""
         spec.check()
         topics = [self.topic(topic) for topic in spec.topics]
         existing = self.queues.get(self._queue_arn + spec.name)
@@ -89,13 +89,13 @@ class Topology:
         return queue.queue
 
     def delete_topic(self, topic: Topic) -> None:
-        """Remove the topic and its bindings, if it is there."""
+        """Remove the topic and its bindings, if it exists."""
         self.topics.pop(topic.address, None)
 
     def delete_queue(self, queue: Queue) -> None:
-        """Remove the queue and its bindings, if it is there; receives that wait for it are woken.
+        """Remove the queue and its bindings, if it exists; wake receives that wait for it.
 
-        The queue itself goes last: what an exception interrupts can be done again.
+        The queue itself is removed last, so that an interrupted call can be repeated.
         """
         deleted = self.queues.get(queue.address)
         if deleted is None:
@@ -133,7 +133,7 @@ class Topology:
     def _dead_letters(
         self, spec: QueueSpec, existing: MemoryQueue | None
     ) -> tuple[MemoryQueue | None, int | None]:
-        """Return where dead letters shall go and after how many receives."""
+        """Return the dead-letter queue and the limit of receives."""
         if spec.dead_letter_queue is None:
             target = existing.dead_letters if existing else None
         elif isinstance(spec.dead_letter_queue, NoDeadLetterQueue):
@@ -151,7 +151,7 @@ class Topology:
 
 
 class MemoryTopic:
-    """A topic and its bindings: each bound queue whose filter lets a message pass gets its own copy."""
+    """A topic and its bindings: each bound queue with a filter that accepts a message gets a copy."""
 
     __slots__ = ("bindings", "topic")
 
@@ -160,7 +160,7 @@ class MemoryTopic:
         self.bindings: dict[MemoryQueue, Selection] = {}
 
     def bind(self, queue: MemoryQueue, event_filter: EventFilter | None) -> None:
-        """Bind the queue; a binding that is there keeps its filter unless one is named."""
+        """Bind the queue; an existing binding keeps its filter unless another is given."""
         if event_filter is not None or queue not in self.bindings:
             self.bindings[queue] = Selection(
                 event_filter if event_filter and event_filter.event_type_names else None
@@ -178,7 +178,7 @@ class MemoryTopic:
 
 
 class FifoTopic(MemoryTopic):
-    """A topic that deduplicates; only the FIFO ones among its queues are told of groups."""
+    """A topic that deduplicates; only its FIFO queues receive the groups."""
 
     __slots__ = ("_window",)
 
@@ -195,12 +195,12 @@ class FifoTopic(MemoryTopic):
         for queue, selection in self.bindings.items():
             if selection.event_filter is None or selection.lets_pass(message):
                 queue.put(message if queue.queue.is_fifo else unordered, now)
-        # Last: after an exception in between the message is published again, and the queues that have it know it.
+        # Last: after an exception in between the message is published again, and queues that have it recognise it.
         self._window.remember(deduplication_id, now)
 
 
 class Selection:
-    """What one queue wants from one topic: everything if ``event_filter`` is None."""
+    """The messages that one queue gets from one topic: all if ``event_filter`` is None."""
 
     __slots__ = ("_event_type_names", "event_filter")
 

@@ -11,8 +11,8 @@ from melange.clock import Clock
 class Waiter:
     """One receive that waits.
 
-    It sleeps on a condition of its own, and never while it holds the driver's lock. An exception that ends a wait
-    (Ctrl-C) can leave the lock of a condition released; this one guards nothing but the sleep.
+    It sleeps on its own condition, and never while it holds the driver's lock. An exception that ends a wait
+    (Ctrl-C) can leave the lock of a condition released; this condition guards only the sleep.
     """
 
     __slots__ = ("_condition", "has_left", "is_woken")
@@ -40,7 +40,7 @@ class Waiters(deque[Waiter]):
     """The receives that wait for one queue, the longest first. Guarded by the driver's lock.
 
     Callers wake before they make a message visible: the waiter finds it, since it needs the lock to look. In the
-    other order an exception in between would leave a message that nobody is told of.
+    other order an exception in between would leave a message without a waiter.
     """
 
     __slots__ = ()
@@ -61,13 +61,13 @@ class Waiters(deque[Waiter]):
                 return
 
     def wake_all(self) -> None:
-        """Wake everyone, to look again."""
+        """Wake all waiters, to look again."""
         for waiter in self:
             waiter.wake()
         self.clear()
 
     def leave(self, waiter: Waiter, *, is_served: bool) -> None:
-        """Remove a waiter. If it was woken and leaves with nothing, the message is for the next one."""
+        """Remove a waiter. If it was woken and leaves without a message, wake the next one."""
         if waiter in self:
             self.remove(waiter)
         if waiter.is_woken and not is_served:
