@@ -92,6 +92,18 @@ def _iso_format(kind: type, *but_not: type) -> Callable[[Any], str]:
     return lambda value: check(value).isoformat()
 
 
+def _iso_format_with_offset(kind: type) -> Callable[[Any], str]:
+    check = _exactly(kind)
+
+    def write(value: Any) -> str:
+        offset = check(value).utcoffset()
+        if offset and offset.microseconds:  # fromisoformat() loses them
+            raise ValueError
+        return str(value.isoformat())
+
+    return write
+
+
 def _write_duration(value: Any) -> float:
     seconds: float = _exactly(timedelta)(value).total_seconds()
     # Exact to the microsecond up to 136 years, 2**32 seconds, where the 53 bits of a float end.
@@ -182,13 +194,13 @@ CONVERSIONS: Mapping[type, Conversion] = {
     UUID: Conversion("a UUID", lambda value: str(_exactly(UUID)(value)), lambda value: UUID(_text(value))),
     datetime: Conversion(
         "a datetime in ISO 8601",
-        _iso_format(datetime),
+        _iso_format_with_offset(datetime),
         lambda value: datetime.fromisoformat(_text(value)),
     ),
     date: Conversion(
         "a date in ISO 8601", _iso_format(date, datetime), lambda value: date.fromisoformat(_text(value))
     ),
-    time: Conversion("a time in ISO 8601", _iso_format(time), lambda value: time.fromisoformat(_text(value))),
+    time: Conversion("a time in ISO 8601", _iso_format_with_offset(time), lambda value: time.fromisoformat(_text(value))),
     timedelta: Conversion("a duration in seconds", _write_duration, _read_duration),
 }
 """The scalars that can be derived, by annotation."""

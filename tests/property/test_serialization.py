@@ -203,7 +203,7 @@ class Tagged(EventMessage):
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 SCALARS = st.none() | st.booleans() | st.integers() | FLOATS | TEXT
-OFFSETS = st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
+OFFSETS = st.integers(-80_000, 80_000).map(lambda seconds: timezone(timedelta(seconds=seconds)))
 HASHABLE_VALUES: dict[Any, SearchStrategy[Any]] = {
     str: TEXT,
     int: st.integers(),

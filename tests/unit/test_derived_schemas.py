@@ -8,7 +8,7 @@ import sys
 import threading
 import weakref
 from dataclasses import InitVar, dataclass, field, make_dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum, IntFlag
 from time import perf_counter
@@ -504,7 +504,7 @@ def test_flags_of_many_bits_are_reported() -> None:
     [(float, 2**53 + 1), (timedelta, timedelta(days=100_000, microseconds=1)), (timedelta, timedelta.max)],
     ids=["float", "long duration", "longest duration"],
 )
-def test_what_json_would_round_is_refused(annotation: Any, value: Any) -> None:
+def test_what_would_be_rounded_is_refused(annotation: Any, value: Any) -> None:
     with pytest.raises(ValidationError):
         derived_schema(event_of(annotation)).dump(event_of(annotation)(value))
 
