@@ -31,6 +31,9 @@ TESTS = (
     "tests/unit/cqrs",
     "tests/unit/test_events.py",
     "tests/unit/test_serialization.py",
+    "tests/unit/test_derived_schemas.py",
+    "tests/unit/test_aws_events.py",
+    "tests/unit/test_lazy_annotations.py",
 )
 
 

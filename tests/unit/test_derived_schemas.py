@@ -15,11 +15,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NewType, Optional, Union
 from uuid import UUID, uuid4
 
-import attrs
 import pytest
 from marshmallow import ValidationError
-from pydantic import BaseModel
-from pydantic import dataclasses as pydantic_dataclasses
 
 from melange.errors import ConfigurationError
 from melange.events import EventMessage
@@ -474,7 +471,7 @@ def test_sets_that_no_consumer_would_read_are_not_written() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["1E+999999999", "-1E-999999999", "0E+999999999", "9" * 5_000, "1" * 1_000_000],
+    ["1E+400000000", "-1E-400000000", "0E+400000000", "9" * 5_000, "1" * 1_000_000],
     ids=lambda text: text[:12],
 )
 def test_decimals_that_would_fill_the_memory_are_refused_both_ways(text: str) -> None:
@@ -501,8 +498,14 @@ def test_flags_of_many_bits_are_reported() -> None:
 
 @pytest.mark.parametrize(
     ("annotation", "value"),
-    [(float, 2**53 + 1), (timedelta, timedelta(days=100_000, microseconds=1)), (timedelta, timedelta.max)],
-    ids=["float", "long duration", "longest duration"],
+    [
+        (float, 2**53 + 1),
+        (timedelta, timedelta(days=100_000, microseconds=1)),
+        (timedelta, timedelta.max),
+        (datetime, datetime(2026, 1, 1, tzinfo=timezone(timedelta(microseconds=1)))),
+        (time, time(3, 4, tzinfo=timezone(timedelta(microseconds=1)))),
+    ],
+    ids=["float", "long duration", "longest duration", "offset of a datetime", "offset of a time"],
 )
 def test_what_would_be_rounded_is_refused(annotation: Any, value: Any) -> None:
     with pytest.raises(ValidationError):
@@ -561,6 +564,7 @@ def test_subclasses_carry_the_fields_of_their_bases() -> None:
         list[complex],
         type[int],
     ],
+    ids=str,
 )
 def test_what_cannot_be_derived_names_class_and_field(annotation: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"Event.*'value'.*EventSchema"):
@@ -667,59 +671,6 @@ def test_what_belongs_to_a_class_needs_no_decorator() -> None:
         count: int
 
     assert round_trip(Order(1)) == Order(1)
-
-
-def test_pydantic_dataclasses_with_slots_are_events() -> None:
-    @pydantic_dataclasses.dataclass(slots=True, frozen=True)
-    class Order(EventMessage):
-        count: int
-        price: Decimal = Decimal(1)
-
-    with pytest.raises(ValueError, match="valid integer"):
-        Order("x")  # type: ignore[arg-type]
-    assert round_trip(Order(1)) == Order(1)
-    assert round_trip(Order(1)).occurred_on is not None
-
-
-def test_pydantic_dataclasses_without_slots_are_reported() -> None:
-    @pydantic_dataclasses.dataclass
-    class Order(EventMessage):
-        count: int
-
-    with pytest.raises(ConfigurationError, match=r"Order is a pydantic dataclass without slots.*slots=True"):
-        derived_schema(Order)
-
-
-def test_pydantic_dataclasses_are_parts_of_events() -> None:
-    @pydantic_dataclasses.dataclass
-    class Part:
-        count: int
-
-    event = event_of(list[Part])([Part(1)])
-
-    assert round_trip(event) == event
-
-
-def test_attrs_classes_and_pydantic_models_are_reported() -> None:
-    @attrs.define
-    class Order(EventMessage):
-        count: int
-
-    @attrs.define
-    class Part:
-        count: int
-
-    class Model(BaseModel):
-        count: int
-
-    with pytest.raises(ConfigurationError, match=r"Order \(an attrs class\) is not a dataclass.*EventSchema"):
-        derived_schema(Order)
-    with pytest.raises(ConfigurationError, match=r"'value' is annotated .*Part \(an attrs class\)"):
-        derived_schema(event_of(list[Part]))
-    with pytest.raises(
-        ConfigurationError, match=r"'value' is annotated .*Model \(a pydantic model.*dataclass"
-    ):
-        derived_schema(event_of(Model))
 
 
 def test_an_event_type_name_with_an_annotation_is_reported() -> None:

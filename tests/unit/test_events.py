@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields
-from pydantic import BaseModel
 
 from melange.errors import ConfigurationError
 from melange.events import EventMessage
@@ -149,14 +148,6 @@ def test_event_type_name_can_be_chosen_and_is_not_inherited() -> None:
 def test_event_type_name_must_be_text(name: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"text and not empty.*without an annotation"):
         type("ProductAdded", (EventMessage,), {"event_type_name": name})
-
-
-def test_pydantic_models_are_refused_with_the_way_out() -> None:
-    for bases in [(BaseModel, EventMessage), (EventMessage, BaseModel)]:
-        with pytest.raises(
-            ConfigurationError, match=r"ProductAdded is a pydantic model.*slots=True.*model_dump"
-        ):
-            type(BaseModel)("ProductAdded", bases, {"__module__": __name__, "__annotations__": {"name": str}})
 
 
 def test_a_property_in_place_of_the_time_is_refused() -> None:
