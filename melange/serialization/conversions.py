@@ -200,7 +200,9 @@ CONVERSIONS: Mapping[type, Conversion] = {
     date: Conversion(
         "a date in ISO 8601", _iso_format(date, datetime), lambda value: date.fromisoformat(_text(value))
     ),
-    time: Conversion("a time in ISO 8601", _iso_format_with_offset(time), lambda value: time.fromisoformat(_text(value))),
+    time: Conversion(
+        "a time in ISO 8601", _iso_format_with_offset(time), lambda value: time.fromisoformat(_text(value))
+    ),
     timedelta: Conversion("a duration in seconds", _write_duration, _read_duration),
 }
 """The scalars that can be derived, by annotation."""
