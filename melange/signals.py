@@ -13,7 +13,7 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 SAME_REQUEST_SECONDS = 0.5
-"""Signals so close together are one request: timeout(1), for one, signals its child twice, by id and by group."""
+"""Signals within this time are one request. timeout(1), for example, signals its child twice, by id and by group."""
 
 _last_request = -math.inf
 """When ``calling_on_signal`` last called ``stop``, on the monotonic clock."""

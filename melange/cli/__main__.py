@@ -1,4 +1,4 @@
-"""Where the ``melange`` command, and ``python -m melange.cli``, begin."""
+"""The entry point of the ``melange`` command and of ``python -m melange.cli``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import threading
 from melange.signals import SIGNALS, end_process_on_signals
 
 EXIT_SECONDS = 5.0
-"""How long whatever the program has registered for its exit may take."""
+"""The limit for the exit functions that the program has registered."""
 
 
 def main() -> int:
     """Run the command that the arguments ask for; return its exit code."""
-    end_process_on_signals()  # first of all: process 1 misses those that come before
+    end_process_on_signals()  # first: process 1 misses earlier signals
     atexit.register(_ignore_signals)
     try:
         from melange.cli.commands import melange  # noqa: PLC0415 - what it needs may not be there

@@ -1,4 +1,4 @@
-"""What a command says when it cannot do what it was asked for, and the exit code it ends with."""
+"""The errors and exit codes of commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WRONG_USAGE = 2
 """The exit code when no restart can help: the command, the program or its installation has to change."""
 
 _NEEDS_A_CHANGE = (ConfigurationError, ImportError, SyntaxError)
-"""What a program raises that it would raise at every start. For anything else that is not certain."""
+"""Exceptions that a program would raise at every start. Others may be temporary."""
 
 _OUR_DIRECTORY = Path(__file__).parent
 _OUR_DIRECTORIES = {_OUR_DIRECTORY, _OUR_DIRECTORY / "outbox", Path(importlib.__file__).parent}
@@ -56,17 +56,17 @@ def failures_shown() -> Iterator[None]:
 
 
 def complain(message: str, error: BaseException | None = None) -> None:
-    """Write an error for the operator on one line, after the traceback of ``error``; as a record where logs are JSON."""
+    """Write an error on one line, after the traceback of ``error``; as a record if logs are JSON."""
     if logs.are_json():
         logger.critical(message, exc_info=error)
         return
     traceback_lines = printable_lines("".join(traceback.format_exception(error))) if error else []
-    with suppress(OSError):  # of a full disk or a closed terminal, where only the exit code is left to tell
+    with suppress(OSError):  # of a full disk or a closed terminal: only the exit code is left
         click.echo("\n".join([*traceback_lines, f"Error: {printable(message)}"]), err=True)
 
 
 def _without_our_frames(error: BaseException) -> BaseException:
-    # The way to the program's own code, through this command and importlib, says nothing.
+    # The frames of this command and of importlib do not help.
     frame = error.__traceback__
     while frame is not None and _is_ours(frame.tb_frame.f_code.co_filename):
         frame = frame.tb_next

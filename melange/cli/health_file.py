@@ -1,4 +1,4 @@
-"""A file that says whether a worker or relay does its work, for probes that can look at files only."""
+"""A file that exists while a worker or relay is ready, for probes that can only read files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Health(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether it does its work."""
+        """True while it does its work."""
         ...
 
 
@@ -29,15 +29,15 @@ class HasHealth(Protocol):
     """A worker or a relay."""
 
     def health(self) -> Health:
-        """Return how it is now."""
+        """Return its current health."""
         ...
 
 
 class HealthFile:
-    """There, and touched every second, while something is ready; gone otherwise.
+    """A file that exists and is touched every second while a worker or relay is ready.
 
-    A process that is killed or hangs leaves it behind, so a probe looks at its age too. The file is empty:
-    no reader can see half of it.
+    A process that is killed or hangs leaves it behind, so a probe checks its age too. The file is empty, so
+    that no reader can see half of it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,7 +71,7 @@ class HealthFile:
 
 @contextmanager
 def health_shown(of: HasHealth, file: HealthFile | None) -> Iterator[None]:
-    """Keep ``file`` as the health of something is, inside the block; afterwards it is gone."""
+    """Keep ``file`` up to date inside the block, and remove it afterwards."""
     if file is None:
         yield
         return

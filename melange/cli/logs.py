@@ -1,4 +1,4 @@
-"""Log records as lines of text or JSON, with nothing in them that could pass for another record.
+"""Log records as lines of text or JSON. No content can look like another record.
 
 Text for people: time, level, process, logger, message, then ``name=value`` fields. In a terminal a traceback
 follows on indented lines; elsewhere it is a field, so that a record stays one line. Line breaks and other
@@ -17,7 +17,7 @@ FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
 
 _CLIENT_LIBRARIES = ("boto3", "botocore", "redis", "s3transfer", "urllib3")
-"""On DEBUG they log requests whole: bodies, receipt handles, signatures."""
+"""On DEBUG they log whole requests: bodies, receipt handles, signatures."""
 
 _OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message", "taskName"}
 
@@ -25,7 +25,7 @@ _OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "mes
 def configure(level: str, log_format: str) -> None:
     """Write the records of the whole program to standard error, from this level on.
 
-    Called before the program's own code is imported, so that what that sets up stays in force.
+    Call it before the program's own code is imported, so that the program can override it.
     """
     handler = logging.StreamHandler()
     in_terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -36,7 +36,7 @@ def configure(level: str, log_format: str) -> None:
 
 
 def are_json() -> bool:
-    """Return True if ``configure`` was asked for JSON."""
+    """Return True if ``configure`` set JSON."""
     return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
 
 
@@ -78,7 +78,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Lines for machines: a JSON object each; what the program gives as ``extra`` are keys of it."""
+    """Lines for machines: one JSON object each; the program's ``extra`` values are keys of it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
@@ -98,7 +98,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    """Return what the program gave as ``extra``, as values that JSON has."""
+    """Return the program's ``extra`` values as JSON values."""
     return {
         name: value if _is_plain(value) else repr(value)
         for name, value in vars(record).items()

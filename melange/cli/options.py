@@ -1,4 +1,4 @@
-"""What several commands share: options, the kinds of values they take, and a progress bar."""
+"""Options, types of values and a progress bar for several commands."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Several worker processes under one parent, which replaces those that are lost.
 
-Parent and child agree on two things: the child stops when its standard input ends (``Lifeline``), and its exit code
-says whether its worker has come to a verdict of its own (``VERDICTS``).
+The child stops when its standard input ends (``Lifeline``). Its exit code shows if its worker gave up or cannot begin
+(``VERDICTS``).
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from melange.signals import calling_on_signal
 logger = logging.getLogger(__name__)
 
 LEFT_WORK_BEHIND = 3
-"""A child's code where a worker's is 1: Python itself ends with 1 on whatever goes wrong."""
+"""A child's code for a worker's 1: Python itself ends with 1 on any error."""
 
 VERDICTS = (WRONG_USAGE, LEFT_WORK_BEHIND)
-"""What a child says of itself: that it can't begin, or that it gave up. Its replacement would say the same soon."""
+"""The codes of a child that cannot begin or gave up. Its replacement would probably end in the same way."""
 
 CRASH_LOOP = 5
-"""So many losses in a row are a crash loop."""
+"""The number of losses in a row that is a crash loop."""
 
 STEADY_SECONDS = 60.0
-"""A process that lived so long ends the row of losses."""
+"""The lifetime after which a process ends the row of losses."""
 
 LOOK_EVERY_SECONDS = 0.2
 
 
 class Lifeline:
-    """Stops this process when its parent says so, or is gone: either ends our standard input.
+    """Stops this process when its parent asks for it or ends: both close our standard input.
 
-    Asking by signal would not do. Terminals and service managers signal parent and children, and for a
-    worker the second signal means "at once".
+    A signal does not fit. Terminals and service managers signal parent and children, and for a worker the
+    second signal means "at once".
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Lifeline:
         threading.Thread(target=self._watch, name="melange-lifeline", daemon=True).start()
 
     def stops(self, worker: Worker) -> None:
-        """Let its end stop the worker gracefully; without a worker the process just exits."""
+        """Stop the worker gracefully when the pipe ends; without a worker the process exits."""
         self._worker = worker
 
     def _watch(self) -> None:
@@ -65,8 +65,8 @@ class Lifeline:
 class ProcessGroup:
     """Runs processes with a ``Lifeline`` until SIGTERM or SIGINT; for the main thread.
 
-    One that is lost, whatever ended it, is replaced: at once, then after pauses that double. The others go on.
-    Only when all have ended with a verdict does the group end by itself.
+    A lost process is replaced: at once, then after pauses that double. The others continue. The group ends by
+    itself only if all have ended with a verdict.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class ProcessGroup:
         first_pause_seconds: float = 1.0,
         longest_pause_seconds: float = 60.0,
     ) -> None:
-        """Get ready to run a process for each command, numbered from 1.
+        """Prepare a process for each command, numbered from 1.
 
-        ``health_file`` is there while that of every process (the same name with ``.1``, ``.2`` ...) is fresh.
-        The pauses are those before a process is replaced again; after a verdict it is the longest.
+        ``health_file`` exists while the file of every process (the same name with ``.1``, ``.2`` ...) is fresh.
+        The pauses are those before a process is replaced again; after a verdict it is the longest one.
         """
         self._children = [
             _Child(number, command, None if health_file is None else health_file.of_process(number))
@@ -96,7 +96,7 @@ class ProcessGroup:
     def run(self) -> int:
         """Run until all have ended; return the exit code.
 
-        0: stopped with nothing left behind. 1: otherwise, and when a process was in a crash loop. 2: none of
+        0: stopped with nothing left behind. 1: otherwise, and if a process was in a crash loop. 2: none of
         them can begin. The first signal stops them gracefully, the second at once.
         """
         heard = partial(self._signals.put, None)
@@ -121,7 +121,9 @@ class ProcessGroup:
     def _start(self, child: _Child) -> None:
         try:
             child.start()
-        except OSError as error:  # no memory, no more processes or open files: passes, or is seen in the log
+        except (
+            OSError
+        ) as error:  # no memory, no more processes or open files: temporary, or visible in the log
             child.count_loss(None)
             self._replace(child, f"could not be started ({error})")
 
@@ -189,7 +191,7 @@ class _Child:
         self.number = number
         self.health_file = health_file
         self.losses = 0
-        """How many processes were lost in a row."""
+        """The number of processes that were lost in a row."""
         self.last_code: int | None = None
         """How the last one ended, below 0 by a signal; None: it could not be started, or none has ended."""
         self.start_at = time.monotonic()
@@ -199,29 +201,29 @@ class _Child:
 
     @property
     def is_running(self) -> bool:
-        """Whether there is a process, as far as we have looked."""
+        """True if there is a process, as of the last look."""
         return self._process is not None
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time for the next process."""
+        """True if it is time for the next process."""
         return not self.is_running and time.monotonic() >= self.start_at
 
     @property
     def has_verdict(self) -> bool:
-        """Whether the last process ended with a verdict, and no other runs."""
+        """True if the last process ended with a verdict, and no other runs."""
         return not self.is_running and self.last_code in VERDICTS
 
     @property
     def is_in_crash_loop(self) -> bool:
-        """Whether too many were lost in a row."""
+        """True if too many were lost in a row."""
         return self.losses >= CRASH_LOOP
 
     def start(self) -> None:
         """Start a process.
 
         Raises:
-            OSError: the system has none to give.
+            OSError: the system cannot start a process.
         """
         self._started_at = time.monotonic()
         self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603 - ourselves

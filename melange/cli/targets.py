@@ -1,4 +1,4 @@
-"""What ``package.module:attribute`` names: the worker to run, or something else of the program's."""
+"""Load the worker or another object from ``package.module:attribute``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FORM = "write package.module:attribute, such as shop.consumers:stock"
 WANTED = "a Worker, an ExchangeMessageConsumer, a list of consumers, or a function that returns one of these"
 
 _UNAVAILABLE = (DeduplicationError, DriverError, OutboxError)
-"""What says itself that something outside of the program failed; where the program asked for it says no more."""
+"""Errors that name a failure outside of the program. A traceback of the program adds nothing."""
 
 
 def load_worker(target: str, *, concurrency: int | None = None, grace_seconds: float | None = None) -> Worker:
-    """Load what ``target`` names and return the worker for it. None takes the worker's own default.
+    """Load ``target`` and return a worker for it. None means the worker's own default.
 
     Raises:
-        ConfigurationError: there is no such thing, it can't be run, or a number is out of bounds.
+        ConfigurationError: the target does not exist, cannot be run, or a number is out of bounds.
         TargetError, DriverError, DeduplicationError, OutboxError: as ``load`` does.
     """
     found = load(target)
@@ -45,15 +45,14 @@ def load_worker(target: str, *, concurrency: int | None = None, grace_seconds: f
 
 
 def load(target: str) -> object:
-    """Import what ``target`` names and return it; a function is called, and what it returns is returned.
+    """Import ``target`` and return it, or the result of calling it if it is a function.
 
-    The target is the operator's own: importing it runs its code. The working directory is looked in first, as
-    ``python -m`` does.
+    Importing runs the target's code. The working directory is searched first, as ``python -m`` does.
 
     Raises:
-        ConfigurationError: there is no such thing.
+        ConfigurationError: the target does not exist.
         TargetError: the target's own code failed.
-        DriverError, DeduplicationError, OutboxError: the same, because something outside of it is unavailable.
+        DriverError, DeduplicationError, OutboxError: the same, because a service is unavailable.
     """
     check_form(target)
     module_name, _, attribute = target.partition(":")
@@ -62,10 +61,10 @@ def load(target: str) -> object:
 
 
 def check_form(target: str) -> None:
-    """Look at how the target is written, without importing anything.
+    """Check the form of the target, without importing anything.
 
     Raises:
-        ConfigurationError: it can't be the name of an attribute of a module.
+        ConfigurationError: it cannot be the name of an attribute of a module.
     """
     module_name, _, attribute = target.partition(":")
     names = [*module_name.split("."), *attribute.split(".")]
@@ -74,7 +73,7 @@ def check_form(target: str) -> None:
 
 
 def described(value: object) -> str:
-    """Return what kind of thing ``load`` has found, for saying that it is of the wrong one."""
+    """Return a description of the type that ``load`` has found, for error texts."""
     return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 
@@ -102,7 +101,7 @@ def _import(module_name: str) -> object:
             return importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-                raise  # one that the module imports
+                raise  # a module that the target imports
             missing = error.name
     raise ConfigurationError(
         f"there is no module {missing}: looked in {working_directory} and where Python finds packages"
@@ -116,7 +115,7 @@ def _call(target: str, function: Callable[..., object]) -> object:
         inspect.signature(function).bind()
     except TypeError as error:
         raise ConfigurationError(f"{target} is called without arguments: {error}") from None
-    except ValueError:  # one that is not written in Python and does not say what it takes
+    except ValueError:  # a callable in C without a signature
         pass
     with _own_failures(f"calling {target}"):
         return function()

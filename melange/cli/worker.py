@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--grace-seconds",
     type=click.FloatRange(0, 3600, min_open=True),
-    help="How long listeners may go on after the stop.  [default: 25]",
+    help="How long listeners may continue after the stop.  [default: 25]",
 )
 @click.option(
     "--processes",
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 )
 @health_file_option("worker")
 @log_options
-@click.option("--process-number", type=int, hidden=True, help="Which of the processes this is.")
+@click.option("--process-number", type=int, hidden=True, help="The number of this process.")
 def worker(
     *,
     target: str,

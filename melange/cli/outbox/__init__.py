@@ -13,7 +13,7 @@ _NEEDED = ("filelock", "sqlalchemy")
 
 
 class _OutboxCommands(click.Group):
-    """Imports its commands when one is asked for: what they need may not be there, and takes its time."""
+    """Imports its commands at first use: their requirements may be missing, and take time to import."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         self._import()
@@ -37,4 +37,4 @@ class _OutboxCommands(click.Group):
 
 @click.group(cls=_OutboxCommands)
 def outbox() -> None:
-    """Relay an outbox, look into it, and decide about what was refused."""
+    """Relay an outbox, inspect it, and decide about refused messages."""

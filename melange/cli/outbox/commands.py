@@ -22,9 +22,9 @@ _ROW_ID = click.IntRange(1, 2**63 - 1)
 def _row_or_message_ids(
     context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[int | str, ...]:
-    """Read what was given: a number is that of a row, anything else a message id."""
+    """Reads an ID: a number is that of a row, any other text is a message id."""
     return tuple(
-        # It reads text, whatever its annotation says.
+        # It reads text; the annotation of the base class is wider.
         _ROW_ID.convert(text, parameter, context) if text.isascii() and text.isdigit() else text  # type: ignore[arg-type]
         for text in texts
     )
@@ -40,10 +40,10 @@ _json_option = click.option("--json", "in_json", is_flag=True, help="Write JSON 
     "--fail-older-than",
     type=duration,
     metavar="DURATION",
-    help="End with 1 if a message has waited longer than that (90s, 15m, 12h ...), or any has failed.",
+    help="End with 1 if a message has waited longer than this (90s, 15m, 12h ...), or one has failed.",
 )
 def status(*, database_url: str, in_json: bool, fail_older_than: int | None) -> None:
-    """Show what waits, by topic: pending, failed, held by what failed, and the age of the oldest of these."""
+    """Show the waiting messages by topic: pending, failed, held, and the age of the oldest."""
     with _administration(database_url) as administration:
         topics = administration.status()
     if in_json:
@@ -61,7 +61,7 @@ def status(*, database_url: str, in_json: bool, fail_older_than: int | None) -> 
 @_json_option
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
 def failed(*, database_url: str, in_json: bool, limit: int) -> None:
-    """Show the messages that were refused, the oldest first, and how many each one holds."""
+    """Show the refused messages, the oldest first, and the number of messages that each one holds."""
     with _administration(database_url) as administration:
         messages = administration.failed(limit + 1)
     shown = messages[:limit]
@@ -76,12 +76,12 @@ def failed(*, database_url: str, in_json: bool, limit: int) -> None:
 @click.command()
 @database_url_option()
 @click.argument("ids", metavar="[ID]...", nargs=-1, callback=_row_or_message_ids)
-@click.option("--all", "everything", is_flag=True, help="Try again whatever has failed.")
+@click.option("--all", "everything", is_flag=True, help="Retry all failed messages.")
 def retry(*, database_url: str, ids: tuple[int | str, ...], everything: bool) -> None:
-    """Have failed messages tried again, before those of their keys that they hold.
+    """Retry failed messages, before the messages of their keys that they hold.
 
-    An ID is a message id, or the number of a row. Ends with 1 if an ID is of no failed message; the others are tried
-    again all the same.
+    An ID is a message id, or the number of a row. Ends with 1 if an ID does not belong to a failed message; the
+    others are still retried.
     """
     if bool(ids) == everything:
         raise click.UsageError("say which: either IDs, as `melange outbox failed` shows them, or --all")
@@ -96,14 +96,14 @@ def retry(*, database_url: str, ids: tuple[int | str, ...], everything: bool) ->
 @database_url_option()
 @click.argument("ids", metavar="[ID]...", nargs=-1, callback=_row_or_message_ids)
 @click.option(
-    "--topic", metavar="NAME", help="Leave out whatever waits for a topic that will never be there."
+    "--topic", metavar="NAME", help="Skip all messages that wait for a topic that will never exist."
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def skip(*, database_url: str, ids: tuple[int | str, ...], topic: str | None, yes: bool) -> None:
-    """Leave failed messages out for good, so that those of their keys go on.
+    """Skip failed messages: they are never published, and the messages of their keys continue.
 
-    An ID is a message id, or the number of a row. Ends with 1 if an ID is of no failed message; the others are
-    skipped all the same.
+    An ID is a message id, or the number of a row. Ends with 1 if an ID does not belong to a failed message; the
+    others are still skipped.
     """
     if bool(ids) == bool(topic):
         raise click.UsageError("say which: either IDs, as `melange outbox failed` shows them, or --topic")
@@ -127,7 +127,7 @@ def skip(*, database_url: str, ids: tuple[int | str, ...], topic: str | None, ye
     help="How long ago it must have been: 90s, 15m, 12h, 7d.",
 )
 def purge(*, database_url: str, older_than: int) -> None:
-    """Delete what was sent or skipped longer ago than that. A relay does so by itself, after a week."""
+    """Delete messages that were sent or skipped before this time. A relay does so by itself, after a week."""
     with _administration(database_url) as administration:
         length = administration.count_purgeable(older_than)
         with progress_bar(length, "Deleting") as advance:

@@ -1,4 +1,4 @@
-"""The database that a command works on, by its URL, which nothing here ever shows: it may hold a password."""
+"""The database of a command, by its URL. No text here shows the URL: it may contain a password."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def database_url_option(*, required: bool = True) -> Callable[[_Command], _Comma
         required=required,
         envvar="DATABASE_URL",
         show_envvar=True,
-        help="The database, as SQLAlchemy writes it. On the command line others can read it.",
+        help="The database, in SQLAlchemy's format. Other users can read command lines.",
     )
 
 
 @contextmanager
 def database(url: str) -> Iterator[Engine]:
-    """Have an engine for this URL, inside the block. Nothing is connected to yet.
+    """Provide an engine for this URL inside the block. It does not connect yet.
 
     Raises:
-        ConfigurationError: no engine can be made for it; says what to write or to install.
-        OutboxError: there is no such file.
+        ConfigurationError: no engine can be created for it; the text says what to write or to install.
+        OutboxError: the file does not exist.
     """
     engine = _engine(_parsed(url))
     try:
@@ -50,7 +50,7 @@ def _parsed(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError):  # which may quote the text
         raise ConfigurationError(
-            f"--database-url, or DATABASE_URL, is no URL of a database: {_FORMS}"
+            f"--database-url, or DATABASE_URL, is not a URL of a database: {_FORMS}"
         ) from None
     if url.get_backend_name() not in {"postgresql", "sqlite"}:
         raise ConfigurationError(
@@ -64,19 +64,19 @@ def _parsed(text: str) -> URL:
 
 
 def _may_be_cut(text: str, url: URL) -> bool:
-    """Return True if the password may go on in what was taken for the host or the database, which errors show."""
+    """Return True if a part of the password may be in the host or the database name, which errors show."""
     has_authority = url.username is not None or url.password is not None or url.host is not None
     return has_authority and (text.count("@") > 1 or "@" in (url.database or ""))
 
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite" and _is_missing(url.database):
-        # SQLite would make an empty one, whatever the slip of the pen.
+        # SQLite would create an empty one after any typing mistake.
         raise OutboxError(f"there is no database file {url.database}, seen from {Path.cwd()}")
     try:
         engine = create_engine(url)
     except NoSuchModuleError:
-        raise ConfigurationError(f"SQLAlchemy knows no {url.drivername}://: {_FORMS}") from None
+        raise ConfigurationError(f"SQLAlchemy does not support {url.drivername}://: {_FORMS}") from None
     except ImportError as error:
         install = (
             "pip install 'psycopg[binary]' and write postgresql+psycopg://, or install that"
@@ -88,7 +88,7 @@ def _engine(url: URL) -> Engine:
         ) from None
     except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"what stands after the ? in --database-url cannot be used ({type(error).__name__})"
+            f"the text after the ? in --database-url cannot be used ({type(error).__name__})"
         ) from None
     if engine.dialect.is_async:
         raise ConfigurationError(f"{url.drivername}:// is for asyncio, which commands do without: {_FORMS}")

@@ -1,4 +1,4 @@
-"""What is in an outbox, as text for people and as JSON for programs."""
+"""The contents of an outbox, as text for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
 def seconds_since(time: datetime) -> float:
-    """Return how long ago that was, 0 if a clock that runs ahead has set it."""
+    """Return the seconds since then; 0 if the clock of the writer was ahead."""
     return max(0.0, (datetime.now(UTC) - time).total_seconds())
 
 
 def age_since(time: datetime | None) -> str:
-    """Return how long ago that was, in its largest unit; a dash if the row has no time that can be read."""
+    """Return the age in its largest unit; a dash if the row has no readable time."""
     return "-" if time is None else age(seconds_since(time))
 
 
 def age(seconds: float) -> str:
-    """Return a length of time in its largest unit, rounded down: 45s, 12m, 5h, 3d."""
+    """Return a duration in its largest unit, rounded down: 45s, 12m, 5h, 3d."""
     for name, length in _UNITS:
         if seconds >= length:
             return f"{seconds // length:.0f}{name}"

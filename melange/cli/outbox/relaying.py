@@ -33,7 +33,7 @@ _OF_ONE_THAT_GOES_ON = ("poll_seconds", "health_file")
 
 
 class _StopError(Exception):
-    """Somebody wants the work to end after the batch in hand."""
+    """A signal asks the relay to end after the current batch."""
 
 
 @click.command()
@@ -73,7 +73,7 @@ def relay(
     log_level: str,
     log_format: str,
 ) -> None:
-    """Publish what is in the outbox until SIGTERM or SIGINT; a second one ends at once.
+    """Publish the outbox until SIGTERM or SIGINT; a second signal ends at once.
 
     MODULE:ATTRIBUTE names an OutboxRelay, or a function without arguments that returns one. Without it the relay
     is for --database-url and --driver, which takes its options from the environment: aws as boto3 does.
@@ -116,7 +116,7 @@ def _check_usage(context: click.Context) -> None:
     if "target" in names:
         # A DATABASE_URL in the environment is the program's, as likely as not.
         refuse(("database_url",), "or MODULE:ATTRIBUTE: only one of them can say which outbox")
-        refuse(_OF_THE_RELAY, "is not for MODULE:ATTRIBUTE, whose relay brings its own")
+        refuse(_OF_THE_RELAY, "is not for MODULE:ATTRIBUTE: its relay has its own")
     elif context.params["database_url"] is None:
         raise click.UsageError("say which outbox: MODULE:ATTRIBUTE, or --database-url (or DATABASE_URL)")
     if "until_empty" in names:

@@ -27,15 +27,15 @@ def complaint(run):
 @pytest.mark.parametrize(
     ("url", "part"),
     [
-        (f"user:{PASSWORD}", "is no URL of a database: write postgresql+psycopg://"),
-        (f"postgresql://user:{PASSWORD}@host:port/shop", "is no URL of a database"),
+        (f"user:{PASSWORD}", "is not a URL of a database: write postgresql+psycopg://"),
+        (f"postgresql://user:{PASSWORD}@host:port/shop", "is not a URL of a database"),
         (
             f"postgres://user:{PASSWORD}@host/shop",
             "begins with postgres:// instead: write postgresql+psycopg://",
         ),
         (f"mysql://user:{PASSWORD}@host/shop", "is on PostgreSQL or SQLite"),
         (f"postgresql+asyncpg://user:{PASSWORD}@host/shop", "for asyncio"),
-        (f"postgresql+psycho://user:{PASSWORD}@host/shop", "SQLAlchemy knows no postgresql+psycho://"),
+        (f"postgresql+psycho://user:{PASSWORD}@host/shop", "SQLAlchemy does not support postgresql+psycho://"),
         (f"postgresql+psycopg2://user:{PASSWORD}@host/shop", "psycopg2: pip install 'psycopg[binary]'"),
         (f"postgresql+psycopg://user:p@{PASSWORD}@host/shop", "write %40 for each @"),
         (f"postgresql+psycopg://user:p@ss/{PASSWORD}@host/shop", "write %40 for each @"),
@@ -43,7 +43,7 @@ def complaint(run):
         (f"postgresql+psycopg://user:p@{PASSWORD}/word@host:5432/shop?sslmode=require", "write %40"),
         (f"postgresql+psycopg://us/er:{PASSWORD}@host/shop", "%2F for each /"),
         (f"sqlite://user:p@ss/{PASSWORD}@/shop.db", "write %40 for each @"),
-        (f"sqlite://?timeout={PASSWORD}", "what stands after the ?"),
+        (f"sqlite://?timeout={PASSWORD}", "the text after the ?"),
     ],
 )
 def test_a_url_that_is_of_no_use_ends_with_2_and_says_what_to_write_or_install(complaint, url, part) -> None:
