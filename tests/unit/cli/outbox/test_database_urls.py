@@ -35,7 +35,10 @@ def complaint(run):
         ),
         (f"mysql://user:{PASSWORD}@host/shop", "is on PostgreSQL or SQLite"),
         (f"postgresql+asyncpg://user:{PASSWORD}@host/shop", "for asyncio"),
-        (f"postgresql+psycho://user:{PASSWORD}@host/shop", "SQLAlchemy does not support postgresql+psycho://"),
+        (
+            f"postgresql+psycho://user:{PASSWORD}@host/shop",
+            "SQLAlchemy does not support postgresql+psycho://",
+        ),
         (f"postgresql+psycopg2://user:{PASSWORD}@host/shop", "psycopg2: pip install 'psycopg[binary]'"),
         (f"postgresql+psycopg://user:p@{PASSWORD}@host/shop", "write %40 for each @"),
         (f"postgresql+psycopg://user:p@ss/{PASSWORD}@host/shop", "write %40 for each @"),
