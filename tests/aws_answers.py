@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections import defaultdict
@@ -17,7 +18,6 @@ from melange.drivers.aws import AwsDriver
 from melange.messages import Queue, Topic
 
 ONE_ATTEMPT = Config(retries={"mode": "standard", "total_max_attempts": 1})
-"""Leaves botocore's own retries, which sleep in real time, out of a test."""
 
 TOPIC = Topic("products", "arn:aws:sns:us-east-1:123456789012:products")
 FIFO_TOPIC = Topic("products.fifo", "arn:aws:sns:us-east-1:123456789012:products.fifo", is_fifo=True)
@@ -47,16 +47,15 @@ Answer = AWSResponse | Exception | Callable[[dict[str, Any]], AWSResponse]
 
 
 class CannedBroker:
-    """Answers calls in the order in which answers were put in; the last one of an operation is kept on."""
+    """Answers calls in the order in which answers were put in; the last one of an operation is kept on.
+
+    All share one session, since reading botocore's models takes longer than a test; one is in use at a time.
+    """
 
     def __init__(self) -> None:
-        self.session = boto3.Session(
-            aws_access_key_id="AKIDEXAMPLE", aws_secret_access_key="very-secret", region_name="us-east-1"
-        )
-        self.session.events.register("provide-client-params.sns.*", self._record)
-        self.session.events.register("provide-client-params.sqs.*", self._record)
-        self.session.events.register("provide-client-params.sts.*", self._record)
-        self.session.events.register("before-send", self._answer)
+        self.session = _session_for(self)
+        self.bodies: list[Any] = []
+        """What was sent, as bytes."""
         self.sent: dict[str, list[dict[str, Any]]] = defaultdict(list)
         """The parameters of each call, by operation."""
         self.requests: dict[str, int] = defaultdict(int)
@@ -66,13 +65,18 @@ class CannedBroker:
     def will_answer(self, operation: str, *answers: Answer) -> None:
         self._answers[operation] += answers
 
-    def driver(self, clock: Any = None, config: Config = ONE_ATTEMPT, **options: Any) -> AwsDriver:
-        return AwsDriver(session=self.session, clock=clock or InstantClock(), config=config, **options)
+    def will_now_answer(self, operation: str, *answers: Answer) -> None:
+        """Forget what was to be answered before."""
+        self._answers[operation] = [*answers]
 
-    def _record(self, params: dict[str, Any], model: Any, **_: Any) -> None:
+    def driver(self, clock: Any = None, **options: Any) -> AwsDriver:
+        return AwsDriver(session=self.session, clock=clock or InstantClock(), **options)
+
+    def record(self, params: dict[str, Any], model: Any, **_: Any) -> None:
         self.sent[model.name].append(dict(params))
 
-    def _answer(self, event_name: str, **_: Any) -> AWSResponse:
+    def answer(self, event_name: str, request: Any, **_: Any) -> AWSResponse:
+        self.bodies.append(request.body)
         operation = event_name.rpartition(".")[2]
         self.requests[operation] += 1
         answers = self._answers[operation]
@@ -82,6 +86,34 @@ class CannedBroker:
         if isinstance(answer, Exception):
             raise answer
         return answer if isinstance(answer, AWSResponse) else answer(self.sent[operation][-1])
+
+
+_in_use: list[CannedBroker] = []
+
+
+def _session_for(broker: CannedBroker) -> boto3.Session:
+    _in_use[:] = [broker]
+    return shared_session()
+
+
+@functools.cache
+def shared_session() -> boto3.Session:
+    """Return the session of all canned brokers, which has read botocore's models."""
+    session = boto3.Session(
+        aws_access_key_id="AKIDEXAMPLE", aws_secret_access_key="very-secret", region_name="us-east-1"
+    )
+    for service in ("sns", "sqs", "sts"):
+        session.events.register(f"provide-client-params.{service}.*", _record)
+    session.events.register("before-send", _answer)
+    return session
+
+
+def _record(**event: Any) -> None:
+    _in_use[0].record(**event)
+
+
+def _answer(**event: Any) -> AWSResponse:
+    return _in_use[0].answer(**event)
 
 
 class _Raw:

@@ -293,6 +293,14 @@ class BrokerAdministration(ABC):
     """Operations for administrators and tests; drivers may offer them beside ``MessagingDriver``."""
 
     @abstractmethod
+    def list_bindings(self, queue: Queue) -> list[Binding]:
+        """Return the topics that feed the queue, to be compared with what the code wants.
+
+        Raises:
+            QueueNotFoundError: the queue is gone.
+        """
+
+    @abstractmethod
     def measure_queue(self, queue: Queue) -> QueueDepth:
         """Count the queue's messages."""
 

@@ -81,14 +81,14 @@ def on_the_way(body, entry):
 def test_a_published_message_comes_back_as_it_was(message):
     entry = publish_entry(message)
 
-    assert delivery_from(on_the_way(entry["Message"], entry), QUEUE, 1.0).message == message
+    assert delivery_from(on_the_way(entry["Message"], entry), QUEUE, 1.0, 30).message == message
 
 
 @given(MESSAGES)
 def test_a_sent_message_comes_back_as_it_was(message):
     entry = send_entry(message, 0)
 
-    assert delivery_from(on_the_way(entry["MessageBody"], entry), QUEUE, 1.0).message == message
+    assert delivery_from(on_the_way(entry["MessageBody"], entry), QUEUE, 1.0, 30).message == message
 
 
 @given(MESSAGES)
@@ -106,7 +106,7 @@ def test_a_message_comes_back_as_it_was_out_of_an_envelope_too(message):
     }
     raw = on_the_way(json.dumps(envelope), {**entry, "MessageAttributes": {}})
 
-    assert delivery_from(raw, QUEUE, 1.0).message == message
+    assert delivery_from(raw, QUEUE, 1.0, 30).message == message
 
 
 @given(MESSAGES)
@@ -121,7 +121,7 @@ def test_no_message_has_more_than_ten_attributes_or_an_empty_one(message):
 def test_whatever_arrives_becomes_a_message_with_text_in_it(body, attributes):
     raw = {"MessageId": "sqs-id", "ReceiptHandle": "h", "Body": body, "MessageAttributes": attributes}
 
-    message = delivery_from(raw, QUEUE, 1.0).message
+    message = delivery_from(raw, QUEUE, 1.0, 30).message
 
     assert isinstance(message.body, str)
     assert isinstance(message.message_id, str)
@@ -133,7 +133,7 @@ def test_whatever_arrives_becomes_a_message_with_text_in_it(body, attributes):
 def test_what_came_in_an_envelope_can_be_sent_on(body):
     raw = {"MessageId": "sqs-id", "ReceiptHandle": "h", "Body": body}
 
-    message = delivery_from(raw, QUEUE, 1.0).message
+    message = delivery_from(raw, QUEUE, 1.0, 30).message
 
     check_message(message, max_bytes=1_048_576, is_fifo=False)
     assert all(map(can_travel, attributes_of(message).values()))

@@ -1,14 +1,10 @@
-"""One way to call SNS and SQS: errors mapped, what botocore does not retry retried, nothing after close."""
-
-# MERGED DOCS: The boto3 clients, and what makes them quicker and safer than boto3's defaults.
+"""The boto3 clients of one driver: how they are set up, and what makes them quicker and safer than boto3's defaults."""
 
 from __future__ import annotations
 
 import json
-import random
+import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -17,56 +13,103 @@ import botocore
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, IncompleteReadError
 
-from melange.clock import Clock
-from melange.drivers.aws.errors import Refusal, is_missed_by_botocore, mapped_errors
+from melange.drivers.aws.errors import error_for
+from melange.drivers.aws.operations import UnreadableAnswer
 from melange.drivers.sqs_rules import MAX_WAIT_SECONDS
-from melange.errors import ConfigurationError, DriverClosedError, DriverConnectionError
+from melange.errors import ConfigurationError, MelangeError
 
-_BUILDING = threading.Lock()
+DEFAULT_CALL_TIMEOUT_SECONDS = 10.0
+DEFAULT_ATTEMPTS = 4
+
+_CONNECT_SHARE, _READ_SHARE = 0.2, 0.3
+"""Of a call's time: two attempts that hang fit into it."""
+
+_building = threading.Lock()
 """Clients may be shared between threads, the sessions that build them may not."""
 
 
-@dataclass(frozen=True, slots=True)
+def _renew_lock() -> None:
+    global _building  # noqa: PLW0603 - the same lock for all, but for one held by a thread that a fork left behind
+    _building = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 class Clients:
-    """What one driver talks through; thread-safe."""
-
-    sns: Any
-    sqs: Any
-    sts: Any
-    region_name: str
-    partition: str
-
-    def close(self) -> None:
-        """Let go of the idle connections; calls under way keep theirs until they end."""
-        for client in (self.sns, self.sqs, self.sts):
-            client.close()
-
-
-def build_clients(
-    session: boto3.Session | None, region_name: str | None, endpoint_url: str | None, config: Config | None
-) -> Clients:
-    """Return clients for SNS and SQS, with ``config`` merged over melange's own.
+    """The clients of one driver, each built when it is first used. Thread-safe, and valid in one process only.
 
     Raises:
         ConfigurationError: no region, no such profile, an unusable endpoint or configuration.
     """
-    merged: Any = default_config().merge(config) if config else default_config()
-    if merged.read_timeout is not None and merged.read_timeout <= MAX_WAIT_SECONDS:
-        raise ConfigurationError(
-            f"config's read_timeout must be above {MAX_WAIT_SECONDS} s, the longest that a receive waits"
-        )
-    with _BUILDING, mapped_errors("building the boto3 clients", "SNS and SQS"):
-        session = session or boto3.Session(region_name=region_name)
-        sns, sqs, sts = (
-            _build(session, service, region_name, endpoint_url, merged) for service in ("sns", "sqs", "sts")
-        )
-        region = sqs.meta.region_name
-        clients = Clients(sns, sqs, sts, region, session.get_partition_for_region(region))
-    sns.meta.events.register("before-call.sns.PublishBatch", encode_body_once)
-    sns.meta.events.register("before-parse.sns", check_answer_is_whole)
-    sqs.meta.events.register("before-parse.sqs", check_answer_is_whole)
-    sqs.meta.events.register("before-parse.sqs", read_received)
-    return clients
+
+    def __init__(
+        self,
+        session: boto3.Session | None,
+        region_name: str | None,
+        endpoint_url: str | None,
+        config: Config | None,
+        call_timeout_seconds: float,
+    ) -> None:
+        self._given_session = session
+        self._endpoint_url = endpoint_url
+        settings: Any = default_config().merge(config) if config else default_config()
+        self.attempts = _attempts(settings)
+        self._config_for_calls = _config_for_calls(settings, call_timeout_seconds)
+        self._config_for_polls = _config_for_polls(settings)
+        self._session = session or _new_session(region_name)
+        self.region_name = region_name or _region_of(self._session, is_given=session is not None)
+        self.built: dict[str, Any] = {}
+        self.process_id = os.getpid()
+        self.build("sqs")  # so that what cannot work is said when the driver is made
+
+    @property
+    def partition(self) -> str:
+        """The part of AWS that the region belongs to; ``aws`` for one that botocore has not heard of."""
+        return str(self.build("sns").meta.partition)
+
+    def build(self, name: str) -> Any:
+        """Return the client of this name, made if need be."""
+        with _building:
+            if name not in self.built:
+                self.built[name] = self._make(name)
+            return self.built[name]
+
+    def forget(self) -> None:
+        """Have the clients built anew: without credentials at first, they would never look for them again."""
+        self.built = {}
+
+    def start_in_this_process(self) -> None:
+        """Let go of what another process has built. Its connections are that process's, and stay open there."""
+        with _building:
+            if self.process_id == os.getpid():
+                return
+            self.built = {}
+            if self._given_session is None:
+                self._session = _new_session(self.region_name)
+            self.process_id = os.getpid()
+
+    def close(self) -> None:
+        """Let go of the idle connections; calls under way keep theirs until they end."""
+        if self.process_id == os.getpid():
+            for client in list(self.built.values()):
+                client.close()
+
+    def _make(self, name: str) -> Any:
+        service = "sqs" if name == "polling" else name
+        make: Any = self._session.client  # typed for service names that are known when the code is written
+        try:
+            client = make(
+                service,
+                region_name=self.region_name,
+                endpoint_url=self._endpoint_url,
+                config=self._config_for_polls if name == "polling" else self._config_for_calls,
+            )
+        except Exception as error:
+            raise _error_for_building(error, self._endpoint_url) from error
+        client.meta.events.register("before-call.sns.PublishBatch", encode_body_once)
+        client.meta.events.register(f"before-parse.{service}", read_answer)
+        return client
 
 
 def default_config() -> Config:
@@ -76,12 +119,69 @@ def default_config() -> Config:
         read_timeout=MAX_WAIT_SECONDS + 10,
         max_pool_connections=50,
         tcp_keepalive=True,
-        retries={"mode": "standard", "total_max_attempts": 4},
         # What is sent was checked by melange before, against stricter rules than botocore's.
         parameter_validation=False,
         # Without this botocore builds the same User-Agent anew for each request.
         user_agent=f"melange Boto3/{boto3.__version__} Botocore/{botocore.__version__}",
     )
+
+
+def _attempts(settings: Any) -> int:
+    retries = settings.retries or {}
+    attempts = retries.get("total_max_attempts") or retries.get("max_attempts", DEFAULT_ATTEMPTS - 1) + 1
+    return int(attempts)
+
+
+def _config_for_calls(settings: Any, call_timeout_seconds: float) -> Config:
+    connect = call_timeout_seconds * _CONNECT_SHARE
+    read = call_timeout_seconds * _READ_SHARE
+    return _one_attempt(
+        settings, min(settings.connect_timeout or connect, connect), min(settings.read_timeout or read, read)
+    )
+
+
+def _config_for_polls(settings: Any) -> Config:
+    read = settings.read_timeout
+    if read is not None and read <= MAX_WAIT_SECONDS:
+        read = MAX_WAIT_SECONDS + 10
+    return _one_attempt(settings, settings.connect_timeout, read)
+
+
+def _one_attempt(settings: Any, connect_timeout: float | None, read_timeout: float | None) -> Config:
+    # Attempts are counted and timed by ``BrokerCalls``: botocore's own retries have no total time limit.
+    retries = {**(settings.retries or {"mode": "standard"}), "total_max_attempts": 1}
+    retries.pop("max_attempts", None)
+    merged: Config = settings.merge(
+        Config(connect_timeout=connect_timeout, read_timeout=read_timeout, retries=retries)  # type: ignore[arg-type]
+    )
+    return merged
+
+
+def _new_session(region_name: str | None) -> boto3.Session:
+    try:
+        return boto3.Session(region_name=region_name)
+    except Exception as error:
+        raise _error_for_building(error, None) from error
+
+
+def _region_of(session: boto3.Session, *, is_given: bool) -> str:
+    # As the AWS command line does, and boto3 does not: AWS_REGION wins over AWS_DEFAULT_REGION and the profile.
+    from_environment = None if is_given and session.region_name else os.environ.get("AWS_REGION")
+    region = from_environment or session.region_name
+    if not region:
+        raise ConfigurationError("no AWS region is set: pass region_name= to the driver or set AWS_REGION")
+    return region
+
+
+def _error_for_building(error: Exception, endpoint_url: str | None) -> MelangeError:
+    mapped = error_for(error, "building the boto3 clients", "SNS and SQS")
+    if mapped is not None:
+        return mapped
+    if isinstance(error, ValueError) and not isinstance(
+        error, BotoCoreError
+    ):  # an endpoint that is not a URL
+        return ConfigurationError(f"endpoint_url={endpoint_url!r} cannot be used: {error}")
+    return ConfigurationError(f"the boto3 clients could not be built ({type(error).__name__}): {error}")
 
 
 def encode_body_once(params: dict[str, Any], **_: Any) -> None:
@@ -96,103 +196,39 @@ def encode_body_once(params: dict[str, Any], **_: Any) -> None:
         params["body"] = "&".join([f"{name}={quoted[value]}" for name, value in form.items()]).encode()
 
 
-def check_answer_is_whole(response_dict: dict[str, Any], **_: Any) -> None:
-    """Refuse an answer that was cut short or is no JSON, which botocore would take for an empty one."""
+def read_answer(
+    operation_model: Any, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+) -> None:
+    """Refuse an answer that was cut short or garbled, which botocore would take for an empty one; read JSON.
+
+    botocore walks through JSON field by field. The walk is an eighth of a receive of messages with attributes, and
+    changes nothing but binary values, which it decodes: where there are some, and in other protocols, it is left
+    to do so.
+    """
     body = response_dict["body"]
     expected = response_dict["headers"].get("content-length")
     if expected is not None and int(expected) != len(body):
         raise IncompleteReadError(actual_bytes=len(body), expected_bytes=int(expected))
-    if response_dict["status_code"] == 200 and body and body[:1] not in (b"{", b"<"):
-        raise ValueError("the answer is neither JSON nor XML")
+    if response_dict["status_code"] != 200 or not body:
+        return
+    service = operation_model.service_model
+    protocol = getattr(
+        service, "resolved_protocol", service.protocol
+    )  # which botocore 1.35 does not have yet
+    if protocol == "query" and body[:16].lstrip()[:1] != b"<":
+        raise UnreadableAnswer("it is not XML")
+    if protocol == "json":
+        answer = _parse_json(body)
+        if b'"BinaryValue"' not in body:
+            customized_response_dict.update(answer)
+            response_dict["body"] = b"{}"
 
 
-def read_received(
-    operation_model: Any, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
-) -> None:
-    """Read the answer to a receive as the JSON that it is, before botocore walks through it field by field.
-
-    The walk is an eighth of a receive of messages with attributes, and changes nothing but binary values, which it
-    decodes: where there are some, it is left to do so.
-    """
-    body = response_dict["body"]
-    is_plain = response_dict["status_code"] == 200 and b'"Binary' not in body
-    if is_plain and operation_model.name == "ReceiveMessage":
-        messages = json.loads(body).get("Messages") or []
-        if not all(isinstance(message, dict) for message in messages):
-            raise ValueError("the answer holds something other than messages")
-        customized_response_dict["Messages"] = messages
-        response_dict["body"] = b"{}"
-
-
-def _build(
-    session: boto3.Session, service: str, region_name: str | None, endpoint_url: str | None, config: Config
-) -> Any:
-    make: Any = session.client  # typed for service names that are known when the code is written
+def _parse_json(body: bytes) -> dict[str, Any]:
     try:
-        return make(service, region_name=region_name, endpoint_url=endpoint_url, config=config)
-    except BotoCoreError:  # some of which are ValueErrors too
-        raise
-    except ValueError as error:  # botocore's way of refusing an endpoint that is no URL
-        raise ConfigurationError(f"endpoint_url={endpoint_url!r} cannot be used: {error}") from error
-
-
-Answer = dict[str, Any]
-
-MAX_ATTEMPTS = 4
-_FIRST_PAUSE_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 5.0
-
-
-class BrokerCalls:
-    """Calls methods of botocore clients. Thread-safe."""
-
-    def __init__(self, clock: Clock, jitter: Callable[[], float] = random.random) -> None:
-        self._clock = clock
-        self._jitter = jitter
-        self._closed = False
-        self._wake = threading.Condition()
-
-    def __call__(
-        self,
-        method: Callable[..., Answer],
-        action: str,
-        resource: str,
-        /,
-        *,
-        refusal: Refusal = ConfigurationError,
-        **parameters: Any,
-    ) -> Answer:
-        """Return the answer of ``method(**parameters)``; see ``mapped_errors`` for the rest."""
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            self.check_open()
-            try:
-                with mapped_errors(action, resource, refusal):
-                    return method(**parameters)
-            except DriverConnectionError as error:
-                if attempt == MAX_ATTEMPTS or not is_missed_by_botocore(error.__cause__):
-                    raise
-                self.pause(attempt)
-        raise AssertionError("unreachable")
-
-    def pause(self, attempt: int) -> None:
-        """Wait before the next attempt: capped exponential backoff with full jitter; ends at ``close()``."""
-        longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-        self.wait(longest * self._jitter())
-
-    def wait(self, seconds: float) -> None:
-        """Wait ``seconds``, or until ``close()``."""
-        with self._wake:
-            if not self._closed:
-                self._clock.wait(self._wake, seconds)
-
-    def check_open(self) -> None:
-        """Raise ``DriverClosedError`` after ``close()``."""
-        if self._closed:
-            raise DriverClosedError
-
-    def close(self) -> bool:
-        """Refuse calls from now on; return whether this was the first time."""
-        with self._wake:
-            first, self._closed = not self._closed, True
-            self._wake.notify_all()
-        return first
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableAnswer("it is not JSON") from error
+    if not isinstance(answer, dict):
+        raise UnreadableAnswer("it is not a JSON object")
+    return answer

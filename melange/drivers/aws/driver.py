@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import uuid
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import boto3
 from botocore.config import Config
 
 from melange.clock import Clock, SystemClock
-from melange.drivers.aws.batches import Sender, Settler
-from melange.drivers.aws.clients import BrokerCalls, build_clients
-from melange.drivers.aws.policy import Bindings
-from melange.drivers.aws.queues import Queues
-from melange.drivers.aws.topics import Topics
-from melange.drivers.aws.wire import delivery_from
+from melange.drivers.aws import operations
+from melange.drivers.aws.batches import send_messages, settle_deliveries
+from melange.drivers.aws.calls import BrokerCalls
+from melange.drivers.aws.clients import DEFAULT_CALL_TIMEOUT_SECONDS, Clients
+from melange.drivers.aws.dead_letters import TRACE_ATTRIBUTE, copies_of
+from melange.drivers.aws.operations import Entry
+from melange.drivers.aws.queues import SqsQueues
+from melange.drivers.aws.subscriptions import Subscriptions
+from melange.drivers.aws.topics import SnsTopics
+from melange.drivers.aws.wire import Received, delivery_from, publish_entry, send_entry
 from melange.drivers.base import (
+    Binding,
     BrokerAdministration,
     Capabilities,
     EventFilter,
@@ -30,14 +36,14 @@ from melange.drivers.sqs_rules import (
     MAX_DELAY_SECONDS,
     MAX_VISIBILITY_SECONDS,
     MAX_WAIT_SECONDS,
+    check_message,
     check_whole_seconds,
 )
-from melange.errors import ConfigurationError, Failure
-from melange.messages import Delivery, Message, Queue, Topic
+from melange.errors import ConfigurationError, Failure, InvalidMessageError
+from melange.messages import Delivery, Message, Queue, Topic, new_token
 
 _CAPABILITIES = Capabilities(
     fifo=True,
-    content_based_deduplication=True,
     dead_letter_queues=True,
     event_filters=True,
     detects_stale_handles=False,  # standard queues accept them without a word
@@ -48,21 +54,30 @@ _CAPABILITIES = Capabilities(
     max_message_bytes=1_048_576,
 )
 
+_SYSTEM_ATTRIBUTES = ["ApproximateReceiveCount", "MessageGroupId", TRACE_ATTRIBUTE]
+_FIFO_SYSTEM_ATTRIBUTES = [*_SYSTEM_ATTRIBUTES, "MessageDeduplicationId"]
+
+_ON_THE_WAY_SECONDS = 10
+"""What is asked of SQS late in a lease may arrive this much later."""
+
 
 class AwsDriver(MessagingDriver, BrokerAdministration):
-    """SNS and SQS through boto3; safe to share between threads, not across a fork.
+    """SNS and SQS through boto3; safe to share between threads, and usable in a process that was forked.
 
-    Credentials, region and endpoints are found as boto3 finds them; nothing is called until a method is.
-    What AWS throttles and what the network drops is tried again for some seconds, with growing, jittered
-    pauses, before a ``DriverConnectionError`` says so.
+    Credentials, region and endpoints are found as boto3 finds them; creating the driver calls neither SNS nor SQS.
+    What AWS throttles and what the network drops is tried again, with growing, jittered pauses, before a
+    ``DriverConnectionError`` says so. A forked process builds clients of its own at its first call.
 
     Args:
-        session: a session to build the clients from; not used afterwards.
-        region_name: instead of ``AWS_REGION`` or the profile's.
+        session: a session to build the clients from.
+        region_name: instead of the session's, ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or the profile's.
         endpoint_url: another SNS and SQS, such as a local server.
-        config: botocore settings, merged over melange's own.
+        config: botocore settings, merged over melange's own. Its timeouts and number of attempts apply to each
+            attempt within ``call_timeout_seconds``; a long poll reads for 30 s, or longer if ``config`` says so.
         kms_master_key_id: the customer key with which declared topics and queues are encrypted. Its
             policy must let ``sns.amazonaws.com`` use ``kms:GenerateDataKey*`` and ``kms:Decrypt``.
+        call_timeout_seconds: how long one call to SNS or SQS may take, further attempts included; a ``publish`` or
+            ``send`` makes one for each ten messages. A receive takes its wait besides.
         clock: counts the deadlines of deliveries and waits between attempts.
 
     Raises:
@@ -77,29 +92,25 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         endpoint_url: str | None = None,
         config: Config | None = None,
         kms_master_key_id: str | None = None,
+        call_timeout_seconds: float = DEFAULT_CALL_TIMEOUT_SECONDS,
         clock: Clock | None = None,
     ) -> None:
+        if isinstance(call_timeout_seconds, bool) or not 0 < call_timeout_seconds < math.inf:
+            raise ConfigurationError(
+                f"call_timeout_seconds must be a number above 0, not {call_timeout_seconds!r}"
+            )
         self.clock = clock or SystemClock()
-        self._clients = build_clients(session, region_name, endpoint_url, config)
-        self._calls = BrokerCalls(self.clock)
-        self._topics = Topics(self._calls, self._clients, kms_master_key_id)
-        bindings = Bindings(self._calls, self._clients)
-        self._queues = Queues(self._calls, self._clients, bindings, kms_master_key_id)
-        self._sender = Sender(self._calls, self._clients)
-        self._settler = Settler(self._calls, self._clients, self.clock)
+        clients = Clients(session, region_name, endpoint_url, config, call_timeout_seconds)
+        self._calls = BrokerCalls(clients, self.clock, call_timeout_seconds)
+        self._topics = SnsTopics(self._calls, kms_master_key_id)
+        self._queues = SqsQueues(self._calls, Subscriptions(self._calls), kms_master_key_id)
 
     @property
     def capabilities(self) -> Capabilities:
         return _CAPABILITIES
 
-    def declare_topic(
-        self,
-        name: str,
-        *,
-        content_based_deduplication: bool | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> Topic:
-        return self._topics.declare(name, content_based_deduplication=content_based_deduplication, tags=tags)
+    def declare_topic(self, name: str, *, tags: Mapping[str, str] | None = None) -> Topic:
+        return self._topics.declare(name, tags)
 
     def declare_queue(
         self,
@@ -109,22 +120,21 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         max_receive_count: int | None = None,
         retention_seconds: int | None = None,
         event_filter: EventFilter | None = None,
-        content_based_deduplication: bool | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Queue:
         """Return the queue ``name``; see ``MessagingDriver.declare_queue``.
 
-        A changed filter takes up to 15 minutes to apply everywhere on AWS. The name of a queue deleted
-        less than a minute ago is not free yet: that raises ``DriverConnectionError``, worth a later try.
+        A queue given by ARN or URL must exist; it is reconciled and bound as any other. A changed filter takes up to
+        15 minutes to apply everywhere on AWS. The name of a queue deleted less than a minute ago is not free yet:
+        that raises ``DriverConnectionError``, worth a later try.
         """
         spec = QueueSpec(
-            name,
-            topics,
-            dead_letter_queue,
-            max_receive_count,
-            retention_seconds,
-            event_filter,
-            content_based_deduplication,
+            name=name,
+            topics=topics,
+            dead_letter_queue=dead_letter_queue,
+            max_receive_count=max_receive_count,
+            retention_seconds=retention_seconds,
+            event_filter=event_filter,
         )
         return self._queues.declare(spec, tags or {})
 
@@ -132,21 +142,30 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         return self._topics.get(name)
 
     def get_queue(self, name: str) -> Queue:
+        """Return an existing queue, by name, ARN or URL; see ``MessagingDriver.get_queue``."""
         return self._queues.get(name)
 
     def publish(self, topic: Topic, messages: Sequence[Message]) -> list[Failure[Message]]:
         """Hand messages to a topic; see ``MessagingDriver.publish``.
 
-        Once the broker is out of reach the remaining messages are not tried, and reported as failed.
+        Once the broker is unavailable the remaining messages are not tried, and reported as failed.
         """
-        content_based = self._topics.content_based.get(topic.address, True)
-        return self._sender.publish(topic, messages, content_based_deduplication=content_based)
+        self._calls.check_open()
+        for message in messages:
+            check_message(message, max_bytes=topic.max_message_bytes, is_fifo=topic.is_fifo)
+        return send_messages(self._calls, operations.PUBLISH, topic, messages, publish_entry)
 
     def send(
         self, queue: Queue, messages: Sequence[Message], *, delay_seconds: int = 0
     ) -> list[Failure[Message]]:
-        content_based = self._queues.content_based.get(queue.address, True)
-        return self._sender.send(queue, messages, delay_seconds, content_based_deduplication=content_based)
+        self._calls.check_open()
+        check_whole_seconds("delay_seconds", delay_seconds, 0, MAX_DELAY_SECONDS)
+        if delay_seconds and queue.is_fifo:
+            raise InvalidMessageError(f"queue {queue.name!r} is FIFO, and has no delay per message")
+        for message in messages:
+            check_message(message, max_bytes=queue.max_message_bytes, is_fifo=queue.is_fifo)
+        entry_of = partial(send_entry, delay_seconds=delay_seconds)
+        return send_messages(self._calls, operations.SEND, queue, messages, entry_of)
 
     def receive(
         self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
@@ -157,53 +176,75 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         check_whole_seconds(
             "visibility_timeout_seconds", visibility_timeout_seconds, 0, MAX_VISIBILITY_SECONDS
         )
-        system_attributes = ["ApproximateReceiveCount", "MessageGroupId"]
         parameters: dict[str, Any] = {}
         if queue.is_fifo:
-            system_attributes.append("MessageDeduplicationId")
-            # An answer that got lost is given again to whoever asks under the same id.
-            parameters["ReceiveRequestAttemptId"] = str(uuid.uuid4())
-        deadline = self.clock.monotonic() + visibility_timeout_seconds
-
-        def receive(**asked: Any) -> dict[str, Any]:
-            # Read within the call, so that an answer of the wrong shape counts as one that was garbled.
-            answer = self._clients.sqs.receive_message(**asked)
-            return {"deliveries": [delivery_from(raw, queue, deadline) for raw in answer.get("Messages", ())]}
-
-        answer = self._calls(
-            receive,
-            "sqs:ReceiveMessage",
+            # SQS gives a lost answer once more to a request with the same id.
+            parameters["ReceiveRequestAttemptId"] = new_token()
+        asked_at = self.clock.monotonic()
+        messages = self._calls(
+            operations.RECEIVE if wait_seconds else operations.RECEIVE_AT_ONCE,
             queue.name,
             QueueUrl=queue.address,
             MaxNumberOfMessages=min(limit, MAX_BATCH),
             WaitTimeSeconds=wait_seconds,
             VisibilityTimeout=visibility_timeout_seconds,
             MessageAttributeNames=["All"],
-            MessageSystemAttributeNames=system_attributes,
+            MessageSystemAttributeNames=_FIFO_SYSTEM_ATTRIBUTES if queue.is_fifo else _SYSTEM_ATTRIBUTES,
             **parameters,
         )
-        deliveries: list[Delivery] = answer["deliveries"]
-        return deliveries
+        return [delivery_from(raw, queue, asked_at, visibility_timeout_seconds) for raw in messages]
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
-        return self._settler.acknowledge(deliveries)
+        self._calls.check_open()
+        return settle_deliveries(self._calls, operations.DELETE, deliveries, _handle_of)
 
     def defer(self, deliveries: Sequence[Delivery], seconds: int) -> list[Failure[Delivery]]:
+        """Make the deliveries visible again after ``seconds``; see ``MessagingDriver.defer``.
+
+        SQS keeps a message invisible for twelve hours in all, counted from its receive: a longer delay ends there.
+        """
+        self._calls.check_open()
         check_whole_seconds("seconds", seconds, 0, MAX_VISIBILITY_SECONDS)
-        return self._settler.defer(deliveries, seconds)
+
+        def entry_of(delivery: Delivery) -> Entry:
+            return {**_handle_of(delivery), "VisibilityTimeout": min(seconds, self._seconds_left(delivery))}
+
+        return settle_deliveries(self._calls, operations.CHANGE_VISIBILITY, deliveries, entry_of)
+
+    def dead_letter(self, delivery: Delivery, note: str) -> None:
+        """Send a copy of the message to the dead-letter queue; see ``MessagingDriver.dead_letter``.
+
+        The body goes as received, with an SNS envelope if it came in one; attributes keep their types, and the
+        trace header goes along. Where the limits leave too little space, the note is shortened, then left out; the
+        last resort is the message bare, as received.
+        """
+        queue = delivery.queue.dead_letter_queue
+        if queue is None or not isinstance(delivery.received, Received):
+            super().dead_letter(delivery, note)
+            return
+        *larger, bare = copies_of(delivery, delivery.received, queue, note)
+        for copy in larger:
+            try:
+                self._calls(operations.SEND_COPY, queue.name, QueueUrl=queue.address, **copy)
+            except InvalidMessageError:
+                continue
+            return
+        self._calls(operations.SEND_COPY, queue.name, QueueUrl=queue.address, **bare)
+
+    def list_bindings(self, queue: Queue) -> list[Binding]:
+        """Return what feeds the queue; see ``BrokerAdministration.list_bindings``.
+
+        Looks at the topics that the queue's policy lets in. Needs ``sns:ListSubscriptionsByTopic`` on them and
+        ``sns:GetSubscriptionAttributes``.
+        """
+        return self._queues.bindings(queue)
 
     def measure_queue(self, queue: Queue) -> QueueDepth:
-        names = (
-            "ApproximateNumberOfMessages",
-            "ApproximateNumberOfMessagesNotVisible",
-            "ApproximateNumberOfMessagesDelayed",
-        )
-        attributes = self._queues.attributes(queue, *names)
-        return QueueDepth(*(int(attributes[name]) for name in names))
+        return self._queues.measure(queue)
 
     def purge_queue(self, queue: Queue) -> None:
         """Remove all messages of a queue; AWS takes up to a minute and allows one purge a minute."""
-        self._calls(self._clients.sqs.purge_queue, "sqs:PurgeQueue", queue.name, QueueUrl=queue.address)
+        self._calls(operations.PURGE_QUEUE, queue.name, QueueUrl=queue.address)
 
     def delete_queue(self, queue: Queue) -> None:
         self._queues.delete(queue)
@@ -213,5 +254,14 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
 
     def close(self) -> None:
         """Let go of connections; idempotent. A receive under way ends when its wait does."""
-        if self._calls.close():
-            self._clients.close()
+        self._calls.close()
+
+    def _seconds_left(self, delivery: Delivery) -> int:
+        if not isinstance(delivery.received, Received):
+            return MAX_VISIBILITY_SECONDS
+        elapsed = math.ceil(self.clock.monotonic() - delivery.received.asked_at)
+        return max(0, MAX_VISIBILITY_SECONDS - elapsed - _ON_THE_WAY_SECONDS)
+
+
+def _handle_of(delivery: Delivery) -> Entry:
+    return {"ReceiptHandle": delivery.receipt_handle}

@@ -1,20 +1,23 @@
 """What botocore raises, and what SNS and SQS answer, as melange's errors. Nothing else maps them.
 
-The broker's own words are passed on only where they cannot quote a receipt handle or a token: what it
-says about settling (``Value AQEB... for parameter ReceiptHandle``) and about signatures is left out.
-"""
+An exception is judged by where it comes from: from the network, from an answer, from finding credentials. What
+comes from none of these is a mistake in code, ours or the caller's, and is never taken for an outage.
 
-# MERGED DOCS: The error codes of SNS and SQS and the exceptions of botocore, sorted by what they mean to melange.
+The broker's own words are passed on where they cannot quote a receipt handle or a token: never about signatures,
+and about settling only what names who was denied what.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import email.utils
+import re
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from botocore import exceptions as boto
-from botocore.parsers import ResponseParserError
 
+from melange.drivers.aws.operations import Entry, UnreadableAnswer
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -27,253 +30,166 @@ from melange.errors import (
     TopicNotFoundError,
 )
 
-
-def _classes(*names: str) -> tuple[type[Exception], ...]:
-    """Return the exceptions of these names, as far as the installed botocore has them."""
-    return tuple(getattr(boto, name) for name in names if hasattr(boto, name))
-
-
-THROTTLING_CODES = frozenset(
-    {
-        "throttling",
-        "throttled",
-        "requestthrottled",
-        "requestlimitexceeded",
-        "toomanyrequests",
-        "limitexceeded",
-        "bandwidthlimitexceeded",
-        "slowdown",
-        "kmsthrottled",
-        "kmsthrottling",
-        "concurrentaccess",
-    }
-)
-BUSY_CODES = frozenset(
-    {
-        *THROTTLING_CODES,
-        "internalerror",
-        "internalfailure",
-        "servererror",
-        "serviceunavailable",
-        "requesttimeout",
-        "priorrequestnotcomplete",
-        "overlimit",
-        "purgequeueinprogress",
-        "queuedeletedrecently",
-    }
-)
-UNKNOWN_TO_BOTOCORE = frozenset({"kmsthrottled", "kmsthrottling", "concurrentaccess"})
-"""Busy codes that botocore's standard retry mode lets through at once (read in botocore 1.44)."""
-
-NOT_FOUND_CODES = frozenset({"nonexistentqueue", "queuedoesnotexist", "notfound", "resourcenotfound"})
-CREDENTIAL_CODES = frozenset(
-    {
-        "authfailure",
-        "expiredtoken",
-        "incompletesignature",
-        "invalidaccesskeyid",
-        "invalidclienttokenid",
-        "invalidsignature",
-        "invalidtoken",
-        "missingauthenticationtoken",
-        "requestexpired",
-        "signaturedoesnotmatch",
-        "unrecognizedclient",
-    }
-)
-DENIED_CODES = frozenset(
-    {
-        "accessdenied",
-        "authorizationerror",
-        "invalidsecurity",
-        "kmsaccessdenied",
-        "kmsoptinrequired",
-        "notauthorized",
-        "optinrequired",
-        "unauthorizedoperation",
-    }
-)
-REFUSED_CODES = frozenset(
-    {
-        "batchrequesttoolong",
-        "filterpolicylimitexceeded",
-        "invalidaddress",
-        "invalidattributename",
-        "invalidattributevalue",
-        "invalidmessagecontents",
-        "invalidparameter",
-        "invalidparametercombination",
-        "invalidparametervalue",
-        "malformedinput",
-        "missingparameter",
-        "missingrequiredparameter",
-        "parametervalueinvalid",
-        "queuealreadyexists",
-        "queuenameexists",
-        "serialization",
-        "unsupportedoperation",
-        "validation",
-        "validationerror",
-    }
-)
-LEASE_LOST_CODES = frozenset(
-    {"receipthandleisinvalid", "messagenotinflight", "invalidparametervalue", "invalidparameter"}
-)
-
-CONNECTION_ERRORS = _classes(
-    "ConnectionError",
-    "HTTPClientError",
-    "IncompleteReadError",
-    "ChecksumError",
-    "FlexibleChecksumError",
-    "AwsChunkedWrapperError",
-    "UnseekableStreamError",
-    "MetadataRetrievalError",
-    "CapacityNotAvailableError",
-)
-CREDENTIAL_ERRORS = _classes(
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "CredentialRetrievalError",
-    "UnknownCredentialError",
-    "NoAuthTokenError",
-    "TokenRetrievalError",
-    "UnknownTokenProviderError",
-    "RefreshWithMFAUnsupportedError",
-    "SSOError",
-    "LoginError",
-)
-REGION_ERRORS = _classes(
-    "BaseEndpointResolverError",
-    "EndpointProviderError",
-    "InvalidRegionError",
-    "ServiceNotInRegionError",
-    "UnknownRegionError",
-)
-CONFIGURATION_ERRORS = _classes(
-    "ProfileNotFound",
-    "ConfigNotFound",
-    "ConfigParseError",
-    "InvalidConfigError",
-    "InvalidRetryConfigurationError",
-    "InvalidProxiesConfigError",
-    "InvalidDefaultsMode",
-    "InvalidEndpointConfigurationError",
-    "InvalidEndpointDiscoveryConfigurationError",
-    "InvalidIMDSEndpointError",
-    "InvalidIMDSEndpointModeError",
-    "InvalidSTSRegionalEndpointsConfigError",
-    "InvalidChecksumConfigError",
-    "MissingDependencyException",
-    "UnknownSignatureVersionError",
-    "UnsupportedSignatureVersionError",
-    "UnsupportedServiceProtocolsError",
-    "DataNotFoundError",
-    "ApiVersionNotFoundError",
-)
-
-UNREADABLE_ANSWER = (ResponseParserError, LookupError, ValueError, TypeError, AttributeError, RecursionError)
-"""What botocore's parsers let slip when an answer is cut short or garbled."""
-
-FOREIGN_ERRORS = _classes(
-    "AliasConflictParameterError",
-    "InvalidDNSNameError",
-    "InvalidExpressionError",
-    "InvalidHostLabelError",
-    "InvalidS3AddressingStyleError",
-    "InvalidS3UsEast1RegionalEndpointConfigError",
-    "MD5UnavailableError",
-    "MissingParametersError",
-    "OperationNotPageableError",
-    "PaginationError",
-    "ParamValidationError",
-    "RangeError",
-    "StubResponseError",
-    "UnknownClientMethodError",
-    "UnknownKeyError",
-    "UnknownParameterError",
-    "UnknownServiceStyle",
-    "UnsupportedOutpostResourceError",
-    "UnsupportedS3AccesspointConfigurationError",
-    "UnsupportedS3ArnError",
-    "UnsupportedS3ConfigurationError",
-    "UnsupportedS3ControlArnError",
-    "UnsupportedS3ControlConfigurationError",
-    "WaiterConfigError",
-    "WaiterError",
-)
-"""Of other services, or of a mistake of ours: they become a plain ``DriverError``."""
-
-
 Refusal = Callable[[str], MelangeError]
 """Makes the error for a parameter that the broker refuses, from the broker's text."""
 
 
-@contextmanager
-def mapped_errors(action: str, resource: str, refusal: Refusal = ConfigurationError) -> Iterator[None]:
-    """Turn whatever botocore raises inside into a ``MelangeError``.
+def _codes(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
-    ``action`` is the permission that the call needs (``sqs:ReceiveMessage``), ``resource`` the name of
-    the queue or topic, ``refusal`` what a refused parameter means here.
+
+THROTTLING_CODES = _codes(
+    "throttling throttled requestthrottled requestlimitexceeded toomanyrequests limitexceeded "
+    "bandwidthlimitexceeded slowdown kmsthrottled kmsthrottling concurrentaccess"
+)
+BUSY_CODES = THROTTLING_CODES | _codes(
+    "internalerror internalfailure servererror serviceunavailable requesttimeout priorrequestnotcomplete "
+    "overlimit purgequeueinprogress queuedeletedrecently"
+)
+NOT_FOUND_CODES = _codes("nonexistentqueue queuedoesnotexist notfound resourcenotfound")
+CLOCK_CODES = _codes("requestexpired requesttimetooskewed")
+SIGNATURE_CODES = _codes("incompletesignature invalidsignature signaturedoesnotmatch")
+CREDENTIAL_CODES = SIGNATURE_CODES | _codes(
+    "authfailure expiredtoken invalidaccesskeyid invalidclienttokenid invalidtoken missingauthenticationtoken "
+    "unrecognizedclient"
+)
+DENIED_CODES = _codes(
+    "accessdenied authorizationerror invalidsecurity kmsaccessdenied kmsoptinrequired notauthorized optinrequired "
+    "unauthorizedoperation"
+)
+REFUSED_CODES = _codes(
+    "batchrequesttoolong filterpolicylimitexceeded invalidaddress invalidattributename invalidattributevalue "
+    "invalidmessagecontents invalidparameter invalidparametercombination invalidparametervalue malformedinput "
+    "missingparameter missingrequiredparameter parametervalueinvalid queuealreadyexists queuenameexists "
+    "serialization unsupportedoperation validation validationerror"
+)
+LEASE_LOST_CODES = _codes("receipthandleisinvalid messagenotinflight invalidparametervalue invalidparameter")
+
+
+def _classes(names: str) -> tuple[type[Exception], ...]:
+    """Return the exceptions of these names, as far as the installed botocore has them."""
+    return tuple(getattr(boto, name) for name in names.split() if hasattr(boto, name))
+
+
+CONNECTION_ERRORS = _classes(
+    "ConnectionError HTTPClientError IncompleteReadError ChecksumError FlexibleChecksumError "
+    "AwsChunkedWrapperError UnseekableStreamError MetadataRetrievalError CapacityNotAvailableError"
+)
+SETUP_ERRORS = _classes(
+    "BaseEndpointResolverError EndpointProviderError InvalidRegionError ServiceNotInRegionError UnknownRegionError "
+    "ProfileNotFound ConfigNotFound ConfigParseError InvalidConfigError InvalidRetryConfigurationError "
+    "InvalidProxiesConfigError InvalidDefaultsMode InvalidEndpointConfigurationError "
+    "InvalidEndpointDiscoveryConfigurationError InvalidIMDSEndpointError InvalidIMDSEndpointModeError "
+    "InvalidSTSRegionalEndpointsConfigError InvalidChecksumConfigError MissingDependencyException "
+    "UnknownSignatureVersionError UnsupportedSignatureVersionError UnsupportedServiceProtocolsError "
+    "DataNotFoundError ApiVersionNotFoundError"
+)
+CREDENTIAL_ERRORS = _classes(
+    "NoCredentialsError PartialCredentialsError CredentialRetrievalError UnknownCredentialError NoAuthTokenError "
+    "TokenRetrievalError UnknownTokenProviderError RefreshWithMFAUnsupportedError SSOError LoginError"
+)
+
+_FINDING_CREDENTIALS = frozenset({"botocore.credentials", "botocore.tokens", "botocore.signers"})
+_READING_ANSWERS = frozenset({"botocore.parsers"})
+"""Modules: an exception that was raised below one of them is about what it does."""
+
+_SETTLING = frozenset({"sqs:DeleteMessage", "sqs:ChangeMessageVisibility"})
+"""Calls whose parameters are receipt handles, which AWS quotes."""
+
+_SKEW_SECONDS = 240
+_EXPIRED_SIGNATURE = re.compile(r"signature (?:expired|not yet current)", re.IGNORECASE)
+_SECRET_WORD = re.compile(r"(?!arn:)[^\s:]{64,}|\S*(?:AQEB|IQoJ|FwoG)\S*")
+_LONGEST_TEXT = 600
+
+
+def error_for(
+    error: Exception,
+    action: str,
+    resource: str,
+    refusal: Refusal = ConfigurationError,
+    parameters: Mapping[str, Any] | None = None,
+) -> MelangeError | None:
+    """Return ``error`` as a ``MelangeError``, or None where it is a mistake in code.
+
+    ``action`` is the permission that the call needs (``sqs:ReceiveMessage``), ``resource`` the name of the queue or
+    topic, ``refusal`` what a refused parameter means here, ``parameters`` those of the call, to keep secrets out.
     """
-    try:
-        yield
-    except boto.ClientError as error:
-        mapped = error_for_answer(error.response, action, resource, refusal)
-        if _code(error.response) == "signaturedoesnotmatch":
-            raise mapped from None  # its text quotes the signed headers, session token included
-        raise mapped from error
-    except boto.BotoCoreError as error:
-        raise _error_for_botocore(error, action, resource) from error
-    except UNREADABLE_ANSWER as error:
-        raise DriverConnectionError(f"the answer to {action} on {resource!r} could not be read") from error
+    if isinstance(error, MelangeError):
+        return error
+    if isinstance(error, CREDENTIAL_ERRORS) or _was_raised_in(error, _FINDING_CREDENTIALS):
+        return _credentials_not_found(error, action, resource)
+    if isinstance(error, boto.ClientError):
+        return error_for_answer(error.response, action, resource, refusal, parameters)
+    if isinstance(error, UnreadableAnswer) or _was_raised_in(error, _READING_ANSWERS):
+        # botocore quotes the answer, which may hold messages.
+        why = str(error) if isinstance(error, UnreadableAnswer) else type(error).__name__
+        return DriverConnectionError(f"the answer to {action} on {resource!r} could not be read: {why}")
+    return _error_for_botocore(error, action, resource) if isinstance(error, boto.BotoCoreError) else None
 
 
-def is_missed_by_botocore(cause: BaseException | None) -> bool:
-    """Tell whether ``cause`` is transient and yet something that botocore does not retry by itself."""
-    if isinstance(cause, boto.ClientError):
-        return _code(cause.response) in UNKNOWN_TO_BOTOCORE
-    return isinstance(cause, (boto.IncompleteReadError, *UNREADABLE_ANSWER))
-
-
-def is_transient(entry: dict[str, Any]) -> bool:
-    """Tell whether a batch entry under ``Failed`` may pass when it is sent again."""
-    return not entry.get("SenderFault") or normalized(entry.get("Code", "")) in THROTTLING_CODES
+def keeps_its_cause(error: Exception) -> bool:
+    """Return False for an error whose text quotes the signed headers, session token included."""
+    return not (isinstance(error, boto.ClientError) and known_codes(error.response) & SIGNATURE_CODES)
 
 
 def error_for_answer(
-    response: Mapping[str, Any], action: str, resource: str, refusal: Refusal = ConfigurationError
+    response: Mapping[str, Any],
+    action: str,
+    resource: str,
+    refusal: Refusal = ConfigurationError,
+    parameters: Mapping[str, Any] | None = None,
 ) -> MelangeError:
     """Return the error for an answer that is an error."""
+    known = known_codes(response)
     details = response.get("Error", {})
-    # SQS answers with the code of its old protocol and, beside it, the name that its model uses.
-    modeled = details.get("QueryErrorCode")
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    codes = [details.get("Code") or str(status), *([modeled] if modeled else [])]
-    if status in (429, 500, 502, 503, 504):
-        codes.append("ServiceUnavailable")  # whatever the code is called
-    return _error_for_code(codes, details.get("Message") or "", action, resource, refusal)
-
-
-def error_for_sent_entry(entry: dict[str, Any], action: str, resource: str) -> MelangeError:
-    """Return the error for a message under ``Failed`` of a publish or send."""
-    return _error_for_code(
-        [entry.get("Code", "")], entry.get("Message") or "", action, resource, InvalidMessageError
+    text = str(details.get("Message") or "")
+    code = str(details.get("Code") or _status(response))
+    if _clock_is_wrong(known, text, response):
+        return DriverConnectionError(
+            f"{action} on {resource!r} was refused ({code}), because this machine's clock differs from AWS's by "
+            "minutes: set it (NTP); the credentials may well be right"
+        )
+    if action in _SETTLING:
+        text = _denial(text)
+    return _error_for_codes(
+        known, code, _without_secrets(text, parameters), action, resource, refusal=refusal
     )
 
 
-def error_for_settled_entry(entry: dict[str, Any], action: str, resource: str) -> MelangeError:
-    """Return the error for a delivery under ``Failed`` of an acknowledge or defer."""
-    if normalized(entry.get("Code", "")) in LEASE_LOST_CODES:
-        return lease_lost(resource)
-    return _error_for_code([entry.get("Code", "")], "", action, resource, lambda _: lease_lost(resource))
+def error_for_entry(entry: Entry, action: str, resource: str) -> MelangeError:
+    """Return the error for a message or delivery under ``Failed`` of a batch."""
+    code, text = str(entry.get("Code", "")), str(entry.get("Message") or "")
+    refusal: Refusal = InvalidMessageError
+    if action in _SETTLING:
+        if normalized(code) in LEASE_LOST_CODES:
+            return lease_lost(resource)
+        text = _denial(text)
+        refusal = ConfigurationError
+    return _error_for_codes(
+        {normalized(code)}, code, _without_secrets(text), action, resource, refusal=refusal
+    )
+
+
+def is_transient(entry: Entry) -> bool:
+    """Return True if a batch entry under ``Failed`` may succeed when it is sent again."""
+    return not entry.get("SenderFault") or normalized(str(entry.get("Code", ""))) in THROTTLING_CODES
 
 
 def lease_lost(queue_name: str) -> LeaseLostError:
     return LeaseLostError(
-        f"a delivery of queue {queue_name!r} is no longer ours: its visibility ran out or its receipt "
-        "handle is stale, and somebody else may have it by now"
+        f"the lease of a delivery of queue {queue_name!r} is lost: its visibility timeout expired or its receipt "
+        "handle is stale, and another receiver may have the message by now"
     )
+
+
+def known_codes(response: Mapping[str, Any]) -> set[str]:
+    """Return all that an answer calls its error, normalized."""
+    details = response.get("Error", {})
+    # SQS answers with the code of its old protocol and, beside it, the name that its model uses.
+    codes = {normalized(str(details.get(name) or "")) for name in ("Code", "QueryErrorCode")}
+    if _status(response) in (429, 500, 502, 503, 504):
+        codes.add("serviceunavailable")  # whatever the code is called
+    return codes
 
 
 def normalized(code: str) -> str:
@@ -282,29 +198,28 @@ def normalized(code: str) -> str:
     return code.lower().removesuffix("exception").replace(".", "")
 
 
-def _code(response: Mapping[str, Any]) -> str:
-    return normalized(str(response.get("Error", {}).get("Code", "")))
-
-
-def _error_for_code(
-    codes: list[str], text: str, action: str, resource: str, refusal: Refusal
+def _error_for_codes(
+    known: set[str], code: str, text: str, action: str, resource: str, *, refusal: Refusal
 ) -> MelangeError:
-    known = {normalized(str(code)) for code in codes}
     where = f"{action} on {resource!r}"
     if known & NOT_FOUND_CODES:
         return _not_found(action, resource)
     if known & CREDENTIAL_CODES:
-        return _bad_credentials(codes[0])
+        return _bad_credentials(code)
     if known & DENIED_CODES:
         return AccessDeniedError(
-            f"the credentials in use may not {action} on {resource!r} ({codes[0]}): allow it in their IAM "
+            f"the credentials in use may not {action} on {resource!r} ({code}){_said(text)}: allow it in their IAM "
             "policy, in the policy of the resource and, where it is encrypted, in its key's policy"
         )
     if known & BUSY_CODES:
-        return DriverConnectionError(f"{where} was turned away for now ({codes[0]})")
+        return DriverConnectionError(f"{where} was turned away for now ({code}){_said(text)}")
     if known & REFUSED_CODES:
-        return refusal(f"{where} was refused ({codes[0]}): {text}")
-    return DriverError(f"{where} failed ({codes[0]}): {text}")
+        return refusal(f"{where} was refused ({code}){_said(text)}")
+    return DriverError(f"{where} failed ({code}){_said(text)}")
+
+
+def _said(text: str) -> str:
+    return f": {text}" if text else ""
 
 
 def _not_found(action: str, resource: str) -> MelangeError:
@@ -322,14 +237,70 @@ def _bad_credentials(reason: str) -> AccessDeniedError:
 
 
 def _error_for_botocore(error: boto.BotoCoreError, action: str, resource: str) -> MelangeError:
-    if isinstance(error, CREDENTIAL_ERRORS):
-        return _bad_credentials(type(error).__name__)
-    if isinstance(error, REGION_ERRORS):
-        return ConfigurationError(
-            f"no usable AWS region ({type(error).__name__}): pass region_name= to the driver or set AWS_REGION"
-        )
     if isinstance(error, CONNECTION_ERRORS):
         return DriverConnectionError(f"{action} on {resource!r} got no answer from the broker: {error}")
-    if isinstance(error, CONFIGURATION_ERRORS):
-        return ConfigurationError(f"boto3 is not set up right: {error}")
+    if isinstance(error, SETUP_ERRORS):
+        return ConfigurationError(
+            f"boto3 cannot be used as it is set up ({type(error).__name__}): {error}. Check the region "
+            "(region_name= or AWS_REGION), the profile and config="
+        )
     return DriverError(f"{action} on {resource!r} failed in botocore ({type(error).__name__})")
+
+
+def _credentials_not_found(error: Exception, action: str, resource: str) -> MelangeError:
+    if isinstance(error, CONNECTION_ERRORS):
+        return DriverConnectionError(
+            f"{action} on {resource!r} was not tried: the provider of the credentials did not answer: {error}"
+        )
+    if isinstance(error, boto.ClientError):  # of a role to be assumed, for instance
+        found = error_for_answer(error.response, "obtain credentials", "its provider")
+        if isinstance(found, DriverConnectionError):
+            return found
+        return _bad_credentials(f"{type(error).__name__}{_said(_denial(_without_secrets(str(error))))}")
+    said = str(error) if isinstance(error, OSError) else ""
+    return _bad_credentials(f"{type(error).__name__}{_said(said)}")
+
+
+def _was_raised_in(error: Exception, modules: frozenset[str]) -> bool:
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__") in modules:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _clock_is_wrong(known: set[str], text: str, response: Mapping[str, Any]) -> bool:
+    """Return True if the request was refused for its time: AWS says so in a code, in prose, or by its own time."""
+    if known & CLOCK_CODES:
+        return True
+    if not known & SIGNATURE_CODES:
+        return False
+    return bool(_EXPIRED_SIGNATURE.search(text)) or _skew_seconds(response) > _SKEW_SECONDS
+
+
+def _skew_seconds(response: Mapping[str, Any]) -> float:
+    date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        return abs(time.time() - email.utils.parsedate_to_datetime(date).timestamp()) if date else 0.0
+    except ValueError:
+        return 0.0
+
+
+def _status(response: Mapping[str, Any]) -> int:
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _denial(text: str) -> str:
+    """Return the sentence that says who was denied what, and by which policy; "" where there is none."""
+    start = text.find("User: arn:")
+    return text[start:] if start >= 0 and "is not authorized to perform" in text else ""
+
+
+def _without_secrets(text: str, parameters: Mapping[str, Any] | None = None) -> str:
+    """Return the text on one line, shortened, without what may be a receipt handle or a token."""
+    entries = (parameters or {}).get("Entries", ())
+    if any(entry.get("ReceiptHandle", "\0") in text for entry in entries):
+        return ""
+    text = "".join(character if character.isprintable() else " " for character in text[: 10 * _LONGEST_TEXT])
+    return _SECRET_WORD.sub("...", text)[:_LONGEST_TEXT].strip()

@@ -1,15 +1,14 @@
 """How messages look on SNS and SQS, and back: dictionaries in, dictionaries out, no calls."""
 
-# MERGED DOCS: Amazon resource names, as far as topics and queues need them.
-
 from __future__ import annotations
 
 import json
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+from melange.drivers.aws.operations import Entry
 from melange.drivers.sqs_rules import (
     ATTRIBUTE_NAME,
     ATTRIBUTE_TYPE,
@@ -19,63 +18,46 @@ from melange.drivers.sqs_rules import (
     can_travel,
     message_from_attributes,
 )
-from melange.errors import ConfigurationError
 from melange.messages import Delivery, Message, Queue
-
-
-@dataclass(frozen=True, slots=True)
-class Arn:
-    """``arn:partition:service:region:account:name`` of a topic or a queue."""
-
-    partition: str
-    service: str
-    region: str
-    account: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"arn:{self.partition}:{self.service}:{self.region}:{self.account}:{self.name}"
-
-
-def is_arn(name: object) -> bool:
-    """Tell whether ``name`` is meant as an ARN: no plain name has a colon."""
-    return isinstance(name, str) and name.startswith("arn:")
-
-
-def parse_arn(text: str, service: str) -> Arn:
-    """Return the parts of the ARN of a topic (``service="sns"``) or a queue (``"sqs"``).
-
-    Raises:
-        ConfigurationError: it is not such an ARN.
-    """
-    parts = text.split(":")
-    if len(parts) != 6 or parts[0] != "arn" or parts[2] != service or not all(parts):
-        raise ConfigurationError(
-            f"{text!r} is no ARN of a {'topic' if service == 'sns' else 'queue'}; one looks like "
-            f"arn:aws:{service}:eu-west-1:123456789012:name"
-        )
-    return Arn(*parts[1:])
-
-
-Entry = dict[str, Any]
 
 _ENVELOPE_SIGN = '"TopicArn"'
 
 
-def publish_entry(message: Message) -> Entry:
-    """Return the message as an entry of SNS ``PublishBatch``, without its ``Id``."""
-    return {"Message": message.body, **_common_fields(message)}
+class Received(NamedTuple):
+    """What ``Delivery.received`` holds: the message as SQS gave it, and when it was asked for."""
+
+    raw: Mapping[str, Any]
+    asked_at: float
 
 
-def send_entry(message: Message, delay_seconds: int) -> Entry:
-    """Return the message as an entry of SQS ``SendMessageBatch``, without its ``Id``."""
-    entry = {"MessageBody": message.body, **_common_fields(message)}
+def entry_of(body_field: str, message: Message, delay_seconds: int = 0) -> Entry:
+    """Return the message as an entry of a batch, without its ``Id``."""
+    entry: Entry = {
+        body_field: message.body,
+        "MessageAttributes": {
+            name: {"DataType": ATTRIBUTE_TYPE, "StringValue": value}
+            for name, value in attributes_of(message).items()
+        },
+    }
+    if message.message_group_id is not None:
+        entry["MessageGroupId"] = message.message_group_id
+    if message.message_deduplication_id is not None:
+        entry["MessageDeduplicationId"] = message.message_deduplication_id
     if delay_seconds:
         entry["DelaySeconds"] = delay_seconds
     return entry
 
 
-def delivery_from(raw: Mapping[str, Any], queue: Queue, deadline: float) -> Delivery:
+publish_entry = partial(entry_of, "Message")
+"""Makes an entry of SNS ``PublishBatch``."""
+
+send_entry = partial(entry_of, "MessageBody")
+"""Makes an entry of SQS ``SendMessageBatch``."""
+
+
+def delivery_from(
+    raw: Mapping[str, Any], queue: Queue, asked_at: float, visibility_timeout_seconds: int
+) -> Delivery:
     """Return what SQS ``ReceiveMessage`` gave as a delivery.
 
     An SNS envelope is taken off where there is one; whatever else the body holds is data.
@@ -83,7 +65,7 @@ def delivery_from(raw: Mapping[str, Any], queue: Queue, deadline: float) -> Deli
     system = raw.get("Attributes") or {}
     body = raw["Body"]
     found = raw.get("MessageAttributes") or {}
-    attributes = {name: _attribute_text(value) for name, value in found.items()}
+    attributes = {name: value.get("StringValue") or _as_text(value) for name, value in found.items()}
     fallback_message_id = raw["MessageId"]
     # What melange published arrives with its id beside the body: only the rest can be an envelope.
     if MESSAGE_ID_ATTRIBUTE not in attributes and _ENVELOPE_SIGN in body:
@@ -105,29 +87,15 @@ def delivery_from(raw: Mapping[str, Any], queue: Queue, deadline: float) -> Deli
         queue=queue,
         receipt_handle=raw["ReceiptHandle"],
         receive_count=int(system.get("ApproximateReceiveCount", 1)),
-        deadline=deadline,
+        deadline=asked_at + visibility_timeout_seconds,
+        broker_message_id=raw["MessageId"],
+        received=Received(raw, asked_at),
     )
 
 
-def _common_fields(message: Message) -> Entry:
-    fields: Entry = {
-        "MessageAttributes": {
-            name: {"DataType": ATTRIBUTE_TYPE, "StringValue": value}
-            for name, value in attributes_of(message).items()
-        }
-    }
-    if message.message_group_id is not None:
-        fields["MessageGroupId"] = message.message_group_id
-    if message.message_deduplication_id is not None:
-        fields["MessageDeduplicationId"] = message.message_deduplication_id
-    return fields
-
-
-def _attribute_text(value: Mapping[str, Any]) -> str:
-    text = value.get("StringValue")
-    if text is not None:
-        return str(text)
-    return b64encode(value.get("BinaryValue", b"")).decode("ascii")
+def _as_text(attribute: Mapping[str, Any]) -> str:
+    value = attribute.get("BinaryValue")
+    return b64encode(value).decode("ascii") if isinstance(value, bytes) else str(value or "")
 
 
 def _envelope(body: str) -> Mapping[str, Any] | None:

@@ -211,18 +211,6 @@ def test_a_dead_letter_queue_that_is_gone_counts_as_none(driver, name):
     assert driver.get_queue(name).dead_letter_queue is None
 
 
-def test_content_based_deduplication_is_switched_on_later(driver, sns, sqs, name):
-    topic = driver.declare_topic(f"{name}.fifo")
-    queue = driver.declare_queue(f"{name}.fifo", topic)
-
-    driver.declare_topic(f"{name}.fifo", content_based_deduplication=True)
-    driver.declare_queue(f"{name}.fifo", content_based_deduplication=True)
-
-    topic_attributes = sns.get_topic_attributes(TopicArn=topic.address)["Attributes"]
-    assert topic_attributes["ContentBasedDeduplication"] == "true"
-    assert attributes_of(sqs, queue.address)["ContentBasedDeduplication"] == "true"
-
-
 def test_tags_are_set_on_new_and_on_existing_ones(driver, sns, sqs, name):
     for tags in ({"team": "shop"}, {"team": "warehouse", "stage": "test"}):
         topic = driver.declare_topic(name, tags=tags)
@@ -263,6 +251,96 @@ def test_a_filter_of_one_queue_leaves_the_other_queues_alone(driver, name):
 
     assert [delivery.message.message_id for delivery in driver.receive(only_b, 10, 5)] == ["b"]
     assert len(driver.receive(everything, 10, 5)) == 2
+
+
+def test_a_filter_can_be_taken_off(driver, sns, name):
+    topic = driver.declare_topic(name)
+    queue = driver.declare_queue(name, topic, event_filter=EventFilter(("A",), "body"))
+
+    driver.declare_queue(name, topic, event_filter=EventFilter(()))
+    driver.publish(topic, [Message("b", "{}", event_type_name="B")])
+
+    assert [delivery.message.message_id for delivery in driver.receive(queue, 10, 5)] == ["b"]
+    assert [binding.event_filter for binding in driver.list_bindings(queue)] == [None]
+
+
+def test_what_feeds_a_queue_is_listed(driver, name):
+    first, second = driver.declare_topic(f"{name}-1"), driver.declare_topic(f"{name}-2")
+    queue = driver.declare_queue(name, first)
+    driver.declare_queue(name, second, event_filter=EventFilter(("A", "B")))
+    driver.declare_queue(f"{name}-other", first)
+
+    bindings = {binding.topic.address: binding.event_filter for binding in driver.list_bindings(queue)}
+
+    assert bindings == {first.address: None, second.address: EventFilter(("A", "B"))}
+
+
+def test_a_queue_is_found_and_bound_by_its_url(driver, sns, name):
+    topic, queue = driver.declare_topic(name), driver.declare_queue(name)
+
+    assert driver.get_queue(queue.address) == queue
+    assert driver.declare_queue(queue.address, topic) == queue
+
+    assert len(sns.list_subscriptions_by_topic(TopicArn=topic.address)["Subscriptions"]) == 1
+
+
+def test_a_dead_letter_is_the_message_as_it_was_received(driver, sqs, name):
+    dead_letters = driver.declare_queue(f"{name}-dlq")
+    queue = driver.declare_queue(name, dead_letter_queue=dead_letters)
+    attributes = {
+        "weight": {"DataType": "Number", "StringValue": "7"},
+        "picture": {"DataType": "Binary.png", "BinaryValue": b"\x00\x01"},
+        "shop": {"DataType": "String", "StringValue": "ü"},
+    }
+    trace = {
+        "AWSTraceHeader": {"DataType": "String", "StringValue": "Root=1-5759e988-bd862e3fe1be46a9942727"}
+    }
+    sqs.send_message(
+        QueueUrl=queue.address,
+        MessageBody="plain",
+        MessageAttributes=attributes,
+        MessageSystemAttributes=trace,
+    )
+    (delivery,) = driver.receive(queue, 10, 5)
+
+    driver.dead_letter(delivery, '{"reason":"no"}')
+
+    answer = sqs.receive_message(
+        QueueUrl=dead_letters.address,
+        MessageAttributeNames=["All"],
+        MessageSystemAttributeNames=["AWSTraceHeader"],
+        WaitTimeSeconds=5,
+    )
+    (raw,) = answer["Messages"]
+    assert raw["Body"] == "plain"
+    assert {name: raw["MessageAttributes"][name] for name in attributes} == attributes
+    assert raw["MessageAttributes"]["melange-message-id"]["StringValue"] == delivery.message.message_id
+    assert raw["MessageAttributes"]["melange-dead-letter"]["StringValue"] == '{"reason":"no"}'
+    assert raw["Attributes"]["AWSTraceHeader"] == trace["AWSTraceHeader"]["StringValue"]
+
+
+def test_a_message_of_the_largest_size_can_be_dead_lettered(driver, sqs, name):
+    dead_letters = driver.declare_queue(f"{name}-dlq")
+    queue = driver.declare_queue(name, dead_letter_queue=dead_letters)
+    body = "x" * queue.max_message_bytes
+    sqs.send_message(QueueUrl=queue.address, MessageBody=body)
+    (delivery,) = driver.receive(queue, 10, 5)
+
+    driver.dead_letter(delivery, '{"reason":"no"}')
+
+    (dead_letter,) = driver.receive(dead_letters, 10, 5)
+    assert dead_letter.message.body == body
+
+
+def test_the_longest_delay_is_accepted_some_time_after_the_receive(driver, name):
+    queue = driver.declare_queue(name)
+    driver.send(queue, [Message("id", "{}")])
+    (delivery,) = driver.receive(queue, 1, 5)
+    received_at = driver.clock.monotonic()
+    while driver.clock.monotonic() < received_at + 1.1:
+        driver.receive(queue, 1, 1)
+
+    assert driver.defer([delivery], 43_200) == []
 
 
 def test_deleting_a_queue_takes_its_subscriptions_along(driver, sns, name):

@@ -13,6 +13,7 @@ from aws_answers import (
     batch_answer,
     publish_answer,
     sns_error,
+    sqs_answer,
     sqs_error,
 )
 from melange.errors import (
@@ -30,6 +31,7 @@ from melange.messages import Delivery, Message, Queue
 THROTTLED = {"Code": "ThrottlingException", "SenderFault": True, "Message": "slow down"}
 FAULT_OF_AWS = {"Code": "InternalError", "SenderFault": False, "Message": "oops"}
 REFUSED = {"Code": "InvalidMessageContents", "SenderFault": True, "Message": "bad character"}
+RAW = {"MessageId": "m-1", "ReceiptHandle": "handle-9", "Body": "{}", "Attributes": {}}
 STALE = {"Code": "ReceiptHandleIsInvalid", "SenderFault": True, "Message": "handle-0 is stale"}
 
 
@@ -185,7 +187,7 @@ def test_a_broker_out_of_reach_fails_the_batch_and_the_rest_is_not_tried(broker)
     assert ids(failures) == [f"id-{number}" for number in range(10, 35)]
     assert isinstance(failures[0].error, DriverConnectionError)
     assert "not sent" in str(failures[-1].error)
-    assert broker.requests["PublishBatch"] == 2
+    assert broker.requests["PublishBatch"] == 1 + 4
 
 
 def test_a_missing_topic_is_raised(broker):
@@ -303,3 +305,51 @@ def test_acknowledging_again_what_sqs_has_forgotten_is_no_failure(broker):
     assert driver.acknowledge(deliveries(1)) == []
 
     assert len(broker.sent["DeleteMessageBatch"]) == 2
+
+
+def test_equal_deliveries_are_told_apart_by_their_place_in_the_batch(broker):
+    broker.will_answer("ChangeMessageVisibilityBatch", batch_answer({"1": STALE}))
+    twin = deliveries(1)[0]
+
+    failures = broker.driver().defer([twin, twin._replace(), twin], 60)
+
+    assert len(failures) == 1
+    assert failures[0].item == twin
+
+
+def test_a_delay_ends_twelve_hours_after_the_receive(broker):
+    broker.will_answer("ReceiveMessage", sqs_answer(Messages=[RAW]))
+    broker.will_answer("ChangeMessageVisibilityBatch", batch_answer())
+    clock = InstantClock()
+    driver = broker.driver(clock)
+    (delivery,) = driver.receive(QUEUE, 1, 0, visibility_timeout_seconds=43_200)
+
+    clock.seconds += 3_600.5
+
+    assert driver.defer([delivery], 43_200) == []
+    assert driver.defer([delivery], 60) == []
+    asked = [call["Entries"][0]["VisibilityTimeout"] for call in broker.sent["ChangeMessageVisibilityBatch"]]
+    assert asked == [43_200 - 3_601 - 10, 60]
+
+
+def test_each_delivery_of_a_batch_has_what_is_left_of_its_own_twelve_hours(broker):
+    broker.will_answer("ReceiveMessage", sqs_answer(Messages=[RAW]))
+    broker.will_answer("ChangeMessageVisibilityBatch", batch_answer())
+    clock = InstantClock()
+    driver = broker.driver(clock)
+    (early,) = driver.receive(QUEUE, 1, 0, visibility_timeout_seconds=3_000)
+    clock.seconds += 1_000
+    (late,) = driver.receive(QUEUE, 1, 0)
+
+    driver.defer([early, late], 43_200)
+
+    (call,) = broker.sent["ChangeMessageVisibilityBatch"]
+    assert [entry["VisibilityTimeout"] for entry in call["Entries"]] == [42_190, 43_190]
+
+
+def test_a_delivery_that_was_not_received_here_may_be_deferred_for_the_longest_time(broker):
+    broker.will_answer("ChangeMessageVisibilityBatch", batch_answer())
+
+    assert broker.driver().defer(deliveries(1), 43_200) == []
+
+    assert broker.sent["ChangeMessageVisibilityBatch"][0]["Entries"][0]["VisibilityTimeout"] == 43_200

@@ -17,11 +17,14 @@ from aws_answers import (
     batch_answer,
     http_answer,
     publish_answer,
+    shared_session,
+    sns_answer,
     sns_error,
     sqs_answer,
     sqs_error,
 )
-from melange.drivers.aws.clients import BrokerCalls
+from melange.drivers.aws.calls import BrokerCalls
+from melange.drivers.aws.clients import Clients
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -33,7 +36,6 @@ from melange.errors import (
 from melange.messages import Message
 
 RAW = {"MessageId": "m-1", "ReceiptHandle": "AQEBsecret", "Body": "{}", "Attributes": {}}
-TWO_ATTEMPTS = Config(retries={"mode": "standard", "total_max_attempts": 2})
 
 
 @pytest.fixture
@@ -41,9 +43,8 @@ def broker():
     return CannedBroker()
 
 
-@pytest.fixture
-def _no_real_pauses(monkeypatch):
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
+def clients_of(attempts=4):
+    return Clients(shared_session(), "us-east-1", None, Config(retries={"total_max_attempts": attempts}), 10)
 
 
 def test_a_receive_asks_for_everything_that_a_delivery_holds(broker):
@@ -59,7 +60,7 @@ def test_a_receive_asks_for_everything_that_a_delivery_holds(broker):
             "WaitTimeSeconds": 20,
             "VisibilityTimeout": 45,
             "MessageAttributeNames": ["All"],
-            "MessageSystemAttributeNames": ["ApproximateReceiveCount", "MessageGroupId"],
+            "MessageSystemAttributeNames": ["ApproximateReceiveCount", "MessageGroupId", "AWSTraceHeader"],
         }
     ]
     assert [delivery.deadline for delivery in deliveries] == [clock.seconds + 45]
@@ -113,12 +114,25 @@ def test_what_sqs_would_refuse_in_a_receive_is_refused_before(broker, limit, wai
         http_answer(200, b"<html>log in here</html>", {"content-length": "7"}),
         http_answer(200, b"log in here"),
         http_answer(200, b"\xff\xfe"),
+        http_answer(200, b"[]"),
         http_answer(200, b'{"Messages": 5}'),
+        http_answer(200, b'{"Messages": [5]}'),
+        http_answer(200, b'{"Messages": [{"MessageId": "m", "ReceiptHandle": "r"}]}'),
         http_answer(
             200, b'{"Messages": [{"MessageId": "m", "ReceiptHandle": "r", "Body": "{}", "Attributes": 5}]}'
         ),
     ],
-    ids=["cut", "wrong length", "no JSON", "no text", "wrong shape", "wrong shape within"],
+    ids=[
+        "cut",
+        "wrong length",
+        "no JSON",
+        "no text",
+        "a list",
+        "no messages",
+        "no message",
+        "no body",
+        "odd within",
+    ],
 )
 def test_an_answer_that_is_cut_or_garbled_is_asked_for_again(broker, answer):
     broker.will_answer("ReceiveMessage", answer, sqs_answer(Messages=[RAW]))
@@ -149,11 +163,10 @@ def test_answers_that_stay_garbled_are_a_connection_error(broker):
         ("KmsThrottled", "KmsThrottled"),
     ],
 )
-@pytest.mark.usefixtures("_no_real_pauses")
-def test_throttling_by_sqs_is_retried_by_botocore_or_else_by_us(broker, code, modeled):
+def test_throttling_by_sqs_is_tried_again(broker, code, modeled):
     broker.will_answer("ReceiveMessage", sqs_error(code, modeled=modeled), sqs_answer(Messages=[RAW]))
 
-    deliveries = broker.driver(config=TWO_ATTEMPTS).receive(QUEUE, 1, 0)
+    deliveries = broker.driver().receive(QUEUE, 1, 0)
 
     assert len(deliveries) == 1
     assert broker.requests["ReceiveMessage"] == 2
@@ -170,11 +183,10 @@ def test_throttling_by_sqs_is_retried_by_botocore_or_else_by_us(broker, code, mo
         ("ServiceUnavailable", 503),
     ],
 )
-@pytest.mark.usefixtures("_no_real_pauses")
-def test_throttling_by_sns_is_retried_by_botocore_or_else_by_us(broker, code, status):
+def test_throttling_by_sns_is_tried_again(broker, code, status):
     broker.will_answer("PublishBatch", sns_error(code, status=status), publish_answer())
 
-    failures = broker.driver(config=TWO_ATTEMPTS).publish(TOPIC, [Message("id", "{}")])
+    failures = broker.driver().publish(TOPIC, [Message("id", "{}")])
 
     assert failures == []
     assert broker.requests["PublishBatch"] == 2
@@ -269,18 +281,82 @@ def test_no_secret_and_no_receipt_handle_is_logged_or_quoted(broker, caplog):
 def test_pauses_grow_up_to_a_cap_and_are_jittered():
     clock = InstantClock()
     fractions = iter([1.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0])
-    calls = BrokerCalls(clock, jitter=lambda: next(fractions))
+    calls = BrokerCalls(clients_of(attempts=9), clock, 100, jitter=lambda: next(fractions))
 
     for attempt in range(1, 8):
-        calls.pause(attempt)
+        assert calls.may_retry(attempt, clock.monotonic())
 
     assert clock.waits == [0.2, 0.2, 0.8, 1.6, 3.2, 5.0, 5.0]
 
 
-def test_one_attempt_is_one_request(broker):
+def test_no_attempt_begins_after_half_of_the_time():
+    clock = InstantClock()
+    calls = BrokerCalls(clients_of(), clock, 10, jitter=lambda: 1.0)
+
+    assert calls.may_retry(1, clock.monotonic() - 4.7)
+    assert not calls.may_retry(1, clock.monotonic() - 4.9)
+
+
+def test_the_number_of_attempts_is_that_of_the_configuration(broker):
     broker.will_answer("ReceiveMessage", sqs_error("RequestThrottled"))
 
     with pytest.raises(DriverConnectionError):
         broker.driver(config=ONE_ATTEMPT).receive(QUEUE, 1, 0)
-
     assert broker.requests["ReceiveMessage"] == 1
+
+    with pytest.raises(DriverConnectionError):
+        broker.driver(config=Config(retries={"max_attempts": 2})).receive(QUEUE, 1, 0)
+    assert broker.requests["ReceiveMessage"] == 1 + 3
+
+
+@pytest.mark.parametrize("error", [TypeError("x"), AttributeError("x"), KeyError("x")])
+def test_a_mistake_in_code_is_not_an_outage(broker, error):
+    broker.will_answer("ReceiveMessage", sqs_answer(Messages=[RAW]))
+    driver = broker.driver()
+    made_wrong = driver.receive(QUEUE, 1, 0)[0]._replace(receipt_handle=object())
+    broker.will_answer("PublishBatch", error)
+
+    with pytest.raises(type(error)):
+        driver.publish(TOPIC, [Message("id", "{}")])
+    with pytest.raises((TypeError, AttributeError)):
+        driver.acknowledge([made_wrong])
+
+    assert broker.requests["PublishBatch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer", "call"),
+    [
+        ("GetQueueUrl", sqs_answer(error="log in"), lambda driver: driver.get_queue("stock")),
+        ("GetQueueAttributes", sqs_answer(Attributes=5), lambda driver: driver.measure_queue(QUEUE)),
+        ("GetQueueAttributes", sqs_answer(), lambda driver: driver.measure_queue(QUEUE)),
+        ("CreateTopic", sns_answer("CreateTopic"), lambda driver: driver.declare_topic("products")),
+        ("CreateTopic", http_answer(200, b"<html/>"), lambda driver: driver.declare_topic("products")),
+    ],
+)
+def test_an_answer_of_something_else_than_aws_is_an_outage(broker, operation, answer, call):
+    broker.will_answer(operation, answer)
+
+    with pytest.raises(DriverConnectionError, match="could not be read"):
+        call(broker.driver())
+
+    assert broker.requests[operation] == 4
+
+
+def test_an_answer_to_a_batch_that_says_nothing_of_the_entries_is_an_outage(broker):
+    broker.will_answer("SendMessageBatch", sqs_answer(Failed=5))
+
+    (failure,) = broker.driver().send(QUEUE, [Message("id", "{}")])
+
+    assert isinstance(failure.error, DriverConnectionError)
+
+
+def test_a_long_poll_and_a_short_one_use_clients_of_their_own(broker):
+    broker.will_answer("ReceiveMessage", sqs_answer())
+    driver = broker.driver(config=Config(read_timeout=2))
+
+    driver.receive(QUEUE, 1, 20)
+    driver.receive(QUEUE, 1, 0)
+
+    timeouts = [client.meta.config.read_timeout for client in driver._calls.clients.built.values()]
+    assert sorted(timeouts) == [2, 30]

@@ -8,9 +8,18 @@ from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aws_answers import QUEUE, TOPIC, CannedBroker, publish_answer, sns_answer, sns_error, sqs_answer
+from aws_answers import (
+    QUEUE,
+    TOPIC,
+    CannedBroker,
+    publish_answer,
+    shared_session,
+    sns_answer,
+    sns_error,
+    sqs_answer,
+)
 from melange.drivers.aws import AwsDriver
-from melange.drivers.aws.clients import build_clients, encode_body_once
+from melange.drivers.aws.clients import Clients, encode_body_once
 from melange.drivers.aws.wire import delivery_from
 from melange.errors import (
     AccessDeniedError,
@@ -84,30 +93,87 @@ def test_an_endpoint_where_nobody_listens_is_a_connection_error():
         driver.receive(QUEUE, 1, 0)
 
 
-def test_a_read_timeout_within_the_longest_wait_is_refused():
-    with pytest.raises(ConfigurationError, match="read_timeout"):
-        AwsDriver(config=Config(read_timeout=20))
+def clients(region_name="eu-west-1", config=None, timeout=10):
+    return Clients(shared_session(), region_name, None, config, timeout)
 
 
-def test_the_callers_settings_win_and_the_others_stay():
-    clients = build_clients(None, "eu-west-1", None, Config(max_pool_connections=3))
+def timeouts(client):
+    return client.meta.config.connect_timeout, client.meta.config.read_timeout
 
-    config = clients.sqs.meta.config
-    assert (config.max_pool_connections, config.read_timeout, config.retries["mode"]) == (3, 30, "standard")
-    assert clients.region_name == "eu-west-1"
+
+def test_calls_read_shortly_and_only_long_polls_read_long():
+    made = clients()
+
+    assert timeouts(made.build("sqs")) == timeouts(made.build("sns")) == (2, 3)
+    assert timeouts(made.build("polling")) == (5, 30)
 
 
 @pytest.mark.parametrize(
-    ("region", "partition"), [("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")]
+    ("given", "calls", "polls"),
+    [
+        ({"read_timeout": 1, "connect_timeout": 1}, (1, 1), (1, 30)),
+        ({"read_timeout": 20}, (2, 3), (5, 30)),
+        ({"read_timeout": 60, "connect_timeout": 60}, (2, 3), (60, 60)),
+        ({"read_timeout": None}, (2, 3), (5, None)),
+    ],
+)
+def test_the_callers_timeouts_shorten_calls_and_lengthen_long_polls(given, calls, polls):
+    made = clients(config=Config(**given))
+
+    assert timeouts(made.build("sns")) == calls
+    assert timeouts(made.build("polling")) == polls
+
+
+def test_two_attempts_that_hang_fit_into_a_calls_time():
+    connect_timeout, read_timeout = timeouts(clients(timeout=3).build("sns"))
+
+    assert 2 * (connect_timeout + read_timeout) <= 3
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), True])
+def test_a_call_timeout_that_is_no_time_is_refused(seconds):
+    with pytest.raises(ConfigurationError, match="call_timeout_seconds"):
+        AwsDriver(call_timeout_seconds=seconds)
+
+
+def test_the_callers_settings_win_and_the_others_stay():
+    made = clients(config=Config(max_pool_connections=3))
+
+    assert made.build("sqs").meta.config.max_pool_connections == 3
+    assert made.build("sqs").meta.config.tcp_keepalive
+    assert made.region_name == "eu-west-1"
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov"), ("mars-1", "aws")],
 )
 def test_the_partition_is_the_regions(region, partition):
-    assert build_clients(None, region, None, None).partition == partition
+    assert clients(region_name=region).partition == partition
 
 
-def test_a_session_brings_its_own_region():
+def test_a_region_that_botocore_has_not_heard_of_works_with_an_endpoint_of_its_own(broker):
+    broker.will_answer("GetCallerIdentity", IDENTITY)
+    broker.will_answer("GetTopicAttributes", ATTRIBUTES)
+    driver = broker.driver(region_name="mars-1", endpoint_url="http://127.0.0.1:9")
+
+    assert driver.get_topic("products").address == "arn:aws:sns:mars-1:123456789012:products"
+
+
+def test_a_session_brings_its_own_region(monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
     session = boto3.Session(region_name="ap-south-1")
 
-    assert build_clients(session, None, None, None).region_name == "ap-south-1"
+    assert Clients(session, None, None, None, 10).region_name == "ap-south-1"
+
+
+def test_aws_region_is_read_and_wins_over_the_default(monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "ap-south-1")
+    assert Clients(None, None, None, None, 10).region_name == "ap-south-1"
+
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    assert Clients(None, None, None, None, 10).region_name == "ap-south-1"
+    assert clients(region_name="eu-west-1").region_name == "eu-west-1"
 
 
 @given(
@@ -124,13 +190,11 @@ def test_a_form_is_encoded_as_botocore_would(form):
 
 
 def test_a_publish_is_signed_and_sent_as_the_same_bytes(broker):
-    bodies = []
-    broker.session.events.register("before-send.sns", lambda request, **_: bodies.append(request.body))
     broker.will_answer("PublishBatch", publish_answer())
 
     broker.driver().publish(TOPIC, [Message("id", "é & ü")])
 
-    assert b"%C3%A9+%26+%C3%BC" in bodies[0]
+    assert b"%C3%A9+%26+%C3%BC" in broker.bodies[0]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +213,10 @@ def test_what_is_received_is_read_as_botocore_would(broker, attribute):
 
     delivery = broker.driver().receive(QUEUE, 1, 0)[0]
 
-    assert delivery == delivery_from(botocores, QUEUE, delivery.deadline)
+    asked_at = delivery.deadline - 30
+    assert delivery._replace(received=None) == delivery_from(botocores, QUEUE, asked_at, 30)._replace(
+        received=None
+    )
 
 
 def test_fields_that_are_null_are_as_good_as_left_out(broker):

@@ -1,11 +1,11 @@
-"""Wishes as SQS attributes: only what was named and differs is changed."""
+"""A queue specification as SQS attributes: only what was named and differs is changed."""
 
 import json
 
 import pytest
 
-from melange.drivers.aws.policy import filter_attributes
 from melange.drivers.aws.queues import attributes_to_change as changes
+from melange.drivers.aws.subscriptions import event_filter_from, filter_attributes
 from melange.drivers.base import NO_DEAD_LETTER_QUEUE, EventFilter
 from melange.drivers.queue_spec import QueueSpec
 from melange.errors import ConfigurationError
@@ -83,3 +83,23 @@ def test_a_filter_by_body_reads_the_type_in_the_event():
         "FilterPolicyScope": "MessageBody",
         "FilterPolicy": '{"event_type_name":["A"]}',
     }
+
+
+def test_a_filter_without_types_takes_a_filter_off():
+    assert filter_attributes(EventFilter(())) == {"FilterPolicy": "{}"}
+
+
+@pytest.mark.parametrize("event_filter", [EventFilter(("A", "B")), EventFilter(("A",), scope="body")])
+def test_a_filter_is_read_back_as_it_was_written(event_filter):
+    assert event_filter_from(filter_attributes(event_filter)) == event_filter
+
+
+@pytest.mark.parametrize("policy", [None, "{}", "not JSON", "[]"])
+def test_no_filter_is_read_where_everything_passes(policy):
+    assert event_filter_from({"FilterPolicy": policy} if policy else {}) is None
+
+
+def test_of_a_filter_of_others_only_event_types_are_told():
+    policy = {"store": ["north"], "melange-event-type": ["A", {"prefix": "B"}]}
+
+    assert event_filter_from({"FilterPolicy": json.dumps(policy)}) == EventFilter(("A",))

@@ -38,7 +38,7 @@ def text(value, data_type="String"):
 
 
 def received(body, attributes=None, **system):
-    return delivery_from(raw(body, attributes, **system), QUEUE, 5.0).message
+    return delivery_from(raw(body, attributes, **system), QUEUE, 5.0, 0).message
 
 
 def test_a_message_is_published_with_its_metadata_as_attributes():
@@ -72,7 +72,7 @@ def test_a_message_is_sent_with_its_delay_if_it_has_one():
 
 
 def test_a_delivery_holds_what_the_broker_says_of_it():
-    delivery = delivery_from(raw("{}", MessageGroupId="g", MessageDeduplicationId="d"), QUEUE, 5.0)
+    delivery = delivery_from(raw("{}", MessageGroupId="g", MessageDeduplicationId="d"), QUEUE, 5.0, 0)
 
     assert (delivery.receive_count, delivery.receipt_handle, delivery.deadline) == (3, "handle", 5.0)
     assert (delivery.message.message_group_id, delivery.message.message_deduplication_id) == ("g", "d")

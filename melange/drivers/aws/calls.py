@@ -1,0 +1,103 @@
+"""One way to call SNS and SQS: errors mapped, time limited, what is transient tried again, nothing after close."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from botocore.exceptions import NoCredentialsError
+
+from melange.clock import Clock
+from melange.drivers.aws.clients import Clients
+from melange.drivers.aws.errors import error_for, keeps_its_cause
+from melange.drivers.aws.operations import Operation
+from melange.errors import DriverClosedError, DriverConnectionError
+
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class BrokerCalls:
+    """Calls SNS and SQS. Thread-safe; in a process that was forked it goes on with clients of its own."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        clock: Clock,
+        call_timeout_seconds: float,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.clients = clients
+        self.attempts = clients.attempts
+        self.clock = clock
+        self.policy_lock = threading.Lock()
+        """Held while a queue's policy is read and written."""
+        self._retry_seconds = call_timeout_seconds / 2
+        self._jitter = jitter
+        self._closed = False
+        self._wake = threading.Condition()
+
+    def __call__(
+        self, operation: Operation, resource: str, /, *, started: float | None = None, **parameters: Any
+    ) -> Any:
+        """Return what ``operation`` reads in its answer; ``resource`` is the topic's or queue's name, for errors.
+
+        An attempt takes half of the call's time at most, and none begins after the first half; ``started`` is when
+        a series of calls began that shall share one time limit.
+
+        Raises:
+            MelangeError: see ``error_for``. What nobody but our own code can have caused is raised as it is.
+        """
+        started = self.clock.monotonic() if started is None else started
+        for attempt in range(1, self.attempts + 1):
+            self.check_open()
+            client = self.clients.built.get(operation.client) or self.clients.build(operation.client)
+            try:
+                return operation.read(getattr(client, operation.method)(**parameters))
+            except Exception as error:
+                mapped = error_for(error, operation.permission, resource, operation.refusal, parameters)
+                if mapped is None:
+                    raise
+                if isinstance(error, NoCredentialsError):
+                    self.clients.forget()
+                if not isinstance(mapped, DriverConnectionError) or not self.may_retry(attempt, started):
+                    raise mapped from (error if keeps_its_cause(error) else None)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def may_retry(self, attempt: int, started: float) -> bool:
+        """Wait before the next attempt, if there is one: capped exponential backoff with full jitter."""
+        longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+        pause = longest * self._jitter()
+        if attempt >= self.attempts or self.clock.monotonic() + pause - started > self._retry_seconds:
+            return False
+        self.wait(pause)
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Wait ``seconds``, or until ``close()``."""
+        with self._wake:
+            if not self._closed:
+                self.clock.wait(self._wake, seconds)
+
+    def check_open(self) -> None:
+        """Raise ``DriverClosedError`` after ``close()``; notice when this is another process than before."""
+        if self._closed:
+            raise DriverClosedError
+        if self.clients.process_id != os.getpid():
+            # Answers to two processes on one connection would get mixed up: one queue's messages would reach another
+            # queue's listener. The locks may be held by threads that are not in this process.
+            self.policy_lock, self._wake = threading.Lock(), threading.Condition()
+            self.clients.start_in_this_process()
+
+    def close(self) -> None:
+        """Refuse calls from now on, and end waits; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self.clients.process_id == os.getpid():
+            with self._wake:
+                self._wake.notify_all()
+        self.clients.close()

@@ -1,0 +1,135 @@
+"""What goes to a dead-letter queue: the message as it was received, and why, as far as there is space for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from melange.drivers.aws.operations import Parameters
+from melange.drivers.aws.wire import Received
+from melange.drivers.base import dead_letter_of
+from melange.drivers.sqs_rules import (
+    ATTRIBUTE_TYPE,
+    FOLDED_HEADERS_ATTRIBUTE,
+    MAX_ATTRIBUTES,
+    MESSAGE_ID_ATTRIBUTE,
+    OWN_ATTRIBUTES,
+)
+from melange.messages import DEAD_LETTER_HEADER, Delivery, Queue
+
+TRACE_ATTRIBUTE = "AWSTraceHeader"
+
+_SHORT_TEXT_CHARACTERS = 60
+
+Attribute = dict[str, Any]
+Attributes = dict[str, Attribute]
+
+
+def copies_of(delivery: Delivery, received: Received, target: Queue, note: str) -> Iterator[Parameters]:
+    """Yield the parameters of ``SendMessage`` to try first, and smaller ones for when they are refused.
+
+    All have the body as received, envelope included, the attributes with their types, and the trace header. The
+    first that fits has the note, the next a shortened one, then none; the last is the message bare, as received.
+    """
+    body = received.raw["Body"]
+    bare = {name: _sendable(value) for name, value in (received.raw.get("MessageAttributes") or {}).items()}
+    known = _without_note(bare)
+    if MESSAGE_ID_ATTRIBUTE not in known and delivery.message.body == body:
+        # SQS gives the copy an id of its own. (In an envelope there is one that stays.)
+        known[MESSAGE_ID_ATTRIBUTE] = _text(delivery.message.message_id)
+    for attributes in (_with_note(known, note), _with_note(known, _shortened(note)), known):
+        if len(attributes) <= MAX_ATTRIBUTES and _size(body, attributes) <= target.max_message_bytes:
+            yield _copy(delivery, received, target, attributes)
+    yield _copy(delivery, received, target, bare)
+
+
+def _without_note(attributes: Attributes) -> Attributes:
+    """Leave out why the message was dead-lettered another time."""
+    kept = {name: value for name, value in attributes.items() if name != DEAD_LETTER_HEADER}
+    folded = _folded_headers(kept)
+    if folded and folded.pop(DEAD_LETTER_HEADER, None) is not None:
+        del kept[FOLDED_HEADERS_ATTRIBUTE]
+        return {**kept, **_fold(folded)} if folded else kept
+    return kept
+
+
+def _with_note(attributes: Attributes, note: str) -> Attributes:
+    folded = _folded_headers(attributes)
+    kept = {name: value for name, value in attributes.items() if name != FOLDED_HEADERS_ATTRIBUTE}
+    if len(attributes) < MAX_ATTRIBUTES or MESSAGE_ID_ATTRIBUTE not in attributes or folded is None:
+        return {**attributes, DEAD_LETTER_HEADER: _text(note)}
+    # melange reads a folded header as any other: where all ten attributes are taken, one makes place for the note.
+    if len(kept) == MAX_ATTRIBUTES:
+        name = next((name for name, value in kept.items() if _is_foldable(name, value)), None)
+        if name is None:
+            return {**attributes, DEAD_LETTER_HEADER: _text(note)}
+        folded[name] = kept.pop(name)["StringValue"]
+    return {**kept, **_fold({**folded, DEAD_LETTER_HEADER: note})}
+
+
+def _is_foldable(name: str, attribute: Attribute) -> bool:
+    return name not in OWN_ATTRIBUTES and attribute["DataType"] == ATTRIBUTE_TYPE
+
+
+def _folded_headers(attributes: Attributes) -> dict[str, Any] | None:
+    """Return the headers in the attribute for folded ones, None where somebody else has written it."""
+    try:
+        folded = json.loads(attributes.get(FOLDED_HEADERS_ATTRIBUTE, {}).get("StringValue") or "{}")
+    except (ValueError, RecursionError):
+        return None
+    return folded if isinstance(folded, dict) else None
+
+
+def _fold(headers: dict[str, Any]) -> Attributes:
+    return {FOLDED_HEADERS_ATTRIBUTE: _text(json.dumps(headers, separators=(",", ":")))}
+
+
+def _shortened(note: str) -> str:
+    """Return the note with its texts cut to a line and its lists left out."""
+    try:
+        fields = json.loads(note)
+    except ValueError:
+        return note
+    if not isinstance(fields, dict):
+        return note
+    short = {
+        name: value[:_SHORT_TEXT_CHARACTERS] if isinstance(value, str) else value
+        for name, value in fields.items()
+        if not isinstance(value, (list, dict))
+    }
+    return json.dumps(short, separators=(",", ":"))
+
+
+def _copy(delivery: Delivery, received: Received, target: Queue, attributes: Attributes) -> Parameters:
+    twin = dead_letter_of(delivery, is_fifo=target.is_fifo)
+    copy: Parameters = {"MessageBody": received.raw["Body"], "MessageAttributes": attributes}
+    if twin.message_group_id is not None:
+        copy["MessageGroupId"] = twin.message_group_id
+    if target.is_fifo:
+        copy["MessageDeduplicationId"] = twin.message_deduplication_id
+    trace = (received.raw.get("Attributes") or {}).get(TRACE_ATTRIBUTE)
+    if trace:
+        copy["MessageSystemAttributes"] = {TRACE_ATTRIBUTE: _text(trace)}
+    return copy
+
+
+def _sendable(attribute: Mapping[str, Any]) -> Attribute:
+    value = "BinaryValue" if attribute.get("StringValue") is None else "StringValue"
+    return {"DataType": attribute.get("DataType", ATTRIBUTE_TYPE), value: attribute.get(value)}
+
+
+def _text(value: str) -> Attribute:
+    return {"DataType": ATTRIBUTE_TYPE, "StringValue": value}
+
+
+def _size(body: str, attributes: Attributes) -> int:
+    return len(body.encode()) + sum(
+        len(name.encode()) + len(attribute["DataType"].encode()) + _length(attribute)
+        for name, attribute in attributes.items()
+    )
+
+
+def _length(attribute: Attribute) -> int:
+    value = attribute.get("StringValue")
+    return len(value.encode()) if value is not None else len(attribute.get("BinaryValue") or b"")

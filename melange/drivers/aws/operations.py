@@ -1,0 +1,169 @@
+"""Every call that the driver makes: its method, the permission it needs, and how its answer is read.
+
+An answer that does not hold what it must raises ``UnreadableAnswer``: it came from something that is not AWS, or
+was garbled on the way, and is asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from melange.errors import ConfigurationError, InvalidMessageError, MelangeError
+
+Answer = dict[str, Any]
+Attributes = dict[str, str]
+Entry = dict[str, Any]
+Parameters = dict[str, Any]
+
+ClientName = Literal["sns", "sqs", "polling", "sts"]
+"""``polling`` is SQS as well, with the patience of a long poll."""
+
+
+class UnreadableAnswer(Exception):
+    """An answer is not what this call is answered with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One kind of call."""
+
+    client: ClientName
+    method: str
+    permission: str
+    """The action in an IAM policy, which is also what errors call it."""
+    read: Callable[[Answer], Any] = lambda answer: answer
+    refusal: type[MelangeError] = ConfigurationError
+    """What a parameter that the broker refuses means here."""
+    target: str = ""
+    entries: str = ""
+    """Of batches: the parameters that take the address and the entries."""
+
+
+def _text(name: str) -> Callable[[Answer], str]:
+    def read(answer: Answer) -> str:
+        value = answer.get(name)
+        if not isinstance(value, str) or not value:
+            raise UnreadableAnswer(f"it has no {name}")
+        return value
+
+    return read
+
+
+def _attributes(answer: Answer) -> Attributes:
+    attributes = answer.get("Attributes") or {}
+    if not isinstance(attributes, dict) or not all(isinstance(value, str) for value in attributes.values()):
+        raise UnreadableAnswer("its attributes are not text")
+    if not attributes.get("MaximumMessageSize", "0").isdecimal():
+        raise UnreadableAnswer("its MaximumMessageSize is not a number")
+    return attributes
+
+
+def _depth(answer: Answer) -> tuple[int, ...]:
+    attributes = _attributes(answer)
+    counts = [attributes.get(name, "") for name in DEPTH_ATTRIBUTES]
+    if not all(count.isdecimal() for count in counts):
+        raise UnreadableAnswer("it does not count the messages")
+    return tuple(map(int, counts))
+
+
+def _messages(answer: Answer) -> list[Mapping[str, Any]]:
+    messages = answer.get("Messages") or []
+    if not isinstance(messages, list):
+        raise UnreadableAnswer("its messages are not a list")
+    for raw in messages:
+        if not (
+            isinstance(raw, dict)
+            and isinstance(raw.get("Body"), str)
+            and isinstance(raw.get("MessageId"), str)
+            and isinstance(raw.get("ReceiptHandle"), str)
+            and isinstance(system := raw.get("Attributes") or {}, dict)
+            and str(system.get("ApproximateReceiveCount", "1")).isdecimal()
+            and isinstance(attributes := raw.get("MessageAttributes") or {}, dict)
+            and all(isinstance(attribute, dict) for attribute in attributes.values())
+        ):
+            raise UnreadableAnswer("it holds something other than messages")
+    return messages
+
+
+def _failed_entries(answer: Answer) -> dict[str, Entry | None]:
+    """Return each entry that the answer mentions: its failure, or None."""
+    try:
+        succeeded = {entry["Id"]: None for entry in answer.get("Successful") or ()}
+        return succeeded | {entry["Id"]: entry for entry in answer.get("Failed") or ()}
+    except (TypeError, LookupError, AttributeError) as error:
+        raise UnreadableAnswer("it does not say what became of the entries") from error
+
+
+DEPTH_ATTRIBUTES = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
+
+PUBLISH = Operation(
+    "sns",
+    "publish_batch",
+    "sns:Publish",
+    _failed_entries,
+    InvalidMessageError,
+    target="TopicArn",
+    entries="PublishBatchRequestEntries",
+)
+SEND = Operation(
+    "sqs",
+    "send_message_batch",
+    "sqs:SendMessage",
+    _failed_entries,
+    InvalidMessageError,
+    target="QueueUrl",
+    entries="Entries",
+)
+SEND_COPY = Operation(
+    "sqs", "send_message", "sqs:SendMessage", _text("MessageId"), refusal=InvalidMessageError
+)
+DELETE = Operation(
+    "sqs",
+    "delete_message_batch",
+    "sqs:DeleteMessage",
+    _failed_entries,
+    target="QueueUrl",
+    entries="Entries",
+)
+CHANGE_VISIBILITY = Operation(
+    "sqs",
+    "change_message_visibility_batch",
+    "sqs:ChangeMessageVisibility",
+    _failed_entries,
+    target="QueueUrl",
+    entries="Entries",
+)
+RECEIVE = Operation("polling", "receive_message", "sqs:ReceiveMessage", _messages)
+RECEIVE_AT_ONCE = replace(RECEIVE, client="sqs")
+
+GET_QUEUE_URL = Operation("sqs", "get_queue_url", "sqs:GetQueueUrl", _text("QueueUrl"))
+GET_QUEUE_ATTRIBUTES = Operation("sqs", "get_queue_attributes", "sqs:GetQueueAttributes", _attributes)
+MEASURE_QUEUE = replace(GET_QUEUE_ATTRIBUTES, read=_depth)
+CREATE_QUEUE = Operation("sqs", "create_queue", "sqs:CreateQueue", _text("QueueUrl"))
+SET_QUEUE_ATTRIBUTES = Operation("sqs", "set_queue_attributes", "sqs:SetQueueAttributes")
+TAG_QUEUE = Operation("sqs", "tag_queue", "sqs:TagQueue")
+PURGE_QUEUE = Operation("sqs", "purge_queue", "sqs:PurgeQueue")
+DELETE_QUEUE = Operation("sqs", "delete_queue", "sqs:DeleteQueue")
+
+CREATE_TOPIC = Operation("sns", "create_topic", "sns:CreateTopic", _text("TopicArn"))
+GET_TOPIC_ATTRIBUTES = Operation("sns", "get_topic_attributes", "sns:GetTopicAttributes", _attributes)
+SET_TOPIC_ATTRIBUTES = Operation("sns", "set_topic_attributes", "sns:SetTopicAttributes")
+TAG_TOPIC = Operation("sns", "tag_resource", "sns:TagResource")
+DELETE_TOPIC = Operation("sns", "delete_topic", "sns:DeleteTopic")
+LIST_TOPICS = Operation("sns", "list_topics", "sns:ListTopics")
+
+SUBSCRIBE = Operation("sns", "subscribe", "sns:Subscribe", _text("SubscriptionArn"))
+UNSUBSCRIBE = Operation("sns", "unsubscribe", "sns:Unsubscribe")
+GET_SUBSCRIPTION_ATTRIBUTES = Operation(
+    "sns", "get_subscription_attributes", "sns:GetSubscriptionAttributes", _attributes
+)
+SET_SUBSCRIPTION_ATTRIBUTES = Operation("sns", "set_subscription_attributes", "sns:SetSubscriptionAttributes")
+LIST_SUBSCRIPTIONS = Operation("sns", "list_subscriptions_by_topic", "sns:ListSubscriptionsByTopic")
+
+GET_CALLER_IDENTITY = Operation("sts", "get_caller_identity", "sts:GetCallerIdentity", _text("Account"))
