@@ -17,7 +17,7 @@ from benchmarks.measuring import Cost, Progress, cost_per_item, cpu_of, interlea
 from benchmarks.report import Count, Row
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore
 from melange.drivers.aws import AwsDriver
-from melange.drivers.aws.clients import default_config, encode_body_once, read_received
+from melange.drivers.aws.clients import default_config, encode_body_once, read_answer
 
 MESSAGES = 200
 EVENT = events.ORDER
@@ -218,7 +218,7 @@ def encoding_once(made: tuple[Client, Client]) -> tuple[Client, Client]:
 
 def reading_at_once(made: tuple[Client, Client]) -> tuple[Client, Client]:
     """Give the SQS client melange's way to read what it received."""
-    made[1].meta.events.register("before-parse.sqs", read_received)
+    made[1].meta.events.register("before-parse.sqs", read_answer)
     return made
 
 
