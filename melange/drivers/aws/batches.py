@@ -26,7 +26,7 @@ def send_messages(
     """Send checked messages batch by batch; what could not be sent is reported, never passed over.
 
     Stops where going on would break the order, or where the broker is unavailable: each further batch would wait
-    through the same retries in vain.
+    through the same retries.
 
     Raises:
         MelangeError: the broker refused the first call as a whole, and nothing has happened.
@@ -68,11 +68,11 @@ def split_by_size(messages: Sequence[Message], max_bytes: int) -> Iterator[Seque
 def settle_deliveries(
     calls: BrokerCalls, operation: Operation, deliveries: Sequence[Delivery], entry_of: EntryOf[Delivery]
 ) -> list[Failure[Delivery]]:
-    """Settle deliveries in tens, per queue, never one whose deadline has passed."""
+    """Settle deliveries in tens, per queue. One past its deadline is reported and not touched."""
     failures: list[Failure[Delivery]] = []
     for batch in _tens_by_queue(deliveries):
         # Asked again for each call: the one before may have taken long. A standard queue takes a late handle
-        # without a word, and would so remove what another receiver is working on.
+        # silently, and would remove a message that another receiver is working on.
         now = calls.clock.monotonic()
         held = [delivery for delivery in batch if now < delivery.deadline]
         if len(held) < len(batch):

@@ -49,7 +49,7 @@ class BrokerCalls:
         a series of calls began that shall share one time limit.
 
         Raises:
-            MelangeError: see ``error_for``. What nobody but our own code can have caused is raised as it is.
+            MelangeError: see ``error_for``. A mistake in code is raised as it is.
         """
         started = self.clock.monotonic() if started is None else started
         for attempt in range(1, self.attempts + 1):

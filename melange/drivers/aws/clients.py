@@ -65,7 +65,7 @@ class Clients:
 
     @property
     def partition(self) -> str:
-        """The part of AWS that the region belongs to; ``aws`` for one that botocore has not heard of."""
+        """The part of AWS that the region belongs to; ``aws`` for one that botocore does not know."""
         return str(self.build("sns").meta.partition)
 
     def build(self, name: str) -> Any:
@@ -76,11 +76,11 @@ class Clients:
             return self.built[name]
 
     def forget(self) -> None:
-        """Have the clients built anew: without credentials at first, they would never look for them again."""
+        """Have the clients built again: without credentials at first, they would never look for them."""
         self.built = {}
 
     def start_in_this_process(self) -> None:
-        """Let go of what another process has built. Its connections are that process's, and stay open there."""
+        """Drop what another process has built. Its connections belong to that process, and stay open there."""
         with _building:
             if self.process_id == os.getpid():
                 return
@@ -90,7 +90,7 @@ class Clients:
             self.process_id = os.getpid()
 
     def close(self) -> None:
-        """Let go of the idle connections; calls under way keep theirs until they end."""
+        """Close the idle connections; calls that run keep theirs until they end."""
         if self.process_id == os.getpid():
             for client in list(self.built.values()):
                 client.close()
@@ -121,7 +121,7 @@ def default_config() -> Config:
         tcp_keepalive=True,
         # What is sent was checked by melange before, against stricter rules than botocore's.
         parameter_validation=False,
-        # Without this botocore builds the same User-Agent anew for each request.
+        # Without this botocore builds the same User-Agent for each request.
         user_agent=f"melange Boto3/{boto3.__version__} Botocore/{botocore.__version__}",
     )
 
@@ -202,8 +202,7 @@ def read_answer(
     """Refuse an answer that was cut short or garbled, which botocore would take for an empty one; read JSON.
 
     botocore walks through JSON field by field. The walk is an eighth of a receive of messages with attributes, and
-    changes nothing but binary values, which it decodes: where there are some, and in other protocols, it is left
-    to do so.
+    changes binary values only, which it decodes: where there are some, and in other protocols, it does the work.
     """
     body = response_dict["body"]
     expected = response_dict["headers"].get("content-length")

@@ -73,7 +73,7 @@ def _is_foldable(name: str, attribute: Attribute) -> bool:
 
 
 def _folded_headers(attributes: Attributes) -> dict[str, Any] | None:
-    """Return the headers in the attribute for folded ones, None where somebody else has written it."""
+    """Return the headers in the attribute for folded ones, None where another program has written it."""
     try:
         folded = json.loads(attributes.get(FOLDED_HEADERS_ATTRIBUTE, {}).get("StringValue") or "{}")
     except (ValueError, RecursionError):

@@ -46,7 +46,7 @@ _CAPABILITIES = Capabilities(
     fifo=True,
     dead_letter_queues=True,
     event_filters=True,
-    detects_stale_handles=False,  # standard queues accept them without a word
+    detects_stale_handles=False,  # standard queues accept them silently
     max_delay_seconds=MAX_DELAY_SECONDS,
     max_visibility_seconds=MAX_VISIBILITY_SECONDS,
     max_wait_seconds=MAX_WAIT_SECONDS,
@@ -82,6 +82,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
 
     Raises:
         ConfigurationError: no region, no such profile, an unusable endpoint or configuration.
+        AccessDeniedError: the provider of the credentials has failed; another try may help.
     """
 
     def __init__(
@@ -253,7 +254,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         self._topics.delete(topic)
 
     def close(self) -> None:
-        """Let go of connections; idempotent. A receive under way ends when its wait does."""
+        """Release connections; idempotent. A receive that waits ends when its wait does."""
         self._calls.close()
 
     def _seconds_left(self, delivery: Delivery) -> int:

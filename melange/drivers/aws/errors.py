@@ -4,7 +4,7 @@ An exception is judged by where it comes from: from the network, from an answer,
 comes from none of these is a mistake in code, ours or the caller's, and is never taken for an outage.
 
 The broker's own words are passed on where they cannot quote a receipt handle or a token: never about signatures,
-and about settling only what names who was denied what.
+and about settling only the sentence that names the denied role and action.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ _READING_ANSWERS = frozenset({"botocore.parsers"})
 """Modules: an exception that was raised below one of them is about what it does."""
 
 _SETTLING = frozenset({"sqs:DeleteMessage", "sqs:ChangeMessageVisibility"})
-"""Calls whose parameters are receipt handles, which AWS quotes."""
+"""Calls with receipt handles as parameters, which AWS quotes."""
 
 _SKEW_SECONDS = 240
 _EXPIRED_SIGNATURE = re.compile(r"signature (?:expired|not yet current)", re.IGNORECASE)
@@ -128,7 +128,7 @@ def error_for(
 
 
 def keeps_its_cause(error: Exception) -> bool:
-    """Return False for an error whose text quotes the signed headers, session token included."""
+    """Return False if the error's text quotes the signed headers, session token included."""
     return not (isinstance(error, boto.ClientError) and known_codes(error.response) & SIGNATURE_CODES)
 
 
@@ -292,7 +292,7 @@ def _status(response: Mapping[str, Any]) -> int:
 
 
 def _denial(text: str) -> str:
-    """Return the sentence that says who was denied what, and by which policy; "" where there is none."""
+    """Return the sentence that names the denied role, the action and the policy; "" where there is none."""
     start = text.find("User: arn:")
     return text[start:] if start >= 0 and "is not authorized to perform" in text else ""
 

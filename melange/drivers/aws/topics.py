@@ -44,7 +44,7 @@ class SnsTopics:
         self._account = parse_arn(address, "sns").account
         attributes = self._reconcile(name, address, wanted)
         if tags:
-            # Not with CreateTopic: that refuses an existing topic whose tags differ.
+            # Not with CreateTopic: that refuses an existing topic with other tags.
             listed = [{"Key": key, "Value": value} for key, value in tags.items()]
             self._calls(TAG_TOPIC, name, ResourceArn=address, Tags=listed)
         return _topic(address, attributes)

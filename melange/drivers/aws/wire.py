@@ -101,8 +101,8 @@ def _as_text(attribute: Mapping[str, Any]) -> str:
 def _envelope(body: str) -> Mapping[str, Any] | None:
     """Return the envelope that ``body`` is, if it is one.
 
-    Anyone may send what looks like one: it counts only with a message that SNS could have carried, so that
-    what is in it can be sent on, to a dead-letter queue for instance.
+    A body may only look like one: it counts with a message that SNS could have carried, so that what is in it
+    can be sent on, to a dead-letter queue for instance.
     """
     try:
         envelope = json.loads(body)
