@@ -59,12 +59,12 @@ class BrokerCalls:
                 return operation.read(getattr(client, operation.method)(**parameters))
             except Exception as error:
                 mapped = error_for(error, operation.permission, resource, operation.refusal, parameters)
-                if mapped is None:
+                if mapped is None or mapped is error:
                     raise
                 if isinstance(error, NoCredentialsError):
                     self.clients.forget()
                 if not isinstance(mapped, DriverConnectionError) or not self.may_retry(attempt, started):
-                    raise mapped from (error if keeps_its_cause(error) else None)
+                    raise mapped from (error if keeps_its_cause(error, parameters) else None)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def may_retry(self, attempt: int, started: float) -> bool:

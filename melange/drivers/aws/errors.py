@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 
 from melange.drivers.aws.operations import Entry, UnreadableAnswer
 from melange.errors import (
@@ -98,7 +99,9 @@ _SETTLING = frozenset({"sqs:DeleteMessage", "sqs:ChangeMessageVisibility"})
 
 _SKEW_SECONDS = 240
 _EXPIRED_SIGNATURE = re.compile(r"signature (?:expired|not yet current)", re.IGNORECASE)
-_SECRET_WORD = re.compile(r"(?!arn:)[^\s:]{64,}|\S*(?:AQEB|IQoJ|FwoG)\S*")
+_TOKEN = re.compile("AQEB|IQoJ|FwoG")
+"""How receipt handles and session tokens begin."""
+_LONGEST_WORD = 64
 _LONGEST_TEXT = 600
 
 
@@ -127,9 +130,13 @@ def error_for(
     return _error_for_botocore(error, action, resource) if isinstance(error, boto.BotoCoreError) else None
 
 
-def keeps_its_cause(error: Exception) -> bool:
-    """Return False if the error's text quotes the signed headers, session token included."""
-    return not (isinstance(error, boto.ClientError) and known_codes(error.response) & SIGNATURE_CODES)
+def keeps_its_cause(error: Exception, parameters: Mapping[str, Any]) -> bool:
+    """Return False if the text of ``error`` quotes what no log may hold: signed headers, handles, messages."""
+    if isinstance(error, boto.ClientError):
+        text = str(error.response.get("Error", {}).get("Message") or "")
+        is_clean = not any(map(_is_secret, text.split())) and not _quotes_handles(text, parameters)
+        return is_clean and not known_codes(error.response) & SIGNATURE_CODES
+    return not isinstance(error, ResponseParserError)
 
 
 def error_for_answer(
@@ -299,8 +306,18 @@ def _denial(text: str) -> str:
 
 def _without_secrets(text: str, parameters: Mapping[str, Any] | None = None) -> str:
     """Return the text on one line, shortened, without what may be a receipt handle or a token."""
-    entries = (parameters or {}).get("Entries", ())
-    if any(entry.get("ReceiptHandle", "\0") in text for entry in entries):
+    if _quotes_handles(text, parameters or {}):
         return ""
-    text = "".join(character if character.isprintable() else " " for character in text[: 10 * _LONGEST_TEXT])
-    return _SECRET_WORD.sub("...", text)[:_LONGEST_TEXT].strip()
+    words = ["..." if _is_secret(word) else word for word in text[: 10 * _LONGEST_TEXT].split()]
+    line = "".join(character if character.isprintable() else "?" for character in " ".join(words))
+    return line[:_LONGEST_TEXT]
+
+
+def _is_secret(word: str) -> bool:
+    is_long = len(word) > _LONGEST_WORD and not word.lstrip("\"'([").startswith("arn:")
+    return is_long or _TOKEN.search(word) is not None
+
+
+def _quotes_handles(text: str, parameters: Mapping[str, Any]) -> bool:
+    handles = [entry.get("ReceiptHandle") for entry in parameters.get("Entries", ())]
+    return any(handle in text for handle in handles if handle)

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 
 from melange.drivers.aws import errors as codes
 from melange.drivers.aws.errors import error_for, error_for_entry, keeps_its_cause, normalized
@@ -140,7 +141,7 @@ def test_aws_own_sentence_of_a_denied_call_is_kept():
 
 
 @pytest.mark.parametrize(
-    "secret", ["AQEBhandle", "IQoJb3JpZ2luX2VjEPT", "FwoGZXIvYXdz", "x" * 64, "Zm9vYmFy" * 40 + "=="]
+    "secret", ["AQEBhandle", "IQoJb3JpZ2luX2VjEPT", "FwoGZXIvYXdz", "x" * 65, "Zm9vYmFy" * 40 + "=="]
 )
 def test_a_sentence_of_aws_is_quoted_without_what_may_be_a_secret(secret):
     error = mapped(client_error("AccessDenied", f"{WHO}\n with {secret}: no", status=403))
@@ -160,6 +161,31 @@ def test_a_denied_acknowledgement_quotes_who_was_denied_and_no_handle():
         assert "short-handle" not in str(mapped(error, "sqs:DeleteMessage", parameters=parameters))
 
 
+def test_a_long_role_is_named_in_full():
+    role = "arn:aws:sts::123456789012:assumed-role/" + "shop-" * 20 + "/worker"
+
+    error = mapped(client_error("AccessDenied", f"User: {role} is not authorized to perform: x", status=403))
+
+    assert role in str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        client_error("AccessDenied", "Value handle-7 is odd"),
+        client_error("InvalidParameterValue", "Value AQEBhandle is odd"),
+        ResponseParserError("invalid XML received: the-payload"),
+    ],
+)
+def test_an_exception_that_quotes_a_handle_or_a_message_is_not_shown_as_the_cause(error):
+    assert not keeps_its_cause(error, {"Entries": [{"Id": "0", "ReceiptHandle": "handle-7"}]})
+
+
+def test_other_exceptions_are_shown_as_the_cause():
+    assert keeps_its_cause(client_error("AccessDenied", f"{WHO} {WHY}"), {})
+    assert keeps_its_cause(KeyError("x"), {})
+
+
 def test_a_long_sentence_of_the_broker_is_shortened():
     assert len(str(mapped(client_error("AccessDenied", "no " * 10_000)))) < 1_000
 
@@ -171,7 +197,7 @@ def test_a_wrong_signature_does_not_show_what_was_signed():
 
     assert isinstance(error, AccessDeniedError)
     assert "FwoGZXIvYXdz" not in str(error)
-    assert not keeps_its_cause(refused)
+    assert not keeps_its_cause(refused, {})
 
 
 def date(seconds_ago):
