@@ -48,11 +48,11 @@ class DisorderedQueue(StandardQueue):
         self._random = random
 
     def put(
-        self, message: Message, now: float, delay_seconds: int = 0, *, origin: int | None = None
+        self, message: Message, now: float, delay_seconds: int = 0, origin: int | None = None
     ) -> Copy | None:
-        copy = super().put(message, now, delay_seconds, origin=origin)
+        copy = super().put(message, now, delay_seconds, origin)
         if copy is not None and self._random.random() < self._disorder.duplicates:
-            super().put(message, now, delay_seconds, origin=copy.origin)
+            super().put(message, now, delay_seconds, copy.origin)
         return copy
 
     def _line_up(self, copy: Copy) -> None:

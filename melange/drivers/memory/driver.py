@@ -92,7 +92,8 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
 
     def declare_topic(self, name: str, *, tags: Mapping[str, str] | None = None) -> Topic:
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             return self._topology.declare_topic(name)
 
     def declare_queue(
@@ -107,22 +108,26 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
     ) -> Queue:
         spec = QueueSpec(name, topics, dead_letter_queue, max_receive_count, retention_seconds, event_filter)
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             return self._topology.declare_queue(spec)
 
     def get_topic(self, name: str) -> Topic:
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             return self._topology.find_topic(name).topic
 
     def get_queue(self, name: str) -> Queue:
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             return self._topology.find_queue(name).queue
 
     def publish(self, topic: Topic, messages: Sequence[Message]) -> list[Failure[Message]]:
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             target = self._topology.topic(topic)
             max_bytes, is_fifo = target.topic.max_message_bytes, target.topic.is_fifo
             for message in messages:
@@ -137,7 +142,8 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
     ) -> list[Failure[Message]]:
         check_whole_seconds("delay_seconds", delay_seconds, 0, MAX_DELAY_SECONDS)
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             target = self._topology.queue(queue)
             max_bytes, is_fifo = target.queue.max_message_bytes, target.queue.is_fifo
             if delay_seconds and is_fifo:
@@ -169,7 +175,8 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             _check_receive(limit, wait_seconds, visibility_timeout_seconds)
         limit = min(limit, MAX_BATCH)
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             source = self._topology.queue(queue)
             now = self.clock.monotonic()
             deliveries = source.take(limit, now, visibility_timeout_seconds)
@@ -220,7 +227,8 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
         failures = []
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             now = self.clock.monotonic()
             for delivery in deliveries:
                 source = self._topology.queues.get(delivery.queue.address)
@@ -233,7 +241,8 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         check_whole_seconds("seconds", seconds, 0, MAX_VISIBILITY_SECONDS)
         failures = []
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             now = self.clock.monotonic()
             for delivery in deliveries:
                 source = self._topology.queues.get(delivery.queue.address)
@@ -244,27 +253,32 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
 
     def list_bindings(self, queue: Queue) -> list[Binding]:
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             return self._topology.bindings_of(queue)
 
     def measure_queue(self, queue: Queue) -> QueueDepth:
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             return self._topology.queue(queue).measure(self.clock.monotonic())
 
     def purge_queue(self, queue: Queue) -> None:
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             self._topology.queue(queue).purge()
 
     def delete_queue(self, queue: Queue) -> None:
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             self._topology.delete_queue(queue)
 
     def delete_topic(self, topic: Topic) -> None:
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise DriverClosedError
             self._topology.delete_topic(topic)
 
     def close(self) -> None:
@@ -273,10 +287,6 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             self._closed = True
             for queue in self._topology.queues.values():
                 queue.waiters.wake_all()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise DriverClosedError
 
 
 def _check_receive(limit: int, wait_seconds: int, visibility_timeout_seconds: int) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
 from melange.drivers.base import QueueDepth
+from melange.drivers.memory.deduplication import DeduplicationWindow
 from melange.drivers.memory.waiting import Waiters
 from melange.drivers.sqs_rules import DEFAULT_RETENTION_SECONDS, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS
 from melange.errors import LeaseLostError
@@ -50,12 +51,10 @@ class Copy:
         "visible_at",
     )
 
-    def __init__(
-        self, message: Message, number: int, sent_at: float, *, origin: int | None = None, carried: int = 0
-    ) -> None:
+    def __init__(self, message: Message, number: int, origin: int, sent_at: float, carried: int = 0) -> None:
         self.message = message
         self.number = number
-        self.origin = number if origin is None else origin
+        self.origin = origin
         self.sent_at = sent_at
         self.receive_count = self.carried = carried
         self.receipt_handle = ""  # of the last receive; "" before the first
@@ -81,6 +80,7 @@ class MemoryQueue(ABC):
         self._broker = broker
         self._numbers = numbers
         self._seal = f"{broker}.{next(numbers)}"  # ends each receipt handle of this queue
+        self._window: DeduplicationWindow | None = None
         self._copies: dict[int, Copy] = {}  # by number, and so in the order of arrival
         self._is_indexed = True
         self._deadlines: list[tuple[float, list[int]]] = []  # a heap; one entry for a whole receive
@@ -97,20 +97,26 @@ class MemoryQueue(ABC):
         return self._deadlines[0][0] if self._deadlines else math.inf
 
     def put(
-        self, message: Message, now: float, delay_seconds: int = 0, *, origin: int | None = None
+        self, message: Message, now: float, delay_seconds: int = 0, origin: int | None = None
     ) -> Copy | None:
         """Store a message and return its copy; None if the queue has had it before."""
         if not self._is_indexed:
             self._index(now)
+        if self._window is not None and self._window.holds(message.message_deduplication_id, now):
+            return None
         if self.waiters:
             self.waiters.wake_one()
-        copy = Copy(message, next(self._numbers), now, origin=origin)
+        number = next(self._numbers)
+        copy = Copy(message, number, number if origin is None else origin, now)
         self._is_indexed = False
         if delay_seconds:
             copy.visible_at = now + delay_seconds
-            self._add_deadline(copy.visible_at, [copy.number])
-        self._copies[copy.number] = copy
+            self._add_deadline(copy.visible_at, [number])
+        self._copies[number] = copy
         self._line_up(copy)
+        if self._window is not None:
+            # Only now: an exception in between must not leave an id without its message.
+            self._window.remember(message.message_deduplication_id, now)
         self._is_indexed = True
         return copy
 
@@ -127,14 +133,16 @@ class MemoryQueue(ABC):
         oldest = now - self.retention_seconds
         most = queue.max_receive_count or math.inf
         deadline = now + visibility_timeout_seconds
-        limit = min(limit, MAX_IN_FLIGHT - self._in_flight)
+        wanted = min(limit, MAX_IN_FLIGHT - self._in_flight)
         deliveries: list[Delivery] = []
         numbers: list[int] = []
         self._is_indexed = False
-        while len(deliveries) < limit and (selected := self._select(limit - len(deliveries))):
+        while wanted > 0:
+            selected, wanted = self._select(wanted), 0
             for copy in selected:
                 if copy.sent_at <= oldest or copy.receive_count - copy.carried >= most:
                     self._retire(copy, now, is_expired=copy.sent_at <= oldest)
+                    wanted += 1  # another takes its place
                     continue
                 number, receive_count = copy.number, copy.receive_count + 1
                 handle = f"{number}-{receive_count}-{seal}"
@@ -293,8 +301,7 @@ class MemoryQueue(ABC):
 
     def _dead_letter_of(self, copy: Copy, now: float) -> Copy:
         """Return a copy for this queue of a message from another queue. Its age continues."""
-        number = next(self._numbers)
-        return Copy(copy.message, number, copy.sent_at, origin=copy.origin, carried=copy.receive_count)
+        return Copy(copy.message, next(self._numbers), copy.origin, copy.sent_at, copy.receive_count)
 
     def _show(self, copy: Copy) -> None:
         self.waiters.wake_one()
@@ -388,7 +395,8 @@ class StandardQueue(MemoryQueue):
         return in_flight >= NOISY_IN_FLIGHT and in_flight > NOISY_SHARE * self._in_flight
 
     def _remove(self, copy: Copy) -> None:
-        self._count_in_flight(copy, -1)
+        if copy.message.message_group_id is not None:
+            self._count_in_flight(copy, -1)
 
     def _count_in_flight(self, copy: Copy, difference: int) -> None:
         tenant = copy.message.message_group_id

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from melange.drivers.base import Binding, EventFilter, NoDeadLetterQueue
-from melange.drivers.memory.fifo import DeduplicationWindow, FifoQueue
+from melange.drivers.memory.deduplication import DeduplicationWindow
+from melange.drivers.memory.fifo import FifoQueue
 from melange.drivers.memory.queue import MemoryQueue
 from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, QueueSpec
 from melange.drivers.sqs_rules import FIFO_SUFFIX, check_topic_name
@@ -187,16 +188,17 @@ class FifoTopic(MemoryTopic):
         self._window = DeduplicationWindow()
 
     def publish(self, message: Message, now: float) -> None:
-        deduplication_id = message.message_deduplication_id
-        assert deduplication_id is not None  # check_message() refuses those without
-        if self._window.holds(deduplication_id, now):
+        if self._window.holds(message.message_deduplication_id, now):
             return
-        unordered = message._replace(message_group_id=None, message_deduplication_id=None)
         for queue, selection in self.bindings.items():
-            if selection.event_filter is None or selection.lets_pass(message):
-                queue.put(message if queue.queue.is_fifo else unordered, now)
+            if selection.event_filter is not None and not selection.lets_pass(message):
+                continue
+            if queue.queue.is_fifo:
+                queue.put(message, now)
+            else:
+                queue.put(message._replace(message_group_id=None, message_deduplication_id=None), now)
         # Last: after an exception in between the message is published again, and queues that have it recognise it.
-        self._window.remember(deduplication_id, now)
+        self._window.remember(message.message_deduplication_id, now)
 
 
 class Selection:
