@@ -16,6 +16,7 @@ from heapq import heapify, heappop, heappush
 
 from melange.drivers.base import QueueDepth
 from melange.drivers.memory.deduplication import DeduplicationWindow
+from melange.drivers.memory.tenants import Tenants
 from melange.drivers.memory.waiting import Waiters
 from melange.drivers.sqs_rules import DEFAULT_RETENTION_SECONDS, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS
 from melange.errors import LeaseLostError
@@ -26,10 +27,6 @@ VISIBLE = -math.inf
 
 _SPARE_DEADLINES = 1_000
 """The number of outdated deadlines that are kept before they are removed."""
-
-NOISY_IN_FLIGHT = 30
-NOISY_SHARE = 0.1
-"""A tenant is noisy if it has this many messages in flight, and more than this share of all."""
 
 
 class Copy:
@@ -131,7 +128,7 @@ class MemoryQueue(ABC):
             self._show_due(now)
         queue, seal, broker = self.queue, self._seal, self._broker
         oldest = now - self.retention_seconds
-        most = queue.max_receive_count or math.inf
+        most = (self.dead_letters and queue.max_receive_count) or math.inf
         deadline = now + visibility_timeout_seconds
         wanted = min(limit, MAX_IN_FLIGHT - self._in_flight)
         deliveries: list[Delivery] = []
@@ -284,7 +281,7 @@ class MemoryQueue(ABC):
     def _retire(self, copy: Copy, now: float, *, is_expired: bool) -> None:
         """Remove a selected copy that is too old, or move it to the dead-letter queue."""
         target = self.dead_letters
-        if is_expired or target is None:
+        if is_expired or target is None:  # there is one if a message was received too often
             del self._copies[copy.number]
         else:
             if not target._is_indexed:
@@ -338,74 +335,48 @@ class MemoryQueue(ABC):
 
 
 class StandardQueue(MemoryQueue):
-    """A queue in the order of arrival; a message that comes back goes to the end, so that it does not delay others.
-
-    A group is a tenant. The messages of a tenant that occupies too many receivers are delivered after those of
-    the others: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues-detailed.html
-    """
+    """A queue in the order of arrival; a message that comes back goes to the end, so that it does not delay others."""
 
     def __init__(self, queue: Queue, broker: str, numbers: Iterator[int]) -> None:
         super().__init__(queue, broker, numbers)
         self._line: deque[Copy] = deque()
-        self._overtaken: dict[str, deque[Copy]] = {}  # by noisy tenant: the messages that were skipped
-        self._in_flight_of: dict[str, int] = {}  # by tenant
+        self._tenants: Tenants[Copy] = Tenants()
 
     def _line_up(self, copy: Copy) -> None:
         if copy.visible_at == VISIBLE:
             self._line.append(copy)
-        elif copy.receipt_handle:
-            self._count_in_flight(copy, 1)
-
-    def _come_back(self, copy: Copy) -> None:
-        self._line.append(copy)
-        if copy.receipt_handle:
-            self._count_in_flight(copy, -1)
+        elif copy.receipt_handle and copy.message.message_group_id is not None:
+            self._tenants.count(copy.message.message_group_id, 1)
 
     def _select(self, limit: int) -> list[Copy]:
+        line, tenants = self._line, self._tenants
         selected: list[Copy] = []
-        if self._overtaken:
-            self._select_overtaken(selected, limit, noisy=False)
-        line = self._line
+        if tenants.overtaken:
+            selected = tenants.take(limit, self._in_flight, noisy=False)
         while line and len(selected) < limit:
             copy = line.popleft()
             tenant = copy.message.message_group_id
             if tenant is None:
                 selected.append(copy)
-            elif self._is_noisy(tenant):
-                self._overtaken.setdefault(tenant, deque()).append(copy)
+            elif tenants.is_noisy(tenant, self._in_flight):
+                tenants.overtake(tenant, copy)
             else:
+                tenants.count(tenant, 1)
                 selected.append(copy)
-                self._count_in_flight(copy, 1)
-        if self._overtaken:
-            self._select_overtaken(selected, limit, noisy=True)
+        if len(selected) < limit and tenants.overtaken:
+            selected += tenants.take(limit - len(selected), self._in_flight, noisy=True)
         return selected
 
-    def _select_overtaken(self, selected: list[Copy], limit: int, *, noisy: bool) -> None:
-        for tenant, line in list(self._overtaken.items()):
-            if self._is_noisy(tenant) == noisy:
-                while line and len(selected) < limit:
-                    copy = line.popleft()
-                    selected.append(copy)
-                    self._count_in_flight(copy, 1)
-                if not line:
-                    del self._overtaken[tenant]
-
-    def _is_noisy(self, tenant: str) -> bool:
-        in_flight = self._in_flight_of.get(tenant, 0)
-        return in_flight >= NOISY_IN_FLIGHT and in_flight > NOISY_SHARE * self._in_flight
+    def _come_back(self, copy: Copy) -> None:
+        self._line.append(copy)
+        if copy.receipt_handle:
+            self._remove(copy)
 
     def _remove(self, copy: Copy) -> None:
-        if copy.message.message_group_id is not None:
-            self._count_in_flight(copy, -1)
-
-    def _count_in_flight(self, copy: Copy, difference: int) -> None:
         tenant = copy.message.message_group_id
         if tenant is not None:
-            count = self._in_flight_of[tenant] = self._in_flight_of.get(tenant, 0) + difference
-            if not count:
-                del self._in_flight_of[tenant]
+            self._tenants.count(tenant, -1)
 
     def _clear_lines(self) -> None:
         self._line.clear()
-        self._overtaken.clear()
-        self._in_flight_of.clear()
+        self._tenants.clear()

@@ -77,12 +77,12 @@ class Topology:
         dead_letters, max_receive_count = self._dead_letters(spec, existing)
 
         queue = existing or self._create(spec)
-        queue.dead_letters = dead_letters
-        queue.queue = replace(
+        handle = replace(
             queue.queue,
             dead_letter_queue=dead_letters.queue if dead_letters else None,
             max_receive_count=max_receive_count,
         )
+        queue.queue, queue.dead_letters = handle, dead_letters
         if spec.retention_seconds is not None:
             queue.retention_seconds = spec.retention_seconds
         for topic in topics:
@@ -105,8 +105,8 @@ class Topology:
             topic.unbind(deleted)
         for other in self.queues.values():
             if other.dead_letters is deleted:
-                other.dead_letters = None
-                other.queue = replace(other.queue, dead_letter_queue=None, max_receive_count=None)
+                handle = replace(other.queue, dead_letter_queue=None, max_receive_count=None)
+                other.queue, other.dead_letters = handle, None
         deleted.waiters.wake_all()
         self.queues.pop(queue.address)
 
