@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 else:  # hidden from type checkers, which would take any name for one that may exist
 
     def __getattr__(name: str) -> object:
-        # Only who asks for the Redis store pays for the import of its client library.
+        # Only programs that use the Redis store import its client library.
         if name == "RedisDeduplicationStore":
             from melange.deduplication.redis_store import RedisDeduplicationStore  # noqa: PLC0415
 

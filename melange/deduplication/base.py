@@ -1,4 +1,4 @@
-"""What consumers ask of a deduplication store."""
+"""The contract of deduplication stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from melange.messages import RESERVED_HEADER_PREFIX, Message
 
 DEFAULT_RETENTION_SECONDS = 18 * 24 * 3600.0
-"""As long as a message can come back: a queue's default 4 days and its dead-letter queue's 14."""
+"""The time in which a message can come back: the default 4 days of a queue and 14 of its dead-letter queue."""
 
 
 RunCoroutine = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -32,25 +32,25 @@ class _KeyParts(NamedTuple):
 class DeduplicationKey(_KeyParts):
     """One listener's work on one message of one queue.
 
-    ``queue_address`` is the queue's own among all brokers. ``content_digest`` is ``content_digest(message)``: two messages
-    of one id are the same only if they say the same.
+    ``queue_address`` is unique among all brokers. ``content_digest`` is ``content_digest(message)``: two messages with one
+    id are the same only if their contents are equal.
     """
 
     _digest: bytes | None = None
 
     def digest(self) -> bytes:
-        """Return 16 bytes that stand for the key; any text may be in it, lone surrogates included."""
+        """Return 16 bytes that identify the key. Its parts may be any text, lone surrogates included."""
         digest = self._digest
         if digest is None:
             parts = "\0".join(self)
             if parts.count("\0") != len(self) - 1:  # in a part there is one too: give each its length
                 parts = "".join(f"\0{len(part)}:{part}" for part in self)
             digest = blake2b(parts.encode(errors="surrogatepass"), digest_size=16).digest()
-            self._digest = digest  # asked for again when the work is done
+            self._digest = digest  # needed again when the work is done
         return digest
 
 
-# Instrumentation may set these anew each time a message is sent, a repetition of the same message included.
+# Instrumentation may change these each time a message is sent, also when the same message is sent again.
 _TRACE_HEADERS = re.compile(
     r"traceparent|tracestate|baggage|b3|x-b3-.*|x-amzn-trace-id|awstraceheader|x-ray-.*|sentry-trace|_datadog|x-datadog-.*"
     r"|newrelic|uber-trace-id",
@@ -59,9 +59,9 @@ _TRACE_HEADERS = re.compile(
 
 
 def content_digest(message: Message) -> str:
-    """Return what tells the message from another one of the same id: a digest of type, body and headers.
+    """Return a digest of type, body and headers, which differs for another message with the same id.
 
-    Headers for tracing, and melange's own, are left out: they may differ when the same message is sent again.
+    Headers for tracing, and melange's own, are not included: they may differ when the same message is sent again.
     """
     digest = blake2b(message.body.encode(errors="surrogatepass"), digest_size=16)
     headers = (
@@ -82,8 +82,8 @@ def content_digest(message: Message) -> str:
 class Claimed(NamedTuple):
     """The right to run the listener, until it is completed, abandoned or its lease expires.
 
-    ``token`` tells this claim from any other of the same key, so that a worker whose lease has expired can't speak for
-    its successor. ``attempt`` is the number of this run, 1 for the first.
+    ``token`` identifies this claim among all claims of the key, so that a worker with an expired lease cannot act for its
+    successor. ``attempt`` is the number of this run, 1 for the first.
     """
 
     key: DeduplicationKey
@@ -92,7 +92,7 @@ class Claimed(NamedTuple):
 
     @property
     def keywords(self) -> Mapping[str, object]:
-        """What the store gives the listener: a value for each of its ``keyword_names``."""
+        """The store's values for the listener, one for each of its ``keyword_names``."""
         return _NO_KEYWORDS
 
 
@@ -100,7 +100,7 @@ class ClaimRefusal(Enum):
     """Why a claim was refused."""
 
     BUSY = "busy"
-    """Somebody else is running the listener for this message: wait, and decide nothing."""
+    """Another claim is running the listener for this message: wait, and do not count an attempt."""
     DONE = "done"
     """The listener has finished this message before: do not run it again."""
 
@@ -112,29 +112,29 @@ class NoDeduplication(Enum):
 
 
 NO_DEDUPLICATION: Final = NoDeduplication.NO_DEDUPLICATION
-"""Says that a consumer shall not deduplicate. Not None, which arguments are by accident."""
+"""Turns deduplication off for a consumer. It is not None, because an argument may be None by accident."""
 
 
 class DeduplicationStore(ABC):
-    """Remembers which listeners have finished which messages, who is at work, and how often each has tried.
+    """Remembers which listeners have finished which messages, which are running, and their attempts.
 
-    A listener is claimed before it runs, completed when it returned, abandoned when it failed: never marked before it
-    ran, or a crash would lose the message. All methods are thread-safe. A store may keep a database transaction open
+    Claim a listener before it runs, complete it when it has returned, and abandon it when it has failed. Never mark it
+    before it has run, because a crash would then lose the message. All methods are thread-safe. A store may keep a database transaction open
     between ``claim`` and ``complete`` (its own ``Claimed`` is handed back to it), so that effect and mark are committed
     together.
 
-    Attempts are counted by ``claim``, in the same atomic step: a process that dies in the middle of a run has used one.
-    They are remembered for as long as marks are.
+    ``claim`` counts attempts in the same atomic step, so a process that dies during a run has used one. Attempts are kept
+    as long as marks.
 
-    A claim is lost once another has taken the key, whatever became of that one. A lease that expired while nobody did
-    can still be completed, abandoned and renewed, for the work was done; a store that forgets such a claim early calls
-    it lost. A call that is repeated, because an answer got lost, is recognised by its token.
+    A claim is lost once another claim has taken the key, whatever happens to that one. An expired claim without a
+    successor can still be completed, abandoned and renewed, because the work was done; a store that forgets such a claim
+    early reports it as lost. A call that is repeated after a lost answer is recognised by its token.
 
-    Each method raises ``DeduplicationError`` when the store is unavailable; nothing is decided then.
+    Each method raises ``DeduplicationError`` if the store is unavailable; nothing is decided then.
 
-    ``keyword_names`` are what listeners may ask for by name, beside the keywords that they all have: a session for
-    one. ``listeners_are_async`` is True where only asynchronous listeners can work with the store, False where only
-    the others can. ``outlives_process`` says whether attempts and marks are still there after a crash.
+    ``keyword_names`` are additional keywords that listeners may have, for example a session. ``listeners_are_async`` is
+    True if the store supports only asynchronous listeners, False if it supports only plain ones. ``outlives_process`` is
+    True if attempts and marks survive a crash.
     """
 
     keyword_names: tuple[str, ...] = ()
@@ -142,44 +142,44 @@ class DeduplicationStore(ABC):
     outlives_process: bool = False
 
     def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
-        """Take note of the event loop of the worker that begins to use the store; most have no use for it."""
+        """Receive the event loop of the worker that starts to use the store. Most stores ignore it."""
         return
 
     @abstractmethod
     def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
-        """Claim the key, for ``lease_seconds`` unless renewed, and count an attempt; one claim of a key holds at a time.
+        """Claim the key for ``lease_seconds`` and count an attempt; a key has one valid claim at a time.
 
-        The caller makes the token. Claiming again with the same token succeeds, starts the lease anew, and is the same
-        attempt. Refusals count none.
+        The caller makes the token. Claiming again with the same token succeeds, starts the lease again, and is the same
+        attempt. A refusal does not count.
         """
 
     @abstractmethod
     def complete(self, claimed: Claimed) -> bool:
-        """Mark the key as done; False when the claim was lost meanwhile, and nothing is marked.
+        """Mark the key as done; return False, without a mark, if the claim was lost.
 
-        Completing again is True as long as the mark is there. An error other than ``DeduplicationError`` says that
-        the listener failed after all, and that nothing is marked.
+        Completing again returns True as long as the mark exists. An error other than ``DeduplicationError`` means that
+        the listener failed, and that nothing is marked.
         """
 
     @abstractmethod
     def abandon(self, claimed: Claimed, *, began: bool = True) -> bool:
-        """Give the claim back so that another may have it at once; False when there is none to give.
+        """Release the claim, so that another may claim the key at once; return False if there is none.
 
-        The attempt stays counted, unless ``began`` is False: then the listener was never called. What was completed
-        stays so.
+        The attempt stays counted, unless ``began`` is False: the listener was never called. A completed key stays
+        completed.
         """
 
     @abstractmethod
     def forget_attempts(self, key: DeduplicationKey) -> None:
-        """Forget the attempts made for the key, since its message was dead-lettered: moved back, it begins anew.
+        """Forget the attempts of the key after its message was dead-lettered, so that a redrive starts from zero.
 
-        Neither marks nor claims change. Does nothing where there are no attempts.
+        Marks and claims do not change. Without attempts this does nothing.
         """
 
     @abstractmethod
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
-        """Keep the claim for ``lease_seconds`` from now; False when it was lost meanwhile."""
+        """Extend the claim to ``lease_seconds`` from now; return False if it was lost."""
 
     @abstractmethod
     def check(self) -> None:
-        """Raise ``DeduplicationError`` while the store is unavailable; asked before polling goes on."""
+        """Raise ``DeduplicationError`` while the store is unavailable. Called before polling continues."""

@@ -16,18 +16,18 @@ from melange.deduplication.base import (
 )
 
 _Claim = tuple[str, int, float]
-"""Token, attempt, and until when it is leased. Tuples, for they are made once for each message and listener."""
+"""Token, attempt and end of the lease. A tuple, because one is made for each message and listener."""
 
 _SMALLEST_SWEEP = 1_000
 _TOKEN_BITS = 0xFFFF_FFFF
-"""A mark is one number, which takes 32 bytes: the second in which it expires, and below it 32 bits of the token's hash."""
+"""A mark is one number of 32 bytes: the second in which it expires, and in the lower bits 32 bits of the token's hash."""
 
 
 class MemoryDeduplicationStore(DeduplicationStore):
-    """Keep marks and attempts in memory, for the consumers of one process; they are gone when it ends.
+    """Keeps marks and attempts in memory, for the consumers of one process, until the process ends.
 
     Marks are bounded by time (``retention_seconds``) and by number: beyond ``max_marks`` the oldest are forgotten. A mark
-    takes about 150 bytes, so that the default bound of half a million comes to about 75 MB. Attempts of messages that
+    takes about 150 bytes, so the default limit of half a million takes about 75 MB. Attempts of messages that
     failed and did not come back are bounded in the same way, at about 250 bytes each. Claims are never forgotten before
     their lease expires. Thread-safe; blocks for microseconds.
     """
@@ -45,7 +45,7 @@ class MemoryDeduplicationStore(DeduplicationStore):
         self._lock = threading.Lock()
         self._claims: dict[bytes, _Claim] = {}
         self._sweep_claims_at = _SMALLEST_SWEEP
-        # By digests of keys, for the texts of a key take several times as much.
+        # By digests of keys: the texts of a key take several times as much memory.
         self._attempts: dict[bytes, tuple[int, float]] = {}
         self._sweep_attempts_at = _SMALLEST_SWEEP
         self._marks: dict[bytes, int] = {}
@@ -90,7 +90,7 @@ class MemoryDeduplicationStore(DeduplicationStore):
             marks, by_age = self._marks, self._marks_by_age
             marks[digest] = int(now + self._retention_seconds + 1) << 32 | hash(token) & _TOKEN_BITS
             by_age.append(digest)
-            # One mark comes, so at most one has to go for its number, and the expired go as fast as new ones come.
+            # One mark is added, so at most one is removed for its number, and expired ones are removed as fast as new ones come.
             if len(by_age) > self._max_marks or marks[by_age[0]] >> 32 <= now:
                 del marks[by_age.popleft()]
             return True
@@ -126,19 +126,19 @@ class MemoryDeduplicationStore(DeduplicationStore):
             return True
 
     def check(self) -> None:
-        """Return: memory is always available."""
+        """Do nothing: memory is always available."""
 
     def __len__(self) -> int:
         """Return the number of marks."""
         return len(self._marks)
 
     def _held(self, digest: bytes, token: str) -> _Claim | None:
-        # A lease that expired while nobody else took over still counts: the work was done.
+        # An expired lease without a successor still counts: the work was done.
         claim = self._claims.get(digest)
         return claim if claim is not None and claim[0] == token else None
 
     def _forget_expired_claims(self, now: float) -> None:
-        """Forget claims of listeners that never finished, but for their attempts; each time twice as many are there."""
+        """Forget claims of listeners that never finished, except their attempts; each time their number has doubled."""
         for digest, (_, attempt, leased_until) in list(self._claims.items()):
             if leased_until <= now:
                 del self._claims[digest]
@@ -156,7 +156,7 @@ class MemoryDeduplicationStore(DeduplicationStore):
             self._attempts[digest] = (attempts, now + self._retention_seconds)
         if len(self._attempts) > self._sweep_attempts_at:
             kept = {key: entry for key, entry in self._attempts.items() if entry[1] > now}
-            if len(kept) > self._max_marks:  # an eighth at once, or each that is added would cost a sweep
+            if len(kept) > self._max_marks:  # an eighth at once, or each new one would need a sweep
                 kept = dict(islice(kept.items(), len(kept) - self._max_marks * 7 // 8, None))
             self._attempts = kept
             self._sweep_attempts_at = min(max(_SMALLEST_SWEEP, 2 * len(kept)), self._max_marks)

@@ -1,6 +1,6 @@
-"""What goes wrong with Redis, said in a sentence."""
+"""The Redis client of a store, and its errors as sentences.
 
-# MERGED DOCS: The client to use: given, of a SimpleCache, or made from a URL.
+The client is given, taken from a SimpleCache, or created from a URL."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ RedisSource: TypeAlias = str | Client | SimpleCache
 
 
 class Connected(NamedTuple):
-    """A client, which may not have connected yet, and the namespace that its keys belong to."""
+    """A client, perhaps not connected yet, and the namespace of its keys."""
 
     client: Client
     namespace: str
 
 
 def connected(redis: RedisSource, timeout_seconds: float) -> Connected:
-    """Return the client that ``redis`` names; nothing is sent yet.
+    """Return the client for ``redis``; send nothing yet.
 
     Raises:
-        ConfigurationError: ``redis`` is none of what is taken, or a URL that can't be read.
+        ConfigurationError: ``redis`` has an unsupported type, or is a URL that cannot be read.
     """
     if isinstance(redis, str):
         return Connected(_from_url(redis, timeout_seconds), DEFAULT_NAMESPACE)
-    # Pipelines are clients by inheritance, and answer with themselves.
+    # Pipelines inherit from clients, and return themselves from each command.
     if isinstance(redis, Client) and not isinstance(redis, Pipeline | ClusterPipeline):
         return Connected(redis, DEFAULT_NAMESPACE)
     if isinstance(redis, SimpleCache):
@@ -64,26 +64,26 @@ def connected(redis: RedisSource, timeout_seconds: float) -> Connected:
 
 
 def _from_url(url: str, timeout_seconds: float) -> Redis:
-    """Return a client that fails fast: a listener is waiting, and whoever calls knows how to wait better."""
+    """Return a client that fails fast: a listener is waiting, and the consumer has a better way to wait."""
     try:
         client = Redis.from_url(
             url,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             health_check_interval=HEALTH_CHECK_SECONDS,
-            # Once more at once, over a new connection, for the old one may have ended with a restart. What was
-            # sent twice recognises itself. A timeout is not tried again: it took long enough.
+            # One retry at once, over a new connection: the old one may have ended with a restart. A step that is
+            # sent twice is recognised by its token. A timeout is not retried: it took long enough.
             retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
-            # An old server's answer to version 3's greeting would quote the password.
+            # An old server answers the greeting of protocol 3 by quoting the password.
             protocol=2,
         )
-        # Options of the URL that no connection knows are found here, and not with the first message.
+        # Unknown options of the URL are found here, and not with the first message.
         pool = client.connection_pool
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, RedisError):
-        # Neither the URL nor the cause is shown: the password may be anywhere in what can't be read.
+        # The URL and the cause are not shown: an unreadable URL may have the password anywhere.
         raise ConfigurationError(
-            "this is no URL of a Redis: it looks like redis://user:password@host:6379/0 (rediss:// for TLS, "
+            "this is not a URL of a Redis: write redis://user:password@host:6379/0 (rediss:// for TLS, "
             "unix:// for a socket), with special characters of the password as %XX"
         ) from None
     return client
@@ -92,8 +92,8 @@ def _from_url(url: str, timeout_seconds: float) -> Redis:
 def _from_cache(cache: SimpleCache) -> Connected:
     if cache.connection is None:
         raise ConfigurationError(
-            "this SimpleCache has no connection and will never have one, because Redis was away when it was "
-            "made: make it anew, or pass a URL, which connects when Redis is back"
+            "this SimpleCache has no connection and will never have one, because Redis was unavailable when it was "
+            "created: create it again, or pass a URL, which connects when Redis is back"
         )
     return Connected(cache.connection, cache.make_key(DEFAULT_NAMESPACE))
 
@@ -102,14 +102,14 @@ def _described(value: object) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}"
 
 
-# The first that fits says it, so subclasses come before their bases. The code is for what fails within a script:
-# there Redis 6 gives it as a part of the text only.
+# The first match is used, so subclasses come before their bases. The code is for failures within a script:
+# there Redis 6 has it only as a part of the text.
 _EXPLANATIONS: tuple[tuple[type[Exception], str | None, str], ...] = (
     (AuthenticationError, None, "Redis refused the user name or password"),
     (NoPermissionError, "user executing the script", "Redis refuses this user a permission"),
     (BusyLoadingError, None, "Redis is still loading its data"),
     (MaxConnectionsError, None, "every connection of the client's pool to Redis is taken"),
-    (ReadOnlyError, "-READONLY", "Redis is a replica here, which takes no marks: name the primary"),
+    (ReadOnlyError, "-READONLY", "this Redis is a replica, which cannot store marks: use the primary"),
     (OutOfMemoryError, "-OOM", "the memory of Redis is full"),
     (AskError, None, "this Redis is one node of a cluster: pass a redis.cluster.RedisCluster instead"),
     (TimeoutError, None, "Redis did not answer in time"),
@@ -120,10 +120,10 @@ _EXPLANATIONS: tuple[tuple[type[Exception], str | None, str], ...] = (
 
 @contextmanager
 def mapped_errors(action: str) -> Iterator[None]:
-    """Raise ``DeduplicationError`` for whatever the redis library raises in the block."""
+    """Raise ``DeduplicationError`` for each exception of the redis library in the block."""
     try:
         yield
-    # A cluster's own exceptions are no RedisErrors.
+    # A cluster's own exceptions are not RedisErrors.
     except (RedisError, RedisClusterException, OSError) as error:
         raise DeduplicationError(f"can't {action}: {_explanation(error)}") from error
 

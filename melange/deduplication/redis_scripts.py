@@ -1,4 +1,4 @@
-"""The steps that Redis carries out as a whole, in Lua.
+"""The atomic steps in Redis, as Lua scripts.
 
 Each deduplication key is one hash, in one of three states:
 
@@ -22,7 +22,7 @@ BUSY, DONE = -1, -2
 
 
 class Script(NamedTuple):
-    """A Lua script, and the name under which Redis keeps it once it was sent."""
+    """A Lua script, and the name under which Redis keeps it."""
 
     text: str
     sha: str
@@ -86,7 +86,7 @@ end
 return 1
 """
 )
-"""``taken_back`` is the number of attempts that do not count after all: 0, or 1 if the listener was never called."""
+"""``taken_back`` is the number of attempts that do not count: 0, or 1 if the listener was never called."""
 
 FORGET_ATTEMPTS = _script("return redis.call('HDEL', KEYS[1], 'attempts')\n")
 

@@ -1,7 +1,5 @@
 """A deduplication store in Redis, for consumers in several processes."""
 
-# MERGED DOCS: Whether Redis may throw marks away.
-
 from __future__ import annotations
 
 import logging
@@ -28,9 +26,9 @@ _KEEPS_MARKS = "noeviction"
 
 
 class EvictionWarning:
-    """Warns when Redis was told to evict keys once its memory is full.
+    """Warns if Redis evicts keys when its memory is full.
 
-    Every other policy than ``noeviction`` may take marks: ``volatile-*`` chooses among the keys that expire,
+    Every policy other than ``noeviction`` may evict marks: ``volatile-*`` chooses among the keys that expire,
     as ours do.
     """
 
@@ -47,28 +45,28 @@ class EvictionWarning:
         for policy in _policies(self._client) - self._warned_of - {_KEEPS_MARKS}:
             self._warned_of.add(policy)
             logger.warning(
-                "Redis evicts keys when its memory is full (maxmemory-policy %s): messages whose marks are gone "
+                "Redis evicts keys when its memory is full (maxmemory-policy %s): messages without their marks "
                 "can run again. Use a Redis with noeviction for deduplication",
                 policy,
             )
 
     def look_again(self) -> None:
-        """Ask once more at the next occasion: Redis may come back as another one."""
+        """Check again next time: Redis may come back as another server."""
         self._looked = False
 
 
 def _policies(client: Client) -> set[str]:
-    """Return the eviction policies of all nodes that have a limit; none where Redis does not tell."""
+    """Return the eviction policies of all nodes with a limit; none if Redis does not report them."""
     try:
-        # INFO rather than CONFIG, which managed services refuse.
+        # INFO, because managed services refuse CONFIG.
         if isinstance(client, RedisCluster):
             answer = client.info("memory", target_nodes=RedisCluster.PRIMARIES)
         else:
             answer = client.info("memory")
     except (RedisError, RedisClusterException):
-        logger.debug("Redis does not tell its eviction policy", exc_info=True)
+        logger.debug("Redis does not report its eviction policy", exc_info=True)
         return set()
-    # From several nodes comes one dict for each.
+    # Several nodes give one dict each.
     nodes = [node for node in answer.values() if isinstance(node, dict)] or [answer]
     return {
         node["maxmemory_policy"] for node in nodes if node.get("maxmemory") and "maxmemory_policy" in node
@@ -83,15 +81,15 @@ class RedisDeduplicationStore(DeduplicationStore):
 
     ``redis`` is a URL (``redis://``, ``rediss://``, ``unix://``), a client of redis-py (``redis.Redis``, a
     sentinel's ``master_for(...)``, ``redis.cluster.RedisCluster``), or a ``redis_cache.SimpleCache``, of which
-    the connection and the key namespace are used. A client is used as it is: give it short timeouts and few
-    retries, for with redis-py's own a call may last a minute. A client that is made from a URL connects with
-    its first command, waits at most ``timeout_seconds`` for an answer, and tries once more, at once, when its
-    connection is gone.
+    the connection and the key namespace are used. A client is used unchanged: give it short timeouts and few
+    retries, because with redis-py's defaults a call may last a minute. A client from a URL connects with its first
+    command, waits at most ``timeout_seconds`` for an answer, and retries once, at once, if its connection was
+    closed.
 
     Stores of one ``namespace`` share their marks: by default all of one Redis, or of one SimpleCache. Marks
-    live for ``retention_seconds``, by default as long as a message can come back. Redis keeps about 250 bytes
-    for each; what it forgets (a restart without persistence, a failover, an eviction) can run again. Each
-    method is one round trip, thread-safe.
+    are kept for ``retention_seconds``, by default as long as a message can come back. A mark takes about 250
+    bytes in Redis. If Redis loses marks (a restart without persistence, a failover, an eviction), listeners can
+    run again. Each method is one round trip. Thread-safe.
 
     Raises:
         ConfigurationError: ``redis`` or ``retention_seconds`` can't be used. The text shows no password.
@@ -137,8 +135,8 @@ class RedisDeduplicationStore(DeduplicationStore):
     def check(self) -> None:
         """Raise ``DeduplicationError`` while no marks can be written.
 
-        When it is back, and the first time, its eviction policy is looked at: a warning is logged if marks
-        could be evicted.
+        At the first call, and when Redis is back, it checks the eviction policy and logs a warning if marks could
+        be evicted.
         """
         try:
             self._run_on("write", scripts.CHECK, f"{self._namespace}:check".encode())
@@ -158,19 +156,19 @@ class RedisDeduplicationStore(DeduplicationStore):
             with mapped_errors(f"{action} in the deduplication store"):
                 try:
                     return int(self._client.evalsha(script.sha, 1, key, *arguments))
-                except NoScriptError:  # Redis has not seen it yet, or was restarted; now it remembers
+                except NoScriptError:  # Redis does not have it yet, or was restarted; now it keeps it
                     return int(self._client.eval(script.text, 1, key, *arguments))
         except DeduplicationError:
             self._eviction.look_again()
             raise
 
     def _reconnect(self) -> None:
-        """Have what is asked next look up the name anew: after a failover it points to another server."""
+        """Close idle connections, so that the next call resolves the name: a failover may have changed it."""
         if self._owns_client and isinstance(self._client, Redis):
             self._client.connection_pool.disconnect(inuse_connections=False)
 
     def _name_of(self, key: DeduplicationKey) -> bytes:
-        # Bytes, for a client may be set up to encode text otherwise (a SimpleCache's does it as Latin-1).
+        # Bytes, because a client may encode text differently (a SimpleCache uses Latin-1).
         return f"{self._namespace}:{key.digest().hex()}".encode()
 
 

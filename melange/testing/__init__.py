@@ -1,6 +1,6 @@
-"""What melange ships for tests: contract suites for drivers and stores, and a clock to hold still.
+"""Tools for tests: contract suites for drivers and stores, and a clock that a test controls.
 
-The suites need pytest, the rest does not: import a suite from its own module,
+The suites need pytest, the rest does not. Import a suite from its own module,
 ``from melange.testing.driver_contract import DriverContract``, or from here, where it is looked up on first use.
 """
 

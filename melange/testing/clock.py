@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 
 class ManualClock:
-    """A ``melange.clock.Clock`` whose time passes by ``advance`` alone. Thread-safe.
+    """A ``melange.clock.Clock`` that moves only by ``advance``. Thread-safe.
 
-    ``monotonic`` starts at 0, ``now`` at noon on 2026-01-01 UTC. Whoever waits is woken by the ``advance``
+    ``monotonic`` starts at 0, ``now`` at noon on 2026-01-01 UTC. A waiting thread is woken by the ``advance``
     that reaches its time, or by a notification.
 
     Args:
-        stuck_after_seconds: of real time. A wait that nobody ends within it raises, so that a test which
-            forgot to advance the clock fails with a reason instead of hanging.
+        stuck_after_seconds: of real time. A longer wait raises, so that a test that does not advance the
+            clock fails with a reason and does not hang.
     """
 
     def __init__(self, *, stuck_after_seconds: float = 30) -> None:
@@ -26,7 +26,7 @@ class ManualClock:
 
     @property
     def waiting(self) -> int:
-        """How many waits are under way: a test can await that its thread has gone to sleep."""
+        """The number of running waits: a test can poll it until its thread sleeps."""
         with self._lock:
             return len(self._waits)
 
@@ -38,16 +38,16 @@ class ManualClock:
         return self._start + timedelta(seconds=self.monotonic())
 
     def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass and wake those whose time has come.
+        """Let ``seconds`` pass and wake the threads that are due.
 
-        The caller must hold none of the conditions that others wait on.
+        The caller must not hold a condition that others wait on.
         """
         if seconds < 0:
             raise ValueError(f"time does not go back: advance() takes 0 or more seconds, not {seconds!r}")
         with self._lock:
             self._seconds += seconds
             due = [condition for end, condition in self._waits if end <= self._seconds]
-        # Outside our lock: who waits holds its condition first and takes our lock second.
+        # Outside our lock: a waiting thread takes its condition first and our lock second.
         for condition in due:
             with condition:
                 condition.notify_all()

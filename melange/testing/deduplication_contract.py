@@ -1,10 +1,10 @@
-"""The contract of deduplication stores, to be run against one's own."""
+"""The contract of deduplication stores as a test suite, to run on a store of your own."""
 
 from __future__ import annotations
 
 import pytest
 
-# Before the parts are imported: their assertions shall show what they compared.
+# Before the parts are imported, so that their assertions show what they compared.
 pytest.register_assert_rewrite("melange.testing.store_behaviours")
 
 from melange.testing.store_behaviours.attempts import Attempts, AttemptsOfLeases  # noqa: E402
@@ -14,20 +14,20 @@ from melange.testing.store_behaviours.transactions import Transactions  # noqa: 
 
 
 class DeduplicationStoreContract(Claiming, Leases, Attempts, AttemptsOfLeases):
-    """What every deduplication store promises: subclass it and name a constructor.
+    """What every deduplication store promises. Subclass it and return a store from ``make_store``.
 
         class TestMyStore(DeduplicationStoreContract):
             def make_store(self):
                 return MyStore()
 
-    ``pass_time`` must let the given seconds pass for the store: by default it waits. ``short_lease_seconds`` (1) is
-    how long the leases are that are waited out.
+    ``pass_time`` must let the given seconds pass for the store: by default it waits. ``short_lease_seconds`` (1) is the
+    length of the leases that expire during a test.
     """
 
 
 class TransactionalStoreContract(Claiming, Transactions, Attempts):
-    """The same for a store whose claim is an open transaction, with the listener's work in it.
+    """The same for a store with an open transaction as its claim, which includes the listener's work.
 
-    Such a claim can't end with its lease: whoever took over would do the work a second time, while the first may yet
-    commit it. It ends with the transaction, which the database rolls back when the process dies.
+    Such a claim cannot end with its lease: a successor would do the work a second time, while the first may still
+    commit. It ends with the transaction, which the database rolls back when the process dies.
     """

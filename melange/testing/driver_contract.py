@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-# Before the parts are imported: so that their assertions show what they compared.
+# Before the parts are imported, so that their assertions show what they compared.
 pytest.register_assert_rewrite("melange.testing.driver_behaviours")
 
 from melange.testing.driver_behaviours.closing import Closing  # noqa: E402
@@ -33,28 +33,28 @@ class DriverContract(
     Closing,
     Concurrency,
 ):
-    """What every driver promises. Subclass it in a test file and name a constructor.
+    """What every driver promises. Subclass it in a test file and return a driver from ``make_driver``.
 
         class TestMyDriver(DriverContract):
             def make_driver(self):
                 return MyDriver(url="...")
 
-    The constructor is called once or twice in a test, and each driver it returns is closed. Tests of what the driver's
-    ``capabilities`` do not have are skipped. Topics and queues get unique names, and are removed after each test
-    where the driver offers ``BrokerAdministration``.
+    The constructor is called once or twice in a test, and each driver it returns is closed. Tests of a capability
+    that the driver does not have are skipped. Topics and queues get unique names, and are removed after each test
+    if the driver offers ``BrokerAdministration``.
 
     A subclass may set:
 
     ``short_visibility_seconds`` (1)
         the shortest visibility timeout, deferral and delay that the broker keeps reliably.
     ``max_delay_seconds`` (900)
-        the longest delay of a single message; 0 where the broker has none.
+        the longest delay of a single message; 0 if the broker has no delays.
     ``detects_stale_handles`` (True)
-        whether a receipt handle stops working once the message was delivered to another receiver.
+        True if a receipt handle stops working once the message was delivered to another receiver.
     ``pass_time(driver, seconds)``
         how time passes: by default the suite waits. With a clock that can be advanced, advance it.
     ``patience_seconds`` (10)
-        how long, in real time, something that must arrive may take.
+        the limit, in real time, for something that must arrive.
     ``many_messages`` (5,000), ``many_fifo_messages`` (1,000)
-        how many the tests with many threads send.
+        the numbers of messages in the tests with many threads.
     """

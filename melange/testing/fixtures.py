@@ -13,7 +13,7 @@ from melange.domain import DomainEventBus
 def domain_events() -> Iterator[list[object]]:
     """Yield the list of the domain events that the test publishes, in the order in which they are handled.
 
-    What the test subscribes to ``DomainEventBus.instance()`` ends with it.
+    Subscriptions of the test to ``DomainEventBus.instance()`` end with it.
     """
     bus = DomainEventBus.instance()
     with bus.scope(), bus.recording() as events:

@@ -1,4 +1,4 @@
-"""What every part of the driver contract uses: a driver, unique names, and waiting with a deadline."""
+"""The base of every part of the driver contract: a driver, unique names, and waiting with a deadline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BETWEEN_POLLS_SECONDS = 0.01
 
 
 class DriverCase(ABC):
-    """A driver under test; see ``DriverContract`` for what a subclass may set."""
+    """A driver under test; ``DriverContract`` lists what a subclass may set."""
 
     short_visibility_seconds: int = 1
     max_delay_seconds: int = 900
@@ -45,7 +45,7 @@ class DriverCase(ABC):
 
     @cached_property
     def driver(self) -> MessagingDriver:
-        """The test's driver, made when first asked for: the subclass's fixtures are ready by then."""
+        """The test's driver, made at first use, when the subclass's fixtures are ready."""
         return self.make_driver()
 
     @cached_property
@@ -61,7 +61,7 @@ class DriverCase(ABC):
         if "driver" not in vars(self):
             return
         if isinstance(self.driver, BrokerAdministration):
-            # Best effort: an unclean broker is no reason to fail a test that has passed.
+            # Best effort: a failed cleanup must not fail a test that has passed.
             with contextlib.suppress(MelangeError):
                 for queue in reversed(self._queues):
                     self.driver.delete_queue(queue)
@@ -85,13 +85,13 @@ class DriverCase(ABC):
             pytest.skip(f"the broker of {type(self.driver).__name__} accepts stale receipt handles")
 
     def administration(self) -> BrokerAdministration:
-        """Return the driver as an administrator; skip the test if it is none."""
+        """Return the driver as an administrator; skip the test if it does not offer that."""
         if not isinstance(self.driver, BrokerAdministration):
             pytest.skip(f"{type(self.driver).__name__} offers no BrokerAdministration")
         return self.driver
 
     def name(self, *, fifo: bool = False) -> str:
-        """Return a name that nobody else uses."""
+        """Return a unique name."""
         return f"contract-{uuid.uuid4().hex}" + (".fifo" if fifo else "")
 
     def topic(self, name: str | None = None, *, fifo: bool = False, **options: Any) -> Topic:
@@ -135,26 +135,26 @@ class DriverCase(ABC):
         assert self.driver.acknowledge(deliveries) == []
 
     def expect_nothing(self, queue: Queue) -> None:
-        """Expect that the queue hands out nothing now."""
+        """Expect that the queue delivers nothing now."""
         deliveries = self.driver.receive(queue, self.driver.capabilities.max_receive_batch, 0)
 
         assert bodies(deliveries) == []
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Ask again and again until ``condition`` holds, for at most ``patience_seconds`` of real time."""
+        """Poll until ``condition`` holds, for at most ``patience_seconds`` of real time."""
         give_up_at = time.monotonic() + self.patience_seconds
         while not condition():
-            assert time.monotonic() < give_up_at, f"waited {self.patience_seconds} s in vain for {what}"
+            assert time.monotonic() < give_up_at, f"waited {self.patience_seconds} s for {what}"
             _pause()
 
 
 def message(body: str = '{"event_type_name":"OrderPlaced"}', **fields: Any) -> Message:
-    """Return a message with an id of its own."""
+    """Return a message with a new id."""
     return Message(message_id=str(uuid.uuid4()), body=body, **fields)
 
 
 def fifo_message(body: str, group: str = "group", **fields: Any) -> Message:
-    """Return a message for a FIFO topic or queue, with ids of its own."""
+    """Return a message for a FIFO topic or queue, with new ids."""
     return message(
         body, **{"message_group_id": group, "message_deduplication_id": str(uuid.uuid4())} | fields
     )
@@ -166,7 +166,7 @@ def bodies(deliveries: Sequence[Delivery]) -> list[str]:
 
 
 def in_parallel(*calls: Callable[[], ResultT]) -> list[ResultT]:
-    """Run each call in a thread of its own; return their results, raise what one of them raised."""
+    """Run each call in its own thread; return their results, or raise the first exception."""
     with ThreadPoolExecutor(len(calls)) as pool:
         return [future.result() for future in [pool.submit(call) for call in calls]]
 

@@ -15,7 +15,7 @@ from melange.testing.driver_behaviours.case import DriverCase, message
 
 
 class Closing(DriverCase):
-    """Closing is idempotent, ends receives under way, and refuses all that comes after."""
+    """Closing is idempotent, ends running receives, and refuses later calls."""
 
     def test_closing_twice_is_fine(self) -> None:
         driver = self.make_driver()
@@ -70,7 +70,7 @@ class Closing(DriverCase):
         return driver
 
     def _receive(self, driver: MessagingDriver, queue_name: str) -> list[object]:
-        # A driver may end it with an error as well as with nothing: what counts is that it ends.
+        # A driver may end it with an error or with an empty list. It must end.
         with contextlib.suppress(DriverClosedError):
             return list(driver.receive(driver.get_queue(queue_name), 1, 2))
         return []

@@ -16,7 +16,7 @@ _GROUPS = 20
 
 
 class Concurrency(DriverCase):
-    """With many publishers and receivers nothing is lost, nothing comes twice, and groups keep their order."""
+    """With many publishers and receivers no message is lost, none comes twice, and groups keep their order."""
 
     def test_many_messages_between_many_threads_arrive_once_each(self) -> None:
         topic = self.topic()

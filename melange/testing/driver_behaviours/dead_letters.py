@@ -259,7 +259,7 @@ class DeadLetters(DriverCase):
         return source, dead_letters
 
     def _declared(self, *, fifo: bool = False) -> tuple[Queue, Queue]:
-        """Return a queue and its dead-letter queue, also where the broker moves nothing there by itself."""
+        """Return a queue and its dead-letter queue, also if the broker moves no messages there by itself."""
         dead_letters = self.queue(fifo=fifo)
         return self.queue(fifo=fifo, dead_letter_queue=dead_letters), dead_letters
 

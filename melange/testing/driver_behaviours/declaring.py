@@ -9,7 +9,7 @@ from melange.testing.driver_behaviours.case import DriverCase, bodies, in_parall
 
 
 class Declaring(DriverCase):
-    """Declaring is idempotent and takes nothing away; looking up creates nothing."""
+    """Declaring is idempotent and removes nothing; looking up creates nothing."""
 
     def test_a_declared_topic_and_queue_are_found_by_name(self) -> None:
         topic = self.topic()

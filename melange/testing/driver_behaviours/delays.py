@@ -9,7 +9,7 @@ from melange.testing.driver_behaviours.case import DriverCase, bodies, fifo_mess
 
 
 class Delays(DriverCase):
-    """A delay holds a message back, in bounds."""
+    """A delay keeps a message invisible, within limits."""
 
     def test_a_delayed_message_is_visible_after_its_delay_and_not_before(self) -> None:
         self.needs_delays()

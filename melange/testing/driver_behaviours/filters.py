@@ -1,4 +1,4 @@
-"""Filters: a queue gets the event types that it asked for."""
+"""Filters: a queue gets the event types of its filter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from melange.testing.driver_behaviours.case import DriverCase, bodies, message
 
 
 class Filters(DriverCase):
-    """A filter belongs to one binding, and lets pass what it names."""
+    """A filter belongs to one binding, and passes the types that it names."""
 
     def test_a_filter_lets_its_type_pass_and_nothing_else(self) -> None:
         topic = self._topic()

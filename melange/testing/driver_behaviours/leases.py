@@ -8,7 +8,7 @@ from melange.testing.driver_behaviours.case import DriverCase, bodies, message
 
 
 class Leases(DriverCase):
-    """A delivery belongs to one receiver, until its deadline and no longer."""
+    """A delivery belongs to one receiver until its deadline."""
 
     def test_a_delivered_message_is_invisible_to_others(self) -> None:
         queue = self.queue()

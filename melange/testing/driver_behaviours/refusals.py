@@ -1,4 +1,4 @@
-"""What a broker would refuse is refused before it is sent, and nothing of its batch is sent either."""
+"""A message that the broker would refuse raises before anything of its batch is sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from melange.testing.driver_behaviours.case import DriverCase, message
 
 
 class Refusals(DriverCase):
-    """The largest that is allowed passes; what is not allowed says so."""
+    """The largest allowed message passes; others raise an error that says why."""
 
     def test_the_largest_message_of_a_topic_passes_and_one_byte_more_does_not(self) -> None:
         topic = self.topic()

@@ -1,4 +1,4 @@
-"""Publish, send, receive: who gets what, and in which state it arrives."""
+"""Publish, send, receive: which queues get a message, and its content there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from melange.testing.driver_behaviours.case import DriverCase, bodies, in_parall
 
 
 class Travelling(DriverCase):
-    """Messages arrive as they were, everywhere they should and nowhere else."""
+    """Messages arrive unchanged, in the right queues only."""
 
     def test_a_published_message_arrives_as_it_was(self) -> None:
         topic = self.topic()

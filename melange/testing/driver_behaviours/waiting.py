@@ -11,7 +11,7 @@ from melange.testing.driver_behaviours.case import DriverCase, bodies, message
 
 
 class Waiting(DriverCase):
-    """A receive waits for the first message, as long as it was told to and no longer."""
+    """A receive waits for the first message, at most as long as requested."""
 
     def test_a_waiting_receive_returns_when_something_arrives(self) -> None:
         topic = self.topic()
@@ -45,7 +45,7 @@ class Waiting(DriverCase):
             self._pass_time_until_done(receiver)
 
             assert receiver.result() == []
-            # Brokers measure time by a clock of their own, and round.
+            # Brokers measure time by their own clock, and round it.
             assert self.driver.clock.monotonic() - started_at > 0.9
 
     def test_a_waiting_receive_gets_what_becomes_visible_meanwhile(self) -> None:
@@ -80,7 +80,7 @@ class Waiting(DriverCase):
 
         receiver = pool.submit(receive)
         begun.wait()
-        # Most of the time it is waiting by now. Where it is not, the test proves less but still holds.
+        # Most of the time it is waiting by now. If it is not, the test proves less but still passes.
         threading.Event().wait(0.05)
         return receiver
 

@@ -10,7 +10,7 @@ from melange.testing.store_behaviours.case import StoreCase, claim_of
 
 
 class Attempts(StoreCase):
-    """Runs are counted, and nothing else is."""
+    """Only runs are counted."""
 
     def test_the_first_claim_is_attempt_1(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
         assert claim_of(store, key, "token").attempt == 1

@@ -1,4 +1,4 @@
-"""What the parts of the suite share: a store, a key, and time that passes."""
+"""The base of the parts of the suite: a store, a key, and time that passes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from melange.deduplication import Claimed, DeduplicationKey, DeduplicationStore
 
 
 class StoreCase(ABC):
-    """A store to be tried, and a key that nobody has used."""
+    """A store under test, and an unused key."""
 
     short_lease_seconds: ClassVar[float] = 1.0
 

@@ -13,7 +13,7 @@ from melange.testing.store_behaviours.case import StoreCase, claim_of
 
 
 class Claiming(StoreCase):
-    """One at a time, done once, and who asks twice recognises itself."""
+    """One claim at a time, one completion, and repeated calls are recognised."""
 
     def test_a_new_key_can_be_claimed(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
         claimed = store.claim(key, "token", 30)

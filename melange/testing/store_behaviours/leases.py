@@ -7,7 +7,7 @@ from melange.testing.store_behaviours.case import StoreCase, claim_of
 
 
 class Leases(StoreCase):
-    """Whoever overslept its lease can't speak for its successor."""
+    """A worker with an expired lease cannot act for its successor."""
 
     def test_a_claim_ends_with_its_lease(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
         store.claim(key, "crashed", self.short_lease_seconds)

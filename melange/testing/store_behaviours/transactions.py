@@ -7,7 +7,7 @@ from melange.testing.store_behaviours.case import StoreCase, claim_of
 
 
 class Transactions(StoreCase):
-    """Nobody takes over what may yet be committed, and what is not committed leaves no mark."""
+    """No claim takes over while the first may still commit, and a rollback leaves no mark."""
 
     def test_a_claim_outlasts_its_lease(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
         late = claim_of(store, key, "late", lease_seconds=self.short_lease_seconds)

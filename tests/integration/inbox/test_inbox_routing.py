@@ -37,7 +37,7 @@ def key():
 
 @pytest.fixture
 def follower(tmp_path, effect):
-    """Return a database with the same tables, which takes no marks: it has no tables of melange."""
+    """Return a database with the same tables, which cannot store marks: it has no tables of melange."""
     engine = create_engine(f"sqlite:///{tmp_path}/follower.db")
     effect.metadata.create_all(engine)
     Elsewhere.metadata.create_all(engine)

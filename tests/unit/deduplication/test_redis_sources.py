@@ -101,7 +101,7 @@ def test_anything_else_is_refused_with_what_is_taken(source: object) -> None:
     ],
 )
 def test_a_url_that_cannot_be_read_is_refused_without_showing_it(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="no URL of a Redis") as caught:
+    with pytest.raises(ConfigurationError, match="not a URL of a Redis") as caught:
         RedisDeduplicationStore(url)
 
     shown = "".join(traceback.format_exception_only(caught.value)) + repr(caught.value.__cause__)
