@@ -12,6 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from chaos.checker import Findings
 from chaos.controls import CONTROLS
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"all by default: {', '.join(ROWS)}")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from --first-seed on")
     parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="keep journals and logs there")
     parser.add_argument("--short", action="store_true", help="scaled down, as in the tests")
     options = parser.parse_args(arguments)
     names = options.rows or list(ROWS)
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     os.environ.update(CREDENTIALS)
     with ministack.run() as url, redis.run() as redis_server, postgres.run() as postgres_server:
-        services = Services(url, redis_server, postgres_server, tell)
+        services = Services(url, redis_server, postgres_server, tell, options.keep)
         print_head()
         is_fine = True
         for seed in range(options.first_seed, options.first_seed + options.seeds):

@@ -32,7 +32,7 @@ class Record(NamedTuple):
     """One thing that a worker did.
 
     ``at`` is when it was known to have happened, ``asked_at`` when the store or the broker was asked for it.
-    ``token`` is that of the claim, or the receive count.
+    ``token`` is that of the claim, the receive count, or the time at which a relay has read what it publishes.
     """
 
     at: float

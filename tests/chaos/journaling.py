@@ -20,13 +20,16 @@ class JournalingDriver(AwsDriver):
         super().__init__(endpoint_url=endpoint_url, region_name="us-east-1")
         self._journal = journal
         self._has_polled = False
+        self.read_at = ""
+        """When a relay has read what it publishes."""
 
     def publish(self, topic: Topic, messages: Sequence[Message]) -> list[Failure[Message]]:
+        asked_at = time.monotonic()
         failures = super().publish(topic, messages)
-        failed = {id(failure.item) for failure in failures}
+        failed = {failure.item.message_id for failure in failures}
         for message in messages:
-            if id(message) not in failed:
-                self._journal.write(PUBLISHED, message.message_id)
+            if message.message_id not in failed:
+                self._journal.write(PUBLISHED, message.message_id, token=self.read_at, asked_at=asked_at)
         return failures
 
     def receive(

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
+from chaos.deaths import VARIABLE
 from chaos.journal import POLLED
-from melange.failpoints import VARIABLE
 
 TESTS = Path(__file__).parent.parent
 END_SECONDS = 60.0

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 from chaos.checker import KILL, PAUSE, Fault
+from chaos.deaths import EXIT_CODE
 from chaos.journal import Record, read_journals
 from chaos.processes import ProcessSettings, WorkerProcess
-from melange.failpoints import EXIT_CODE
 
 if TYPE_CHECKING:
     from services.postgres import PostgresServer
@@ -32,12 +32,13 @@ LOG_TAIL_CHARACTERS = 4_000
 
 @dataclass(frozen=True)
 class Services:
-    """The servers that all runs share, and where progress is told."""
+    """The servers that all runs share, where progress is told, and where journals and logs are kept, if they are."""
 
     sns_sqs_url: str
     redis: RedisServer
     postgres: PostgresServer
     tell: Callable[[str], None] = lambda text: None
+    kept: Path | None = None
 
 
 class Scene:
@@ -51,9 +52,15 @@ class Scene:
         self._ids = f"{name}-{uuid4().hex[:8]}".replace(" ", "-")
         self._processes: list[WorkerProcess] = []
         self._opened = ExitStack()
-        self._directory = Path(
-            self._opened.enter_context(tempfile.TemporaryDirectory(prefix="melange-chaos-"))
-        )
+        self._directory = self._make_directory(f"{self._ids}-seed-{seed}")
+
+    def _make_directory(self, name: str) -> Path:
+        if self._services.kept is None:
+            directory = tempfile.TemporaryDirectory(prefix="melange-chaos-")
+            return Path(self._opened.enter_context(directory))
+        kept = self._services.kept / name
+        kept.mkdir(parents=True)
+        return kept.absolute()
 
     def __enter__(self) -> Self:
         return self

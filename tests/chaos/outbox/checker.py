@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations
 from typing import NamedTuple
 
 from chaos.checker import KILL, STORE_OUTAGE, Fault, Findings
@@ -15,8 +15,8 @@ ARRIVAL = "arrival"
 EFFECT = "effect"
 PUBLICATION = "publication"
 
-LONGEST_BATCH_SECONDS = 15.0
-"""Ten, after which a relay begins no further call, and the last call."""
+UNNOTICED_SECONDS = 1.0
+"""How long the database may be gone, at most, when a relay that has just asked for its locks begins a call."""
 
 
 class Committed(NamedTuple):
@@ -47,7 +47,7 @@ class OutboxEvidence:
 
 
 class SecondPublication(NamedTuple):
-    """A message that a relay published although one had done so before, and whether that one died over it."""
+    """A message that a relay published although one had done so before, and whether faults explain that."""
 
     message_id: str
     is_explained: bool
@@ -77,46 +77,72 @@ def check_outbox(evidence: OutboxEvidence) -> Findings:
 
 
 def second_publications(evidence: OutboxEvidence) -> Iterator[SecondPublication]:
-    """Yield what relays are known to have published more than once, once for each time after the first."""
-    publications: defaultdict[str, list[Record]] = defaultdict(list)
-    marked_at: defaultdict[int, list[float]] = defaultdict(list)
+    """Yield what relays are known to have published more than once, once for each time after the first.
+
+    A publication is explained if, for each one before it, there is a fault that kept the earlier relay from marking
+    it in time, or that took the locks of the later relay while its call was in flight.
+    """
+    publications: defaultdict[str, list[_Publication]] = defaultdict(list)
+    marks: defaultdict[int, list[float]] = defaultdict(list)
     for record in evidence.records:
         if record.kind == PUBLISHED:
-            publications[record.message_id].append(record)
+            publications[record.message_id].append(_Publication.of(record))
         elif record.kind == MARKED:
-            marked_at[record.pid].append(record.at)
+            marks[record.pid].append(record.at)
     for message_id, times in publications.items():
-        for earlier, later in pairwise(times):
-            marks = marked_at[earlier.pid]
-            is_marked = any(earlier.at < at < later.at for at in marks)
-            is_explained = _is_explained(earlier, later, evidence.faults, is_marked=is_marked) or any(
-                _lost_its_connection(earlier, later, fault, marks) for fault in evidence.faults
+        second: dict[int, bool] = {}
+        for (_, earlier), (number, later) in combinations(enumerate(times), 2):
+            second[number] = second.get(number, True) and any(
+                _explains(fault, earlier, later, marks[earlier.pid]) for fault in evidence.faults
             )
-            yield SecondPublication(message_id, is_explained)
+        yield from (SecondPublication(message_id, is_explained) for is_explained in second.values())
 
 
-def _is_explained(earlier: Record, later: Record, faults: Iterable[Fault], *, is_marked: bool) -> bool:
-    """Tell whether a fault kept the earlier publication from being marked before the later one."""
-    return any(
-        earlier.at <= fault.ended_at
-        and fault.began_at <= later.at
-        and (
-            fault.kind == STORE_OUTAGE or (fault.kind == KILL and fault.pid == earlier.pid and not is_marked)
-        )
-        for fault in faults
-    )
+class _Publication(NamedTuple):
+    """When a relay has read a message from the outbox, has begun the call that publishes it, and had the answer."""
+
+    pid: int
+    read_at: float
+    asked_at: float
+    at: float
+
+    @classmethod
+    def of(cls, record: Record) -> _Publication:
+        asked_at = record.asked_at or record.at
+        return cls(record.pid, float(record.token or asked_at), asked_at, record.at)
 
 
-def _lost_its_connection(earlier: Record, later: Record, fault: Fault, marks: Iterable[float]) -> bool:
-    """Tell whether the database went and came back within the relay's batch, before the publication.
+def _explains(fault: Fault, earlier: _Publication, later: _Publication, marks: Iterable[float]) -> bool:
+    if fault.kind == KILL:
+        is_marked = any(earlier.at < at < later.at for at in marks)
+        is_in_time = earlier.asked_at <= fault.ended_at and fault.began_at <= later.at
+        return fault.pid == earlier.pid and is_in_time and not is_marked
+    if fault.kind == STORE_OUTAGE:
+        return _lost_before_its_mark(fault, earlier, later, marks) or _lost_in_flight(fault, later)
+    return False
 
-    The connection that the batch would be marked on died with it. A relay that marked anything since has another.
-    """
+
+def _lost_before_its_mark(
+    fault: Fault, earlier: _Publication, later: _Publication, marks: Iterable[float]
+) -> bool:
+    """Tell whether the connection that the earlier publication would be marked on was lost, and not made up for."""
     return (
-        fault.kind == STORE_OUTAGE
-        and 0 <= earlier.at - fault.ended_at <= LONGEST_BATCH_SECONDS
-        and not any(fault.began_at < at < later.at for at in marks)
+        earlier.read_at <= fault.ended_at
+        and fault.began_at <= later.read_at
+        and _was_asked_with_locks(fault, earlier)
+        and not any(earlier.at < at < later.read_at for at in marks)
     )
+
+
+def _lost_in_flight(fault: Fault, publication: _Publication) -> bool:
+    """Tell whether the locks of a publication were lost while its call was in flight."""
+    return publication.read_at <= fault.ended_at and (
+        fault.began_at <= publication.at and _was_asked_with_locks(fault, publication)
+    )
+
+
+def _was_asked_with_locks(fault: Fault, publication: _Publication) -> bool:
+    return publication.asked_at <= fault.began_at + UNNOTICED_SECONDS
 
 
 def _overtaken(evidence: OutboxEvidence) -> Iterator[str]:

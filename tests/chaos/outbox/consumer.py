@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from chaos.deaths import may_die_at
 from chaos.journal import BEGAN, EFFECT, Journal
 from chaos.journaling import JournalingDriver
 from chaos.outbox.sabotage import EFFECT_APART, write_effect_apart
@@ -13,11 +14,21 @@ from chaos.outbox.settings import OutboxSettings
 from chaos.outbox.tables import Effect, engine_for
 from chaos.program import run_program
 from melange import Backoff, ExchangeMessageConsumer, Worker
-from melange.failpoints import fail_point
+from melange.deduplication import Claimed
 from melange.outbox import Inbox
 
 VISIBILITY_TIMEOUT_SECONDS = 2
 LISTENER = "effect"
+
+
+class MortalInbox(Inbox):
+    """May die before or after the commit that marks a message."""
+
+    def complete(self, claimed: Claimed) -> bool:
+        may_die_at("before-mark")
+        is_marked = super().complete(claimed)
+        may_die_at("after-mark")
+        return is_marked
 
 
 def main(argument: str) -> int:
@@ -29,7 +40,7 @@ def main(argument: str) -> int:
         settings.queue,
         settings.topic,
         driver=JournalingDriver(journal, settings.endpoint_url),
-        deduplication=Inbox(sessionmaker(engine)),
+        deduplication=MortalInbox(sessionmaker(engine)),
         visibility_timeout_seconds=VISIBILITY_TIMEOUT_SECONDS,
         wait_seconds=1,
         backoff=Backoff(first_seconds=0.2, max_seconds=2.0),
@@ -44,7 +55,7 @@ def main(argument: str) -> int:
             session.add(Effect(message_id=message_id))
             session.flush()
         journal.write(EFFECT, message_id, LISTENER)
-        fail_point("after-effect")
+        may_die_at("after-effect")
 
     return Worker(consumer, concurrency=settings.concurrency, grace_seconds=20.0).run()
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
+from chaos.deaths import may_die_at
 from chaos.journal import MARKED, Journal
 from chaos.journaling import JournalingDriver
 from chaos.outbox.sabotage import RELAYS, NaiveRelay
@@ -23,19 +26,41 @@ POLL_SECONDS = 0.1
 
 
 class RelayDriver(JournalingDriver):
-    """Writes down what was published, and when all of it was marked."""
+    """Writes down what was published and when it was read, and may die before."""
 
-    _is_unmarked = False
+    is_unmarked = False
 
     def publish(self, topic: Topic, messages: Sequence[Message]) -> list[Failure[Message]]:
-        self._is_unmarked = True
+        may_die_at("before-outbox-publish")
+        self.is_unmarked = True
         return super().publish(topic, messages)
 
-    def connection_came_back(self, *_: object) -> None:
-        """Take note that what was published is marked, or that marking it has failed."""
-        if self._is_unmarked:
-            self._is_unmarked = False
+
+class WatchedDatabase:
+    """Sees what a relay reads and marks; writes down that marks were committed, and may die before or after."""
+
+    def __init__(self, engine: Engine, driver: RelayDriver, journal: Journal) -> None:
+        self._driver = driver
+        self._journal = journal
+        self._do_commit = engine.dialect.do_commit
+        # The event of a commit comes before it, and a connection comes back when the commit has failed, too.
+        engine.dialect.do_commit = self.commit  # type: ignore[method-assign]
+        event.listen(engine, "before_cursor_execute", self.before_execute)
+
+    def before_execute(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "melange_outbox" not in statement:
+            return
+        if statement.startswith("SELECT"):
+            self._driver.read_at = str(time.monotonic())
+        elif self._driver.is_unmarked:
+            may_die_at("before-outbox-mark")
+
+    def commit(self, connection: Any) -> None:
+        self._do_commit(connection)
+        if self._driver.is_unmarked:
+            self._driver.is_unmarked = False
             self._journal.write(MARKED)
+            may_die_at("after-outbox-mark")
 
 
 def main(argument: str) -> int:
@@ -44,7 +69,7 @@ def main(argument: str) -> int:
     journal = Journal(Path(settings.journals))
     engine = engine_for(settings.database_url)
     driver = RelayDriver(journal, settings.endpoint_url)
-    event.listen(engine, "checkin", driver.connection_came_back)
+    WatchedDatabase(engine, driver, journal)
     if settings.sabotage in RELAYS:
         return run_naively(RELAYS[settings.sabotage](engine, driver, settings.batch_size))
     return OutboxRelay(engine, driver, batch_size=settings.batch_size, poll_seconds=POLL_SECONDS).run()

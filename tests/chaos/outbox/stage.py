@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from chaos.broker import drained, driver_for, left_in
 from chaos.checker import STORE_OUTAGE, Fault
+from chaos.deaths import EXIT_CODE
 from chaos.journal import BEGAN, POLLED, PUBLISHED
 from chaos.outbox.checker import Committed, OutboxEvidence
 from chaos.outbox.settings import OutboxSettings
@@ -21,7 +22,6 @@ from chaos.outbox.tables import Effect, Written, prepare
 from chaos.processes import WorkerProcess
 from chaos.scene import Scene, Services
 from melange import ExchangeMessageConsumer
-from melange.failpoints import EXIT_CODE
 from melange.messages import Queue
 from melange.outbox import InboxMark, OutboxMessage
 from melange.outbox.tables import State

@@ -30,8 +30,11 @@ def judged(*arguments: object, **facts: object) -> Findings:
     return check_outbox(evidence(*arguments, **facts))  # type: ignore[arg-type]
 
 
-def published(pid: int, at: float, message_id: str = "a1") -> Record:
-    return Record(at, pid, PUBLISHED, message_id)
+def published(pid: int, at: float, *, read_at: float | None = None, asked_at: float | None = None) -> Record:
+    """A publication of the first message, read two seconds and asked for one second before its answer."""
+    read_at = at - 2 if read_at is None else read_at
+    asked_at = at - 1 if asked_at is None else asked_at
+    return Record(at, pid, PUBLISHED, "a1", token=str(read_at), asked_at=asked_at)
 
 
 def marked(pid: int, at: float) -> Record:
@@ -108,14 +111,56 @@ def test_so_does_a_database_that_was_away() -> None:
     assert not judged(*TWICE, faults=[Fault(STORE_OUTAGE, 11, 12)]).wrong()
 
 
-def test_so_does_one_that_came_back_while_the_batch_was_published() -> None:
-    assert not judged(*TWICE, faults=[Fault(STORE_OUTAGE, 8, 9)]).wrong()
+def test_so_does_one_that_came_back_while_a_call_was_in_flight() -> None:
+    facts = *TWICE[:2], published(ANNE, 10, read_at=7, asked_at=8), published(BERT, 20)
+
+    assert not judged(*facts, faults=[Fault(STORE_OUTAGE, 8.5, 9)]).wrong()
 
 
-def test_not_so_for_a_relay_that_has_marked_something_since() -> None:
-    findings = judged(*TWICE, marked(ANNE, 9.5), faults=[Fault(STORE_OUTAGE, 8, 9)])
+def test_not_so_for_a_relay_that_went_on_publishing_without_its_connection() -> None:
+    facts = *TWICE[:2], published(ANNE, 20, read_at=7, asked_at=19), published(BERT, 30)
+
+    findings = judged(*facts, faults=[Fault(STORE_OUTAGE, 10, 11)])
 
     assert findings.wrong() == {"unexplained_duplicates": 1}
+
+
+def test_not_so_for_a_message_that_was_marked_when_the_later_relay_read_it() -> None:
+    findings = judged(*TWICE, marked(ANNE, 13), faults=[Fault(STORE_OUTAGE, 11, 12)])
+
+    assert findings.wrong() == {"unexplained_duplicates": 1}
+
+
+def test_it_is_if_the_later_relay_had_read_it_before_the_mark() -> None:
+    facts = *TWICE[:2], published(ANNE, 10), published(BERT, 20, read_at=12.5), marked(ANNE, 13)
+
+    assert not judged(*facts, faults=[Fault(STORE_OUTAGE, 11, 12)]).wrong()
+
+
+def test_a_later_relay_that_lost_its_locks_in_flight_explains_it_though_the_other_has_marked_it() -> None:
+    zombie = published(ANNE, 20, read_at=5, asked_at=9)
+    facts = *TWICE[:2], published(BERT, 15, read_at=13), marked(BERT, 16), zombie
+
+    assert not judged(*facts, faults=[Fault(STORE_OUTAGE, 10, 12)]).wrong()
+
+
+def test_not_so_if_its_call_began_after_the_loss() -> None:
+    zombie = published(ANNE, 20, read_at=5, asked_at=19)
+    facts = *TWICE[:2], published(BERT, 15, read_at=13), marked(BERT, 16), zombie
+
+    findings = judged(*facts, faults=[Fault(STORE_OUTAGE, 10, 12)])
+
+    assert findings.wrong() == {"unexplained_duplicates": 1}
+
+
+def test_each_publication_before_has_to_be_explained() -> None:
+    """The first one was not marked because of an outage, but the second one was marked."""
+    facts = *TWICE, marked(BERT, 21), published(ANNE, 30)
+
+    findings = judged(*facts, faults=[Fault(STORE_OUTAGE, 11, 12)])
+
+    assert findings.wrong() == {"unexplained_duplicates": 1}
+    assert len(list(second_publications(evidence(*facts)))) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from chaos.deaths import may_die_at
 from chaos.journal import BEGAN, COMMITTED, FAILED, ROLLED_BACK, Journal
 from chaos.outbox.sabotage import WAYS_OUT
 from chaos.outbox.settings import OutboxSettings, Plan, plan_of
 from chaos.outbox.tables import Aggregate, Written, engine_for
 from chaos.outbox.ways_out import ThroughOutbox, WayOut
 from chaos.program import run_program
-from melange.failpoints import fail_point
 
 LOOK_EVERY_SECONDS = 0.1
 
@@ -55,9 +55,9 @@ class Writer:
                 self._way_out.forget()
                 self._journal.write(ROLLED_BACK, token=str(number))
                 return
-            fail_point("before-commit")
+            may_die_at("before-commit")
             session.commit()
-        fail_point("after-commit")
+        may_die_at("after-commit")
         self._way_out.committed()
         self._journal.write(COMMITTED, token=str(number))
 
