@@ -39,8 +39,9 @@ def _advice(words: str, sqlstate: str | None) -> str | None:
 def may_show_password(url: URL) -> bool:
     """Return True if what was read as the host, the database or an option may be the end of a password.
 
-    Of ``user:p@ss/word@host/db`` SQLAlchemy takes ``ss`` for the host, and drivers name it when they cannot connect.
+    Of ``user:p@ss/word@host/db`` SQLAlchemy takes ``ss`` for the host, and drivers name it when they cannot connect;
+    of ``us/er:word@host/db`` it takes the password into the database.
     """
-    has_user = url.username is not None or url.password is not None
+    has_authority = url.username is not None or url.password is not None or url.host is not None
     options = [str(part) for option in url.query.items() for part in option]
-    return has_user and any("@" in part for part in (url.host or "", url.database or "", *options))
+    return has_authority and any("@" in part for part in (url.host or "", url.database or "", *options))

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import ARRAY, ColumnElement, Connection, Engine, Integer, and_, bindparam, func, select, text
 
 from melange.errors import ConfigurationError
+from melange.outbox.database_errors import may_show_password
 from melange.outbox.tables import IS_PENDING, OutboxMessage
 
 _LOCK_CLASS = 0x6D6C6F62
@@ -71,7 +72,11 @@ def locks_for(engine: Engine) -> Locks:
             f"an outbox is relayed and looked into with a synchronous engine, create_engine(url), not {kind}, also "
             "where the application is asynchronous"
         )
-    _check_url(engine)
+    if may_show_password(engine.url):  # and every error of the database with it
+        raise ConfigurationError(
+            "the engine's URL has an @ in its host, database or options, which is most likely part of the password: "
+            "write %40 for each @ of a password, and %2F for each /"
+        )
     if engine.dialect.name == "postgresql":
         return PostgresLocks()
     if engine.dialect.name == "sqlite":
@@ -80,15 +85,6 @@ def locks_for(engine: Engine) -> Locks:
         f"the relay knows PostgreSQL and SQLite, not {engine.dialect.name}: without locks that fit the database two "
         "relays would mix up the order"
     )
-
-
-def _check_url(engine: Engine) -> None:
-    # The end of the password would be taken for the host or the database, and every error would show it.
-    if engine.dialect.name != "sqlite" and "@" in f"{engine.url.host}{engine.url.database}":
-        raise ConfigurationError(
-            "the engine's URL has an @ in its host or database, which is most likely part of the password: write %40 for "
-            "each @ of a password, and %2F for each /"
-        )
 
 
 class PostgresLocks(Locks):

@@ -12,6 +12,7 @@ from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from melange.errors import ConfigurationError, OutboxError
+from melange.outbox.database_errors import may_show_password
 
 _FORMS = "write postgresql+psycopg://user:password@host/database or sqlite:///file.db"
 
@@ -56,17 +57,12 @@ def _parsed(text: str) -> URL:
         raise ConfigurationError(
             f"an outbox is on PostgreSQL or SQLite, and --database-url begins with {url.drivername}:// instead: {_FORMS}"
         )
-    if _may_be_cut(text, url):
+    # Two of them in the text may be cut in ways that its parts do not show.
+    if may_show_password(url) or (url.host is not None and text.count("@") > 1):
         raise ConfigurationError(
             "--database-url has an @ too many: write %40 for each @ of a user, a password or an option, and %2F for each /"
         )
     return url
-
-
-def _may_be_cut(text: str, url: URL) -> bool:
-    """Return True if a part of the password may be in the host or the database name, which errors show."""
-    has_authority = url.username is not None or url.password is not None or url.host is not None
-    return has_authority and (text.count("@") > 1 or "@" in (url.database or ""))
 
 
 def _engine(url: URL) -> Engine:

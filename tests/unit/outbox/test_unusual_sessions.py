@@ -71,6 +71,17 @@ def test_engines_for_asyncio_are_refused_also_from_within(make: Any) -> None:
             make(refused)
 
 
+@pytest.mark.parametrize("make", [OutboxRelay, OutboxAdministration])
+@pytest.mark.parametrize("user", ["user:p@s3cr3t/word", "user:p@ss/s3cr3t", "us/er:s3cr3t"])
+def test_engines_whose_url_may_have_been_cut_within_the_password_are_refused(make: Any, user: str) -> None:
+    engine = create_engine(f"postgresql+psycopg://{user}@localhost/shop")
+
+    with pytest.raises(ConfigurationError, match="write %40 for each @") as caught:
+        make(engine)
+
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_a_relay_that_is_stopped_waits_for_one_slow_topic_not_for_all(
     database, driver, start_relay, monkeypatch
 ) -> None:
