@@ -205,8 +205,8 @@ def read_answer(
     changes binary values only, which it decodes: where there are some, and in other protocols, it does the work.
     """
     body = response_dict["body"]
-    expected = response_dict["headers"].get("content-length")
-    if expected is not None and int(expected) != len(body):
+    expected = response_dict["headers"].get("content-length") or ""
+    if expected.isdecimal() and int(expected) != len(body):
         raise IncompleteReadError(actual_bytes=len(body), expected_bytes=int(expected))
     if response_dict["status_code"] != 200 or not body:
         return

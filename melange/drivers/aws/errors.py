@@ -97,6 +97,7 @@ _READING_ANSWERS = frozenset({"botocore.parsers"})
 _SETTLING = frozenset({"sqs:DeleteMessage", "sqs:ChangeMessageVisibility"})
 """Calls with receipt handles as parameters, which AWS quotes."""
 
+_UNAVAILABLE = frozenset({408, 429, 500, 502, 503, 504})
 _SKEW_SECONDS = 240
 _EXPIRED_SIGNATURE = re.compile(r"signature (?:expired|not yet current)", re.IGNORECASE)
 _TOKEN = re.compile("AQEB|IQoJ|FwoG")
@@ -194,7 +195,8 @@ def known_codes(response: Mapping[str, Any]) -> set[str]:
     details = response.get("Error", {})
     # SQS answers with the code of its old protocol and, beside it, the name that its model uses.
     codes = {normalized(str(details.get(name) or "")) for name in ("Code", "QueryErrorCode")}
-    if _status(response) in (429, 500, 502, 503, 504):
+    status = _status(response)
+    if status in _UNAVAILABLE or 300 <= status < 400:  # AWS does not redirect: that is a proxy or a captive portal
         codes.add("serviceunavailable")  # whatever the code is called
     return codes
 

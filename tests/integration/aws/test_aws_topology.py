@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -364,3 +365,23 @@ def test_a_queue_is_measured_and_purged(driver, name):
 
     assert (depth.visible, depth.in_flight, depth.delayed) == (2, 1, 1)
     assert driver.measure_queue(queue).visible == 0
+
+
+@pytest.mark.skipif(
+    os.environ.get("MELANGE_TEST_SERVER") != "localstack", reason="MiniStack has no message move tasks"
+)
+def test_a_dead_letter_of_a_consumer_is_moved_back_to_a_named_destination(driver, sqs, name):
+    dead_letters = driver.declare_queue(f"{name}-dlq")
+    queue = driver.declare_queue(name, dead_letter_queue=dead_letters)
+    driver.send(queue, [Message("id-1", "{}", headers={"tenant": "north"})])
+    (delivery,) = driver.receive(queue, 1, 5)
+    driver.dead_letter(delivery, '{"reason":"no"}')
+    driver.acknowledge([delivery])
+
+    sqs.start_message_move_task(
+        SourceArn=attributes_of(sqs, dead_letters.address)["QueueArn"],
+        DestinationArn=attributes_of(sqs, queue.address)["QueueArn"],
+    )
+
+    (moved,) = driver.receive(queue, 1, 20)
+    assert (moved.message.message_id, moved.message.headers["tenant"]) == ("id-1", "north")

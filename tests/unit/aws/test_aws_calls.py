@@ -144,6 +144,12 @@ def test_an_answer_that_is_cut_or_garbled_is_asked_for_again(broker, answer):
     assert len(clock.waits) == 1
 
 
+def test_a_length_that_is_no_number_does_not_matter(broker):
+    broker.will_answer("ReceiveMessage", http_answer(200, b"{}", {"content-length": "some"}))
+
+    assert broker.driver().receive(QUEUE, 1, 0) == []
+
+
 def test_answers_that_stay_garbled_are_a_connection_error(broker):
     broker.will_answer("ReceiveMessage", http_answer(200, b"\xff\xfe"))
 

@@ -106,7 +106,7 @@ def test_the_modelled_name_of_an_sqs_error_counts_as_well_as_its_code():
     assert type(mapped(error)) is QueueNotFoundError
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [302, 307, 408, 429, 500, 502, 503, 504])
 def test_a_server_fault_is_worth_another_try_whatever_its_code(status):
     assert type(mapped(client_error("Strange", status=status))) is DriverConnectionError
 
