@@ -18,7 +18,7 @@ from melange.drivers.aws.operations import UnreadableAnswer
 from melange.drivers.sqs_rules import MAX_WAIT_SECONDS
 from melange.errors import ConfigurationError, MelangeError
 
-DEFAULT_CALL_TIMEOUT_SECONDS = 10.0
+DEFAULT_CALL_TIMEOUT_SECONDS = 15.0
 DEFAULT_ATTEMPTS = 4
 
 _CONNECT_SHARE, _READ_SHARE = 0.2, 0.3

@@ -10,6 +10,7 @@ from integration.aws.deviations import DEVIATIONS
 from melange.drivers.aws import AwsDriver
 from melange.testing.driver_contract import DriverContract
 
+BUSY_MACHINE_SECONDS = 60  # a server may start its services at the first call
 REPOSITORY = Path(__file__).parents[3]
 
 
@@ -21,7 +22,7 @@ class TestAwsDriver(DriverContract):
         self.endpoint_url = sns_sqs_server
 
     def make_driver(self) -> AwsDriver:
-        return AwsDriver(endpoint_url=self.endpoint_url)
+        return AwsDriver(endpoint_url=self.endpoint_url, call_timeout_seconds=BUSY_MACHINE_SECONDS)
 
 
 @pytest.mark.parametrize("server", DEVIATIONS)

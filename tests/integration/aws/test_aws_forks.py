@@ -19,7 +19,7 @@ ROUNDS = 40
 
 @pytest.fixture
 def driver(sns_sqs_server: str) -> Iterator[AwsDriver]:
-    with AwsDriver(endpoint_url=sns_sqs_server) as driver:
+    with AwsDriver(endpoint_url=sns_sqs_server, call_timeout_seconds=60) as driver:
         yield driver
 
 

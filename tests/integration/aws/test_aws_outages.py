@@ -51,12 +51,12 @@ def test_a_publish_of_many_is_given_up_with_its_first_ten(hanging_url):
 
 
 def test_some_seconds_are_the_default(hanging_url):
-    with AwsDriver(endpoint_url=hanging_url) as driver, at_most(15):
+    with AwsDriver(endpoint_url=hanging_url) as driver, at_most(17):
         driver.publish(TOPIC, [Message("id", "{}")])
 
 
 def test_a_driver_that_only_publishes_may_read_shortly(hanging_url):
-    with AwsDriver(endpoint_url=hanging_url, config=Config(read_timeout=1)) as driver, at_most(8):
+    with AwsDriver(endpoint_url=hanging_url, config=Config(read_timeout=1)) as driver, at_most(10):
         driver.publish(TOPIC, [Message("id", "{}")])
 
 

@@ -23,7 +23,7 @@ FOREIGN_STATEMENT = {"Sid": "Ops", "Effect": "Allow", "Principal": "*", "Action"
 
 @pytest.fixture
 def driver(sns_sqs_server: str) -> Iterator[AwsDriver]:
-    with AwsDriver(endpoint_url=sns_sqs_server) as driver:
+    with AwsDriver(endpoint_url=sns_sqs_server, call_timeout_seconds=60) as driver:
         yield driver
 
 
@@ -166,7 +166,7 @@ def test_concurrent_declarations_by_several_drivers_lose_no_topic(driver, sqs, s
     topics = [driver.declare_topic(f"{name}-{number}") for number in range(4)]
 
     def declare(index: int) -> None:
-        with AwsDriver(endpoint_url=sns_sqs_server) as own_driver:
+        with AwsDriver(endpoint_url=sns_sqs_server, call_timeout_seconds=60) as own_driver:
             own_driver.declare_queue(name, topics[index], retention_seconds=600)
 
     in_threads(4, declare)
