@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from melange.cli.failures import TargetError
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.worker import Worker
 from melange.errors import ConfigurationError, DeduplicationError, DriverError, OutboxError, nearest
+from melange.signals import calling_on_signal
+
+logger = logging.getLogger(__name__)
 
 FORM = "write package.module:attribute, such as shop.consumers:stock"
 WANTED = "a Worker, an ExchangeMessageConsumer, a list of consumers, or a function that returns one of these"
@@ -47,7 +52,8 @@ def load_worker(target: str, *, concurrency: int | None = None, grace_seconds: f
 def load(target: str) -> object:
     """Import ``target`` and return it, or the result of calling it if it is a function.
 
-    Importing runs the target's code. The working directory is searched first, as ``python -m`` does.
+    Importing runs the target's code. The working directory is searched first, as ``python -m`` does. A signal to
+    stop ends the process meanwhile, with exit code 0. For the main thread only.
 
     Raises:
         ConfigurationError: the target does not exist.
@@ -56,8 +62,9 @@ def load(target: str) -> object:
     """
     check_form(target)
     module_name, _, attribute = target.partition(":")
-    found = _find(module_name, attribute)
-    return _call(target, found) if callable(found) and not isinstance(found, type) else found
+    with calling_on_signal(_end_before_the_start):
+        found = _find(module_name, attribute)
+        return _call(target, found) if callable(found) and not isinstance(found, type) else found
 
 
 def check_form(target: str) -> None:
@@ -75,6 +82,14 @@ def check_form(target: str) -> None:
 def described(value: object) -> str:
     """Return a description of the type that ``load`` has found, for error texts."""
     return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+
+
+def _end_before_the_start() -> None:
+    # Nothing has been received, so there is nothing to drain. An exception would not do: a program that is
+    # imported may catch it, as it does with whatever its tries to connect raise.
+    with suppress(RuntimeError):  # when the signal came amid another line for standard error
+        logger.info("stopped before the work began")
+    os._exit(0)
 
 
 def _find(module_name: str, attribute: str) -> object:

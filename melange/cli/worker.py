@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +16,6 @@ from melange.cli.options import health_file_option, log_options
 from melange.cli.processes import LEFT_WORK_BEHIND, Lifeline, ProcessGroup
 from melange.cli.targets import check_form, load_worker
 from melange.consuming.worker import Worker
-from melange.signals import calling_on_signal
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +70,7 @@ def worker(
     logger.info("melange %s runs %s in %s", version("melange"), target, place)
     lifeline = Lifeline() if process_number is not None else None
     with failures_shown():
-        with calling_on_signal(_end_before_the_start):
-            loaded = load_worker(target, concurrency=concurrency, grace_seconds=grace_seconds)
+        loaded = load_worker(target, concurrency=concurrency, grace_seconds=grace_seconds)
         if lifeline is not None:
             lifeline.stops(loaded)
         code = _run(loaded, file.of_process(process_number) if file and process_number else file)
@@ -85,14 +81,6 @@ def _command(process_number: int) -> list[str]:
     # The same arguments once more: every process reads them as this one did.
     command, *arguments = sys.argv[1:]
     return [sys.executable, "-m", "melange.cli", command, "--process-number", str(process_number), *arguments]
-
-
-def _end_before_the_start() -> None:
-    # Nothing has been received, so there is nothing to drain. An exception would not do: a program that is
-    # imported may catch it, as it does with whatever its tries to connect raise.
-    with contextlib.suppress(RuntimeError):  # when the signal came amid another line for standard error
-        logger.info("stopped before the worker began")
-    os._exit(0)
 
 
 def _run(loaded: Worker, health_file: HealthFile | None) -> int:

@@ -132,15 +132,16 @@ def start(tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_signal_while_the_program_is_imported_ends_it_with_0(start, tmp_path, number) -> None:
-    worker = start("slow:consumer")
+@pytest.mark.parametrize("command", [("worker",), ("outbox", "relay")], ids=" ".join)
+def test_a_signal_while_the_program_is_imported_ends_it_with_0(start, tmp_path, number, command) -> None:
+    worker = start("slow:found", program=(*MELANGE, *command))
     eventually((tmp_path / "importing").exists)
 
     worker.send_signal(number)
     _, log = worker.communicate(timeout=30)
 
     assert worker.returncode == 0
-    assert "stopped before the worker began" in log
+    assert "stopped before the work began" in log
     assert "Traceback" not in log
 
 
