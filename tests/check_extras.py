@@ -11,7 +11,7 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMANDS: list[tuple[list[str], str]] = [
-    (["-c", "import melange.outbox, melange.domain.transactions; print('imported')"], "imported"),
+    (["-c", "import melange.outbox, melange.domain.sqlalchemy; print('imported')"], "imported"),
     (["-m", "melange.cli", "outbox", "schema", "postgresql"], "CREATE TABLE melange_outbox"),
     (["-m", "melange.cli", "worker", "--help"], "Usage: melange worker"),
     (["-m", "melange.cli", "guide"], "melange on three pages"),
