@@ -13,28 +13,29 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential backoff with full jitter: a random delay up to a doubling ceiling.
+    """Exponential backoff with equal jitter: a random delay between half of a doubling ceiling and all of it.
 
-    Called with the number of attempts so far (1 after the first), it returns seconds. Any such callable
-    can stand in for it. Why full jitter:
+    Called with the number of attempts so far (1 after the first), it returns seconds. Any such callable can take its
+    place. The lower half is never waived, so that a number of attempts lasts for a known time at least; the upper half
+    is random, so that what failed together is not retried together:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
 
     first_seconds: float = 1.0
-    max_seconds: float = 900.0
+    max_seconds: float = 300.0
     random: Callable[[], float] = random.random
 
     def __call__(self, attempts: int) -> float:
         # Beyond 2**32 the ceiling has long been reached; large powers would overflow a float.
         ceiling = min(self.max_seconds, self.first_seconds * 2.0 ** min(attempts - 1, 32))
-        return ceiling * (1 - self.random())  # above 0: at once is no backoff
+        return ceiling * (1 + self.random()) / 2
 
 
 def dependable(backoff: Callable[[int], float]) -> Callable[[int], float]:
     """Return ``backoff`` in a form that always returns a delay.
 
-    Where it raises, or returns what is none, the default stands in for it: a message must not be lost, nor
-    its group held up, by a slip in there.
+    Where it raises, or returns something else, the default takes its place: a message must not be lost, nor its group
+    held up, by a slip in there.
     """
 
     def seconds_after(attempts: int) -> float:

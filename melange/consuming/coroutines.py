@@ -7,12 +7,14 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
+CANCELLING_SECONDS = 5.0
+
 
 class EventLoopThread:
     """An event loop on a daemon thread, started when it is first needed.
 
-    Each delivery waits for its coroutine on a thread of the worker's pool, so that synchronous and
-    asynchronous listeners share one path, one limit and one way to be settled.
+    Each delivery waits for its coroutine on a thread of the worker, so that synchronous and asynchronous listeners share
+    one path, one limit and one way to be settled.
     """
 
     def __init__(self) -> None:
@@ -24,16 +26,24 @@ class EventLoopThread:
         """Run the coroutine on the loop and return what it returned; blocks until then."""
         return asyncio.run_coroutine_threadsafe(_contained(coroutine), self._started()).result()
 
-    def stop(self) -> None:
-        """End the loop; coroutines still at work are left where they are."""
+    def stop(self) -> bool:
+        """Cancel the coroutines at work, let them clean up for some seconds, and end the loop; return whether it ended."""
         with self._lock:
-            if self._loop is None or self._thread is None:
-                return
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(timeout=5)
-            if not self._thread.is_alive():
-                self._loop.close()
+            loop, thread = self._loop, self._thread
             self._loop = self._thread = None
+        if loop is None or thread is None:
+            return True
+        cancelling = asyncio.run_coroutine_threadsafe(_cancel_all(), loop)
+        try:
+            cancelling.result(CANCELLING_SECONDS)
+        except Exception:
+            cancelling.cancel()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=1)
+        if thread.is_alive():  # a coroutine blocks it
+            return False
+        loop.close()
+        return True
 
     def __contains__(self, thread: threading.Thread) -> bool:
         return thread is self._thread
@@ -47,6 +57,14 @@ class EventLoopThread:
                 )
                 self._thread.start()
             return self._loop
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 async def _contained(coroutine: Coroutine[Any, Any, object]) -> object:

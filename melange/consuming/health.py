@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from melange.consuming.queue_runner import QueueRunner
+from melange.consuming.queue_worker import QueueWorker
+from melange.consuming.scheduling import Threads
 
 LONGEST_SILENCE_SECONDS = 90.0
 """A poll takes 20 s at most; after several of those without an answer something is wrong."""
@@ -14,42 +15,69 @@ LONGEST_SILENCE_SECONDS = 90.0
 
 @dataclass(frozen=True, slots=True)
 class QueueHealth:
-    """One queue of a worker. ``seconds_since_poll`` counts from the last answer, None before the first."""
+    """One queue of a worker.
+
+    ``seconds_since_poll`` counts from the last answer of the broker, ``seconds_since_settled`` from the last delivery
+    that was finished here; None before the first. ``in_flight`` is received and not yet settled, at most ``limit``.
+    ``unhandled`` counts messages that no listener accepted, ``timed_out`` runs beyond their time limit, ``leases_lost``
+    leases that could not be renewed in time.
+    """
 
     queue_name: str
     seconds_since_poll: float | None
-    in_hand: int
-    store_is_up: bool
+    seconds_since_settled: float | None
+    in_flight: int
+    limit: int
+    store_is_available: bool
+    unhandled: int
+    timed_out: int
+    leases_lost: int
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerHealth:
     """A worker's state at one moment.
 
-    It is ``ready`` while it runs, every queue was polled lately, and the deduplication stores are in reach:
-    what an HTTP probe answers with 200. A busy worker that polls nothing because its slots are taken counts
-    as ready.
+    It is ``ready`` while it runs, the deduplication stores are available, and every queue was polled, or had a delivery
+    finished, within the last 90 seconds: what an HTTP probe answers with 200. A worker whose listeners all hang is not.
+    ``longest_run_seconds`` is how long the oldest run at work takes.
     """
 
     ready: bool
     queues: Sequence[QueueHealth]
+    longest_run_seconds: float
 
 
-def health_of(runners: Sequence[QueueRunner], *, running: bool) -> WorkerHealth:
+def health_of(queue_workers: Sequence[QueueWorker], threads: Threads, *, running: bool) -> WorkerHealth:
     """Return the health of a worker with these queues."""
     now = time.monotonic()
     queues = [
         QueueHealth(
-            queue_name=runner.consumed.queue.name,
-            seconds_since_poll=None if runner.last_poll_at is None else now - runner.last_poll_at,
-            in_hand=runner.in_hand,
-            store_is_up=runner.store_is_up,
+            queue_name=one.consumer.queue.name,
+            seconds_since_poll=_since(one.last_poll_at, now),
+            seconds_since_settled=_since(one.last_settled_at, now),
+            in_flight=one.in_flight,
+            limit=one.limit,
+            store_is_available=one.store_is_available,
+            unhandled=one.consumer.processor.unhandled_count,
+            timed_out=one.consumer.processor.timed_out_count,
+            leases_lost=one.leases_lost,
         )
-        for runner in runners
+        for one in queue_workers
     ]
-    return WorkerHealth(ready=running and all(map(_is_ready, queues)), queues=queues)
+    return WorkerHealth(
+        ready=running and all(map(_is_ready, queues)),
+        queues=queues,
+        longest_run_seconds=threads.longest_run_seconds,
+    )
+
+
+def _since(moment: float | None, now: float) -> float | None:
+    return None if moment is None else now - moment
 
 
 def _is_ready(queue: QueueHealth) -> bool:
-    polls = queue.seconds_since_poll is not None and queue.seconds_since_poll <= LONGEST_SILENCE_SECONDS
-    return queue.store_is_up and (polls or queue.in_hand > 0)
+    signs_of_life = (queue.seconds_since_poll, queue.seconds_since_settled)
+    return queue.store_is_available and any(
+        seconds is not None and seconds <= LONGEST_SILENCE_SECONDS for seconds in signs_of_life
+    )

@@ -1,10 +1,10 @@
-"""Leases: the right to work on a delivery, kept alive while it is in hand."""
+"""Leases: the right to work on a delivery, renewed for as long as it is in flight."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from melange.clock import Clock
 from melange.deduplication.base import Claimed, DeduplicationStore
@@ -14,22 +14,42 @@ from melange.messages import Delivery
 
 logger = logging.getLogger(__name__)
 
+RENEWAL_BATCH = 10
+"""How many leases one call renews: what SQS takes."""
+
+LONGEST_WAIT_FOR_RENEWAL_SECONDS = 10.0
+IDLE_SECONDS = 2.0
+"""The renewing thread ends when nothing was in flight for so long, and starts again when needed."""
+
 
 class Lease:
     """The right to work on one delivery, until its deadline.
 
-    ``delivery`` carries the deadline of the last renewal. ``attempt`` is the number of the attempt at hand:
-    receives by the broker plus the retries in hand. ``claim`` is that of the listener at work.
-    ``holds_slot`` says whether a worker counts it among what it may have in hand.
+    ``delivery`` carries the deadline of the last renewal. ``claimed`` is the claim of the listener at work, None between
+    listeners; ``has_begun`` says whether that listener was called. ``retries`` counts the runs that failed while the delivery was kept in flight.
+    ``lane`` is what it is kept in order with, None for nothing. ``is_settling`` ends its renewal before ``release`` does.
     """
 
-    __slots__ = ("_clock", "_lost", "attempt", "claim", "delivery", "holds_slot")
+    __slots__ = (
+        "_clock",
+        "_lost",
+        "claimed",
+        "delivery",
+        "has_begun",
+        "is_renewing",
+        "is_settling",
+        "lane",
+        "retries",
+    )
 
     def __init__(self, delivery: Delivery, clock: Clock) -> None:
         self.delivery = delivery
-        self.attempt = delivery.receive_count
-        self.claim: Claimed | None = None
-        self.holds_slot = True
+        self.claimed: Claimed | None = None
+        self.has_begun = False
+        self.retries = 0
+        self.is_renewing = False
+        self.is_settling = False
+        self.lane: Hashable | None = None
         self._clock = clock
         self._lost = False
 
@@ -39,8 +59,8 @@ class Lease:
         return 0.0 if self._lost else self.delivery.deadline - self._clock.monotonic()
 
     def is_lost(self) -> bool:
-        """Return whether somebody else may have the message by now."""
-        return self.remaining_seconds <= 0
+        """Return whether another receiver may have the message."""
+        return self._lost or self._clock.monotonic() >= self.delivery.deadline
 
     def renewed(self, deadline: float) -> None:
         """Note that the broker keeps the delivery invisible until ``deadline``."""
@@ -52,96 +72,141 @@ class Lease:
 
 
 class LeaseKeeper:
-    """Renews leases in batches on a thread of its own, from their receipt to their settlement.
+    """Renews the leases of one consumer, from their receipt to their settlement.
 
-    A lease is renewed when less than half of the visibility timeout is left, and the claims of its listeners
-    with it. What cannot be renewed is tried again until its deadline, and then lost. Thread-safe.
+    A lease is renewed when less than half of the visibility timeout is left, and the claim of its listener with it.
+    What cannot be renewed is tried again until its deadline; then it is lost, and ``on_lost`` is called with it.
+    Thread-safe; no lock is held during a call to broker or store, and each batch of ten has a thread of its own, so that
+    a slow call holds up nothing else.
     """
 
     def __init__(
-        self, driver: MessagingDriver, visibility_timeout_seconds: int, store: DeduplicationStore | None
+        self,
+        driver: MessagingDriver,
+        visibility_timeout_seconds: int,
+        store: DeduplicationStore | None,
+        on_lost: Callable[[Lease], None] = lambda lease: None,
     ) -> None:
+        self.lost_count = 0
         self._driver = driver
         self._visibility_timeout_seconds = visibility_timeout_seconds
         self._store = store
+        self._on_lost = on_lost
         self._held: set[Lease] = set()
-        self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="melange-leases", daemon=True)
-
-    def start(self) -> None:
-        """Begin to renew."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Renew nothing any more; blocks until a renewal under way has ended, for some seconds at most."""
-        self._stopping.set()
-        self._thread.join(timeout=5)
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
 
     def hold(self, deliveries: Sequence[Delivery]) -> list[Lease]:
         """Return a lease for each delivery, renewed until ``release``."""
-        leases = [Lease(delivery, self._driver.clock) for delivery in deliveries]
-        with self._lock:
+        clock = self._driver.clock
+        leases = [Lease(delivery, clock) for delivery in deliveries]
+        with self._changed:
+            if not self._held:
+                self._changed.notify()
             self._held.update(leases)
+            # A fork leaves the thread behind.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="melange-leases", daemon=True)
+                self._thread.start()
         return leases
 
-    def release(self, leases: Iterable[Lease]) -> None:
-        """Renew these no longer, from now on: to be called before they are settled or left to others."""
-        with self._lock:
+    def release(self, leases: Iterable[Lease], *, to_defer: bool = False) -> None:
+        """Renew these no longer, from now on: to be called before they are settled or left to others.
+
+        With ``to_defer`` it returns only when no renewal of theirs is under way: one that arrived after its delivery was
+        deferred would hide it again.
+        """
+        leases = list(leases)
+        with self._changed:
             self._held.difference_update(leases)
+            if to_defer:
+                self._changed.wait_for(
+                    lambda: not any(lease.is_renewing for lease in leases), LONGEST_WAIT_FOR_RENEWAL_SECONDS
+                )
 
     def __len__(self) -> int:
-        """Return how many deliveries are in hand."""
+        """Return how many deliveries are in flight."""
         return len(self._held)
 
     def renew_due(self) -> None:
-        """Renew what is due now."""
-        # Under the lock, network call included: a renewal that arrived after its delivery was given back
-        # would hide it again.
-        with self._lock:
-            half = self._visibility_timeout_seconds / 2
-            due = [lease for lease in self._held if 0 < lease.remaining_seconds <= half]
-            if due:
-                self._renew(due)
-                self._renew_claims(due)
+        """Begin to renew what is due; returns at once where threads can be started."""
+        half = self._visibility_timeout_seconds / 2
+        with self._changed:
+            due = [
+                lease
+                for lease in self._held
+                if not (lease.is_renewing or lease.is_settling) and lease.remaining_seconds <= half
+            ]
+            for lease in due:
+                lease.is_renewing = True
+        for start in range(0, len(due), RENEWAL_BATCH):
+            batch = due[start : start + RENEWAL_BATCH]
+            try:
+                threading.Thread(target=self._renew, args=(batch,), name="melange-renewal", daemon=True).start()
+            except RuntimeError:  # the system has no more threads to give
+                self._renew(batch)
 
     def _run(self) -> None:
-        # Four looks a timeout: one that comes late, or fails, is not yet too late.
-        while not self._stopping.wait(self._visibility_timeout_seconds / 8):
+        interval = self._visibility_timeout_seconds / 8  # a renewal that fails has three more tries
+        while True:
             try:
+                with self._changed:
+                    if self._held:
+                        self._driver.clock.wait(self._changed, interval)
+                    elif not self._changed.wait_for(lambda: self._held, IDLE_SECONDS):
+                        self._thread = None
+                        return
                 self.renew_due()
             except Exception:
                 logger.exception("renewing leases failed; trying again")
 
     def _renew(self, leases: Sequence[Lease]) -> None:
-        by_delivery = {id(lease.delivery): lease for lease in leases}
-        deliveries = [lease.delivery for lease in leases]
+        try:
+            self._renew_leases([lease for lease in leases if not lease.is_lost()])
+            self._renew_claims([lease for lease in leases if not lease.is_lost()])
+        except Exception:
+            logger.exception("renewing leases failed; trying again")
+        finally:
+            with self._changed:
+                for lease in leases:
+                    lease.is_renewing = False
+                lost = [lease for lease in leases if lease in self._held and lease.is_lost()]
+                self._changed.notify_all()
+            for lease in lost:
+                self.lost_count += 1
+                self._on_lost(lease)
+
+    def _renew_leases(self, leases: Sequence[Lease]) -> None:
+        if not leases:
+            return
         deadline = self._driver.clock.monotonic() + self._visibility_timeout_seconds
         failures = {
-            id(failure.item): failure.error
-            for failure in self._driver.defer(deliveries, self._visibility_timeout_seconds)
+            failure.item.receipt_handle: failure.error
+            for failure in self._driver.defer(
+                [lease.delivery for lease in leases], self._visibility_timeout_seconds
+            )
         }
-        for key, lease in by_delivery.items():
-            error = failures.get(key)
+        for lease in leases:
+            error = failures.get(lease.delivery.receipt_handle)
             if error is None:
                 lease.renewed(deadline)
-            else:
+            elif lease in self._held and not lease.is_settling:
                 _note_failure(lease, error)
 
     def _renew_claims(self, leases: Sequence[Lease]) -> None:
         if self._store is None:
             return
         for lease in leases:
-            claimed = lease.claim
+            claimed = lease.claimed
             if claimed is None:
                 continue
             try:
                 held = self._store.renew(claimed, self._visibility_timeout_seconds)
             except DeduplicationError as error:
-                # Whoever settles waits for the lock: a store that does not answer is asked once, not per claim.
+                # A store that does not answer is asked once, not for each claim.
                 logger.warning("claims could not be renewed: %s", error)
                 return
-            if not held and lease.claim is claimed:  # otherwise it was completed meanwhile
+            if not held and lease.claimed is claimed:  # otherwise it is being completed
                 lease.lose()
 
 

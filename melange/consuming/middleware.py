@@ -4,41 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
-from melange.consuming.leases import Lease
-from melange.consuming.listener import Subscription
 from melange.consuming.outcomes import Outcome
+from melange.consuming.subscriptions import ListenerCall
 from melange.errors import ConfigurationError
 from melange.messages import Delivery, Queue
-
-
-class ListenerCall(NamedTuple):
-    """One listener about to be run for one delivery; a named tuple, at half the cost of a frozen dataclass."""
-
-    subscription: Subscription
-    event: Any
-    event_type_name: str
-    lease: Lease
-
-    @property
-    def listener_name(self) -> str:
-        """The listener's stable name."""
-        return self.subscription.name
-
-    @property
-    def delivery(self) -> Delivery:
-        """The delivery whose event the listener is given."""
-        return self.lease.delivery
 
 
 class Middleware:
     """Wraps polls, deliveries and listeners, each in a call of its own: override what you need.
 
-    For tracing, metrics, database connections and the like. The first of a consumer's middleware is the
-    outermost. All methods are called on the worker's threads, several at once. An exception from a hook is
-    treated as one from what it wraps: a poll is tried again, a delivery or listener counts as failed and is
-    tried again later. Nothing is lost by it: what was received is given back.
+    For tracing, metrics, database connections and the like. The first of a consumer's middleware is the outermost. All
+    methods are called on the worker's threads, several at once. An exception from a hook is treated as one from what it
+    wraps: a poll is tried again, a delivery or a listener counts as failed and is tried again later. Nothing is lost by
+    it: what was received is given back.
     """
 
     def around_poll(self, queue: Queue, poll: Callable[[], Sequence[Delivery]]) -> Sequence[Delivery]:
@@ -55,8 +35,8 @@ class Middleware:
     def around_listener(self, call: ListenerCall, run: Callable[[ListenerCall], Outcome]) -> Outcome:
         """Call ``run(call)``, which runs one listener, and return its outcome, or another one.
 
-        It is called for each delivery, also when the listener then turns out to have finished the message
-        before. What the listener raises is an outcome by then.
+        It is called for each run, so not for a message that the listener has finished before. What the listener raises
+        is an outcome by then. The mark that it has finished is made afterwards.
         """
         return run(call)
 

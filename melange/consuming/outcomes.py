@@ -4,37 +4,62 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from melange.deduplication.base import DeduplicationKey
+
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """Everything that had to happen has happened."""
+    """Everything that had to happen has happened: the message leaves its queue."""
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
-    """Not done; the delivery comes back after ``delay_seconds``.
-
-    ``counts`` is False when nothing was attempted, because somebody else is at it.
-    """
+class Defer:
+    """Not done: the message is delivered again after ``delay_seconds``."""
 
     delay_seconds: float
-    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
-    """It will not work: the message is set aside in the dead-letter queue, with the reason."""
+class DeadLetter:
+    """It will not work: the message goes to the dead-letter queue, with the reason.
+
+    ``attempts`` is how often its listeners have tried, at most. ``keys`` are those of the listeners that gave up.
+    """
 
     reason: str
     listener_name: str | None = None
+    attempts: int = 0
+    keys: tuple[DeduplicationKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Nothing may be done to the delivery: its lease was lost, and somebody else may have it."""
+    """Nothing may be done: the lease was lost, and another receiver may have the message."""
 
 
-Outcome = Acknowledge | Retry | Reject | Leave
+Outcome = Acknowledge | Defer | DeadLetter | Leave
 
 ACKNOWLEDGE = Acknowledge()
 LEAVE = Leave()
+
+
+def combined(outcomes: list[Outcome]) -> Outcome:
+    """Return what the outcomes of several listeners come to.
+
+    A listener that may yet succeed is waited for, also when another one rejects: the dead-letter queue is for when
+    nothing is left to try. Of several delays the longest holds, so that no retry comes too early.
+    """
+    if any(isinstance(outcome, Leave) for outcome in outcomes):
+        return LEAVE
+    delays = [outcome.delay_seconds for outcome in outcomes if isinstance(outcome, Defer)]
+    if delays:
+        return Defer(max(delays))
+    rejections = [outcome for outcome in outcomes if isinstance(outcome, DeadLetter)]
+    if not rejections:
+        return ACKNOWLEDGE
+    return DeadLetter(
+        reason="; ".join(rejection.reason for rejection in rejections),
+        listener_name=", ".join(rejection.listener_name or "" for rejection in rejections),
+        attempts=max(rejection.attempts for rejection in rejections),
+        keys=tuple(key for rejection in rejections for key in rejection.keys),
+    )

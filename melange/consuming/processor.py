@@ -1,54 +1,91 @@
-"""From a delivery to its outcome: decode, choose the listeners, run them."""
+"""From a delivery to its outcome: decode, choose the listeners, run each once. The whole decision is made here."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from melange import errors
+from melange.backoff import dependable
 from melange.consuming.leases import Lease
-from melange.consuming.listener import Subscription
-from melange.consuming.middleware import ListenerCall, Middleware, checked_outcome
-from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, Leave, Outcome, Reject, Retry
-from melange.consuming.subscriptions import Subscriptions
-from melange.deduplication.base import RunCoroutine
-from melange.errors import ConfigurationError, DecodeError, DeduplicationError
-from melange.messages import handled_message
+from melange.consuming.middleware import Middleware, checked_outcome, wrapped
+from melange.consuming.options import Deduplication, RetryPolicy
+from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, DeadLetter, Defer, Outcome, combined
+from melange.consuming.subscriptions import ListenerCall, Subscription, Subscriptions
+from melange.consuming.time_limit import run_limited
+from melange.deduplication.base import (
+    Claimed,
+    ClaimRefusal,
+    DeduplicationKey,
+    DeduplicationStore,
+    RunCoroutine,
+    content_digest,
+)
+from melange.errors import (
+    ConfigurationError,
+    DecodeError,
+    DeduplicationError,
+    Reject,
+    Retry,
+    TimeLimitExceeded,
+    shortened,
+)
+from melange.messages import handled_message, new_token
 from melange.serialization.serializer import EventSerializer
 
+if TYPE_CHECKING:
+    from melange.serialization.serializer import EventTypeOf
+
 logger = logging.getLogger(__name__)
+
+MOST_REMEMBERED_CLAIMS = 1_000
+MOST_WARNED_TYPES = 100
+LONGEST_REASON = 1_000
 
 
 class DeliveryProcessor:
     """Runs the listeners that accept a delivery's event and says what is to be done with it.
 
-    It decides and settles nothing: it never talks to the driver. Thread-safe if the listeners are.
-    ``middleware`` goes around each listener, the first outermost. ``run_coroutine`` is how asynchronous
-    listeners are run; the worker sets it.
+    It decides and settles nothing: it never talks to the driver. Thread-safe if the listeners are. ``run_coroutine`` is
+    how asynchronous listeners are run; a worker sets it.
     """
 
     def __init__(
         self,
         subscriptions: Subscriptions,
         serializer: EventSerializer,
+        store: DeduplicationStore | None,
         *,
+        retry: RetryPolicy,
+        deduplication: Deduplication,
         middleware: Sequence[Middleware],
-        max_attempts: int,
-        backoff: Callable[[int], float],
+        event_type: EventTypeOf | None,
+        timeout_seconds: float | None,
         on_unhandled: Literal["acknowledge", "reject"],
     ) -> None:
+        self.store = store
+        self.run_coroutine: RunCoroutine | None = None
+        self.unhandled_count = 0
+        self.timed_out_count = 0
         self._subscriptions = subscriptions
         self._serializer = serializer
-        self._max_attempts = max_attempts
-        self._backoff = backoff
+        self._retry = retry
+        self._backoff = dependable(retry.backoff)
+        self._deduplication = deduplication
+        self._middleware = middleware
+        self._event_type = event_type
+        self._timeout_seconds = timeout_seconds
         self._on_unhandled = on_unhandled
-        self.run_coroutine: RunCoroutine | None = None
-        self._run_wrapped: Callable[[ListenerCall], Outcome] = self._attempt
+        self._warned_types: set[str] = set()
+        self._unanswered_claims: deque[Claimed] = deque(maxlen=MOST_REMEMBERED_CLAIMS)
+        self._attempt: Callable[[ListenerCall], Outcome] = self._run
         for one in reversed(middleware):
-            self._run_wrapped = partial(one.around_listener, run=self._run_wrapped)
+            self._attempt = partial(one.around_listener, run=self._attempt)
 
     def process(self, lease: Lease) -> Outcome:
         """Return the outcome of running every listener that accepts the delivery's event.
@@ -56,113 +93,257 @@ class DeliveryProcessor:
         What listeners and middleware raise becomes an outcome.
 
         Raises:
-            DeduplicationError: the store can't be asked; nothing was decided about the delivery.
+            DeduplicationError: the store is unavailable; nothing was decided about the delivery.
         """
+        if not self._middleware:
+            return self._process(lease)
+        around = [partial(one.around_delivery, lease.delivery) for one in self._middleware]
         try:
-            event_type_name, data = self._serializer.read(lease.delivery.message)
-            listeners = self._subscriptions.accepting(event_type_name)
-            if not listeners:
-                return self._unhandled(event_type_name)
+            return checked_outcome(wrapped(lambda: self._process(lease), around))
+        except DeduplicationError:
+            raise
+        except Exception as error:
+            return self.broken_off(lease, error, "middleware")
+
+    def _process(self, lease: Lease) -> Outcome:
+        try:
+            event_type_name, data = self._serializer.read(lease.delivery.message, self._event_type)
+        except DecodeError as error:
+            return DeadLetter(f"malformed message: {error}")
+        listeners = self._subscriptions.accepting(event_type_name)
+        if not listeners:
+            return self._unhandled(event_type_name)
+        if len(listeners) == 1:
+            return self._once(listeners[0], event_type_name, data, lease)
+        return combined([self._once(listener, event_type_name, data, lease) for listener in listeners])
+
+    def _once(
+        self, listener: Subscription, event_type_name: str, data: dict[str, Any], lease: Lease
+    ) -> Outcome:
+        """Run one listener unless it has finished this message before, or is at work on it elsewhere."""
+        if lease.is_lost():
+            return LEAVE
+        message = lease.delivery.message
+        try:
             event = self._serializer.load(
-                event_type_name, data, self._subscriptions.event_classes.get(event_type_name)
+                event_type_name, data, listener.event_classes.get(event_type_name)
             )
         except DecodeError as error:
-            return Reject(f"malformed message: {error}")
-        if len(listeners) == 1:
-            return self._run(listeners[0], event, event_type_name, lease)
-        return _combine([self._run(listener, event, event_type_name, lease) for listener in listeners])
+            return DeadLetter(f"malformed message: {error}", listener.name)
+        claimed = self._claim(listener, lease)
+        if isinstance(claimed, ClaimRefusal):
+            # Another copy of the message is being worked on: nothing was attempted, so nothing is used up.
+            return ACKNOWLEDGE if claimed is ClaimRefusal.DONE else Defer(self._backoff(_receives(lease)))
+        attempt = _receives(lease) if claimed is None else claimed.attempt
+        call = ListenerCall(listener, event, event_type_name, lease, attempt, claimed)
+        lease.claimed = claimed
+        lease.has_begun = False
+        # Around the completion too: with an inbox it commits what the listener did.
+        outside = handled_message.set(message)
+        try:
+            if attempt > self._retry.max_attempts:  # processes died in the last ones
+                return self._given_up(call, f"{attempt - 1} attempts did not come to an end", began=False)
+            try:
+                outcome = checked_outcome(self._attempt(call))
+            except DeduplicationError:
+                raise
+            except Exception as error:  # from middleware: what listeners raise is an outcome by now
+                outcome = (
+                    self._failed(call, error)
+                    if lease.has_begun
+                    else self.broken_off(lease, error, "middleware")
+                )
+            if claimed is not None:
+                outcome = self._concluded(call, claimed, outcome)
+            return outcome
+        except BaseException:  # KeyboardInterrupt, SystemExit: not done, and nobody should wait for us
+            self._abandon(claimed)
+            raise
+        finally:
+            lease.claimed = None
+            handled_message.reset(outside)
 
-    def failed(
-        self, lease: Lease, error: BaseException, where: str, delay_seconds: float | None = None
-    ) -> Outcome:
+    # --- claims ------------------------------------------------------------------------------------
+
+    def _claim(self, listener: Subscription, lease: Lease) -> Claimed | ClaimRefusal | None:
+        if self.store is None:
+            return None
+        delivery = lease.delivery
+        message = delivery.message
+        message_id = message.message_id
+        if self._deduplication.identity == "broker":
+            message_id = delivery.broker_message_id or message_id
+        key = DeduplicationKey(delivery.queue.address, listener.name, message_id, content_digest(message))
+        token = new_token()
+        try:
+            return self.store.claim(key, token, lease.remaining_seconds)
+        except DeduplicationError:
+            # It may have been granted all the same, with the answer lost: given back when the store can be asked.
+            self._unanswered_claims.append(Claimed(key, token))
+            if self._deduplication.on_unavailable == "process":
+                return None
+            raise
+
+    def _concluded(self, call: ListenerCall, claimed: Claimed, outcome: Outcome) -> Outcome:
+        """Mark the listener as finished, or give its claim back."""
+        if isinstance(outcome, Acknowledge):
+            try:
+                return self._complete(claimed, call.lease)
+            except DeduplicationError:
+                raise
+            except Exception as error:  # the store says that the listener failed after all
+                outcome = self._failed(call, error)
+        self._abandon(claimed, began=call.lease.has_begun)
+        return outcome
+
+    def _complete(self, claimed: Claimed, lease: Lease) -> Outcome:
+        """Mark the listener as finished; wait for a store that is unavailable, for the effect is there already."""
+        assert self.store is not None
+        pause_seconds = 0.1
+        while True:
+            # From now on the answer to the completion says whether the claim was held, not a renewal that meets it.
+            lease.claimed = None
+            try:
+                is_marked = self.store.complete(claimed)
+            except DeduplicationError as error:
+                if self._deduplication.on_unavailable == "process":
+                    return ACKNOWLEDGE
+                if lease.is_lost():
+                    raise
+                lease.claimed = claimed
+                logger.warning("message %s is done, its mark waits: %s", claimed.key.message_id, error)
+                threading.Event().wait(pause_seconds)
+                pause_seconds = min(1.0, 2 * pause_seconds)
+            else:
+                # A claim that was lost meanwhile is another worker's by now: not ours to acknowledge.
+                return ACKNOWLEDGE if is_marked else LEAVE
+
+    def _abandon(self, claimed: Claimed | None, *, began: bool = True) -> None:
+        if claimed is None or self.store is None:
+            return
+        try:
+            self.store.abandon(claimed, began=began)
+        except DeduplicationError as error:
+            # It ends with its lease; how the listener ended must not be hidden by that.
+            logger.warning(
+                "the claim on message %s could not be given back: %s", claimed.key.message_id, error
+            )
+
+    def store_is_back(self) -> None:
+        """Give back the claims whose answers were lost: the listeners did not run."""
+        while self._unanswered_claims and self.store is not None:
+            self.store.abandon(self._unanswered_claims[0], began=False)
+            self._unanswered_claims.popleft()
+
+    # --- running -----------------------------------------------------------------------------------
+
+    def _run(self, call: ListenerCall) -> Outcome:
+        call.lease.has_begun = True
+        listener = call.subscription
+        limit = self._timeout_seconds if listener.timeout_seconds is None else listener.timeout_seconds
+        try:
+            if limit is None or listener.is_async:
+                result = listener.run(call)
+            else:
+                result = run_limited(lambda: listener.run(call), limit, f"listener {listener.name}")
+            if result is not None and inspect.isawaitable(result):
+                self._await(listener, result, limit)
+        except Reject as steering:
+            return self._given_up(call, steering.reason)
+        except Retry as steering:
+            return self._failed(call, steering, steering.delay_seconds)
+        except Exception as error:
+            return self._failed(call, error)
+        return ACKNOWLEDGE
+
+    def _await(self, listener: Subscription, result: Any, limit: float | None) -> None:
+        if self.run_coroutine is None:
+            if inspect.iscoroutine(result):
+                result.close()
+            raise ConfigurationError(
+                f"listener {listener.name} is asynchronous: it needs the event loop of a worker, consumer.run()"
+            )
+
+        async def finish() -> None:
+            try:
+                async with asyncio.timeout(limit) as timeout:
+                    await result
+            except TimeoutError:
+                if limit is None or not timeout.expired():
+                    raise
+                raise TimeLimitExceeded(f"listener {listener.name}", limit) from None
+
+        self.run_coroutine(finish())
+
+    # --- failures ----------------------------------------------------------------------------------
+
+    def broken_off(self, lease: Lease, error: BaseException, where: str = "processing") -> Outcome:
+        """Return the outcome of a delivery whose processing broke off outside of any listener.
+
+        No attempt was made, so none is used up: it is tried again until the broker's own limit.
+        """
+        receives = _receives(lease)
+        self._log_failure(lease, where, receives, error)
+        return Defer(self._backoff(receives))
+
+    def _failed(self, call: ListenerCall, error: Exception, delay_seconds: float | None = None) -> Outcome:
         """Return the outcome of a failed attempt: another one after the backoff, or rejection after the last."""
-        attempt, last = lease.attempt, self._max_attempts
+        self.timed_out_count += isinstance(error, TimeLimitExceeded)
+        self._log_failure(call.lease, call.listener_name, call.attempt, error)
+        if isinstance(error, self._retry.reject_on):
+            return self._given_up(call, f"{_described(error)} is never retried (reject_on)")
+        if call.attempt < self._retry.max_attempts:
+            return Defer(self._backoff(call.attempt) if delay_seconds is None else delay_seconds)
+        return self._given_up(
+            call, f"attempt {call.attempt} of {self._retry.max_attempts} failed: {_described(error)}"
+        )
+
+    def _given_up(self, call: ListenerCall, reason: str, *, began: bool = True) -> Outcome:
+        if not began:
+            self._abandon(call.claimed, began=False)
+        keys = () if call.claimed is None else (call.claimed.key,)
+        return DeadLetter(reason[:LONGEST_REASON], call.listener_name, call.attempt - (not began), keys)
+
+    def _log_failure(self, lease: Lease, where: str, attempt: int, error: BaseException) -> None:
         message_id = lease.delivery.message.message_id
         logger.warning(
             "%s failed on message %s, attempt %d of %d",
             where,
             message_id,
             attempt,
-            last,
-            exc_info=None if isinstance(error, errors.Retry) else error,
+            self._retry.max_attempts,
+            exc_info=None if isinstance(error, (Retry, TimeLimitExceeded)) else error,
             extra={
                 "message_id": message_id,
                 "queue_name": lease.delivery.queue.name,
                 "listener_name": where,
-                "receive_count": attempt,
+                "attempt": attempt,
+                "receive_count": lease.delivery.receive_count,
             },
         )
-        if attempt < last:
-            return Retry(self._backoff(attempt) if delay_seconds is None else delay_seconds)
-        return Reject(f"attempt {attempt} of {last} failed: {type(error).__name__}: {error}", where)
 
     def _unhandled(self, event_type_name: str) -> Outcome:
+        name = shortened(event_type_name)
         if self._on_unhandled == "reject":
-            return Reject(f"no listener accepts {event_type_name!r}")
-        logger.debug("no listener accepts %r: acknowledged", event_type_name)
-        return ACKNOWLEDGE
-
-    def _run(self, listener: Subscription, event: Any, event_type_name: str, lease: Lease) -> Outcome:
-        if lease.is_lost():
-            return LEAVE
-        # Around the middleware too: with an inbox it commits what the listener did.
-        outside = handled_message.set(lease.delivery.message)
-        try:
-            return checked_outcome(self._run_wrapped(ListenerCall(listener, event, event_type_name, lease)))
-        except DeduplicationError:
-            raise
-        except Exception as error:  # from middleware: what listeners raise is an outcome by now
-            return self.failed(lease, error, listener.name)
-        finally:
-            handled_message.reset(outside)
-
-    def _attempt(self, call: ListenerCall) -> Outcome:
-        listener, lease = call.subscription, call.lease
-        try:
-            result = listener.run(call.event, lease, call.event_type_name)
-            if result is not None and inspect.isawaitable(result):
-                self._await(listener, result)
-        except errors.Reject as steering:
-            return Reject(steering.reason, listener.name)
-        except errors.Retry as steering:
-            return self.failed(lease, steering, listener.name, steering.delay_seconds)
-        except Exception as error:
-            return self.failed(lease, error, listener.name)
-        return ACKNOWLEDGE
-
-    def _await(self, listener: Subscription, result: object) -> None:
-        if self.run_coroutine is None or not inspect.iscoroutine(result):
-            if inspect.iscoroutine(result):
-                result.close()
-            raise ConfigurationError(
-                f"listener {listener.name} returned {type(result).__name__}, which nobody awaits"
+            return DeadLetter(f"no listener accepts {name}")
+        self.unhandled_count += 1
+        if name not in self._warned_types and len(self._warned_types) < MOST_WARNED_TYPES:
+            self._warned_types.add(name)
+            logger.warning(
+                "no listener accepts events of type %s: they are acknowledged. Subscribe a listener, filter them out, "
+                "or dead-letter them with on_unhandled='reject'",
+                name,
             )
-        self.run_coroutine(result)
-
-
-def _combine(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return what several listeners' outcomes come to.
-
-    A listener that may yet succeed is waited for, also when another rejects: the dead-letter queue is for
-    when nothing is left to try. Of several delays the longest holds, so that nobody comes too early.
-    """
-    if any(isinstance(outcome, Leave) for outcome in outcomes):
-        return LEAVE
-    retries = [outcome for outcome in outcomes if isinstance(outcome, Retry)]
-    if retries:
-        return Retry(
-            max(retry.delay_seconds for retry in retries), counts=any(retry.counts for retry in retries)
-        )
-    return _combine_rejects([outcome for outcome in outcomes if isinstance(outcome, Reject)])
-
-
-def _combine_rejects(rejects: Sequence[Reject]) -> Acknowledge | Reject:
-    if not rejects:
         return ACKNOWLEDGE
-    return Reject(
-        "; ".join(reject.reason for reject in rejects), _join(reject.listener_name for reject in rejects)
-    )
 
 
-def _join(names: Iterable[str | None]) -> str:
-    return ", ".join(name for name in names if name)
+def _receives(lease: Lease) -> int:
+    """Return how often the message was received or retried: the attempts, where nothing else counts them."""
+    return lease.delivery.receive_count + lease.retries
+
+
+def _described(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its __str__ fails
+        return type(error).__name__

@@ -1,13 +1,94 @@
-"""The listeners of one consumer."""
+"""The listeners of a consumer: checked once, when they are subscribed, then ready to be called."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from melange.consuming.listener import Subscription, require_one_class
-from melange.errors import ConfigurationError, DuplicateHandlerError
+from melange.callables import annotated_types, is_asynchronous
+from melange.consuming.leases import Lease
+from melange.consuming.listener import EventType, ExchangeListener
+from melange.consuming.options import check_time_limit
+from melange.deduplication.base import Claimed
+from melange.errors import ConfigurationError, DuplicateHandlerError, nearest
 from melange.events import EventMessage
+from melange.messages import Delivery
+
+
+class ListenerCall(NamedTuple):
+    """One listener about to run for one delivery; a named tuple, at half the cost of a frozen dataclass.
+
+    ``attempt`` is the number of the run, 1 for the first. ``claimed`` is None without a deduplication store.
+    """
+
+    subscription: Subscription
+    event: Any
+    event_type_name: str
+    lease: Lease
+    attempt: int
+    claimed: Claimed | None
+
+    @property
+    def listener_name(self) -> str:
+        """The listener's stable name."""
+        return self.subscription.name
+
+    @property
+    def delivery(self) -> Delivery:
+        """The delivery whose event the listener receives."""
+        return self.lease.delivery
+
+
+# What ``process`` may ask for by name, and where it comes from.
+_KEYWORDS: dict[str, Callable[[ListenerCall], object]] = {
+    "message_id": lambda call: call.lease.delivery.message.message_id,
+    "event_type_name": lambda call: call.event_type_name,
+    "headers": lambda call: call.lease.delivery.message.headers,
+    "attempt": lambda call: call.attempt,
+    "receive_count": lambda call: call.lease.delivery.receive_count,
+    "queue_name": lambda call: call.lease.delivery.queue.name,
+    "lease_lost": lambda call: call.lease.is_lost,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A listener as its consumer holds it.
+
+    ``keywords`` are those that its ``process`` takes, empty for the event alone. ``event_classes`` are the classes, by
+    type name, of which it receives objects.
+    """
+
+    listener: object
+    name: str
+    event_type_names: frozenset[str]
+    event_classes: Mapping[str, type[EventMessage]]
+    process: Callable[..., object]
+    keywords: tuple[str, ...]
+    is_async: bool
+    timeout_seconds: float | None
+
+    def accepts(self, event_type_name: str) -> bool:
+        """Return whether the listener wants events of this type."""
+        return not self.event_type_names or event_type_name in self.event_type_names
+
+    def run(self, call: ListenerCall) -> object:
+        """Call the listener and return what it returned; what it raises passes."""
+        if not self.keywords:
+            return self.process(call.event)
+        return self.process(call.event, **{name: _value_of(name, call) for name in self.keywords})
+
+
+def _value_of(keyword: str, call: ListenerCall) -> object:
+    if keyword in _KEYWORDS:
+        return _KEYWORDS[keyword](call)
+    assert call.claimed is not None  # a store that offers keywords is never done without
+    return call.claimed.keywords[keyword]
 
 
 class Subscriptions:
@@ -20,29 +101,34 @@ class Subscriptions:
         self._lock = threading.Lock()
         self._subscriptions: tuple[Subscription, ...] = ()
         self._accepting: dict[str, tuple[Subscription, ...]] = {}
-        self.event_classes: Mapping[str, type[EventMessage]] = {}
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The stable names of the listeners, in order of subscription."""
-        return tuple(one.name for one in self._subscriptions)
+    def __iter__(self) -> Any:
+        """Iterate over the subscriptions, in order."""
+        return iter(self._subscriptions)
+
+    def __len__(self) -> int:
+        """Return how many listeners there are."""
+        return len(self._subscriptions)
 
     def add(self, subscription: Subscription) -> None:
         """Add a listener, last in order.
 
         Raises:
-            DuplicateHandlerError: its name is taken, or another listener knows one of its event types by
-                another class.
+            DuplicateHandlerError: its name is taken.
         """
         with self._lock:
-            for other in self._subscriptions:
-                _require_compatible(subscription, other)
+            if any(other.name == subscription.name for other in self._subscriptions):
+                raise DuplicateHandlerError(
+                    f"a listener named {subscription.name!r} is subscribed already. What a listener has finished is "
+                    "remembered under its name: give each its own, as the class attribute `name` or as "
+                    "@consumer.listener(..., name='...')"
+                )
             self._replace((*self._subscriptions, subscription))
 
     def remove(self, listener: object) -> bool:
         """Remove a listener object or function; False when it is not subscribed."""
         with self._lock:
-            kept = tuple(other for other in self._subscriptions if other.listener is not listener)
+            kept = tuple(other for other in self._subscriptions if not _is_same(other.listener, listener))
             removed = len(kept) < len(self._subscriptions)
             self._replace(kept)
             return removed
@@ -56,40 +142,156 @@ class Subscriptions:
             return known
         accepting = tuple(one for one in self._subscriptions if one.accepts(event_type_name))
         # Only types that somebody wants are remembered: strangers could send any number of type names.
-        if accepting and any(event_type_name in one.event_type_names for one in accepting):
+        if any(event_type_name in one.event_type_names for one in accepting):
             remembered[event_type_name] = accepting
         return accepting
 
-    def require_some(self, queue_name: str) -> None:
-        """Raise ``ConfigurationError`` when there is no listener."""
-        if not self._subscriptions:
-            raise ConfigurationError(
-                f"nothing listens on queue {queue_name}: subscribe a listener first, or messages would be "
-                "acknowledged that nobody has seen"
-            )
-
-    def require_synchronous(self) -> None:
-        """Raise ``ConfigurationError`` when a listener needs an event loop."""
-        for subscription in self._subscriptions:
-            if subscription.is_async:
-                raise ConfigurationError(
-                    f"listener {subscription.name} is asynchronous and needs the event loop of a worker: "
-                    "use consumer.run() or Worker(consumer).run()"
-                )
-
     def _replace(self, subscriptions: tuple[Subscription, ...]) -> None:
         self._subscriptions = subscriptions
-        self.event_classes = {
-            name: event_class for one in subscriptions for name, event_class in one.event_classes.items()
-        }
         self._accepting = {}
 
 
-def _require_compatible(new: Subscription, other: Subscription) -> None:
-    if new.name == other.name:
-        raise DuplicateHandlerError(
-            f"a listener named {new.name!r} is subscribed already. What a listener has finished is remembered under "
-            "its name: give each its own, as the class attribute `name` or as @consumer.listener(..., name='...')"
+def _is_same(one: object, other: object) -> bool:
+    # A bound method is a new object each time that it is looked up.
+    return one is other or (isinstance(one, types.MethodType) and one == other)
+
+
+def subscription_for(
+    listener: object,
+    event_types: Sequence[EventType] | None = None,
+    *,
+    name: str | None = None,
+    timeout_seconds: float | None = None,
+    store_keywords: tuple[str, ...] = (),
+) -> Subscription:
+    """Return an ``ExchangeListener``, a function or another callable ready to be called.
+
+    ``store_keywords`` are those that the consumer's deduplication store offers.
+
+    Raises:
+        ConfigurationError: it is no listener, does not name event types, or asks for keywords that do not exist.
+    """
+    if isinstance(listener, type):
+        raise ConfigurationError(
+            f"subscribe an object, not the class: consumer.subscribe({listener.__name__}())"
         )
-    for event_type_name, event_class in new.event_classes.items():
-        require_one_class(event_type_name, event_class, other.event_classes.get(event_type_name))
+    process: Callable[..., object]
+    if isinstance(listener, ExchangeListener):
+        process = listener.process
+        name = name or listener.name or type(listener).__qualname__
+        event_types = listener.listens_to()
+        timeout_seconds = listener.timeout_seconds if timeout_seconds is None else timeout_seconds
+    elif callable(listener):
+        process = listener
+        name = name or _name_of(listener)
+    else:
+        raise ConfigurationError(
+            f"{listener!r} is not an ExchangeListener; a function is subscribed with @consumer.listener('EventTypeName')"
+        )
+    check_time_limit(timeout_seconds)
+    names, classes = resolve_event_types(f"listens_to of {name}", event_types)
+    subscription = Subscription(
+        listener=listener,
+        name=name,
+        event_type_names=names,
+        event_classes=classes,
+        process=process,
+        keywords=_keywords_of(name, process, (*_KEYWORDS, *store_keywords)),
+        is_async=is_asynchronous(process),
+        timeout_seconds=timeout_seconds,
+    )
+    _check_annotation(subscription)
+    return subscription
+
+
+def _name_of(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return str(name)
+
+
+def resolve_event_types(
+    origin: str, event_types: Sequence[EventType] | None
+) -> tuple[frozenset[str], dict[str, type[EventMessage]]]:
+    """Return the type names, and the classes by type name; ``origin`` says in errors who named them.
+
+    Raises:
+        ConfigurationError: it is not a sequence of type names and event classes.
+    """
+    if isinstance(event_types, (str, type)):
+        raise ConfigurationError(
+            f"{origin} must be a sequence of event types, such as [{event_types!r}], not {event_types!r} itself"
+        )
+    names: set[str] = set()
+    classes: dict[str, type[EventMessage]] = {}
+    for event_type in event_types or ():
+        if isinstance(event_type, str) and event_type:
+            names.add(event_type)
+        elif isinstance(event_type, type) and issubclass(event_type, EventMessage):
+            names.add(event_type.event_type_name)
+            other = classes.setdefault(event_type.event_type_name, event_type)
+            if other is not event_type:
+                raise DuplicateHandlerError(
+                    f"both {_place(other)} and {_place(event_type)} are the event type {event_type.event_type_name!r}: "
+                    "give one of them another event_type_name, or listen to the name instead of the class"
+                )
+        else:
+            raise ConfigurationError(
+                f"{origin} contains {event_type!r}, which is neither an event type name nor a class that inherits from "
+                "EventMessage"
+            )
+    return frozenset(names), classes
+
+
+def _keywords_of(
+    listener_name: str, process: Callable[..., object], offered: tuple[str, ...]
+) -> tuple[str, ...]:
+    try:
+        parameters = list(inspect.signature(process).parameters.values())
+    except (ValueError, TypeError):  # some callables in C do not tell: they receive the event alone
+        return ()
+    if not parameters or parameters[0].kind not in (
+        parameters[0].POSITIONAL_ONLY,
+        parameters[0].POSITIONAL_OR_KEYWORD,
+        parameters[0].VAR_POSITIONAL,
+    ):
+        raise ConfigurationError(f"process of {listener_name} must take the event as its first argument")
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return offered
+    wanted = [parameter for parameter in parameters[1:] if parameter.kind is not parameter.VAR_POSITIONAL]
+    for parameter in wanted:
+        if parameter.default is parameter.empty and (
+            parameter.name not in offered or parameter.kind is parameter.POSITIONAL_ONLY
+        ):
+            raise ConfigurationError(
+                f"process of {listener_name} asks for {parameter.name!r}{_advice(parameter.name, offered)}; it can "
+                f"have {', '.join(offered)} as keywords"
+            )
+    return tuple(parameter.name for parameter in wanted if parameter.name in offered)
+
+
+def _advice(keyword: str, offered: tuple[str, ...]) -> str:
+    if keyword == "session":
+        return ", which comes from an inbox: give the consumer deduplication=Inbox(...)"
+    return nearest(keyword, offered)
+
+
+def _check_annotation(subscription: Subscription) -> None:
+    """Raise ``ConfigurationError`` where the listener says that it takes another event class than it listens to."""
+    try:
+        taken = annotated_types(subscription.process, advice="")
+    except ConfigurationError:  # nothing is said, or nothing that can be checked
+        return
+    if not any(issubclass(kind, EventMessage) for kind in taken):
+        return
+    for event_class in subscription.event_classes.values():
+        if not issubclass(event_class, taken):
+            raise ConfigurationError(
+                f"listener {subscription.name} listens to {_place(event_class)}, and its first parameter is annotated "
+                f"with {' | '.join(map(_place, taken))}: name the same class in both"
+            )
+
+
+def _place(event_class: type) -> str:
+    return f"{event_class.__module__}.{event_class.__qualname__}"

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict, Unpack
 
 from melange.consuming.consumer import ExchangeMessageConsumer
+from melange.consuming.listener import EventType
+from melange.consuming.middleware import Middleware
+from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy
 from melange.consuming.worker import Worker
+from melange.deduplication.base import DeduplicationStore, NoDeduplication
+from melange.drivers.base import MessagingDriver
+from melange.serialization.serializer import EventTypeOf
+
+
+class ConsumerOptions(TypedDict, total=False):
+    """The keywords of ``ExchangeMessageConsumer``."""
+
+    driver: MessagingDriver | None
+    filter_events: Sequence[EventType] | None
+    retry: RetryPolicy
+    queue: QueueOptions
+    deduplication: DeduplicationStore | Deduplication | NoDeduplication | None
+    middleware: Sequence[Middleware]
+    event_type: EventTypeOf | None
+    timeout_seconds: float | None
 
 
 class ThreadedExchangeMessageConsumer(ExchangeMessageConsumer):
     """An ``ExchangeMessageConsumer`` that consumes in the background between ``start`` and ``shutdown``.
 
-    It takes the same arguments, and those of ``Worker``: it is one for a single queue. By default it
-    runs one listener at a time. It survives errors: they are logged, and polling goes on after a pause that
-    grows while they last. Its threads are daemons and never keep the process from exiting; what was in hand
-    then comes back from the queue.
+    It takes the same arguments, and those of ``Worker``: it is one for a single queue. By default it runs one listener at
+    a time. It survives errors: they are logged, and polling goes on after a pause that grows while they last. Its threads
+    are daemons and never keep the process from exiting; what was in flight then is delivered again.
     """
 
     def __init__(
@@ -24,7 +43,7 @@ class ThreadedExchangeMessageConsumer(ExchangeMessageConsumer):
         *topics_to_subscribe: str,
         concurrency: int = 1,
         grace_seconds: float = 25.0,
-        **options: Any,
+        **options: Unpack[ConsumerOptions],
     ) -> None:
         super().__init__(event_queue_name, *topics_to_subscribe, **options)
         self._concurrency = concurrency
@@ -49,9 +68,8 @@ class ThreadedExchangeMessageConsumer(ExchangeMessageConsumer):
     def shutdown(self, timeout_seconds: float | None = None) -> bool:
         """Stop consuming; return whether it has ended with nothing left behind.
 
-        Blocks until the open poll has ended and listeners at work are done, for the grace period or
-        ``timeout_seconds`` at most. Safe to call twice, before ``start``, and from a listener, where it only
-        asks and returns False.
+        Blocks until the open poll has ended and listeners at work are done, for the grace period or ``timeout_seconds``
+        at most. Safe to call twice, before ``start``, and from a listener, where it only asks and returns False.
         """
         with self._lifecycle:
             worker = self._worker

@@ -1,0 +1,127 @@
+"""What a consumer can be told, in groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from melange.backoff import Backoff
+from melange.deduplication.base import DeduplicationStore
+from melange.drivers.base import NoDeadLetterQueue
+from melange.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and when a listener that failed is tried again.
+
+    An attempt is one run of one listener for one message. After ``max_attempts`` the message goes to the dead-letter
+    queue. ``backoff`` is called with the number of the attempt that failed and returns the seconds to wait. What
+    ``reject_on`` names (exception types) can never succeed and is dead-lettered at once.
+
+    The defaults outlast a downstream outage of half an hour: the last of 25 attempts comes 41 to 83 minutes after the
+    first.
+    """
+
+    max_attempts: int = 25
+    backoff: Callable[[int], float] = Backoff()
+    reject_on: tuple[type[Exception], ...] = ()
+
+    def __post_init__(self) -> None:
+        attempts = self.max_attempts
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts <= MAX_ATTEMPTS:
+            raise ConfigurationError(
+                f"max_attempts must be a whole number from 1 to {MAX_ATTEMPTS}, not {attempts!r}"
+            )
+        if not callable(self.backoff):
+            raise ConfigurationError(
+                f"backoff= takes a function of the number of the attempt, such as Backoff(), not {self.backoff!r}"
+            )
+        kinds = self.reject_on if isinstance(self.reject_on, tuple) else (self.reject_on,)
+        if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
+            raise ConfigurationError(f"reject_on= takes exception types in a tuple, not {self.reject_on!r}")
+        object.__setattr__(self, "reject_on", kinds)
+
+
+MAX_ATTEMPTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOptions:
+    """How a consumer declares its queue and receives from it.
+
+    Args:
+        dead_letter_queue_name: where rejected messages go: by default ``<queue>-dlq``, made together with the queue;
+            ``NO_DEAD_LETTER_QUEUE`` for none, and then what is rejected stays in the queue.
+        visibility_timeout_seconds: how long a received message stays invisible to others unless its lease is renewed.
+            Leases are renewed while messages are in flight.
+        wait_seconds: how long a poll waits for messages, 0 to 20.
+        on_reject: on a FIFO queue, ``"skip"`` goes on with the group once a message is dead-lettered; ``"block"`` keeps
+            the message in the queue and holds its group until it succeeds or is removed.
+        on_unhandled: what becomes of a message that no listener accepts. Acknowledged ones are counted in ``health``,
+            and each type is logged once.
+        ordered_by: the event field by which a ``Worker`` keeps events in order on a standard queue: among those in
+            flight, one at a time for each value, in the order of receipt. Other workers and redeliveries are not
+            ordered; for that use a FIFO queue.
+        filter_scope: where the broker reads the type for ``filter_events``: ``"headers"`` costs nothing, but drops
+            messages that were published without melange; ``"body"`` sees them, and Amazon bills for it.
+        tags: cost tags and the like, for the queues.
+        declare: False creates and changes nothing: the queue, its dead-letter queue and the topics must exist.
+    """
+
+    dead_letter_queue_name: str | NoDeadLetterQueue | None = None
+    visibility_timeout_seconds: int = 30
+    wait_seconds: int = 20
+    on_reject: Literal["skip", "block"] = "skip"
+    on_unhandled: Literal["acknowledge", "reject"] = "acknowledge"
+    ordered_by: str | None = None
+    filter_scope: Literal["headers", "body"] = "headers"
+    tags: Mapping[str, str] | None = None
+    declare: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("on_reject", self.on_reject, "skip", "block")
+        check_choice("on_unhandled", self.on_unhandled, "acknowledge", "reject")
+        check_choice("filter_scope", self.filter_scope, "headers", "body")
+
+
+@dataclass(frozen=True, slots=True)
+class Deduplication:
+    """How a consumer recognises what its listeners have finished.
+
+    Args:
+        store: where marks and attempts are kept: by default the driver's, in the memory of this process.
+        on_unavailable: while the store is unavailable, ``"retry"`` gives messages back and pauses; ``"process"`` runs the
+            listeners without deduplication, with receives counted as attempts.
+        identity: ``"message"`` knows a message by the id that its sender gave it; ``"broker"`` by the id that the broker
+            gave it, which no sender can choose: for queues that strangers can send to. A message that its sender
+            repeats, or that is moved back from a dead-letter queue, is then a new one.
+    """
+
+    store: DeduplicationStore | None = None
+    on_unavailable: Literal["retry", "process"] = "retry"
+    identity: Literal["message", "broker"] = "message"
+
+    def __post_init__(self) -> None:
+        check_choice("on_unavailable", self.on_unavailable, "retry", "process")
+        check_choice("identity", self.identity, "message", "broker")
+        if not isinstance(self.store, (DeduplicationStore, type(None))):
+            raise ConfigurationError(
+                f"store= takes a deduplication store, such as MemoryDeduplicationStore(), not {self.store!r}"
+            )
+
+
+def check_choice(name: str, value: object, *choices: str) -> None:
+    """Raise ``ConfigurationError`` unless ``value`` is one of the choices."""
+    if value not in choices:
+        raise ConfigurationError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
+
+
+def check_time_limit(timeout_seconds: float | None) -> None:
+    """Raise ``ConfigurationError`` unless it is a time limit, or None for none."""
+    if timeout_seconds is not None and not (
+        isinstance(timeout_seconds, (int, float)) and 0 < timeout_seconds < math.inf
+    ):
+        raise ConfigurationError(f"timeout_seconds must be above 0, or None, not {timeout_seconds!r}")

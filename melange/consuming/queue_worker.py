@@ -1,0 +1,377 @@
+"""One queue of a worker: polled on a thread of its own, worked on by the worker's threads, acknowledged in batches."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
+
+from melange.backoff import Backoff
+from melange.consuming.consumer import ExchangeMessageConsumer
+from melange.consuming.lanes import Lanes
+from melange.consuming.leases import Lease, LeaseKeeper
+from melange.consuming.outcomes import LEAVE, Acknowledge, Defer, Outcome
+from melange.consuming.scheduling import Task, Threads, Timers
+from melange.consuming.suspects import Isolation, Suspects
+from melange.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    DeduplicationError,
+    DriverClosedError,
+    QueueNotFoundError,
+)
+from melange.messages import Delivery
+
+logger = logging.getLogger(__name__)
+
+AHEAD = 10
+"""How many deliveries a queue may have in flight beyond what is worked on, at least: received ahead or being settled."""
+
+QUICK_SECONDS = 1.0
+"""Deliveries are received ahead only if they would begin within so long: a slow worker leaves them to others."""
+
+ACKNOWLEDGE_BATCH = 10
+GATHERING_SECONDS = 0.005
+
+_PERMANENT = (AccessDeniedError, ConfigurationError, QueueNotFoundError)
+"""What waiting seldom mends: tried for a while longer, in case somebody mends it."""
+
+_SHORT_POLL_PAUSE_SECONDS = 0.1
+"""Between polls that do not wait by themselves, while nothing comes."""
+
+
+class QueueWorker:
+    """Receives what there is capacity for, keeps it leased, has it processed, and settles it.
+
+    At most ``limit`` deliveries are in flight: received and not yet settled, retries that wait and acknowledgements under
+    way included. At the limit nothing is received.
+    """
+
+    def __init__(
+        self,
+        consumer: ExchangeMessageConsumer,
+        *,
+        threads: Threads,
+        timers: Timers,
+        isolation: Isolation,
+        suspects: Suspects,
+        longest_wait_seconds: int,
+        give_up_seconds: float,
+        give_up: Callable[[], None],
+    ) -> None:
+        self.consumer = consumer
+        self.limit = threads.size + max(AHEAD, threads.size)
+        self.last_poll_at: float | None = None
+        self.last_settled_at: float | None = None
+        self.store_is_available = not consumer.needs_store  # asked before the first poll
+        self._threads = threads
+        self._timers = timers
+        self._isolation = isolation
+        self._suspects = suspects
+        self._wait_seconds = min(consumer.options.wait_seconds, longest_wait_seconds)
+        self._give_up_seconds = give_up_seconds
+        self._give_up = give_up
+        self._backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
+        self._stopping = threading.Event()
+        self._lanes = Lanes()
+        self._keeper = LeaseKeeper(
+            consumer.driver,
+            consumer.options.visibility_timeout_seconds,
+            consumer.processor.store,
+            self._lost,
+        )
+        self._mean_seconds = math.inf
+        self._done: SimpleQueue[Lease | None] = SimpleQueue()
+        self._not_begun: list[Lease] | None = []
+        self._stranded = 0
+        name = consumer.queue.name
+        self._poller = threading.Thread(target=self._poll_on, name=f"melange-poll-{name}", daemon=True)
+        self._acknowledger = threading.Thread(
+            target=self._acknowledge_on, name=f"melange-acknowledge-{name}", daemon=True
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """How many deliveries are received and not yet settled."""
+        return len(self._keeper)
+
+    @property
+    def leases_lost(self) -> int:
+        """How many leases could not be renewed in time."""
+        return self._keeper.lost_count
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything that has finished is acknowledged."""
+        return self._done.empty()
+
+    def start(self) -> None:
+        """Begin to poll."""
+        self._acknowledger.start()
+        self._poller.start()
+
+    def stop_polling(self) -> None:
+        """Let the open poll be the last."""
+        self._stopping.set()
+        self._threads.changed()
+
+    # --- polling -----------------------------------------------------------------------------------
+
+    def _poll_on(self) -> None:
+        failures, denied_since = 0, math.inf
+        while not self._stopping.is_set():
+            try:
+                self._await_store()
+                self._poll()
+                failures, denied_since = 0, math.inf
+            except Exception as error:
+                failures += 1
+                # Only what looks permanent counts: an outage before it is no reason to hurry.
+                denied_since = (
+                    min(denied_since, time.monotonic()) if isinstance(error, _PERMANENT) else math.inf
+                )
+                if (
+                    isinstance(error, DriverClosedError)
+                    or time.monotonic() - denied_since >= self._give_up_seconds
+                ):
+                    logger.critical("giving up on queue %s: %s", self.consumer.queue.name, error)
+                    self._give_up()
+                    return
+                self._pause(failures, error)
+            except BaseException:  # SystemExit from a hook: a worker that does not poll must not seem to run
+                logger.critical("polling queue %s was ended", self.consumer.queue.name, exc_info=True)
+                self._give_up()
+                return
+
+    def _poll(self) -> None:
+        limit = self._allowance()
+        if limit <= 0:
+            self._threads.wait_for(lambda: self._stopping.is_set() or self._allowance() > 0, 1.0)
+            return
+        received = self.consumer.receive(limit, self._wait_seconds)
+        self.last_poll_at = time.monotonic()
+        if received:
+            self._accept(received)
+        elif not self._wait_seconds:
+            self._stopping.wait(_SHORT_POLL_PAUSE_SECONDS)
+
+    def _allowance(self) -> int:
+        """Return how many deliveries to ask for."""
+        allowed = self.limit - len(self._keeper)
+        if self._mean_seconds * AHEAD > QUICK_SECONDS * self._threads.size:
+            allowed = min(allowed, self._threads.free)
+        return min(allowed, self.consumer.driver.capabilities.max_receive_batch)
+
+    def _accept(self, received: list[Delivery]) -> None:
+        leases = self._keeper.hold(received)
+        ready: list[Lease] = []
+        for lease in leases:
+            lease.lane = self.consumer.lane_of(lease.delivery)
+            if lease.lane is None or self._lanes.enter(lease.lane, lease):
+                ready.append(lease)
+        self._begin(ready)
+
+    def _await_store(self) -> None:
+        """Return when the deduplication store is available: polling on would only raise receive counts."""
+        if self.store_is_available:
+            return
+        self.consumer.check_store()
+        self.store_is_available = True
+        logger.info("the deduplication store of queue %s is available", self.consumer.queue.name)
+
+    def _pause(self, failures: int, error: Exception) -> None:
+        # A store that is back should be noticed within seconds.
+        pause_seconds = min(self._backoff(failures), 2.0 if isinstance(error, DeduplicationError) else 30.0)
+        logger.warning(
+            "polling queue %s failed, trying again in %.1f s: %s: %s",
+            self.consumer.queue.name,
+            pause_seconds,
+            type(error).__name__,
+            error,
+            extra={"queue_name": self.consumer.queue.name},
+        )
+        self._stopping.wait(pause_seconds)
+
+    # --- working -----------------------------------------------------------------------------------
+
+    def _begin(self, leases: list[Lease]) -> None:
+        suspects = [lease for lease in leases if self._suspects.includes(lease.delivery)]
+        ordinary = [lease for lease in leases if lease not in suspects] if suspects else leases
+        if not self._threads.put([Task(self, lease) for lease in ordinary]):
+            self._not_begin(leases)
+            return
+        for lease in suspects:
+            self._isolation.begin(partial(self.work, lease))
+
+    def work(self, lease: Lease) -> None:
+        """Process a delivery whose turn has come, and settle it. Called on the worker's threads."""
+        started = time.perf_counter()
+        outcome = self._outcome_of(lease)
+        seconds = time.perf_counter() - started
+        # Several threads may write at once; an estimate that misses one run is still an estimate.
+        mean = self._mean_seconds
+        self._mean_seconds = seconds if mean == math.inf else mean + 0.1 * (seconds - mean)
+        if lease.is_lost():
+            outcome = LEAVE
+        if isinstance(outcome, Defer):
+            self._suspects.gave_back(lease.delivery)
+        if lease.lane is not None:
+            self._settle_in_lane(lease, outcome)
+        elif isinstance(outcome, Acknowledge):
+            lease.is_settling = True
+            self._done.put(lease)
+        else:
+            self._settle([lease], outcome)
+
+    def _outcome_of(self, lease: Lease) -> Outcome:
+        try:
+            return self.consumer.processor.process(lease)
+        except DeduplicationError as error:
+            self.store_is_available = False
+            logger.warning("message %s waits: %s", lease.delivery.message.message_id, error)
+            return Defer(self._backoff(1))
+        except BaseException as error:  # SystemExit from a listener must not end a thread unseen
+            return self.consumer.processor.broken_off(lease, error)
+
+    def _settle(self, leases: list[Lease], outcome: Outcome) -> bool:
+        """Settle the deliveries; return whether their messages are gone."""
+        if isinstance(outcome, Acknowledge):
+            for lease in leases:
+                lease.is_settling = True
+        else:
+            self._keeper.release(leases, to_defer=isinstance(outcome, Defer))
+        try:
+            settlement = self.consumer.settler.settle(
+                [(lease.delivery, LEAVE if lease.is_lost() else outcome) for lease in leases]
+            )
+        finally:
+            self._keeper.release(leases)
+            self.last_settled_at = time.monotonic()
+            self._threads.changed()
+        return settlement.gone == len(leases)
+
+    def _acknowledge_on(self) -> None:
+        """Acknowledge what is finished: ten at once, or what came within a few milliseconds."""
+        ending = False
+        while not ending:
+            batch = [self._done.get()]
+            if self._done.qsize() < ACKNOWLEDGE_BATCH - 1 and batch[0] is not None:
+                time.sleep(GATHERING_SECONDS)  # gathers, waits for nothing in particular
+            while len(batch) < self.limit:
+                try:
+                    batch.append(self._done.get_nowait())
+                except Empty:
+                    break
+            ending = None in batch
+            leases = [lease for lease in batch if lease is not None]
+            if leases:
+                try:
+                    self._settle(leases, Acknowledge())
+                except Exception:
+                    logger.exception("%d messages could not be acknowledged and will come back", len(leases))
+
+    # --- lanes -------------------------------------------------------------------------------------
+
+    def _settle_in_lane(self, lease: Lease, outcome: Outcome) -> None:
+        lane = lease.lane
+        if isinstance(outcome, Defer):
+            self._retry_in_lane(lease, outcome.delay_seconds)
+            return
+        try:
+            gone = self._settle([lease], outcome)
+        except Exception:  # or its lane would wait for ever
+            logger.exception("message %s could not be settled", lease.delivery.message.message_id)
+            gone = False
+        if gone:
+            following = self._lanes.advance(lane, lease)
+            if following is not None:
+                self._begin([following])
+        else:
+            # It comes back, and nothing of its lane may overtake it.
+            self._give_back([other for other in self._lanes.clear(lane) if other is not lease], 0)
+
+    def _retry_in_lane(self, lease: Lease, delay_seconds: float) -> None:
+        """Keep the head of a lane in flight until its retry, so that those behind it are not received again and again."""
+        lease.retries += 1
+        if self.consumer.queue.is_fifo:
+            # The broker holds them back while the head is in flight: they need no place among what is in flight here.
+            self._give_back(self._lanes.followers(lease.lane), 0)
+        # A few groups that fail must leave capacity to the others. Beyond half of it they wait at the broker.
+        if not (
+            self._lanes.wait(lease.lane, lease, most=self.limit // 2)
+            and self._timers.after(delay_seconds, self._resume, lease)
+        ):
+            self._give_back(self._lanes.clear(lease.lane) or [lease], delay_seconds)
+
+    def _resume(self, lease: Lease) -> None:
+        if self._lanes.resume(lease.lane, lease):
+            self._begin([lease])
+
+    def _lost(self, lease: Lease) -> None:
+        """Free the lane of a head that waits for its retry: its message is delivered anew, and comes first again."""
+        if lease.lane is not None and self._lanes.is_waiting(lease):
+            lane = self._lanes.clear(lease.lane)
+            self._keeper.release([lease])
+            self._give_back([other for other in lane if other is not lease], 0)
+
+    # --- giving back -------------------------------------------------------------------------------
+
+    def _give_back(self, leases: list[Lease], delay_seconds: float) -> None:
+        """Make visible to others, after ``delay_seconds``, what was not finished here."""
+        if not leases:
+            return
+        self._keeper.release(leases, to_defer=True)
+        for lease in leases:
+            self._suspects.gave_back(lease.delivery)
+        given_back = self.consumer.settler.defer([(lease.delivery, delay_seconds) for lease in leases])
+        if self._stopping.is_set():
+            self._stranded += len(leases) - given_back
+        self._threads.changed()
+
+    def _not_begin(self, leases: list[Lease]) -> None:
+        """Give back, when the last poll has ended, what cannot begin any more since the worker stops."""
+        waiting = self._not_begun
+        if waiting is None:
+            self._give_back(leases, 0)
+        else:
+            waiting.extend(leases)
+
+    def give_back_waiting(
+        self, not_begun: list[Lease], retries: dict[Lease, float], deadline: float
+    ) -> None:
+        """Give back what has not begun, once the last poll has ended: before, it would be received again by that.
+
+        Retries are given back with the delay that is left of theirs.
+        """
+        self._join_poller(deadline - 1.0)
+        waiting, self._not_begun = self._not_begun or [], None
+        address = self.consumer.queue.address
+        for lease, seconds in retries.items():
+            if lease.delivery.queue.address == address:
+                self._give_back([lease], seconds)
+        ours = [lease for lease in not_begun if lease.delivery.queue.address == address]
+        self._give_back([*ours, *waiting, *self._lanes.close()], 0)
+
+    def _join_poller(self, deadline: float) -> None:
+        while self._poller.is_alive() and time.monotonic() < deadline:
+            # More than once: the last poll may begin just then.
+            self.consumer.driver.end_waits(self.consumer.queue)
+            self._poller.join(min(0.2, max(0.0, deadline - time.monotonic())))
+
+    def finish(self, deadline: float) -> bool:
+        """Wait for the last poll and acknowledge what is finished; return whether nothing is left in flight."""
+        self._join_poller(deadline)
+        self._done.put(None)
+        self._acknowledger.join(max(1.0, deadline - time.monotonic()))
+        left = self.in_flight + self._stranded
+        if left or self._poller.is_alive():
+            logger.error(
+                "%d deliveries of queue %s were not finished in time and are left to redelivery",
+                left,
+                self.consumer.queue.name,
+            )
+        return not left and not self._poller.is_alive()

@@ -1,0 +1,227 @@
+"""The threads of a worker: what is ready runs in the order of its coming, what is not waits for its time."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import NamedTuple, Protocol
+
+from melange.clock import Clock
+from melange.consuming.leases import Lease
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_WAIT_SECONDS = 3600.0
+"""What is due later is looked at again: the system's own timers refuse waits of centuries."""
+
+
+class WorksOnLeases(Protocol):
+    """One queue of the worker, as far as its threads know it."""
+
+    def work(self, lease: Lease) -> None:
+        """Process and settle."""
+        ...
+
+
+class Task(NamedTuple):
+    """A delivery whose turn has come."""
+
+    owner: WorksOnLeases
+    lease: Lease
+
+
+class Threads:
+    """At most ``size`` daemon threads, started as they are needed.
+
+    Not a ``ThreadPoolExecutor``, which joins its threads when the interpreter exits: a listener that hangs would keep the
+    process from ending. Handing over a task takes one ``SimpleQueue``, without locks of Python's own.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._running: dict[int, tuple[float, Task]] = {}
+        self._starting = threading.Lock()
+        self._closed = False
+        self._open = threading.Event()
+        self._open.set()
+        self._changed = threading.Condition()
+        self._waiters = 0
+
+    def start(self) -> None:
+        """Start the first thread.
+
+        Raises:
+            RuntimeError: the system has no more threads to give.
+        """
+        self._start_thread()
+
+    def put(self, tasks: Sequence[Task]) -> bool:
+        """Run the tasks, each as soon as a thread is free; False after ``close``, when none of them will run."""
+        if self._closed:
+            return False
+        for task in tasks:
+            self._tasks.put(task)
+        while self._tasks.qsize() and len(self._threads) < self.size:
+            try:
+                self._start_thread()
+            except RuntimeError:
+                logger.warning(
+                    "the system has no more threads to give: going on with %d", len(self._threads)
+                )
+                break
+        return True
+
+    @property
+    def free(self) -> int:
+        """How many more tasks could begin at once; 0 or less when some wait already."""
+        return self.size - len(self._running) - self._tasks.qsize()
+
+    @property
+    def longest_run_seconds(self) -> float:
+        """How long the oldest task at work has been running; 0 when none is."""
+        started = [started for started, _ in list(self._running.values())]
+        return time.monotonic() - min(started) if started else 0.0
+
+    def pause(self) -> None:
+        """Begin no task until ``resume``; those at work go on."""
+        self._open.clear()
+
+    def resume(self) -> None:
+        """Begin tasks again."""
+        self._open.set()
+
+    def wait_for(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
+        """Return True as soon as the condition holds, looked at whenever a task ends; False after the timeout."""
+        with self._changed:
+            self._waiters += 1
+            try:
+                return self._changed.wait_for(condition, timeout_seconds)
+            finally:
+                self._waiters -= 1
+
+    def changed(self) -> None:
+        """Have those who wait look again."""
+        if self._waiters:  # read without the lock: who waits looks once more after it counted itself
+            with self._changed:
+                self._changed.notify_all()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no task is at work."""
+        return not self._running
+
+    def close(self) -> list[Task]:
+        """Begin nothing more; return the tasks that have not begun."""
+        self._closed = True
+        self.resume()
+        waiting = self.drain()
+        for _ in self._threads:
+            self._tasks.put(None)
+        return waiting
+
+    def drain(self) -> list[Task]:
+        """Take out the tasks that have not begun: after ``close``, those that were put at the same moment."""
+        waiting: list[Task] = []
+        while True:
+            try:
+                task = self._tasks.get_nowait()
+            except Empty:
+                return waiting
+            if task is not None:
+                waiting.append(task)
+
+    def join(self, deadline: float) -> bool:
+        """Wait until the tasks at work have ended, ``deadline`` (monotonic) at the latest; return whether they have."""
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def __contains__(self, thread: threading.Thread) -> bool:
+        return thread in self._threads
+
+    def _start_thread(self) -> None:
+        with self._starting:
+            if len(self._threads) < self.size:
+                name = f"melange-work-{len(self._threads)}"
+                thread = threading.Thread(target=self._run, name=name, daemon=True)
+                thread.start()
+                self._threads.append(thread)
+
+    def _run(self) -> None:
+        number = threading.get_ident()
+        while (task := self._tasks.get()) is not None:
+            if not self._open.is_set():
+                self._open.wait()
+            self._running[number] = (time.monotonic(), task)
+            try:
+                task.owner.work(task.lease)
+            except BaseException:  # or a thread would be missing from now on
+                logger.exception("settling a delivery failed; it will be delivered again")
+            del self._running[number]
+            if self._waiters:
+                self.changed()
+
+
+class Timers:
+    """Calls functions later, on a daemon thread that starts with the first. Thread-safe."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._calls: list[tuple[float, int, Lease, Callable[[Lease], None]]] = []
+        self._order = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def after(self, seconds: float, call: Callable[[Lease], None], lease: Lease) -> bool:
+        """Call ``call(lease)`` after ``seconds``; False when that will not be, as after ``close``."""
+        with self._changed:
+            if self._closed:
+                return False
+            due = self._clock.monotonic() + seconds
+            heapq.heappush(self._calls, (due, next(self._order), lease, call))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="melange-timers", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+            return True
+
+    def close(self) -> dict[Lease, float]:
+        """Call nothing more; return what was waiting, with the seconds that were left."""
+        with self._changed:
+            self._closed = True
+            now = self._clock.monotonic()
+            waiting = {lease: max(0.0, due - now) for due, _, lease, _ in self._calls}
+            self._calls.clear()
+            self._changed.notify()
+            return waiting
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
+                now = self._clock.monotonic()
+                if not self._calls:
+                    self._changed.wait()
+                    continue
+                due, _, lease, call = self._calls[0]
+                if due > now:
+                    try:
+                        self._clock.wait(self._changed, min(due - now, _LONGEST_WAIT_SECONDS))
+                    except TimeoutError:  # a clock for tests that nobody advanced
+                        logger.debug("no time has passed")
+                    continue
+                heapq.heappop(self._calls)
+            try:
+                call(lease)
+            except Exception:
+                logger.exception("a retry could not begin; the message will be delivered again")

@@ -1,0 +1,87 @@
+"""Runs of listeners that may not take longer than a limit."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from melange.errors import TimeLimitExceeded
+
+logger = logging.getLogger(__name__)
+
+
+class _Companion:
+    """A daemon thread that runs one call after another for the thread that owns it."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name="melange-limited", daemon=True)
+        self.thread.start()
+
+    def begin(self, call: Callable[[], None]) -> None:
+        self._calls.put(call)
+
+    def end(self) -> None:
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+
+class _Local(threading.local):
+    companion: _Companion | None = None
+
+    def __del__(self) -> None:
+        if self.companion is not None:
+            self.companion.end()
+
+
+_local = _Local()
+
+
+def run_limited(call: Callable[[], Any], timeout_seconds: float, what: str) -> Any:
+    """Return what ``call`` returns; raise what it raises.
+
+    It runs on a thread that the calling thread keeps for this, so that thread-local state (a database connection, for
+    one) lasts from one run to the next. A thread cannot be stopped from outside: past the limit the run is given up and
+    its thread left to itself, with a log of where it hangs.
+
+    Raises:
+        TimeLimitExceeded: it took longer.
+    """
+    companion = _local.companion
+    if companion is None or not companion.thread.is_alive():
+        companion = _local.companion = _Companion()
+    result: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            result.put((True, context.run(call)))
+        except BaseException as error:  # passed on to the thread that waits
+            result.put((False, error))
+
+    companion.begin(run)
+    try:
+        succeeded, value = result.get(timeout=timeout_seconds)
+    except Empty:
+        companion.end()  # if it ever returns
+        _local.companion = None
+        frame = sys._current_frames().get(companion.thread.ident or 0)
+        logger.error(
+            "%s runs for more than %g s and is given up; its thread is at\n%s",
+            what,
+            timeout_seconds,
+            "".join(traceback.format_stack(frame)) if frame else "an unknown place",
+        )
+        raise TimeLimitExceeded(what, timeout_seconds) from None
+    if succeeded:
+        return value
+    raise value
