@@ -12,6 +12,7 @@ from melange.backoff import Backoff
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.listener import ExchangeListener
 from melange.consuming.middleware import Middleware
+from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy
 from melange.deduplication import NO_DEDUPLICATION, DeduplicationStore, MemoryDeduplicationStore
 from melange.drivers.base import NO_DEAD_LETTER_QUEUE, MessagingDriver
 from melange.drivers.registry import DriverManager
@@ -39,6 +40,7 @@ from melange.errors import (
     Reject,
     Retry,
     SerializationError,
+    TimeLimitExceeded,
     TopicNotFoundError,
     UnknownDriverError,
 )
@@ -55,6 +57,7 @@ __all__ = [
     "CascadeError",
     "ConfigurationError",
     "DecodeError",
+    "Deduplication",
     "DeduplicationError",
     "DeduplicationStore",
     "DomainEvent",
@@ -86,11 +89,14 @@ __all__ = [
     "PublishError",
     "QueueMessagePublisher",
     "QueueNotFoundError",
+    "QueueOptions",
     "RedisDeduplicationStore",
     "Reject",
     "Retry",
+    "RetryPolicy",
     "SerializationError",
     "ThreadedExchangeMessageConsumer",
+    "TimeLimitExceeded",
     "TopicNotFoundError",
     "UnknownDriverError",
     "Worker",
@@ -120,3 +126,7 @@ else:  # hidden from type checkers, which would take any name for one that may e
         if module_name is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(module_name), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

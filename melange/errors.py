@@ -20,6 +20,7 @@
     │   └── InvalidMessageError       a message the broker would refuse, found before sending
     │       └── MessageTooLargeError
     ├── LeaseLostError                the delivery is no longer ours to settle
+    ├── TimeLimitExceeded             a listener ran longer than it may
     ├── CascadeError                  domain events that call forth events without an end
     ├── DeduplicationError            the deduplication store is out of reach or broken
     └── OutboxError                   the outbox's database cannot be used
@@ -186,6 +187,14 @@ class LeaseLostError(MelangeError):
     """The delivery's visibility ran out, so another receiver may have it by now."""
 
 
+class TimeLimitExceeded(MelangeError):
+    """A listener ran for longer than its time limit."""
+
+    def __init__(self, what: str, limit_seconds: float) -> None:
+        self.limit_seconds = limit_seconds
+        super().__init__(f"{what} ran for longer than its limit of {limit_seconds:g} s")
+
+
 class CascadeError(MelangeError):
     """Domain events, handled, call forth domain events without an end."""
 
@@ -223,9 +232,10 @@ class Retry(Exception):
 class Reject(Exception):
     """Raise it in a listener to send the event to the dead-letter queue without further attempts."""
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
+    def __init__(self, reason: object) -> None:
+        # What else than text is given must not break the settlement of the message.
+        self.reason = reason if isinstance(reason, str) else shortened(reason, 1_000)
+        super().__init__(self.reason)
 
 
 def shortened(text: object, limit: int = 80) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from melange.backoff import dependable
-from melange.consuming.declaration import declared_queue
+from melange.consuming.declaration import QueueDeclaration
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.listener import EventType, ExchangeListener
 from melange.consuming.middleware import Middleware, wrapped
@@ -102,9 +102,14 @@ class ExchangeMessageConsumer:
         deduplication, store = _deduplication(deduplication, self.driver)
         self.options = queue
         self.needs_store = store is not None and deduplication.on_unavailable == "retry"
-        self.queue = declared_queue(
-            self.driver, event_queue_name, topics_to_subscribe, filter_events, queue, retry, store
-        )
+        self.queue = QueueDeclaration(
+            event_queue_name,
+            topics_to_subscribe,
+            filter_events,
+            queue,
+            retry.max_attempts,
+            outlives_process=store is not None and store.outlives_process,
+        ).queue(self.driver)
         self.subscriptions = Subscriptions()
         self.serializer = self.driver.serializer or EventSerializer.instance()
         self.processor = DeliveryProcessor(
@@ -155,10 +160,12 @@ class ExchangeMessageConsumer:
         if not self.subscriptions.remove(listener):
             raise HandlerNotFoundError(f"{listener!r} is not subscribed to queue {self.queue.name}")
 
-    @overload
-    def listener(
+    @overload  # a function for one class takes that class
+    def listener(  # type: ignore[overload-overlap]
         self, event_type: type[EventT], /, *, name: str | None = ..., timeout_seconds: float | None = ...
-    ) -> Callable[[Callable[Concatenate[EventT, Rest], Result]], Callable[Concatenate[EventT, Rest], Result]]: ...
+    ) -> Callable[
+        [Callable[Concatenate[EventT, Rest], Result]], Callable[Concatenate[EventT, Rest], Result]
+    ]: ...
 
     @overload
     def listener(
@@ -298,7 +305,8 @@ class ExchangeMessageConsumer:
                 outcomes: list[tuple[Lease, Outcome]] = []
                 try:
                     for lease in batch:
-                        outcomes.append((lease, self.processor.process(lease)))
+                        outcome = self.processor.process(lease)
+                        outcomes.append((lease, outcome))
                 finally:
                     for lease, _ in outcomes:
                         del unsettled[lease]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from melange.consuming.listener import EventType
-from melange.consuming.options import QueueOptions, RetryPolicy
+from melange.consuming.options import QueueOptions
 from melange.consuming.subscriptions import resolve_event_types
-from melange.deduplication.base import DeduplicationStore
 from melange.drivers.base import (
     NO_DEAD_LETTER_QUEUE,
     EventFilter,
@@ -33,154 +32,134 @@ FEWEST_RECEIVES = 100
 an end for a poison message that kills every process."""
 
 
-def declared_queue(
-    driver: MessagingDriver,
-    queue_name: str,
-    topic_names: Sequence[str],
-    filter_events: Sequence[EventType] | None,
-    options: QueueOptions,
-    retry: RetryPolicy,
-    store: DeduplicationStore | None,
-) -> Queue:
-    """Return the queue with its dead-letter queue: created or completed, or only looked up with ``declare=False``.
+@dataclass(frozen=True, slots=True)
+class QueueDeclaration:
+    """What a consumer asks its driver for; None for ``filter_events`` leaves an existing filter as it is."""
 
-    Raises:
-        ConfigurationError: something is asked for that the driver does not offer, or that only declaring can do.
-        QueueNotFoundError, TopicNotFoundError: with ``declare=False``, something is missing.
-    """
-    _check_capabilities(driver, queue_name, filter_events, options)
-    event_filter = _event_filter(filter_events, options)
-    if options.declare and not is_address(queue_name):
-        wanted = _wanted_receives(queue_name, options, retry, store)
-        queue = _declare(driver, queue_name, topic_names, event_filter, options, wanted)
-    else:
-        queue = _look_up(driver, queue_name, topic_names, event_filter, options)
-    _warn(queue, options, retry)
-    return queue
+    queue_name: str
+    topic_names: Sequence[str]
+    filter_events: Sequence[EventType] | None
+    options: QueueOptions
+    max_attempts: int
+    outlives_process: bool
+    """Whether attempts are still known when a process has died."""
 
+    def queue(self, driver: MessagingDriver) -> Queue:
+        """Return the queue with its dead-letter queue: created or completed, or only looked up with ``declare=False``.
 
-def is_address(queue_name: str) -> bool:
-    """Return whether it is an ARN or a URL rather than a name: it means an existing queue."""
-    return queue_name.startswith(("arn:", "http://", "https://"))
+        Idempotent, and safe from several processes at once.
 
+        Raises:
+            ConfigurationError: something is asked for that the driver does not offer, or that only declaring can do.
+            QueueNotFoundError, TopicNotFoundError: with ``declare=False``, something is missing.
+        """
+        self._check_capabilities(driver)
+        # An ARN or a URL means a queue that exists.
+        is_address = self.queue_name.startswith(("arn:", "http://", "https://"))
+        queue = self._declare(driver) if self.options.declare and not is_address else self._look_up(driver)
+        self._warn(queue)
+        return queue
 
-def _wanted_receives(
-    queue_name: str, options: QueueOptions, retry: RetryPolicy, store: DeduplicationStore | None
-) -> int:
-    """Return the broker's own limit of receives: the net for messages that kill the process before it can count.
+    @property
+    def wanted_receives(self) -> int:
+        """The broker's own limit of receives: the net for messages that kill the process before it can count.
 
-    Far above the attempts, since deployments, waits and kills of neighbours count as receives too and must not
-    dead-letter healthy messages: as high as can be where attempts are known to outlive the process, where rejected
-    messages are to stay, and on FIFO, where those behind a failing message are received again with it.
-    """
-    is_kept = options.on_reject == "block" or (store is not None and store.outlives_process)
-    if is_kept or queue_name.endswith(FIFO_SUFFIX):
-        return MOST_RECEIVES
-    return min(MOST_RECEIVES, max(FEWEST_RECEIVES, 4 * retry.max_attempts))
-
-
-def _declare(
-    driver: MessagingDriver,
-    queue_name: str,
-    topic_names: Sequence[str],
-    event_filter: EventFilter | None,
-    options: QueueOptions,
-    wanted_receives: int,
-) -> Queue:
-    topics = [find_topic(driver, name, declare=True) for name in topic_names]
-    existing = _existing(driver, queue_name)
-    dead_letter_queue: Queue | NoDeadLetterQueue | None = None
-    max_receive_count: int | None = None
-    name = options.dead_letter_queue_name
-    if isinstance(name, NoDeadLetterQueue):
-        dead_letter_queue = NO_DEAD_LETTER_QUEUE
-    elif name is not None or (existing is None and not _is_dead_letter_name(queue_name)):
-        # Only a new queue is given one unasked: an existing one may be without on purpose.
-        dead_letter_queue = driver.declare_queue(
-            name or default_dead_letter_name(queue_name),
-            retention_seconds=DEAD_LETTER_RETENTION_SECONDS,
-            tags=options.tags,
-        )
-        max_receive_count = wanted_receives
-    elif existing is not None and existing.dead_letter_queue is not None:
-        current = existing.max_receive_count or 0
-        max_receive_count = wanted_receives if current < wanted_receives else None
-    return driver.declare_queue(
-        queue_name,
-        *topics,
-        dead_letter_queue=dead_letter_queue,
-        max_receive_count=max_receive_count,
-        event_filter=event_filter,
-        tags=options.tags,
-    )
-
-
-def _look_up(
-    driver: MessagingDriver,
-    queue_name: str,
-    topic_names: Sequence[str],
-    event_filter: EventFilter | None,
-    options: QueueOptions,
-) -> Queue:
-    if event_filter or options.tags:
-        raise ConfigurationError(
-            "filter_events= and tags= change the queue: they need declare=True and the queue's name"
-        )
-    for name in topic_names:
-        find_topic(driver, name, declare=False)
-    queue = driver.get_queue(queue_name)
-    if options.dead_letter_queue_name is NO_DEAD_LETTER_QUEUE:
-        return replace(queue, dead_letter_queue=None)
-    if isinstance(options.dead_letter_queue_name, str):
-        return replace(queue, dead_letter_queue=driver.get_queue(options.dead_letter_queue_name))
-    return queue
-
-
-def _warn(queue: Queue, options: QueueOptions, retry: RetryPolicy) -> None:
-    if queue.dead_letter_queue is None:
-        if options.dead_letter_queue_name is not NO_DEAD_LETTER_QUEUE and not _is_dead_letter_name(
-            queue.name
+        Far above the attempts, since deployments, waits and kills of neighbours count as receives too and must not
+        dead-letter healthy messages: as high as can be where attempts outlive the process, where rejected messages are
+        to stay, and on FIFO, where those behind a failing message are received again with it.
+        """
+        if (
+            self.outlives_process
+            or self.options.on_reject == "block"
+            or self.queue_name.endswith(FIFO_SUFFIX)
         ):
-            logger.warning(
-                "queue %s exists without a dead-letter queue: what is rejected stays in it. Name one with "
-                "dead_letter_queue_name=, or say NO_DEAD_LETTER_QUEUE",
-                queue.name,
+            return MOST_RECEIVES
+        return min(MOST_RECEIVES, max(FEWEST_RECEIVES, 4 * self.max_attempts))
+
+    def _declare(self, driver: MessagingDriver) -> Queue:
+        topics = [find_topic(driver, name, declare=True) for name in self.topic_names]
+        existing = _existing(driver, self.queue_name)
+        dead_letter_queue: Queue | NoDeadLetterQueue | None = None
+        max_receive_count: int | None = None
+        name = self.options.dead_letter_queue_name
+        if isinstance(name, NoDeadLetterQueue):
+            dead_letter_queue = NO_DEAD_LETTER_QUEUE
+        elif name is not None or (existing is None and not _is_dead_letter_name(self.queue_name)):
+            # Only a new queue is given one unasked: an existing one may be without on purpose.
+            dead_letter_queue = driver.declare_queue(
+                name or default_dead_letter_name(self.queue_name),
+                retention_seconds=DEAD_LETTER_RETENTION_SECONDS,
+                tags=self.options.tags,
             )
-    elif queue.max_receive_count is not None and queue.max_receive_count <= retry.max_attempts:
-        logger.warning(
-            "the broker dead-letters messages of queue %s after %d receives, before max_attempts=%d are made: raise the "
-            "queue's maxReceiveCount to %d or more",
-            queue.name,
-            queue.max_receive_count,
-            retry.max_attempts,
-            min(MOST_RECEIVES, max(FEWEST_RECEIVES, 4 * retry.max_attempts)),
+            max_receive_count = self.wanted_receives
+        elif existing is not None and existing.dead_letter_queue is not None:
+            is_lower = (existing.max_receive_count or 0) < self.wanted_receives
+            max_receive_count = self.wanted_receives if is_lower else None
+        return driver.declare_queue(
+            self.queue_name,
+            *topics,
+            dead_letter_queue=dead_letter_queue,
+            max_receive_count=max_receive_count,
+            event_filter=self._event_filter(),
+            tags=self.options.tags,
         )
 
+    def _look_up(self, driver: MessagingDriver) -> Queue:
+        if self.filter_events is not None or self.options.tags:
+            raise ConfigurationError(
+                "filter_events= and tags= change the queue: they need declare=True and the queue's name"
+            )
+        for name in self.topic_names:
+            find_topic(driver, name, declare=False)
+        queue = driver.get_queue(self.queue_name)
+        dead_letter_queue_name = self.options.dead_letter_queue_name
+        if isinstance(dead_letter_queue_name, NoDeadLetterQueue):
+            return replace(queue, dead_letter_queue=None)
+        if dead_letter_queue_name is not None:
+            return replace(queue, dead_letter_queue=driver.get_queue(dead_letter_queue_name))
+        return queue
 
-def _check_capabilities(
-    driver: MessagingDriver,
-    queue_name: str,
-    filter_events: Sequence[EventType] | None,
-    options: QueueOptions,
-) -> None:
-    """Raise ``ConfigurationError`` for what the driver's broker does not offer."""
-    capabilities = driver.capabilities
-    name = type(driver).__name__
-    if queue_name.endswith(FIFO_SUFFIX) and not capabilities.fifo:
-        raise ConfigurationError(f"{name} has no FIFO queues: {queue_name!r} cannot keep an order")
-    if filter_events and not capabilities.event_filters:
-        raise ConfigurationError(
-            f"{name} has no filters: leave filter_events= out, listeners choose by type"
-        )
-    if isinstance(options.dead_letter_queue_name, str) and not capabilities.dead_letter_queues:
-        raise ConfigurationError(f"{name} has no dead-letter queues: leave dead_letter_queue_name= out")
+    def _event_filter(self) -> EventFilter | None:
+        if self.filter_events is None:
+            return None
+        names, _ = resolve_event_types("filter_events", self.filter_events)
+        return EventFilter(tuple(sorted(names)), self.options.filter_scope)
 
+    def _check_capabilities(self, driver: MessagingDriver) -> None:
+        """Raise ``ConfigurationError`` for what the driver's broker does not offer."""
+        capabilities = driver.capabilities
+        driver_name = type(driver).__name__
+        if self.queue_name.endswith(FIFO_SUFFIX) and not capabilities.fifo:
+            raise ConfigurationError(
+                f"{driver_name} has no FIFO queues: {self.queue_name!r} cannot keep an order"
+            )
+        if self.filter_events and not capabilities.event_filters:
+            raise ConfigurationError(
+                f"{driver_name} has no filters: leave filter_events= out, listeners choose by type"
+            )
+        if isinstance(self.options.dead_letter_queue_name, str) and not capabilities.dead_letter_queues:
+            raise ConfigurationError(
+                f"{driver_name} has no dead-letter queues: leave dead_letter_queue_name= out"
+            )
 
-def _event_filter(filter_events: Sequence[EventType] | None, options: QueueOptions) -> EventFilter | None:
-    if filter_events is None:
-        return None
-    names, _ = resolve_event_types("filter_events", filter_events)
-    return EventFilter(tuple(sorted(names)), options.filter_scope)
+    def _warn(self, queue: Queue) -> None:
+        if queue.dead_letter_queue is None:
+            is_wanted = self.options.dead_letter_queue_name is not NO_DEAD_LETTER_QUEUE
+            if is_wanted and not _is_dead_letter_name(queue.name):
+                logger.warning(
+                    "queue %s exists without a dead-letter queue: what is rejected stays in it. Name one with "
+                    "dead_letter_queue_name=, or say NO_DEAD_LETTER_QUEUE",
+                    queue.name,
+                )
+        elif queue.max_receive_count is not None and queue.max_receive_count <= self.max_attempts:
+            logger.warning(
+                "the broker dead-letters messages of queue %s after %d receives, before max_attempts=%d are made: raise "
+                "the queue's maxReceiveCount to %d or more",
+                queue.name,
+                queue.max_receive_count,
+                self.max_attempts,
+                self.wanted_receives,
+            )
 
 
 def default_dead_letter_name(queue_name: str) -> str:

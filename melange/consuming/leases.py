@@ -142,7 +142,9 @@ class LeaseKeeper:
         for start in range(0, len(due), RENEWAL_BATCH):
             batch = due[start : start + RENEWAL_BATCH]
             try:
-                threading.Thread(target=self._renew, args=(batch,), name="melange-renewal", daemon=True).start()
+                threading.Thread(
+                    target=self._renew, args=(batch,), name="melange-renewal", daemon=True
+                ).start()
             except RuntimeError:  # the system has no more threads to give
                 self._renew(batch)
 

@@ -12,6 +12,9 @@ from melange.deduplication.base import DeduplicationStore
 from melange.drivers.base import NoDeadLetterQueue
 from melange.errors import ConfigurationError
 
+MAX_ATTEMPTS = 1_000
+DEFAULT_BACKOFF = Backoff()
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -26,7 +29,7 @@ class RetryPolicy:
     """
 
     max_attempts: int = 25
-    backoff: Callable[[int], float] = Backoff()
+    backoff: Callable[[int], float] = DEFAULT_BACKOFF
     reject_on: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
@@ -43,9 +46,6 @@ class RetryPolicy:
         if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
             raise ConfigurationError(f"reject_on= takes exception types in a tuple, not {self.reject_on!r}")
         object.__setattr__(self, "reject_on", kinds)
-
-
-MAX_ATTEMPTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)

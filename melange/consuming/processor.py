@@ -125,9 +125,7 @@ class DeliveryProcessor:
             return LEAVE
         message = lease.delivery.message
         try:
-            event = self._serializer.load(
-                event_type_name, data, listener.event_classes.get(event_type_name)
-            )
+            event = self._serializer.load(event_type_name, data, listener.event_classes.get(event_type_name))
         except DecodeError as error:
             return DeadLetter(f"malformed message: {error}", listener.name)
         claimed = self._claim(listener, lease)

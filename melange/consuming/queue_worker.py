@@ -340,9 +340,7 @@ class QueueWorker:
         else:
             waiting.extend(leases)
 
-    def give_back_waiting(
-        self, not_begun: list[Lease], retries: dict[Lease, float], deadline: float
-    ) -> None:
+    def give_back_waiting(self, not_begun: list[Lease], retries: dict[Lease, float], deadline: float) -> None:
         """Give back what has not begun, once the last poll has ended: before, it would be received again by that.
 
         Retries are given back with the delay that is left of theirs.

@@ -72,9 +72,7 @@ class Threads:
             try:
                 self._start_thread()
             except RuntimeError:
-                logger.warning(
-                    "the system has no more threads to give: going on with %d", len(self._threads)
-                )
+                logger.warning("the system has no more threads to give: going on with %d", len(self._threads))
                 break
         return True
 

@@ -18,7 +18,6 @@ from melange.messages import Delivery, Queue
 logger = logging.getLogger(__name__)
 
 
-
 class Settlement(NamedTuple):
     """How many messages are gone from their queue, and how many will come back as decided."""
 
