@@ -1,7 +1,5 @@
 """Publishing events to topics, and sending them to queues."""
 
-# MERGED DOCS: From events to the messages that are handed to a driver.
-
 from __future__ import annotations
 
 import threading
@@ -37,6 +35,203 @@ Event = Mapping[str, Any] | EventMessage
 
 IdOf = Callable[[Event], str | None]
 """Gives each event of a batch an id of its own, or None for the default."""
+
+
+class ExchangeMessagePublisher:
+    """Publishes events to one topic; every queue bound to it gets its own copy.
+
+    The topic is declared at the first publish, on the driver given, or else the one in use then. Thread-safe.
+    """
+
+    def __init__(self, topic: str, driver: MessagingDriver | None = None, *, declare: bool = True) -> None:
+        """Name the topic: ``*.fifo`` for a FIFO topic; an ARN names an existing one.
+
+        ``declare=False`` only looks it up, for roles that may not create topics.
+        """
+        _require_text("topic", topic)
+        self._topic = _Destination(
+            driver,
+            find=lambda driver: find_topic(driver, topic, declare=declare),
+            find_again=lambda driver: find_topic(driver, topic, declare=False),
+        )
+        self._is_fifo = topic.endswith(".fifo")
+
+    def publish(
+        self,
+        event: Event,
+        event_type_name: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        message_id: str | None = None,
+        message_group_id: str | None = None,
+        message_deduplication_id: str | None = None,
+    ) -> str:
+        """Publish one event; return its message id when the broker has accepted it.
+
+        Args:
+            event: an ``EventMessage``, or a dict whose type is inside as ``event_type_name`` or given as
+                the argument. It is never changed.
+            event_type_name: the type of a dict that does not say it.
+            headers: texts that travel beside the event, a correlation id for instance. Names beginning
+                with ``melange-`` are reserved.
+            message_id: the id to recognise the message by; a new UUID by default.
+            message_group_id: within it a FIFO topic keeps the order, and needs it; on a standard
+                topic it is a fairness key and implies no order.
+            message_deduplication_id: a FIFO topic drops what comes again with the same within five minutes; the
+                message id by default.
+
+        Raises:
+            EncodeError: the event cannot be written as JSON; nothing was sent.
+            InvalidMessageError: the broker would refuse it (too large, a group id missing ...); nothing was sent.
+            TopicNotFoundError: the topic was deleted. It is not created again, since it would have no subscriptions:
+                publishing fails until it exists again.
+            DriverError: the broker is unavailable or refused it.
+        """
+        driver = self._topic.driver
+        message = message_from(
+            driver.serializer or EventSerializer.instance(),
+            event,
+            event_type_name=event_type_name,
+            headers=own_headers(headers) if headers else NO_HEADERS,
+            message_id=message_id,
+            message_group_id=message_group_id,
+            message_deduplication_id=message_deduplication_id,
+            is_fifo=self._is_fifo,
+        )
+        failures = self._publish(driver, (message,))
+        if failures:
+            raise failures[0].error
+        return message.message_id
+
+    def publish_batch(
+        self,
+        events: Iterable[Event],
+        event_type_name: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        message_id: IdOf | None = None,
+        message_group_id: str | IdOf | None = None,
+        message_deduplication_id: IdOf | None = None,
+    ) -> list[str]:
+        """Publish events in as few network calls as the broker allows; return their message ids in order.
+
+        The keywords are those of ``publish`` for every event; ids may be functions of the event. All
+        events are checked before the first is sent. On a FIFO topic sending stops at the first failed call.
+
+        Raises:
+            EncodeError, InvalidMessageError: as ``publish``; nothing was sent.
+            PublishError: some were not accepted: it holds the ids of those that were, and the others with their
+                reasons.
+        """
+        driver = self._topic.driver
+        messages = messages_from(
+            driver.serializer or EventSerializer.instance(),
+            events,
+            event_type_name=event_type_name,
+            headers=own_headers(headers) if headers else NO_HEADERS,
+            message_id=message_id,
+            message_group_id=message_group_id,
+            message_deduplication_id=message_deduplication_id,
+            is_fifo=self._is_fifo,
+        )
+        return _accepted_ids(messages, lambda messages: self._publish(driver, messages))
+
+    def _publish(self, driver: MessagingDriver, messages: Sequence[Message]) -> list[Failure[Message]]:
+        try:
+            return driver.publish(self._topic.on(driver), messages)
+        except TopicNotFoundError:
+            self._topic.is_gone(driver)
+            raise
+
+
+class QueueMessagePublisher:
+    """Sends events to one queue, point to point.
+
+    The queue must exist: its consumer declares it. It is looked up at the first send, on the driver given, or
+    else the one in use then. Thread-safe.
+    """
+
+    def __init__(self, queue_name: str, driver: MessagingDriver | None = None) -> None:
+        """Name the queue, or give its ARN."""
+        _require_text("queue", queue_name)
+        self._queue = _Destination(
+            driver,
+            find=lambda driver: driver.get_queue(queue_name),
+            find_again=lambda driver: driver.get_queue(queue_name),
+        )
+        self._is_fifo = queue_name.endswith(".fifo")
+
+    def send(
+        self,
+        event: Event,
+        event_type_name: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        message_id: str | None = None,
+        message_group_id: str | None = None,
+        message_deduplication_id: str | None = None,
+        delay_seconds: int = 0,
+    ) -> str:
+        """Send one event; return its message id when the broker has accepted it.
+
+        ``delay_seconds``, up to 900, is how long it stays invisible first; FIFO queues know none. For the other
+        arguments and errors see ``ExchangeMessagePublisher.publish``.
+
+        Raises:
+            QueueNotFoundError: there is no such queue.
+        """
+        driver = self._queue.driver
+        message = message_from(
+            driver.serializer or EventSerializer.instance(),
+            event,
+            event_type_name=event_type_name,
+            headers=own_headers(headers) if headers else NO_HEADERS,
+            message_id=message_id,
+            message_group_id=message_group_id,
+            message_deduplication_id=message_deduplication_id,
+            is_fifo=self._is_fifo,
+        )
+        failures = self._send(driver, (message,), delay_seconds)
+        if failures:
+            raise failures[0].error
+        return message.message_id
+
+    def send_batch(
+        self,
+        events: Iterable[Event],
+        event_type_name: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        message_id: IdOf | None = None,
+        message_group_id: str | IdOf | None = None,
+        message_deduplication_id: IdOf | None = None,
+        delay_seconds: int = 0,
+    ) -> list[str]:
+        """Send events in as few network calls as the broker allows; return their message ids in order.
+
+        As ``ExchangeMessagePublisher.publish_batch``, with the ``delay_seconds`` of ``send`` for all.
+        """
+        driver = self._queue.driver
+        messages = messages_from(
+            driver.serializer or EventSerializer.instance(),
+            events,
+            event_type_name=event_type_name,
+            headers=own_headers(headers) if headers else NO_HEADERS,
+            message_id=message_id,
+            message_group_id=message_group_id,
+            message_deduplication_id=message_deduplication_id,
+            is_fifo=self._is_fifo,
+        )
+        return _accepted_ids(messages, lambda messages: self._send(driver, messages, delay_seconds))
+
+    def _send(
+        self, driver: MessagingDriver, messages: Sequence[Message], delay_seconds: int
+    ) -> list[Failure[Message]]:
+        try:
+            return driver.send(self._queue.on(driver), messages, delay_seconds=delay_seconds)
+        except QueueNotFoundError:
+            self._queue.is_gone(driver)
+            raise
 
 
 def message_from(
@@ -114,217 +309,47 @@ def own_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     return MappingProxyType(dict(headers))
 
 
-class ExchangeMessagePublisher:
-    """Publishes events to one topic; every queue bound to it gets its own copy.
-
-    The topic is declared at the first publish, on the driver given, or else the one in use then. Thread-safe.
-    """
-
-    def __init__(self, topic: str, driver: MessagingDriver | None = None, *, declare: bool = True) -> None:
-        """Name the topic: ``*.fifo`` for a FIFO topic; an ARN names an existing one.
-
-        ``declare=False`` only looks it up, for roles that may not create topics.
-        """
-        _require_text("topic", topic)
-        self._topic = _Destination(driver, lambda driver: find_topic(driver, topic, declare=declare))
-        self._is_fifo = topic.endswith(".fifo")
-        self._serializer = EventSerializer.instance()
-
-    def publish(
-        self,
-        event: Event,
-        event_type_name: str | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        message_id: str | None = None,
-        message_group_id: str | None = None,
-        message_deduplication_id: str | None = None,
-    ) -> str:
-        """Publish one event; return its message id when the broker has accepted it.
-
-        Args:
-            event: an ``EventMessage``, or a dict whose type is inside as ``event_type_name`` or given as
-                the argument. It is never changed.
-            event_type_name: the type of a dict that does not say it.
-            headers: texts that travel beside the event, a correlation id for instance. Names beginning
-                with ``melange-`` are reserved.
-            message_id: the id to recognise the message by; a new UUID by default.
-            message_group_id: within it a FIFO topic keeps the order, and needs it; on a standard
-                topic it is a fairness key and implies no order.
-            message_deduplication_id: a FIFO topic drops what comes again with the same within five minutes; the
-                message id by default.
-
-        Raises:
-            EncodeError: the event cannot be written as JSON; nothing was sent.
-            InvalidMessageError: the broker would refuse it (too large, a group id missing ...); nothing was sent.
-            DriverError: the broker could not be reached or refused it.
-        """
-        message = message_from(
-            self._serializer,
-            event,
-            event_type_name=event_type_name,
-            headers=own_headers(headers),
-            message_id=message_id,
-            message_group_id=message_group_id,
-            message_deduplication_id=message_deduplication_id,
-            is_fifo=self._is_fifo,
-        )
-        failures = self._publish((message,))
-        if failures:
-            raise failures[0].error
-        return message.message_id
-
-    def publish_batch(
-        self,
-        events: Iterable[Event],
-        event_type_name: str | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        message_id: IdOf | None = None,
-        message_group_id: str | IdOf | None = None,
-        message_deduplication_id: IdOf | None = None,
-    ) -> list[str]:
-        """Publish events in as few network calls as the broker allows; return their message ids in order.
-
-        The keywords are those of ``publish`` for every event; ids may be functions of the event. All
-        events are checked before the first is sent. On a FIFO topic sending stops at the first failed call.
-
-        Raises:
-            EncodeError, InvalidMessageError: as ``publish``; nothing was sent.
-            PublishError: some were not accepted: it holds the ids of those that were, and the others with their
-                reasons.
-        """
-        messages = messages_from(
-            self._serializer,
-            events,
-            event_type_name=event_type_name,
-            headers=own_headers(headers),
-            message_id=message_id,
-            message_group_id=message_group_id,
-            message_deduplication_id=message_deduplication_id,
-            is_fifo=self._is_fifo,
-        )
-        return _accepted_ids(messages, self._publish)
-
-    def _publish(self, messages: Sequence[Message]) -> list[Failure[Message]]:
-        driver, topic = self._topic.get()
-        try:
-            return driver.publish(topic, messages)
-        except TopicNotFoundError:
-            self._topic.forget()
-            raise
-
-
-class QueueMessagePublisher:
-    """Sends events to one queue, point to point.
-
-    The queue must exist: its consumer declares it. It is looked up at the first send, on the driver given, or
-    else the one in use then. Thread-safe.
-    """
-
-    def __init__(self, queue_name: str, driver: MessagingDriver | None = None) -> None:
-        """Name the queue, or give its ARN."""
-        _require_text("queue", queue_name)
-        self._queue = _Destination(driver, lambda driver: driver.get_queue(queue_name))
-        self._is_fifo = queue_name.endswith(".fifo")
-        self._serializer = EventSerializer.instance()
-
-    def send(
-        self,
-        event: Event,
-        event_type_name: str | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        message_id: str | None = None,
-        message_group_id: str | None = None,
-        message_deduplication_id: str | None = None,
-        delay_seconds: int = 0,
-    ) -> str:
-        """Send one event; return its message id when the broker has accepted it.
-
-        ``delay_seconds``, up to 900, is how long it stays invisible first; FIFO queues know none. For the other
-        arguments and errors see ``ExchangeMessagePublisher.publish``.
-
-        Raises:
-            QueueNotFoundError: there is no such queue.
-        """
-        message = message_from(
-            self._serializer,
-            event,
-            event_type_name=event_type_name,
-            headers=own_headers(headers),
-            message_id=message_id,
-            message_group_id=message_group_id,
-            message_deduplication_id=message_deduplication_id,
-            is_fifo=self._is_fifo,
-        )
-        failures = self._send((message,), delay_seconds)
-        if failures:
-            raise failures[0].error
-        return message.message_id
-
-    def send_batch(
-        self,
-        events: Iterable[Event],
-        event_type_name: str | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        message_id: IdOf | None = None,
-        message_group_id: str | IdOf | None = None,
-        message_deduplication_id: IdOf | None = None,
-        delay_seconds: int = 0,
-    ) -> list[str]:
-        """Send events in as few network calls as the broker allows; return their message ids in order.
-
-        As ``ExchangeMessagePublisher.publish_batch``, with the ``delay_seconds`` of ``send`` for all.
-        """
-        messages = messages_from(
-            self._serializer,
-            events,
-            event_type_name=event_type_name,
-            headers=own_headers(headers),
-            message_id=message_id,
-            message_group_id=message_group_id,
-            message_deduplication_id=message_deduplication_id,
-            is_fifo=self._is_fifo,
-        )
-        return _accepted_ids(messages, lambda messages: self._send(messages, delay_seconds))
-
-    def _send(self, messages: Sequence[Message], delay_seconds: int) -> list[Failure[Message]]:
-        driver, queue = self._queue.get()
-        try:
-            return driver.send(queue, messages, delay_seconds=delay_seconds)
-        except QueueNotFoundError:
-            self._queue.forget()
-            raise
-
-
 DestinationT = TypeVar("DestinationT", Topic, Queue)
 
 
 class _Destination(Generic[DestinationT]):
-    """A topic or queue, found once for the driver in use; found again when that changes or it is gone."""
+    """A topic or queue, found once for the driver in use; found again when that changes or it was deleted.
+
+    ``find`` may create it. ``find_again`` must not: a topic that was deleted would come back without subscriptions, and
+    everything published to it would be lost.
+    """
 
     def __init__(
-        self, driver: MessagingDriver | None, find: Callable[[MessagingDriver], DestinationT]
+        self,
+        driver: MessagingDriver | None,
+        *,
+        find: Callable[[MessagingDriver], DestinationT],
+        find_again: Callable[[MessagingDriver], DestinationT],
     ) -> None:
         self._driver = driver
         self._find: Callable[[MessagingDriver], DestinationT] = find
+        self._find_again: Callable[[MessagingDriver], DestinationT] = find_again
         self._lock = threading.Lock()
         self._found: tuple[MessagingDriver, DestinationT] | None = None
+        self._gone_on: MessagingDriver | None = None
 
-    def get(self) -> tuple[MessagingDriver, DestinationT]:
-        driver = self._driver or DriverManager.instance().get_driver()
+    @property
+    def driver(self) -> MessagingDriver:
+        return self._driver or DriverManager.instance().get_driver()
+
+    def on(self, driver: MessagingDriver) -> DestinationT:
         found = self._found
-        if found is None or found[0] is not driver:
-            with self._lock:  # so that many threads at the start declare it once
-                found = self._found
-                if found is None or found[0] is not driver:
-                    found = self._found = (driver, self._find(driver))
-        return found
+        if found is not None and found[0] is driver:
+            return found[1]
+        with self._lock:  # so that many threads at the start declare it once
+            found = self._found
+            if found is None or found[0] is not driver:
+                find = self._find_again if self._gone_on is driver else self._find
+                found = self._found = (driver, find(driver))
+            return found[1]
 
-    def forget(self) -> None:
-        self._found = None
+    def is_gone(self, driver: MessagingDriver) -> None:
+        self._found, self._gone_on = None, driver
 
 
 def _require_text(kind: str, name: object) -> None:
@@ -344,6 +369,6 @@ def _accepted_ids(
         failures = [Failure(message, error) for message in messages]
     if not failures:
         return [message.message_id for message in messages]
-    failed = {id(failure.item) for failure in failures}
-    succeeded = [message.message_id for message in messages if id(message) not in failed]
+    failed = {failure.item.message_id for failure in failures}
+    succeeded = [message.message_id for message in messages if message.message_id not in failed]
     raise PublishError(succeeded, failures) from failures[0].error
