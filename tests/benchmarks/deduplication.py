@@ -12,6 +12,7 @@ from melange import (
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
     MemoryDeduplicationStore,
+    QueueOptions,
     RedisDeduplicationStore,
 )
 from melange.drivers.memory import InMemoryDriver
@@ -57,7 +58,9 @@ def counts(server: RedisServer) -> list[Count]:
 def consuming(store: DeduplicationStore | None) -> Contender:
     """Consume what is queued with one listener that does nothing; publishing is not counted."""
     driver = InMemoryDriver()
-    consumer = ExchangeMessageConsumer("orders", "shop", driver=driver, deduplication=store, wait_seconds=0)
+    consumer = ExchangeMessageConsumer(
+        "orders", "shop", driver=driver, deduplication=store, queue=QueueOptions(wait_seconds=0)
+    )
     consumer.listener(name="nothing")(lambda event: None)
     publisher = ExchangeMessagePublisher("shop", driver)
 

@@ -11,7 +11,7 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 from benchmarks import events
 from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved, ratio
 from benchmarks.report import Row
-from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore
+from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, QueueOptions
 from melange.drivers.memory import InMemoryDriver
 
 MESSAGES = 1_000
@@ -74,7 +74,11 @@ def in_memory_driver(event: Event) -> Contender:
 def publisher_and_consumer(driver: InMemoryDriver) -> tuple[Callable[[Event], str], Callable[[int], None]]:
     """Return a function that publishes an event, and one that consumes so many messages."""
     consumer = ExchangeMessageConsumer(
-        "orders", "shop", driver=driver, deduplication=MemoryDeduplicationStore(), wait_seconds=0
+        "orders",
+        "shop",
+        driver=driver,
+        deduplication=MemoryDeduplicationStore(),
+        queue=QueueOptions(wait_seconds=0),
     )
     consumer.listener("OrderPlaced", "ProductAdded", name="nothing")(lambda event: None)
     publisher = ExchangeMessagePublisher("shop", driver)

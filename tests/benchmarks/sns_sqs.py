@@ -15,7 +15,7 @@ from botocore.config import Config
 from benchmarks import events
 from benchmarks.measuring import Cost, Progress, cost_per_item, cpu_of, interleaved, ratio, wall_of
 from benchmarks.report import Count, Row
-from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore
+from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, QueueOptions
 from melange.drivers.aws import AwsDriver
 from melange.drivers.aws.clients import default_config, encode_body_once, read_answer
 
@@ -145,7 +145,11 @@ def melange_loop(of: boto3.Session, endpoint_url: str) -> Loop:
     name = f"benchmark-{next(_numbers)}"
     driver = AwsDriver(session=of, endpoint_url=endpoint_url)
     consumer = ExchangeMessageConsumer(
-        name, name, driver=driver, deduplication=MemoryDeduplicationStore(), wait_seconds=1
+        name,
+        name,
+        driver=driver,
+        deduplication=MemoryDeduplicationStore(),
+        queue=QueueOptions(wait_seconds=1),
     )
     consumer.listener("OrderPlaced", "ProductAdded", name="nothing")(lambda event: None)
     publisher = ExchangeMessagePublisher(name, driver)

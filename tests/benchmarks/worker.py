@@ -14,7 +14,13 @@ from benchmarks import events
 from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, interleaved, ratio, wall_of
 from benchmarks.report import Count, Row
 from benchmarks.sns_sqs import session
-from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, Worker
+from melange import (
+    ExchangeMessageConsumer,
+    ExchangeMessagePublisher,
+    MemoryDeduplicationStore,
+    QueueOptions,
+    Worker,
+)
 from melange.drivers.aws import AwsDriver
 from melange.drivers.base import MessagingDriver
 from melange.drivers.memory import InMemoryDriver
@@ -164,7 +170,11 @@ def _application(
 ) -> tuple[InMemoryDriver, ExchangeMessageConsumer, Callable[[], object]]:
     driver = InMemoryDriver()
     consumer = ExchangeMessageConsumer(
-        "orders", "shop", driver=driver, deduplication=MemoryDeduplicationStore(), wait_seconds=1
+        "orders",
+        "shop",
+        driver=driver,
+        deduplication=MemoryDeduplicationStore(),
+        queue=QueueOptions(wait_seconds=1),
     )
     consumer.listener()(listener)
     publisher = ExchangeMessagePublisher("shop", driver)
@@ -184,7 +194,11 @@ def _consume_over_sqs(of: boto3.Session, endpoint_url: str, concurrency: int, me
     name = f"benchmark-worker-{concurrency}"
     driver: MessagingDriver = AwsDriver(session=of, endpoint_url=endpoint_url)
     consumer = ExchangeMessageConsumer(
-        name, name, driver=driver, deduplication=MemoryDeduplicationStore(), wait_seconds=1
+        name,
+        name,
+        driver=driver,
+        deduplication=MemoryDeduplicationStore(),
+        queue=QueueOptions(wait_seconds=1),
     )
     done = threading.Semaphore(0)
     consumer.listener(name="done")(lambda event: done.release())

@@ -11,7 +11,15 @@ from chaos.journaling import JournalingDriver, JournalingStore
 from chaos.program import run_program
 from chaos.sabotage import DRIVERS, STORES, WITHOUT_STORE
 from chaos.settings import Settings
-from melange import Backoff, DeduplicationStore, ExchangeListener, ExchangeMessageConsumer, Worker
+from melange import (
+    Backoff,
+    DeduplicationStore,
+    ExchangeListener,
+    ExchangeMessageConsumer,
+    QueueOptions,
+    RetryPolicy,
+    Worker,
+)
 from melange.failpoints import fail_point
 
 
@@ -50,10 +58,12 @@ def main(argument: str) -> int:
         settings.topic,
         driver=driver,
         deduplication=store,
-        max_attempts=settings.max_attempts,
-        visibility_timeout_seconds=settings.visibility_timeout_seconds,
-        wait_seconds=settings.wait_seconds,
-        backoff=Backoff(first_seconds=0.2, max_seconds=2.0),
+        retry=RetryPolicy(
+            max_attempts=settings.max_attempts, backoff=Backoff(first_seconds=0.2, max_seconds=2.0)
+        ),
+        queue=QueueOptions(
+            visibility_timeout_seconds=settings.visibility_timeout_seconds, wait_seconds=settings.wait_seconds
+        ),
     )
     for name in settings.listeners:
         consumer.subscribe(Job(name, journal))

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, Worker
+from melange import (
+    ExchangeMessageConsumer,
+    ExchangeMessagePublisher,
+    MemoryDeduplicationStore,
+    QueueOptions,
+    Worker,
+)
 from melange.drivers.memory import InMemoryDriver
 
 CHUNK = 1_000
@@ -29,7 +35,7 @@ def work_off(messages: int) -> Mapping[str, Any]:
         "soak",
         "soak",
         driver=driver,
-        wait_seconds=1,
+        queue=QueueOptions(wait_seconds=1),
         deduplication=MemoryDeduplicationStore(max_marks=MOST_MARKS),
     )
     effects = 0

@@ -12,7 +12,7 @@ from chaos.checker import STORE_OUTAGE, Evidence, Expected, Fault
 from chaos.processes import WorkerProcess
 from chaos.scene import Scene, Services
 from chaos.settings import Settings
-from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, PublishError
+from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, PublishError, RetryPolicy
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Stage(Scene):
             self.settings.queue,
             self.settings.topic,
             driver=self._driver,
-            max_attempts=self.settings.max_attempts,
+            retry=RetryPolicy(max_attempts=self.settings.max_attempts),
         ).queue
         self._publisher = ExchangeMessagePublisher(self.settings.topic, publishing)
 

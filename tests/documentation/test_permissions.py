@@ -9,7 +9,14 @@ import boto3
 import pytest
 
 from documentation.pages import REPOSITORY
-from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, QueueMessagePublisher, Reject, Retry
+from melange import (
+    ExchangeMessageConsumer,
+    ExchangeMessagePublisher,
+    QueueMessagePublisher,
+    QueueOptions,
+    Reject,
+    Retry,
+)
 from melange.drivers.aws import AwsDriver
 
 PAGE = (REPOSITORY / "docs" / "aws.md").read_text()
@@ -58,7 +65,9 @@ def test_roles_that_declare_nothing_need_what_their_policy_lists(make_driver, ad
     ExchangeMessageConsumer("permissions-3", "permissions-3", driver=administrator)
     topic_arn = administrator.get_topic("permissions-3").address
 
-    consumer = ExchangeMessageConsumer("permissions-3", driver=make_driver(), declare=False)
+    consumer = ExchangeMessageConsumer(
+        "permissions-3", driver=make_driver(), queue=QueueOptions(declare=False)
+    )
     ExchangeMessagePublisher(topic_arn, make_driver(), declare=False).publish({}, "OrderPlaced")
     _defer_and_dead_letter(consumer, calls)
 
@@ -70,7 +79,11 @@ def test_filters_and_tags_need_what_the_table_lists(make_driver, calls) -> None:
     queue = topic = "permissions-4"
     for event_types in (["A"], ["A", "B"]):
         ExchangeMessageConsumer(
-            queue, topic, driver=make_driver(), filter_events=event_types, tags={"team": "x"}
+            queue,
+            topic,
+            driver=make_driver(),
+            filter_events=event_types,
+            queue=QueueOptions(tags={"team": "x"}),
         )
 
     besides = _row("`filter_events=`") | _row("changing the filter") | _row("`tags=`")

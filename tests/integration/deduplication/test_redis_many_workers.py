@@ -20,7 +20,7 @@ PROCESSES, KEYS = 4, 200
 CLAIMS_EVERYTHING = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from melange import RedisDeduplicationStore
+from melange import RedisDeduplicationStore, QueueOptions
 from melange.deduplication import Claimed, DeduplicationKey
 from melange.messages import new_token
 
@@ -59,7 +59,9 @@ def test_of_many_processes_and_threads_that_claim_one_succeeds_for_each_key(
 def test_each_listener_costs_two_round_trips_for_each_message(redis_server: RedisServer) -> None:
     driver = InMemoryDriver()
     store = RedisDeduplicationStore(redis_server.url)
-    consumer = ExchangeMessageConsumer("orders", "shop", driver=driver, deduplication=store, wait_seconds=0)
+    consumer = ExchangeMessageConsumer(
+        "orders", "shop", driver=driver, deduplication=store, queue=QueueOptions(wait_seconds=0)
+    )
     for name in ("stock", "invoices"):
         consumer.listener(name=name)(lambda event: None)
     publisher = ExchangeMessagePublisher("shop", driver)

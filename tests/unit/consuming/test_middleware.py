@@ -4,7 +4,14 @@ import threading
 
 import pytest
 
-from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, Middleware, Worker
+from melange import (
+    ExchangeMessageConsumer,
+    ExchangeMessagePublisher,
+    Middleware,
+    QueueOptions,
+    RetryPolicy,
+    Worker,
+)
 from melange.consuming.outcomes import Reject
 from melange.drivers.memory import InMemoryDriver
 
@@ -182,8 +189,8 @@ def test_a_broken_hook_leaks_no_slot_of_a_worker(store, hook, when):
             "products",
             driver=driver,
             deduplication=store,
-            wait_seconds=1,
-            backoff=lambda attempts: 0.01,
+            queue=QueueOptions(wait_seconds=1),
+            retry=RetryPolicy(backoff=lambda attempts: 0.01),
             middleware=[Failing(hook, when)],
         )
         done = threading.Semaphore(0)

@@ -16,6 +16,7 @@ from melange import (
     ExchangeMessagePublisher,
     LeaseLostError,
     MemoryDeduplicationStore,
+    QueueOptions,
     Reject,
     Retry,
 )
@@ -665,7 +666,10 @@ class AnswersLate(InMemoryDriver):
 def test_a_long_wait_leaves_the_whole_visibility_timeout_for_the_work(clock, store):
     driver = AnswersLate(clock=clock)
     consumer = ExchangeMessageConsumer(
-        "stock", driver=driver, deduplication=store, wait_seconds=20, visibility_timeout_seconds=10
+        "stock",
+        driver=driver,
+        deduplication=store,
+        queue=QueueOptions(wait_seconds=20, visibility_timeout_seconds=10),
     )
     recorder = Recorder()
     consumer.subscribe(recorder)
@@ -690,7 +694,9 @@ class FailingAcknowledgements(InMemoryDriver):
 
 def test_an_acknowledgement_that_failed_is_made_up_for_without_running_again(clock, store, caplog):
     driver = FailingAcknowledgements(clock=clock)
-    consumer = ExchangeMessageConsumer("stock", driver=driver, deduplication=store, wait_seconds=0)
+    consumer = ExchangeMessageConsumer(
+        "stock", driver=driver, deduplication=store, queue=QueueOptions(wait_seconds=0)
+    )
     recorder = Recorder()
     consumer.subscribe(recorder)
     driver.send(consumer.queue, [Message("id-1", json.dumps(EVENT))])
@@ -714,7 +720,9 @@ class LosesLeases(InMemoryDriver):
 
 def test_a_lost_lease_is_reported_and_not_counted_as_settled(clock, store, caplog):
     driver = LosesLeases(clock=clock)
-    consumer = ExchangeMessageConsumer("stock", driver=driver, deduplication=store, wait_seconds=0)
+    consumer = ExchangeMessageConsumer(
+        "stock", driver=driver, deduplication=store, queue=QueueOptions(wait_seconds=0)
+    )
     consumer.subscribe(Recorder())
     driver.send(consumer.queue, [Message("id-1", json.dumps(EVENT))])
 
@@ -737,7 +745,9 @@ class RefusesDeadLetters(InMemoryDriver):
 
 def test_what_cannot_be_set_aside_is_not_acknowledged(clock, store):
     driver = RefusesDeadLetters(clock=clock)
-    consumer = ExchangeMessageConsumer("stock", driver=driver, deduplication=store, wait_seconds=0)
+    consumer = ExchangeMessageConsumer(
+        "stock", driver=driver, deduplication=store, queue=QueueOptions(wait_seconds=0)
+    )
     consumer.subscribe(Recorder("Recorder", Reject("no")))
     driver.send(consumer.queue, [Message("id-1", json.dumps(EVENT))])
     driver.refusing = True

@@ -12,6 +12,7 @@ from melange import (
     ConfigurationError,
     DriverConnectionError,
     ExchangeMessagePublisher,
+    QueueOptions,
     ThreadedExchangeMessageConsumer,
 )
 from melange.drivers.memory import InMemoryDriver
@@ -28,7 +29,7 @@ def real_time_driver():
 
 def make(driver, store, **options):
     return ThreadedExchangeMessageConsumer(
-        "stock", "products", driver=driver, deduplication=store, wait_seconds=1, **options
+        "stock", "products", driver=driver, deduplication=store, queue=QueueOptions(wait_seconds=1), **options
     )
 
 

@@ -13,6 +13,7 @@ from melange import (
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
     MemoryDeduplicationStore,
+    QueueOptions,
     Reject,
 )
 from melange.consuming.worker import Worker
@@ -163,7 +164,10 @@ class RefusesRenewals(InMemoryDriver):
 def test_a_listener_can_learn_that_its_lease_is_lost(store):
     with RefusesRenewals() as driver:
         consumer = ExchangeMessageConsumer(
-            "stock", driver=driver, deduplication=store, wait_seconds=0, visibility_timeout_seconds=1
+            "stock",
+            driver=driver,
+            deduplication=store,
+            queue=QueueOptions(wait_seconds=0, visibility_timeout_seconds=1),
         )
         lost = threading.Event()
 
@@ -548,7 +552,7 @@ class Unreliable(InMemoryDriver):
 def test_the_worker_outlives_outages_of_the_broker(store, caplog):
     with Unreliable() as driver:
         consumer = ExchangeMessageConsumer(
-            "stock", "products", driver=driver, deduplication=store, wait_seconds=1
+            "stock", "products", driver=driver, deduplication=store, queue=QueueOptions(wait_seconds=1)
         )
         seen = threading.Event()
         consumer.listener(name="see")(lambda event: seen.set())
