@@ -89,7 +89,7 @@ class ExchangeMessageConsumer:
         """
         if not isinstance(event_queue_name, str):
             raise InvalidNameError("queue", event_queue_name, "give its name as text, or its ARN")
-        self.driver = driver or DriverManager.instance().get_driver()
+        self.driver = DriverManager.instance().get_driver() if driver is None else driver
         capabilities = self.driver.capabilities
         check_whole_seconds(
             "visibility_timeout_seconds",
@@ -111,7 +111,7 @@ class ExchangeMessageConsumer:
             outlives_process=store is not None and store.outlives_process,
         ).queue(self.driver)
         self.subscriptions = Subscriptions()
-        self.serializer = self.driver.serializer or EventSerializer.instance()
+        self.serializer = EventSerializer.instance() if self.driver.serializer is None else self.driver.serializer
         self.processor = DeliveryProcessor(
             self.subscriptions,
             self.serializer,
@@ -371,7 +371,7 @@ def _deduplication(
             "deduplication= takes a store, such as MemoryDeduplicationStore(), a Deduplication(...), or "
             f"NO_DEDUPLICATION, not {wanted!r}"
         )
-    store = wanted.store or _default_store(driver)
+    store = _default_store(driver) if wanted.store is None else wanted.store
     if store.keyword_names and wanted.on_unavailable == "process":
         raise ConfigurationError(
             f"with on_unavailable='process' listeners run without their store, and {type(store).__name__} is a part of "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from melange.clock import Clock
 from melange.deduplication.base import Claimed, DeduplicationStore
 from melange.drivers.base import MessagingDriver
-from melange.errors import DeduplicationError, LeaseLostError, MelangeError
+from melange.errors import DeduplicationError, DriverClosedError, LeaseLostError, MelangeError
 from melange.messages import Delivery
 
 logger = logging.getLogger(__name__)
@@ -124,6 +124,12 @@ class LeaseKeeper:
                     lambda: not any(lease.is_renewing for lease in leases), LONGEST_WAIT_FOR_RENEWAL_SECONDS
                 )
 
+    def release_all(self) -> None:
+        """Renew nothing any more: what is still in flight is left to redelivery."""
+        with self._changed:
+            self._held.clear()
+            self._changed.notify_all()
+
     def __len__(self) -> int:
         """Return how many deliveries are in flight."""
         return len(self._held)
@@ -166,6 +172,9 @@ class LeaseKeeper:
         try:
             self._renew_leases([lease for lease in leases if not lease.is_lost()])
             self._renew_claims([lease for lease in leases if not lease.is_lost()])
+        except DriverClosedError:
+            for lease in leases:
+                lease.lose()
         except Exception:
             logger.exception("renewing leases failed; trying again")
         finally:

@@ -59,6 +59,7 @@ class QueueWorker:
         timers: Timers,
         isolation: Isolation,
         suspects: Suspects,
+        others: int,
         longest_wait_seconds: int,
         give_up_seconds: float,
         give_up: Callable[[], None],
@@ -72,6 +73,7 @@ class QueueWorker:
         self._timers = timers
         self._isolation = isolation
         self._suspects = suspects
+        self._share = threads.size - others  # each of the other queues has a thread left
         self._wait_seconds = min(consumer.options.wait_seconds, longest_wait_seconds)
         self._give_up_seconds = give_up_seconds
         self._give_up = give_up
@@ -163,7 +165,7 @@ class QueueWorker:
         """Return how many deliveries to ask for."""
         allowed = self.limit - len(self._keeper)
         if self._mean_seconds * AHEAD > QUICK_SECONDS * self._threads.size:
-            allowed = min(allowed, self._threads.free)
+            allowed = min(allowed, self._threads.free, self._share - len(self._keeper))
         return min(allowed, self.consumer.driver.capabilities.max_receive_batch)
 
     def _accept(self, received: list[Delivery]) -> None:
@@ -372,4 +374,5 @@ class QueueWorker:
                 left,
                 self.consumer.queue.name,
             )
+        self._keeper.release_all()
         return not left and not self._poller.is_alive()

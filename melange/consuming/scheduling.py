@@ -150,8 +150,12 @@ class Threads:
             if len(self._threads) < self.size:
                 name = f"melange-work-{len(self._threads)}"
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
-                thread.start()
-                self._threads.append(thread)
+                self._threads.append(thread)  # before its first task may ask whether it is one of them
+                try:
+                    thread.start()
+                except RuntimeError:
+                    self._threads.remove(thread)
+                    raise
 
     def _run(self) -> None:
         number = threading.get_ident()

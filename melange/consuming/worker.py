@@ -47,8 +47,8 @@ class Worker:
 
         Args:
             consumers: at least one, each on a queue of its own, with their listeners subscribed.
-            concurrency: how many deliveries are worked on at once, at most, all queues together. Each takes a thread
-                while it is worked on, asynchronous ones too.
+            concurrency: how many deliveries are worked on at once, at most, all queues together: at least one for each
+                queue. Each takes a thread while it is worked on, asynchronous ones too.
             grace_seconds: how long listeners may go on after the stop. Polls never wait longer than this less 5 seconds,
                 so that the open one ends in time; with a grace period of up to 6 seconds they wait for one.
             handle_signals: stop on SIGTERM and SIGINT in ``run``, if that is called in the main thread.
@@ -75,6 +75,7 @@ class Worker:
                 timers=self._timers,
                 isolation=isolation,
                 suspects=suspects,
+                others=len(consumers) - 1,
                 longest_wait_seconds=_longest_wait(grace_seconds),
                 give_up_seconds=give_up_seconds,
                 give_up=self._give_up,
@@ -226,7 +227,9 @@ def _check(consumers: tuple[ExchangeMessageConsumer, ...], concurrency: int, gra
     addresses = [consumer.queue.address for consumer in consumers]
     if not addresses or len(set(addresses)) < len(addresses):
         raise ConfigurationError("a worker needs at least one consumer, and each its own queue")
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise ConfigurationError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < len(consumers):
+        raise ConfigurationError(
+            f"concurrency must be a whole number and at least {len(consumers)}, one for each queue, not {concurrency!r}"
+        )
     if not 0 < grace_seconds <= 3600:
         raise ConfigurationError(f"grace_seconds must be above 0 and at most 3600, not {grace_seconds!r}")

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from melange import (
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
+    QueueOptions,
     RedisDeduplicationStore,
 )
 from melange.drivers.memory import InMemoryDriver
@@ -20,7 +21,7 @@ PROCESSES, KEYS = 4, 200
 CLAIMS_EVERYTHING = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from melange import RedisDeduplicationStore, QueueOptions
+from melange import RedisDeduplicationStore
 from melange.deduplication import Claimed, DeduplicationKey
 from melange.messages import new_token
 

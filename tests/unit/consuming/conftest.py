@@ -2,6 +2,7 @@
 
 import pytest
 
+from consumer_options import grouped
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore
 from melange.drivers.memory import InMemoryDriver
 from melange.testing.clock import ManualClock
@@ -28,7 +29,9 @@ def make_consumer(driver, store):
 
     def make(queue_name="stock", *topics, **options) -> ExchangeMessageConsumer:
         options = {"deduplication": store, "wait_seconds": 0, "backoff": lambda attempts: 10, **options}
-        return ExchangeMessageConsumer(queue_name, *(topics or ("products",)), driver=driver, **options)
+        return ExchangeMessageConsumer(
+            queue_name, *(topics or ("products",)), driver=driver, **grouped(**options)
+        )
 
     return make
 

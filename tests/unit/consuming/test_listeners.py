@@ -358,8 +358,8 @@ class GreetingStore(MemoryDeduplicationStore):
 
     keyword_names = ("greeting",)
 
-    def claim(self, key, token, lease_seconds, *, body):
-        claimed = super().claim(key, token, lease_seconds, body=body)
+    def claim(self, key, token, lease_seconds):
+        claimed = super().claim(key, token, lease_seconds)
         return Greeted(*claimed) if isinstance(claimed, Claimed) else claimed
 
 

@@ -12,7 +12,6 @@ from melange import (
     RetryPolicy,
     Worker,
 )
-from melange.consuming.outcomes import Reject
 from melange.drivers.memory import InMemoryDriver
 
 EVENT = {"event_type_name": "ProductAdded"}
@@ -87,7 +86,7 @@ def test_a_hook_sees_a_failure_as_an_outcome(make_consumer, publisher):
 
 class Overruling(Middleware):
     def around_listener(self, call, run):
-        return Reject("overruled")
+        return DeadLetter("overruled")
 
 
 def test_a_hook_may_decide_otherwise(make_consumer, publisher, dead_letters):

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from consumer_options import grouped
 from melange import (
     ConfigurationError,
     DeduplicationError,
@@ -39,7 +40,7 @@ def store():
 def make_consumer(driver, store):
     def make(queue_name="stock", topic_name="products", **options):
         options = {"wait_seconds": 1, "deduplication": store, "backoff": lambda attempts: 0.05, **options}
-        return ExchangeMessageConsumer(queue_name, topic_name, driver=driver, **options)
+        return ExchangeMessageConsumer(queue_name, topic_name, driver=driver, **grouped(**options))
 
     return make
 
@@ -350,9 +351,9 @@ class Interruptible(MemoryDeduplicationStore):
         if self.away:
             raise DeduplicationError("away")
 
-    def claim(self, key, token, lease_seconds, *, body):
+    def claim(self, key, token, lease_seconds):
         self.check()
-        return super().claim(key, token, lease_seconds, body=body)
+        return super().claim(key, token, lease_seconds)
 
 
 def test_while_the_store_is_away_nothing_runs_and_nothing_is_received(driver, make_consumer, running):
@@ -364,7 +365,7 @@ def test_while_the_store_is_away_nothing_runs_and_nothing_is_received(driver, ma
     publish(driver, 50)
 
     worker = running(consumer, concurrency=4)
-    eventually(lambda: not worker.health().queues[0].store_is_up)
+    eventually(lambda: not worker.health().queues[0].store_is_available)
     assert not worker.health().ready
     store.away = False
     eventually(lambda: left_in(driver) == 0)
@@ -500,7 +501,7 @@ def test_an_idle_worker_in_memory_stops_without_waiting_for_its_poll_to_end(make
     consumer = make_consumer(wait_seconds=20)
     consumer.listener()(print)
     worker = running(consumer, grace_seconds=60)
-    eventually(lambda: worker.health().queues[0].in_hand == 0)
+    eventually(lambda: worker.health().queues[0].in_flight == 0)
 
     assert worker.stop(timeout_seconds=10)
 

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from consumer_options import grouped
 from melange import (
     NO_DEDUPLICATION,
     AccessDeniedError,
@@ -39,7 +40,7 @@ def start():
             "backoff": lambda attempts: 0.05,
             **options,
         }
-        consumer = ExchangeMessageConsumer(queue_name, topic_name, driver=driver, **options)
+        consumer = ExchangeMessageConsumer(queue_name, topic_name, driver=driver, **grouped(**options))
         consumer.listener(name="listener")(listener)
         workers.append(Worker(consumer, **{"grace_seconds": 10, **(worker or {})}))
         workers[-1].start()
@@ -503,9 +504,9 @@ class AwayForAWhile(MemoryDeduplicationStore):
         if self.is_away:
             raise DeduplicationError("away")
 
-    def claim(self, key, token, lease_seconds, *, body):
+    def claim(self, key, token, lease_seconds):
         self.check()
-        return super().claim(key, token, lease_seconds, body=body)
+        return super().claim(key, token, lease_seconds)
 
 
 def test_an_outage_of_the_store_uses_up_no_receives(start):
