@@ -111,7 +111,9 @@ class ExchangeMessageConsumer:
             outlives_process=store is not None and store.outlives_process,
         ).queue(self.driver)
         self.subscriptions = Subscriptions()
-        self.serializer = EventSerializer.instance() if self.driver.serializer is None else self.driver.serializer
+        self.serializer = (
+            EventSerializer.instance() if self.driver.serializer is None else self.driver.serializer
+        )
         self.processor = DeliveryProcessor(
             self.subscriptions,
             self.serializer,

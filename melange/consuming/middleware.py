@@ -36,7 +36,7 @@ class Middleware:
         """Call ``run(call)``, which runs one listener, and return its outcome, or another one.
 
         It is called for each run, so not for a message that the listener has finished before. What the listener raises
-        is an outcome by then. The mark that it has finished is made afterwards.
+        is an outcome by then, and the mark that it has finished is made.
         """
         return run(call)
 

@@ -83,7 +83,7 @@ class DeliveryProcessor:
         self._on_unhandled = on_unhandled
         self._warned_types: set[str] = set()
         self._unanswered_claims: deque[Claimed] = deque(maxlen=MOST_REMEMBERED_CLAIMS)
-        self._attempt: Callable[[ListenerCall], Outcome] = self._run
+        self._attempt: Callable[[ListenerCall], Outcome] = self._run_claimed
         for one in reversed(middleware):
             self._attempt = partial(one.around_listener, run=self._attempt)
 
@@ -123,7 +123,6 @@ class DeliveryProcessor:
         """Run one listener unless it has finished this message before, or is at work on it elsewhere."""
         if lease.is_lost():
             return LEAVE
-        message = lease.delivery.message
         try:
             event = self._serializer.load(event_type_name, data, listener.event_classes.get(event_type_name))
         except DecodeError as error:
@@ -133,32 +132,30 @@ class DeliveryProcessor:
             # Another copy of the message is being worked on: nothing was attempted, so nothing is used up.
             return ACKNOWLEDGE if claimed is ClaimRefusal.DONE else Defer(self._backoff(_receives(lease)))
         attempt = _receives(lease) if claimed is None else claimed.attempt
-        call = ListenerCall(listener, event, event_type_name, lease, attempt, claimed)
-        lease.claimed = claimed
+        return self._attempted(ListenerCall(listener, event, event_type_name, lease, attempt, claimed))
+
+    def _attempted(self, call: ListenerCall) -> Outcome:
+        """Run the listener, its hooks around it, and leave no claim behind."""
+        lease, attempt = call.lease, call.attempt
+        lease.claimed = call.claimed
         lease.has_begun = False
         # Around the completion too: with an inbox it commits what the listener did.
-        outside = handled_message.set(message)
+        outside = handled_message.set(lease.delivery.message)
         try:
             if attempt > self._retry.max_attempts:  # processes died in the last ones
-                return self._given_up(call, f"{attempt - 1} attempts did not come to an end", began=False)
-            try:
-                outcome = checked_outcome(self._attempt(call))
-            except DeduplicationError:
-                raise
-            except Exception as error:  # from middleware: what listeners raise is an outcome by now
-                outcome = (
-                    self._failed(call, error)
-                    if lease.has_begun
-                    else self.broken_off(lease, error, "middleware")
-                )
-            if claimed is not None:
-                outcome = self._concluded(call, claimed, outcome)
-            return outcome
-        except BaseException:  # KeyboardInterrupt, SystemExit: not done, and nobody should wait for us
-            self._abandon(claimed)
+                return self._given_up(call, f"{attempt - 1} attempts did not come to an end", attempt - 1)
+            return checked_outcome(self._attempt(call))
+        except DeduplicationError:
             raise
+        except Exception as error:  # from middleware: what listeners raise is an outcome by now
+            if lease.has_begun:
+                return self._failed(call, error)
+            return self.broken_off(lease, error, "middleware")
         finally:
-            lease.claimed = None
+            # Where it was concluded there is none left. Otherwise nobody should wait for us: KeyboardInterrupt, hooks.
+            if lease.claimed is not None:
+                self._abandon(lease.claimed, began=lease.has_begun)
+                lease.claimed = None
             handled_message.reset(outside)
 
     # --- claims ------------------------------------------------------------------------------------
@@ -182,18 +179,6 @@ class DeliveryProcessor:
                 return None
             raise
 
-    def _concluded(self, call: ListenerCall, claimed: Claimed, outcome: Outcome) -> Outcome:
-        """Mark the listener as finished, or give its claim back."""
-        if isinstance(outcome, Acknowledge):
-            try:
-                return self._complete(claimed, call.lease)
-            except DeduplicationError:
-                raise
-            except Exception as error:  # the store says that the listener failed after all
-                outcome = self._failed(call, error)
-        self._abandon(claimed, began=call.lease.has_begun)
-        return outcome
-
     def _complete(self, claimed: Claimed, lease: Lease) -> Outcome:
         """Mark the listener as finished; wait for a store that is unavailable, for the effect is there already."""
         assert self.store is not None
@@ -206,9 +191,9 @@ class DeliveryProcessor:
             except DeduplicationError as error:
                 if self._deduplication.on_unavailable == "process":
                     return ACKNOWLEDGE
+                lease.claimed = claimed
                 if lease.is_lost():
                     raise
-                lease.claimed = claimed
                 logger.warning("message %s is done, its mark waits: %s", claimed.key.message_id, error)
                 threading.Event().wait(pause_seconds)
                 pause_seconds = min(1.0, 2 * pause_seconds)
@@ -216,9 +201,8 @@ class DeliveryProcessor:
                 # A claim that was lost meanwhile is another worker's by now: not ours to acknowledge.
                 return ACKNOWLEDGE if is_marked else LEAVE
 
-    def _abandon(self, claimed: Claimed | None, *, began: bool = True) -> None:
-        if claimed is None or self.store is None:
-            return
+    def _abandon(self, claimed: Claimed, *, began: bool) -> None:
+        assert self.store is not None
         try:
             self.store.abandon(claimed, began=began)
         except DeduplicationError as error:
@@ -235,6 +219,23 @@ class DeliveryProcessor:
 
     # --- running -----------------------------------------------------------------------------------
 
+    def _run_claimed(self, call: ListenerCall) -> Outcome:
+        """Run the listener, then mark it as finished or give its claim back."""
+        outcome = self._run(call)
+        claimed, lease = call.claimed, call.lease
+        if claimed is None:
+            return outcome
+        if isinstance(outcome, Acknowledge):
+            try:
+                return self._complete(claimed, lease)
+            except DeduplicationError:
+                raise
+            except Exception as error:  # the store says that the listener failed after all
+                outcome = self._failed(call, error)
+        lease.claimed = None
+        self._abandon(claimed, began=True)
+        return outcome
+
     def _run(self, call: ListenerCall) -> Outcome:
         call.lease.has_begun = True
         listener = call.subscription
@@ -247,7 +248,7 @@ class DeliveryProcessor:
             if result is not None and inspect.isawaitable(result):
                 self._await(listener, result, limit)
         except Reject as steering:
-            return self._given_up(call, steering.reason)
+            return self._given_up(call, steering.reason, call.attempt)
         except Retry as steering:
             return self._failed(call, steering, steering.delay_seconds)
         except Exception as error:
@@ -289,18 +290,15 @@ class DeliveryProcessor:
         self.timed_out_count += isinstance(error, TimeLimitExceeded)
         self._log_failure(call.lease, call.listener_name, call.attempt, error)
         if isinstance(error, self._retry.reject_on):
-            return self._given_up(call, f"{_described(error)} is never retried (reject_on)")
+            return self._given_up(call, f"{_described(error)} is never retried (reject_on)", call.attempt)
         if call.attempt < self._retry.max_attempts:
             return Defer(self._backoff(call.attempt) if delay_seconds is None else delay_seconds)
-        return self._given_up(
-            call, f"attempt {call.attempt} of {self._retry.max_attempts} failed: {_described(error)}"
-        )
+        reason = f"attempt {call.attempt} of {self._retry.max_attempts} failed: {_described(error)}"
+        return self._given_up(call, reason, call.attempt)
 
-    def _given_up(self, call: ListenerCall, reason: str, *, began: bool = True) -> Outcome:
-        if not began:
-            self._abandon(call.claimed, began=False)
+    def _given_up(self, call: ListenerCall, reason: str, attempts: int) -> Outcome:
         keys = () if call.claimed is None else (call.claimed.key,)
-        return DeadLetter(reason[:LONGEST_REASON], call.listener_name, call.attempt - (not began), keys)
+        return DeadLetter(reason[:LONGEST_REASON], call.listener_name, attempts, keys)
 
     def _log_failure(self, lease: Lease, where: str, attempt: int, error: BaseException) -> None:
         message_id = lease.delivery.message.message_id

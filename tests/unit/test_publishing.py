@@ -292,16 +292,17 @@ def test_a_topic_is_declared_once_by_any_number_of_threads():
     assert driver.declarations == 1
 
 
-def test_a_topic_that_was_deleted_is_declared_again(driver):
+def test_a_topic_that_was_deleted_is_not_made_again_without_its_subscriptions(driver):
     publisher = ExchangeMessagePublisher("products", driver)
     publisher.publish(EVENT)
     driver.delete_topic(driver.get_topic("products"))
 
-    with pytest.raises(TopicNotFoundError):
-        publisher.publish(EVENT)
-    publisher.publish(EVENT)
+    for _ in range(2):
+        with pytest.raises(TopicNotFoundError):
+            publisher.publish(EVENT)
 
-    assert driver.get_topic("products")
+    driver.declare_topic("products")
+    publisher.publish(EVENT)
 
 
 def test_without_declaring_a_missing_topic_is_an_error_and_is_not_made(driver):

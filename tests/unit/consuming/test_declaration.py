@@ -34,20 +34,20 @@ def test_a_consumer_may_have_any_number_of_topics(driver, make_consumer):
 
 
 @pytest.mark.parametrize(
-    ("queue_name", "dead_letter_name"), [("stock", "stock-dlq"), ("stock.fifo", "stock-dlq.fifo")]
+    ("queue_name", "dead_letter_name", "receives"),
+    [("stock", "stock-dlq", 100), ("stock.fifo", "stock-dlq.fifo", 1_000)],
 )
-def test_by_default_a_queue_gets_a_dead_letter_queue(make_consumer, queue_name, dead_letter_name):
+def test_by_default_a_queue_gets_a_dead_letter_queue(make_consumer, queue_name, dead_letter_name, receives):
     consumer = make_consumer(queue_name, "products.fifo")
 
     assert consumer.queue.dead_letter_queue.name == dead_letter_name
-    assert consumer.queue.max_receive_count == 20
+    assert consumer.queue.max_receive_count == receives
 
 
 def test_a_dead_letter_queue_can_be_named(make_consumer):
     consumer = make_consumer(dead_letter_queue_name="failures", max_attempts=2)
 
     assert consumer.queue.dead_letter_queue.name == "failures"
-    assert consumer.queue.max_receive_count == 10
 
 
 def test_where_rejected_messages_stay_the_broker_keeps_them_as_long_as_it_can(make_consumer):
@@ -86,15 +86,35 @@ def test_the_default_keeps_another_dead_letter_queue(driver, make_consumer):
     consumer = make_consumer()
 
     assert consumer.queue.dead_letter_queue.name == "failures"
-    assert consumer.queue.max_receive_count == 50
+
+
+@pytest.mark.parametrize(
+    ("existing", "max_attempts", "wanted"), [(20, 30, 120), (500, 30, 500), (10, 1_000, 1_000)]
+)
+def test_the_brokers_limit_of_an_existing_queue_is_raised_and_never_lowered(
+    driver, make_consumer, existing, max_attempts, wanted
+):
+    driver.declare_queue(
+        "stock", dead_letter_queue=driver.declare_queue("failures"), max_receive_count=existing
+    )
+
+    assert make_consumer(max_attempts=max_attempts).queue.max_receive_count == wanted
+
+
+def test_where_attempts_outlive_the_process_the_brokers_limit_is_as_high_as_can_be(make_consumer, store):
+    store.outlives_process = True
+
+    assert make_consumer().queue.max_receive_count == 1_000
 
 
 def test_a_broker_limit_below_our_own_is_warned_of(driver, make_consumer, caplog):
     driver.declare_queue("stock", dead_letter_queue=driver.declare_queue("failures"), max_receive_count=3)
 
-    make_consumer()
+    driver.declare_topic("products")
 
-    assert "dead-letters after 3 receives, before max_attempts=5 are made" in caplog.text
+    make_consumer(declare=False)
+
+    assert "after 3 receives, before max_attempts=25 are made" in caplog.text
 
 
 def test_building_twice_changes_nothing(make_consumer, publisher):

@@ -7,6 +7,7 @@ import pytest
 from melange import DeduplicationError, MemoryDeduplicationStore
 from melange.consuming.leases import LeaseKeeper
 from melange.deduplication.base import Claimed, DeduplicationKey
+from waiting import eventually
 
 TIMEOUT_SECONDS = 30
 
@@ -32,8 +33,8 @@ def hold(driver, publisher, make_consumer):
         publisher.publish_batch([{"event_type_name": "Held"}] * 3)
         leases = keeper.hold(driver.receive(queue, 10, 0, visibility_timeout_seconds=TIMEOUT_SECONDS))
         for lease in leases:
-            key = DeduplicationKey("stock", "job", lease.delivery.message.message_id)
-            lease.claim = store.claim(key, "token", TIMEOUT_SECONDS, body="")
+            key = DeduplicationKey(queue.address, "job", lease.delivery.message.message_id, "")
+            lease.claimed = store.claim(key, "token", TIMEOUT_SECONDS)
         return leases
 
     return hold_three
@@ -46,10 +47,11 @@ def test_leases_and_claims_are_renewed_once_half_of_the_time_is_over(driver, clo
     for _ in range(4):
         clock.advance(TIMEOUT_SECONDS / 2)
         keeper.renew_due()
+        eventually(lambda: not any(lease.is_renewing for lease in leases))
 
     assert [lease.remaining_seconds for lease in leases] == [TIMEOUT_SECONDS] * 3
-    key = leases[0].claim.key
-    assert store.claim(key, "another", TIMEOUT_SECONDS, body="").name == "BUSY"
+    key = leases[0].claimed.key
+    assert store.claim(key, "another", TIMEOUT_SECONDS).name == "BUSY"
 
 
 def test_a_store_that_does_not_answer_is_asked_once_a_round_and_costs_no_lease(driver, clock, hold) -> None:
@@ -59,6 +61,7 @@ def test_a_store_that_does_not_answer_is_asked_once_a_round_and_costs_no_lease(d
 
     clock.advance(TIMEOUT_SECONDS / 2)
     keeper.renew_due()
+    eventually(lambda: not any(lease.is_renewing for lease in leases))
 
     assert store.renewals == 1
     assert [lease.remaining_seconds for lease in leases] == [TIMEOUT_SECONDS] * 3

@@ -12,6 +12,7 @@ from melange import (
     RetryPolicy,
     Worker,
 )
+from melange.consuming.outcomes import DeadLetter
 from melange.drivers.memory import InMemoryDriver
 
 EVENT = {"event_type_name": "ProductAdded"}
@@ -80,8 +81,8 @@ def test_a_hook_sees_a_failure_as_an_outcome(make_consumer, publisher):
 
     consumer.consume_event()
 
-    assert "hook after listener: Retry" in notes
-    assert "hook after delivery: Retry" in notes
+    assert "hook after listener: Defer" in notes
+    assert "hook after delivery: Defer" in notes
 
 
 class Overruling(Middleware):

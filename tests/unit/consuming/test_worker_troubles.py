@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from consumer_options import grouped
+from consumer_options import grouped, key_of
 from melange import (
     NO_DEDUPLICATION,
     AccessDeniedError,
@@ -17,7 +17,7 @@ from melange import (
     Middleware,
     Worker,
 )
-from melange.deduplication.base import Claimed, DeduplicationKey
+from melange.deduplication.base import Claimed
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import Failure, LeaseLostError
 from melange.messages import DEAD_LETTER_HEADER
@@ -130,18 +130,18 @@ def test_the_dead_letter_counts_the_attempts_that_were_made_in_hand(start):
 
 def test_waiting_in_hand_for_somebody_else_is_no_attempt(start):
     driver, store = InMemoryDriver(), MemoryDeduplicationStore()
-    key = DeduplicationKey("stock.fifo", "listener", "id-1")
-    somebody_else = store.claim(key, "other", 3_600, body="{}")
+    queue = driver.declare_queue("stock.fifo")
+    somebody_else = store.claim(key_of(queue, "listener", "id-1", {**EVENT, "number": 0}), "other", 3_600)
     attempts, asked = [], threading.Semaphore(0)
 
     class Asked(Middleware):
-        def around_listener(self, call, run):
+        def around_delivery(self, delivery, process):
             asked.release()
-            return run(call)
+            return process()
 
     start(
         driver,
-        lambda event, receive_count: attempts.append(receive_count),
+        lambda event, attempt: attempts.append(attempt),
         "stock.fifo",
         "products.fifo",
         deduplication=store,
@@ -150,7 +150,7 @@ def test_waiting_in_hand_for_somebody_else_is_no_attempt(start):
     publish(driver, 0, topic="products.fifo", message_group_id="a", message_id=lambda event: "id-1")
     for _ in range(3):
         assert asked.acquire(timeout=DEADLINE_SECONDS)
-    store.abandon(somebody_else)
+    store.abandon(somebody_else, began=False)
 
     eventually(lambda: attempts == [1])
 
@@ -548,8 +548,8 @@ def test_a_listener_learns_that_its_claim_was_taken_over(start):
 
     def overtaken(event, message_id, lease_lost):
         store_clock.advance(3_600)
-        key = DeduplicationKey("stock", "listener", message_id)
-        assert isinstance(store.claim(key, "other", 3_600, body="{}"), Claimed)
+        key = key_of(driver.get_queue("stock"), "listener", message_id, event)
+        assert isinstance(store.claim(key, "other", 3_600), Claimed)
         eventually(lease_lost)
         learned.set()
 
