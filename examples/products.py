@@ -7,7 +7,14 @@ python examples/products.py aws        # Amazon SNS+SQS, or a local server named
 import json
 import sys
 
-from melange import DriverManager, ExchangeListener, ExchangeMessageConsumer, ExchangeMessagePublisher, Reject
+from melange import (
+    DriverManager,
+    ExchangeListener,
+    ExchangeMessageConsumer,
+    ExchangeMessagePublisher,
+    QueueOptions,
+    Reject,
+)
 
 driver_name = sys.argv[1] if len(sys.argv) > 1 else "memory"
 DriverManager.instance().use_driver(driver_name=driver_name)
@@ -36,7 +43,7 @@ class AuditListener(ExchangeListener):
 
 def main() -> None:
     # Created before anything is published, so that the queue gets every event.
-    consumer = ExchangeMessageConsumer("stock", "products", wait_seconds=2)
+    consumer = ExchangeMessageConsumer("stock", "products", queue=QueueOptions(wait_seconds=2))
     consumer.subscribe(StockListener())
     consumer.subscribe(AuditListener())
 
@@ -49,7 +56,7 @@ def main() -> None:
         print(f"settled {settled} deliveries of queue 'stock'")
     print("nothing more came within 2 seconds")
 
-    dead_letters = ExchangeMessageConsumer("stock-dlq", wait_seconds=2)
+    dead_letters = ExchangeMessageConsumer("stock-dlq", queue=QueueOptions(wait_seconds=2))
 
     @dead_letters.listener()
     def show(event, headers):

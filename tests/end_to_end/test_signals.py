@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from melange import ExchangeMessageConsumer, Worker
+from melange import ExchangeMessageConsumer, QueueOptions, Worker
 from melange.drivers.memory import InMemoryDriver
 from melange.signals import SAME_REQUEST_SECONDS, calling_on_signal
 from waiting import eventually
@@ -18,7 +18,9 @@ from waiting import eventually
 @pytest.fixture
 def consumer():
     with InMemoryDriver() as driver:
-        consumer = ExchangeMessageConsumer("stock", "products", driver=driver, wait_seconds=0)
+        consumer = ExchangeMessageConsumer(
+            "stock", "products", driver=driver, queue=QueueOptions(wait_seconds=0)
+        )
         consumer.listener()(print)
         yield consumer
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from melange import ExchangeMessageConsumer, Worker
+from melange import ExchangeMessageConsumer, QueueOptions, Worker
 from melange.cli import health_file
 from melange.cli.health_file import STALE_SECONDS, HealthFile, health_shown
 from melange.drivers.memory import InMemoryDriver
@@ -27,7 +27,9 @@ def path(tmp_path):
 @pytest.fixture
 def worker():
     with InMemoryDriver() as driver:
-        consumer = ExchangeMessageConsumer("stock", "products", driver=driver, wait_seconds=0)
+        consumer = ExchangeMessageConsumer(
+            "stock", "products", driver=driver, queue=QueueOptions(wait_seconds=0)
+        )
         consumer.listener()(print)
         worker = Worker(consumer, grace_seconds=10)
         yield worker
