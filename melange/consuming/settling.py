@@ -108,7 +108,6 @@ class Settler:
             "listener": outcome.listener_name,
             "queue": self._queue.name,
             "attempts": outcome.attempts,
-            "receive_count": delivery.receive_count,
             "rejected_at": self._driver.clock.now().isoformat(),
         }
         try:
