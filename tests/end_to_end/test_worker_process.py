@@ -30,10 +30,10 @@ SCRIPT = [str(Path(sys.executable).with_name("melange"))]
 APPLICATION = """
 import os, signal, threading, time
 from pathlib import Path
-from melange import DriverManager, ExchangeMessageConsumer
+from melange import DriverManager, ExchangeMessageConsumer, QueueOptions
 
 DriverManager.instance().use_driver(driver_name="aws")
-consumer = ExchangeMessageConsumer(os.environ["QUEUE"], os.environ["QUEUE"], wait_seconds=1)
+consumer = ExchangeMessageConsumer(os.environ["QUEUE"], os.environ["QUEUE"], queue=QueueOptions(wait_seconds=1))
 
 def wait():
     while not Path("go").exists():

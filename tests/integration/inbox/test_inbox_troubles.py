@@ -316,7 +316,7 @@ PROGRAM = """
 import os, sys
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import sessionmaker
-from melange import ExchangeMessageConsumer, ExchangeMessagePublisher
+from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, QueueOptions
 from melange.deduplication import Claimed
 from melange.drivers.memory import InMemoryDriver
 from melange.outbox import Inbox, inbox_transaction
@@ -351,8 +351,8 @@ inbox_transaction.InboxClaim._begin = begin_or_die
 engine = create_engine(url, connect_args={"options": f"-csearch_path={schema}"} if schema else {})
 with InMemoryDriver() as driver:
     consumer = ExchangeMessageConsumer(
-        "stock", "products", driver=driver, deduplication=DyingInbox(sessionmaker(engine)), wait_seconds=0,
-        visibility_timeout_seconds=1,
+        "stock", "products", driver=driver, deduplication=DyingInbox(sessionmaker(engine)),
+        queue=QueueOptions(wait_seconds=0, visibility_timeout_seconds=1),
     )
 
     @consumer.listener(name="write")

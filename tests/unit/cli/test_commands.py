@@ -8,10 +8,10 @@ from importlib.resources import files
 import pytest
 
 SHOP = """
-from melange import ExchangeMessageConsumer, Worker
+from melange import ExchangeMessageConsumer, QueueOptions, Worker
 from melange.drivers.memory import InMemoryDriver
 
-stock = ExchangeMessageConsumer("stock", "products", driver=InMemoryDriver(), wait_seconds=0)
+stock = ExchangeMessageConsumer("stock", "products", driver=InMemoryDriver(), queue=QueueOptions(wait_seconds=0))
 stock.listener("ProductAdded", name="shelves")(print)
 silent = ExchangeMessageConsumer("silent", driver=InMemoryDriver())
 stopped = Worker(stock, concurrency=3, grace_seconds=7)
@@ -35,7 +35,7 @@ def test_a_worker_that_stops_cleanly_ends_with_0_and_has_said_what_ran(run) -> N
 
     assert result.exit_code == 0
     assert f"melange {version('melange')} runs shop:stopped in one process" in result.stderr
-    assert "queue stock (InMemoryDriver) for shelves; concurrency 3, grace 7 s" in result.stderr
+    assert "queue stock (InMemoryDriver) for shelves; concurrency 3, grace period 7 s" in result.stderr
 
 
 @pytest.mark.parametrize(
