@@ -13,7 +13,7 @@ from chaos.outbox.sabotage import EFFECT_APART, write_effect_apart
 from chaos.outbox.settings import OutboxSettings
 from chaos.outbox.tables import Effect, engine_for
 from chaos.program import run_program
-from melange import Backoff, ExchangeMessageConsumer, Worker
+from melange import Backoff, ExchangeMessageConsumer, QueueOptions, RetryPolicy, Worker
 from melange.deduplication import Claimed
 from melange.outbox import Inbox
 
@@ -41,9 +41,8 @@ def main(argument: str) -> int:
         settings.topic,
         driver=JournalingDriver(journal, settings.endpoint_url),
         deduplication=MortalInbox(sessionmaker(engine)),
-        visibility_timeout_seconds=VISIBILITY_TIMEOUT_SECONDS,
-        wait_seconds=1,
-        backoff=Backoff(first_seconds=0.2, max_seconds=2.0),
+        queue=QueueOptions(visibility_timeout_seconds=VISIBILITY_TIMEOUT_SECONDS, wait_seconds=1),
+        retry=RetryPolicy(backoff=Backoff(first_seconds=0.2, max_seconds=2.0)),
     )
 
     @consumer.listener("Changed", name=LISTENER)
