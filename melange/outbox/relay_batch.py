@@ -114,8 +114,9 @@ class BatchRelay:
             self._publish(connection, [one for one in messages if not one.is_stopped], results)
         finally:  # what was accepted is marked, whatever ends the publishing
             self._unmarked += results.sent
-            self._mark(connection, results)
-            self._unmarked.clear()
+            if not connection.invalidated:  # or else what was raised says more than a mark in vain
+                self._mark(connection, results)
+                self._unmarked.clear()
         return Progress(len(results.sent), len(results))
 
     def _choose(self, connection: Connection) -> list[PendingMessage]:

@@ -44,7 +44,7 @@ class WatchedDatabase:
         self._journal = journal
         self._do_commit = engine.dialect.do_commit
         # The event of a commit comes before it, and a connection comes back when the commit has failed, too.
-        engine.dialect.do_commit = self.commit  # type: ignore[method-assign]
+        engine.dialect.do_commit = self.commit  # type: ignore[method-assign, assignment]
         event.listen(engine, "before_cursor_execute", self.before_execute)
 
     def before_execute(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:

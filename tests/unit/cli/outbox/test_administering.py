@@ -59,6 +59,19 @@ class TestStatus:
         assert result.exit_code == (0 if complaint is None else 1)
         assert result.stderr == ("" if complaint is None else f"Error: {complaint}\n")
 
+    def test_a_message_without_a_time_that_can_be_read_is_shown_all_the_same(self, run, engine, add) -> None:
+        add(state=State.FAILED)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE melange_outbox SET published_at = 'yesterday'")
+
+        table, failed, in_json = (
+            run("outbox", *arguments).stdout for arguments in (["status"], ["failed"], ["status", "--json"])
+        )
+
+        assert table.splitlines()[1].split() == ["orders", "0", "1", "0", "-"]
+        assert "m-1         -    0" in failed
+        assert json.loads(in_json)[0]["oldest_published_at"] is None
+
     def test_without_that_option_it_ends_with_0_whatever_has_failed(self, run, add) -> None:
         add(state=State.FAILED, seconds=999_999)
 
@@ -139,6 +152,16 @@ class TestRetry:
 
         assert (result.exit_code, result.stdout) == (0, "1 message to be tried again\n")
         assert states() == {first: State.PENDING, held: State.PENDING, other: State.FAILED}
+
+    def test_they_can_be_named_by_message_id(self, run, add, states) -> None:
+        first = add(state=State.FAILED, message_id="m-1")
+        other = add(state=State.FAILED, message_id="m-2")
+
+        result = run("outbox", "retry", "m-1", "m-3")
+
+        assert (result.exit_code, result.stdout) == (1, "1 message to be tried again\n")
+        assert result.stderr == "Error: there is no failed message with the id m-3\n"
+        assert states() == {first: State.PENDING, other: State.FAILED}
 
     def test_all_of_them_can_be(self, run, add, states) -> None:
         ids = [add(state=State.FAILED) for _ in range(2)]
