@@ -29,6 +29,7 @@ PYODIDE = "pyodide@~314.0"  # versions of Pyodide begin with that of their Pytho
 TESTS = (
     "tests/unit/domain",
     "tests/unit/cqrs",
+    "tests/unit/test_callables.py",
     "tests/unit/test_events.py",
     "tests/unit/test_serialization.py",
     "tests/unit/test_derived_schemas.py",
