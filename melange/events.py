@@ -1,4 +1,4 @@
-"""The base of typed events, and what it shares with the events of a domain model: the time of creation."""
+"""The base class of typed events, and the time of creation that it shares with domain events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, SupportsIndex
 from melange.errors import ConfigurationError
 
 OCCURRED_ON_KEY = "occurred_on"
-"""The attribute's name, and where a typed event's body says it."""
+"""The name of the attribute, and of the field in a typed event's body."""
 
 
 class Occurrence:
@@ -46,7 +46,7 @@ class Occurrence:
         return occurrence
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> str | tuple[Any, ...]:
-        """Keep ``occurred_on`` in copies: frozen dataclasses with slots copy nothing but their fields."""
+        """Keep ``occurred_on`` in copies: frozen dataclasses with slots copy only their fields."""
         reduced = super().__reduce_ex__(protocol)
         if isinstance(reduced, str):  # the name of a global: its copies are itself
             return reduced
@@ -66,7 +66,7 @@ def is_pydantic_model(class_: type) -> bool:
 
 
 EVENT_TYPE_KEY = "event_type_name"
-"""Where an event's body says its type."""
+"""The field of the type in an event's body."""
 
 
 class EventMessage(Occurrence):
@@ -78,16 +78,16 @@ class EventMessage(Occurrence):
             name: str
 
     It is not a dataclass itself, because frozen ones and others cannot inherit from each other; subclasses
-    need not call ``super().__init__()``. Fields that travel are those of the dataclass, by the types
-    that ``melange.serialization.derivation`` lists; for any other class register an ``EventSchema``.
+    need not call ``super().__init__()``. Fields that travel are those of the dataclass, with the
+    annotations that docs/events.md lists; for any other class register an ``EventSchema``.
 
-    ``event_type_name`` is what the type is called on the wire: the class's own name, unless the class
+    ``event_type_name`` is the name of the type on the wire: the class's own name, unless the class
     itself sets another (``event_type_name = "product-added"``, without an annotation). It is not
     inherited: a subclass is a type of its own. Several classes may have the same name; a serializer
-    or a consumer refuses the second one that it is given.
+    or a consumer refuses a second class for one name.
 
-    ``occurred_on`` is when the event was created, aware, in UTC; on a consumer it is what the publisher
-    said. It takes no part in comparisons, and ``dataclasses.replace`` makes a new event with a new
+    ``occurred_on`` is the time of creation, aware, in UTC; on a consumer it is the publisher's value.
+    It takes no part in comparisons, and ``dataclasses.replace`` makes a new event with a new
     time. A subclass may declare a field of this name and then sets it itself.
     """
 

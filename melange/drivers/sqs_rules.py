@@ -249,7 +249,7 @@ def _check_group_and_deduplication_id(
         if message.message_deduplication_id is not None:
             raise InvalidMessageError(
                 f"message {message.message_id} has a message_deduplication_id=, which only FIFO topics and queues "
-                "take: leave it out, or publish to one whose name ends in .fifo"
+                "take: leave it out, or use a name that ends in .fifo"
             )
     elif message.message_group_id is None:
         raise InvalidMessageError(

@@ -1,8 +1,8 @@
 """The types of events that AWS itself sends, for the ``event_type=`` of a consumer.
 
-Each function takes the body and the headers of a message and returns the type's name, or None for what it does
-not recognise. The listener gets the body as AWS sent it, a dict. Anybody who may send to the queue can send a body
-that looks like one of these: the queue's policy says who that is.
+Each function takes the body and the headers of a message and returns the name of the type, or None if it does not
+recognise the message. The listener gets the body as AWS sent it, a dict. Every sender that the queue's policy allows
+can send a body that looks like one of these.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def eventbridge_event_type(body: Any, headers: Mapping[str, str]) -> str | None:
 
 
 def cloudwatch_alarm_type(body: Any, headers: Mapping[str, str]) -> str | None:
-    """Return ``cloudwatch:Alarm`` for an alarm's notification to an SNS topic; ``NewStateValue`` says the state.
+    """Return ``cloudwatch:Alarm`` for an alarm's notification to an SNS topic; ``NewStateValue`` has the state.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Notify_Users_Alarm_Changes.html
     """
@@ -69,10 +69,10 @@ def cloudwatch_alarm_type(body: Any, headers: Mapping[str, str]) -> str | None:
 
 
 def ses_event_type(body: Any, headers: Mapping[str, str]) -> str | None:
-    """Return ``ses:Bounce``, ``ses:Complaint``, ``ses:Delivery``, ... for what SES says about an e-mail.
+    """Return ``ses:Bounce``, ``ses:Complaint``, ``ses:Delivery``, ... for a notification of SES about an e-mail.
 
-    Also ``ses:AmazonSnsSubscriptionSucceeded`` and ``ses:TopicValidated``, with which SES tries a new topic. The
-    body of the latter is text, and so is what the listener gets.
+    Also ``ses:AmazonSnsSubscriptionSucceeded`` and ``ses:TopicValidated``, with which SES tests a new topic. The
+    body of the latter is text, so the listener gets a text.
     https://docs.aws.amazon.com/ses/latest/dg/event-publishing-retrieving-sns-contents.html
     """
     if isinstance(body, str):
@@ -89,8 +89,8 @@ def sns_event_type(body: Any, headers: Mapping[str, str]) -> str | None:
     """Return ``sns:SubscriptionConfirmation``, ``sns:UnsubscribeConfirmation`` or ``sns:Notification``.
 
     A subscription of a queue in another account has to be confirmed: visit the ``SubscribeURL``, once you know the
-    topic. Its ``Token`` is a secret. The envelope of a notification is taken off by the aws driver; what comes as
-    ``sns:Notification`` had another envelope within it.
+    topic. Its ``Token`` is a secret. The aws driver removes the envelope of a notification; a
+    ``sns:Notification`` had a second envelope within it.
     https://docs.aws.amazon.com/sns/latest/dg/http-subscription-confirmation-json.html
     """
     if not isinstance(body, dict) or not isinstance(body.get("TopicArn"), str):

@@ -1,8 +1,8 @@
 """How single values are written to JSON and read from it.
 
-What is written can be read again and is then equal, so both ways refuse the same values: those of another type, and
-those with which little text makes much work: decimals of a million digits or with exponents that fill the
-memory once somebody formats them.
+A written value can be read again and is then equal, so both ways refuse the same values: those of another type, and
+short texts that take much work, such as decimals of a million digits, or with exponents that fill the memory when
+they are formatted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID
 
 REFUSALS = (TypeError, ValueError, ArithmeticError)
-"""What the conversions below raise for a value that does not fit."""
+"""The exceptions of the conversions below for a value that does not fit."""
 
 MAX_DECIMAL_DIGITS = 4_300
 """As many as Python allows for integers in text."""
@@ -71,7 +71,7 @@ def _write_decimal(value: Any) -> str:
 
 
 def _read_decimal(value: Any) -> Decimal:
-    # Others may write prices as JSON numbers; their shortest text is what they meant.
+    # Other publishers may write prices as JSON numbers; their shortest text is the intended value.
     text = value if isinstance(value, str) else repr(_finite(value))
     decimal = Decimal(text)
     _check_size(decimal, text)
@@ -125,7 +125,7 @@ def enum_conversion(enum_type: type[Enum]) -> Conversion:
     members = enum_type.__members__
     if issubclass(enum_type, Flag):
         known = reduce(or_, (member.value for member in members.values()), 0)
-        # Python keeps every combination that it ever saw: with unknown bits there would be no end of them.
+        # Python keeps every combination that it has seen, so unknown bits would fill the memory.
         return Conversion(
             expectation,
             lambda value: _known_bits(is_member(value).value, known),
@@ -146,7 +146,7 @@ def _known_bits(value: Any, known: int) -> int:
 
 def _enum_reader(enum_type: type[Enum]) -> Callable[[Any], Enum]:
     def read(value: Any) -> Enum:
-        # True and 1.0 equal 1, and are something else.
+        # True and 1.0 equal 1, but have another type.
         if type(value) not in (str, int):
             raise TypeError
         return enum_type(value)
@@ -172,7 +172,7 @@ def literal_conversion(values: Sequence[Any]) -> Conversion:
 
 
 def _hashable(value: Any) -> Any:
-    """Return what JSON says as something that a set can hold: arrays become tuples."""
+    """Return the JSON value as an item for a set: arrays become tuples."""
     if isinstance(value, (list, tuple)):
         return tuple(_hashable(item) for item in value)
     if value is not None and not isinstance(value, (str, int, float)):
@@ -183,7 +183,7 @@ def _hashable(value: Any) -> Any:
 ANYTHING = Conversion("anything", lambda value: value, lambda value: value)
 
 ANYTHING_HASHABLE = Conversion("a value that a set can hold", _hashable, _hashable)
-"""For sets, in which an array can only have been a tuple."""
+"""For sets: an array in one was a tuple."""
 
 CONVERSIONS: Mapping[type, Conversion] = {
     str: Conversion("text", _text, _text),

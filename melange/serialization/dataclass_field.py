@@ -1,4 +1,4 @@
-"""A dataclass as a JSON object: what is written of it, and how it is made again from what was read."""
+"""A dataclass as a JSON object, and back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DataclassField:
 
     Exactly that class: of a subclass only the fields known here would be written. Missing fields take the
     dataclass's defaults, and unknown ones are ignored, so that a newer publisher does not break an older consumer.
-    What the class's constructor raises passes as it is.
+    Exceptions of the class's constructor are not wrapped.
     """
 
     def __init__(self, dataclass_type: type) -> None:
@@ -107,7 +107,7 @@ class DataclassField:
         settled = {name: getattr(made, name) for name in read}
         try:
             again = self._type(**_copied(settled))
-        except Exception:  # it takes another type than it makes of it: what it made counts
+        except Exception:  # the constructor changes the type: its result counts
             return True
         return all(getattr(again, name) == value for name, value in settled.items())
 
@@ -120,7 +120,7 @@ def _copied(values: dict[str, Any]) -> dict[str, Any]:
 
 
 class OccurredOn:
-    """The time at which an event was created, in UTC; when the publisher does not know, it is created now."""
+    """The time at which an event was created, in UTC; now, if the publisher did not send one."""
 
     def dump(self, value: Any) -> Any:
         if not isinstance(value, datetime) or value.tzinfo is None:

@@ -1,7 +1,7 @@
-"""Schemas derived from dataclasses: from annotations to fields, or a refusal that says what to change.
+"""Schemas derived from the annotations of dataclasses, or an error that says what to change.
 
-What a derived schema writes it can read, and the object that is read equals the one that was written. Classes for
-which that cannot be are refused when they are first used, in ``ConfigurationError``.
+A derived schema can read what it writes, and the object read equals the object written. A class for which this is not
+possible raises ``ConfigurationError`` at its first use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DERIVED = "__melange_schema__"
 _deriving = threading.Lock()
 
 _MOST_FLAG_BITS = 16
-"""Python keeps every combination that it ever saw, for ever: a sender could fill the memory with those of more."""
+"""Python keeps every combination that it has seen, so a sender could fill the memory with combinations of more."""
 
 _CONTAINERS = (list, tuple, set, frozenset, dict)
 
@@ -174,7 +174,7 @@ def _literal(annotation: Any, values: tuple[Any, ...]) -> Field:
 
 
 def _foreign_kind(class_: type) -> str:
-    """Return what kind of class it is, for those that could be mistaken for dataclasses."""
+    """Return the kind of a class that looks like a dataclass and is not one."""
     if is_pydantic_model(class_):
         return " (a pydantic model; pydantic's dataclasses are supported)"
     return " (an attrs class)" if hasattr(class_, "__attrs_attrs__") else ""
@@ -192,7 +192,7 @@ def _check_kind(dataclass_type: type) -> None:
         and "__slots__" not in vars(dataclass_type)
     ):
         raise ConfigurationError(
-            f"{full_name(dataclass_type)} is a pydantic dataclass without slots, whose constructor drops the "
+            f"{full_name(dataclass_type)} is a pydantic dataclass without slots, and its constructor drops the "
             "event's occurred_on: decorate it with @pydantic.dataclasses.dataclass(slots=True), or with the "
             "standard library's @dataclass"
         )
@@ -218,13 +218,13 @@ def _resolved_hints(dataclass_type: type) -> dict[str, Any]:
         problem = f"refers to {error.name!r}, which its module does not define (yet)"
         raise _refusal(dataclass_type, next(unresolved, "?"), problem) from error
     except Exception as error:
-        # An annotation is an expression, and can raise anything.
+        # An annotation is an expression, and can raise any exception.
         problem = f"cannot be evaluated ({type(error).__name__})"
         raise _refusal(dataclass_type, "?", problem) from error
 
 
 def _check_decorated(dataclass_type: type, hints: dict[str, Any]) -> None:
-    """Refuse annotations that became no fields, because the class that has them lacks the decorator."""
+    """Refuse annotations that are not fields, because their class has no decorator."""
     names = {field.name for field in dataclasses.fields(dataclass_type)}
     for owner in dataclass_type.__mro__:
         if "__dataclass_fields__" in vars(owner) or not _is_part_of_an_event(owner):
@@ -294,5 +294,5 @@ def _refusal(dataclass_type: type, field_name: str, problem: str) -> Configurati
 
 
 def full_name(class_: type) -> str:
-    """Return the class's name with its module, to tell it from others of the same name."""
+    """Return the class's name with its module, to distinguish classes with one name."""
     return f"{class_.__module__}.{class_.__qualname__}"

@@ -1,8 +1,7 @@
-"""The fields of derived schemas: what they write they can read, and both ways refuse the wrong type.
+"""The fields of derived schemas: they can read what they write, and both ways refuse the wrong type.
 
-So the mistake of a publisher is found where the event is encoded, and not by its consumers. Refusals are
-marshmallow's ``ValidationError``, as those of schemas written by hand; they say in which field, and never quote
-a value.
+So the publisher sees its own mistake, not its consumers. Refusals are marshmallow's ``ValidationError``, as in schemas
+written by hand. They name the field and never quote a value.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from marshmallow import ValidationError
 from melange.serialization.conversions import REFUSALS, Conversion
 
 MOST_PROBLEMS = 5
-"""More than so many problems of a value are not looked for: hostile bodies have a hundred thousand."""
+"""The limit of reported problems of a value: hostile bodies have a hundred thousand."""
 
 _MOST_COLLISIONS = 100
 
@@ -29,7 +28,7 @@ class Field(Protocol):
         ...
 
     def load(self, value: Any) -> Any:
-        """Return what the JSON ``value`` says."""
+        """Return the Python value of the JSON ``value``."""
         ...
 
 
@@ -55,7 +54,7 @@ class Scalar:
 
 
 class Nullable:
-    """None, or what another field says."""
+    """None, or a value of another field."""
 
     def __init__(self, field: Field) -> None:
         self._field = field
@@ -95,7 +94,7 @@ class Items:
 
 
 class FixedTuple:
-    """A tuple with a type for each place, as an array."""
+    """A tuple with a type for each position, as an array."""
 
     def __init__(self, items: Sequence[Field]) -> None:
         self._dumps = [item.dump for item in items]
@@ -137,7 +136,7 @@ class TextMapping:
 def convert_each(
     places: Iterable[int | str], converts: Iterable[Callable[[Any], Any]], values: Iterable[Any]
 ) -> list[Any]:
-    """Return each value, converted by its function; the errors of those that fail stand under their places."""
+    """Return each value, converted by its function; errors are reported under their positions."""
     converted: list[Any] = []
     errors: dict[int | str, Any] = {}
     left = MOST_PROBLEMS
@@ -155,7 +154,7 @@ def convert_each(
 
 
 def _refuse_collisions(items: Collection[Any]) -> None:
-    """Refuse what would make a set take quadratic time: items chosen so that many have the same hash.
+    """Refuse items with many equal hashes, which would make a set take quadratic time.
 
     Only text has a hash that a sender cannot foresee. Integers, UUIDs and decimals that differ by a multiple of
     2**61 - 1 have the same, and so do tuples and dataclasses of them.

@@ -1,8 +1,8 @@
-"""JSON as events travel in it: strict both ways, at the price of the standard library's C code.
+"""The JSON of events: strict in both directions, at the speed of the standard library's C code.
 
-The standard library writes and reads NaN, turns the key 1 into "1" without a word, reads 1e400 as
-infinity and lone surrogates as text that no UTF-8 can carry. None of that passes here. What is wrong
-is looked for only after something was found to be wrong, so that good events do not pay for it.
+The standard library writes and reads NaN, silently turns the key 1 into "1", reads 1e400 as infinity, and reads lone
+surrogates, which UTF-8 cannot encode. Here each of these is an error. The search for the place of an error starts only
+after an error was found, so that good events do not pay for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from melange.errors import DecodeError, EncodeError
 from melange.serialization.stack import NestedTooDeeplyError, on_a_fresh_stack
 
 MAX_NESTING = 200
-"""Deeper events are not written. Whatever the version of Python, this can be read, with two frames for each level."""
+"""Deeper events are not written. Every version of Python can read this depth, with two frames for each level."""
 
 _JSON_TYPES = (str, int, float, bool, type(None), dict, list, tuple)
 
@@ -26,8 +26,8 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 _LEAVES = frozenset((str, int, float, bool, type(None)))
 
 _TYPED_KEY_SUSPECT = re.compile(
-    # A number, true, false or null as a key ends so once it is written. Keys of text may as well: only
-    # then the event is searched. The first group is there to let most keys off quickly.
+    # A written key that is a number, true, false or null ends like this. A text key may, too: only then
+    # is the event searched. The first group skips most keys quickly.
     r':(?<=[0-9el]":)(?:(?<=[0-9]":)|(?<="true":)|(?<="false":)|(?<="null":))'
 )
 
@@ -70,7 +70,7 @@ def to_json(value: dict[str, Any]) -> str:
 
 
 def from_json(text: str) -> Any:
-    """Return what ``text`` says; it can be written again unless it is nested more deeply than ``MAX_NESTING``.
+    """Return the value of ``text``; it can be written again unless it is nested more deeply than ``MAX_NESTING``.
 
     Raises:
         NotJSONError: the text has another form.
@@ -103,7 +103,7 @@ def _encode_on_a_fresh_stack(value: dict[str, Any]) -> str:
 
 
 def _decode(text: str) -> Any:
-    # decode() looks for white space on both sides, a fifth of its time; what melange wrote has none.
+    # decode() looks for white space on both sides, a fifth of its time; melange writes none.
     if text.startswith("{"):
         value, end = _DECODER.raw_decode(text)
         if end == len(text):
@@ -132,7 +132,7 @@ def _refuse_typed_keys(value: Any) -> None:
 
 
 def _is_flat(text: str) -> bool:
-    """Return True if it is certain, at a tenth of what writing costs, that less than ``MAX_NESTING`` levels are open."""
+    """Return True if fewer than ``MAX_NESTING`` levels are certainly open, in a tenth of the time of writing."""
     if "\\" in text:
         text = text.replace("\\\\", "").replace('\\"', "")
     brackets = text.encode(errors="replace").translate(None, _NOT_BRACKETS).replace(b'""', b"")
@@ -196,7 +196,7 @@ def _offences(value: Any, path: str, ancestors: tuple[int, ...]) -> Iterator[str
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"{where} is not a finite number"
     elif isinstance(value, str) and not _is_unicode(value):
-        yield f"{where} contains half of a surrogate pair, which is no text"
+        yield f"{where} contains half of a surrogate pair, which is not text"
     elif isinstance(value, int) and not _is_writable(value):
         yield f"{where} has too many digits"
     elif id(value) in ancestors:
@@ -206,7 +206,7 @@ def _offences(value: Any, path: str, ancestors: tuple[int, ...]) -> Iterator[str
             if not isinstance(key, str):
                 yield f"a key of {where} is a {type(key).__name__}, it must be text"
             elif not _is_unicode(key):
-                yield f"a key of {where} contains half of a surrogate pair, which is no text"
+                yield f"a key of {where} contains half of a surrogate pair, which is not text"
             else:
                 yield from _offences(item, path + _step(key), (*ancestors, id(value)))
     elif isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Schemas written by hand: ``EventSchema``, tolerant of what a newer publisher added."""
+"""Schemas written by hand: ``EventSchema``, which ignores fields that a newer publisher added."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from melange.events import EventMessage
 
 
 class _TolerantOpts(SchemaOpts):
-    """Ignores what a newer publisher added, unless the schema's own ``Meta`` says otherwise.
+    """Ignores unknown fields, unless the schema's own ``Meta`` sets ``unknown``.
 
     As options and not in ``Meta``, which a subclass's own ``Meta`` would replace.
     """
@@ -33,29 +33,29 @@ class _TolerantSchema(Schema):
 
 
 class EventSchema(_TolerantSchema):
-    """The base of schemas written by hand; ``EventSerializer.register`` puts them in force.
+    """The base class of schemas written by hand; register them with ``EventSerializer.register``.
 
-    A schema is for the event type that it is named after (``ProductAddedSchema`` for ``ProductAdded``),
-    or for the class that it says:
+    A schema is for the event type in its name (``ProductAddedSchema`` for ``ProductAdded``), or for its
+    ``event_class``:
 
         class ProductAddedSchema(EventSchema):
             event_class = ProductAdded
             product_id = fields.Integer(required=True, strict=True)
 
-    With ``event_class`` every consumer is given objects. Without it those are given objects whose
-    listeners name a class of that type, the others the loaded dict. ``event_type_name`` and
-    ``occurred_on`` are carried without being declared.
+    With ``event_class`` all listeners receive objects. Without it, listeners registered with a class of
+    that type receive objects, and others receive the loaded dict. ``event_type_name`` and
+    ``occurred_on`` need no declaration.
 
     Unknown fields are ignored here and in nested schemas, also plain marshmallow ones, unless the
-    ``Meta`` of the schema in question sets ``unknown``, or the ``Nested`` field does. What validators
-    say ends up in logs and dead letters: keep values out of their messages.
+    ``Meta`` of that schema sets ``unknown``, or the ``Nested`` field does. The messages of validators
+    are in logs and dead letters: keep values out of them.
     """
 
     event_class: ClassVar[type[EventMessage] | None] = None
 
 
 def nested_fields(field: Any) -> Iterator[fields.Nested]:
-    """Yield the ``Nested`` fields that ``field`` is or holds as items, keys or values."""
+    """Yield the ``Nested`` fields in ``field``: itself, or its items, keys or values."""
     if isinstance(field, fields.Nested):
         yield field
     elif isinstance(field, fields.List):
@@ -68,7 +68,7 @@ def nested_fields(field: Any) -> Iterator[fields.Nested]:
 
 
 def _tolerant(nested: Any) -> Schema | type[Schema]:
-    """Return the tolerant form of what a ``Nested`` field was given, when its schema is first needed.
+    """Return the tolerant form of the schema of a ``Nested`` field, at its first use.
 
     Not earlier, because schemas may nest themselves.
     """
@@ -88,7 +88,7 @@ def _tolerant(nested: Any) -> Schema | type[Schema]:
     return tolerant
 
 
-# Bounded, because classes made on the fly should not live for ever.
+# Bounded, so that classes made at run time can be collected.
 @functools.lru_cache(maxsize=256)
 def _tolerant_class(schema_class: type[Schema]) -> type[Schema]:
     if issubclass(schema_class, _TolerantSchema):

@@ -1,4 +1,4 @@
-"""Events to message bodies and back, and the registry of schemas and classes that this takes."""
+"""Events to message bodies and back, and the registry of schemas and classes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ the function does not recognise the message.
 class EventSerializer:
     """Writes events as message bodies and reads them back. Thread-safe.
 
-    Publishers and consumers use ``EventSerializer.instance()`` unless they are given another. Dicts
-    pass as they are; only typed events go through a schema. No error's text quotes a payload.
+    Publishers and consumers use ``EventSerializer.instance()`` unless another is given. Dicts need no
+    schema; only typed events go through one. No error quotes a payload.
     """
 
     _instance: ClassVar[EventSerializer | None] = None
@@ -42,7 +42,7 @@ class EventSerializer:
 
     @classmethod
     def instance(cls) -> EventSerializer:
-        """Return the serializer that the whole process shares."""
+        """Return the shared serializer of the process."""
         with cls._instance_lock:
             if EventSerializer._instance is None:
                 EventSerializer._instance = EventSerializer()
@@ -51,12 +51,12 @@ class EventSerializer:
     def encode(
         self, event: Mapping[str, Any] | EventMessage, event_type_name: str | None = None
     ) -> tuple[str, str]:
-        """Return the event's type name and its body, JSON text that always says the type, too.
+        """Return the event's type name and its body, JSON text that always includes the type.
 
-        A dict says its type under ``event_type_name`` or by the argument, and is not changed.
+        A dict has its type under ``event_type_name``, or it is the argument. The dict is not changed.
 
         Raises:
-            EncodeError: no type or two different ones, or something that JSON cannot carry; names the place.
+            EncodeError: no type, two different types, or a value that is not JSON; names the place.
             ConfigurationError: a typed event without a schema.
         """
         if isinstance(event, dict):
@@ -89,7 +89,7 @@ class EventSerializer:
         return name, to_json(fields)
 
     def read(self, message: Message, event_type: EventTypeOf | None = None) -> tuple[str, Any]:
-        """Return the event's type name and what the body says: parse once, then ``load`` for each listener.
+        """Return the event's type name and the parsed body: read once, then ``load`` for each listener.
 
         The type of a message that melange published is beside the body, and ``event_type`` is not asked. For
         any other message ``event_type`` is asked first; when it is not given or returns None, the body must be
@@ -111,7 +111,7 @@ class EventSerializer:
     def load(
         self, event_type_name: str, data: Any, event_class: type[EventMessage] | None = None
     ) -> EventMessage | Any:
-        """Return the event in the form that one listener asks for; ``event_type_name`` and ``data`` are from ``read``.
+        """Return the event in the form for one listener; ``event_type_name`` and ``data`` are from ``read``.
 
         With ``event_class`` it is an object of that class. Without, it is an object of the class that is
         registered for the type; a dict, loaded by the schema that is registered for the type; or ``data`` itself,
@@ -133,16 +133,16 @@ class EventSerializer:
         return typed.load(event_type_name, event_class, schema, data)
 
     def register(self, schema_or_event_class: type[EventSchema] | type[EventMessage]) -> None:
-        """Put a schema written by hand in force, or have an event class loaded everywhere.
+        """Register a schema written by hand, or a class for all events of its type.
 
-        A schema replaces the derived one of its event. An event class, given itself or as a schema's
-        ``event_class``, is what every consumer is given for this type, also where no listener names it.
-        Registering the same again changes nothing.
+        A schema replaces the derived one of its event. With an event class, given directly or as a
+        schema's ``event_class``, all listeners receive objects of it for this type. Registering the same
+        again changes nothing.
 
         Raises:
             DuplicateHandlerError: the type has another schema or another class already.
-            ConfigurationError: neither schema nor event class; a schema that does not say its event;
-                an event class whose schema cannot be derived, and has none registered before.
+            ConfigurationError: neither a schema nor an event class; a schema that does not name its event; an
+                event class without a registered schema, for which none can be derived.
         """
         if isinstance(schema_or_event_class, type) and issubclass(schema_or_event_class, EventSchema):
             self._add_schema(schema_or_event_class)
@@ -157,7 +157,7 @@ class EventSerializer:
             )
 
     def check_event_class(self, event_class: type[EventMessage]) -> None:
-        """Raise ``ConfigurationError`` if events of this class could be neither written nor read."""
+        """Raise ``ConfigurationError`` if events of this class cannot be written and read."""
         self._schema_of(event_class)
 
     def _schema_of(self, event_class: type[EventMessage]) -> Schema | DataclassField:

@@ -1,4 +1,4 @@
-"""A second try for what failed because the stack was full, be it the caller's own or that of nested data."""
+"""A second try, on a new stack, for a call that failed with a full stack."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class NestedTooDeeplyError(Exception):
 
 
 def on_a_fresh_stack(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what ``function`` returns in a thread of its own, which has the whole stack, and the caller's context.
+    """Call ``function`` in a new thread, with a whole stack and the caller's context, and return its result.
 
-    A message can be read or not, however deep in its own calls the consumer is.
+    So it does not depend on the depth of the consumer's own calls if a message can be read.
 
     Raises:
         NestedTooDeeplyError: it ends in a ``RecursionError`` there, too.

@@ -1,8 +1,8 @@
 """Typed events to JSON objects and back, through their schemas: derived ones and those written by hand.
 
-Whatever a schema's hooks, a class's ``__post_init__`` or the values' own methods raise ends here: its
-type is named, its text is not, because it may quote values. What a schema found wrong is told in words that may be
-logged.
+Exceptions of a schema's hooks, a class's ``__post_init__`` or the values' own methods are wrapped here. The error
+names the type of the exception but not its text, which may quote values. The problems that a schema finds are reported
+in words that may be logged.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def load(
     schema: Schema | DataclassField,
     data: Any,
 ) -> EventMessage | dict[str, Any]:
-    """Return the object that ``data`` describes, or the loaded dict if neither class nor schema makes one.
+    """Return the object of ``data``, or the loaded dict if neither class nor schema makes an object.
 
     Raises:
         DecodeError: the schema or the class refuses the data.
@@ -99,7 +99,7 @@ def _occurred_on(convert: Any, value: Any) -> Any:
 
 
 def _arguments(event_class: type[EventMessage], loaded: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what melange carries itself, for schemas that declare it all the same."""
+    """Leave out the fields that melange adds itself, for schemas that also declare them."""
     carried = {EVENT_TYPE_KEY} if _declares_occurred_on(event_class) else {EVENT_TYPE_KEY, OCCURRED_ON_KEY}
     return {name: value for name, value in loaded.items() if name not in carried}
 
@@ -111,9 +111,9 @@ def _declares_occurred_on(event_class: type[EventMessage]) -> bool:
 def _describe(error: ValidationError, schema: Schema | DataclassField) -> str:
     """Return the first problems as ``lines[3].price: Must be a decimal number.; ...``.
 
-    Names that the schema does not declare are keys out of the payload, and shown as ``*``.
+    Names that the schema does not declare are keys of the payload, and shown as ``*``.
     """
-    # The messages of derived schemas hold nothing else than declared names.
+    # The messages of derived schemas contain only declared names.
     declared = None if isinstance(schema, DataclassField) else _declared_names(schema)
     found = list(islice(_problems(error.messages, "", declared), MOST_PROBLEMS + 1))
     more = ["and more"] if len(found) > MOST_PROBLEMS else []
