@@ -1,4 +1,4 @@
-"""The names of topics and queues at AWS: ARNs and queue URLs, read and written without a call."""
+"""ARNs and queue URLs, read and written without AWS calls."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Arn:
 
 
 class QueuePlace(NamedTuple):
-    """Where to look a queue up; ``account`` is None for the caller's own."""
+    """The region and account of a queue; ``account`` is None for the caller's own."""
 
     name: str
     account: str | None
 
 
 def is_arn(name: object) -> bool:
-    """Return True if ``name`` is meant as an ARN: no plain name has a colon."""
+    """Return True if ``name`` looks like an ARN: plain names have no colon."""
     return isinstance(name, str) and name.startswith("arn:")
 
 
@@ -50,7 +50,7 @@ def parse_arn(text: str, service: str) -> Arn:
     """Return the parts of the ARN of a topic (``service="sns"``) or a queue (``"sqs"``).
 
     Raises:
-        ConfigurationError: it is not such an ARN.
+        ConfigurationError: it is not an ARN of this service.
     """
     parts = text.split(":")
     if len(parts) != 6 or parts[0] != "arn" or parts[2] != service or not all(parts):
@@ -73,7 +73,7 @@ def arn_in_region(text: str, service: str, region: str) -> Arn:
 
 
 def queue_place(name: str, region: str) -> QueuePlace:
-    """Return where to find the queue that is given by its name, ARN or URL.
+    """Return the location of a queue from its name, ARN or URL.
 
     Raises:
         ConfigurationError: it is none of these, or of another region.
@@ -100,16 +100,16 @@ def queue_place(name: str, region: str) -> QueuePlace:
 
 
 def is_queue_url(name: object) -> bool:
-    """Return True if ``name`` is meant as a queue's URL."""
+    """Return True if ``name`` looks like the URL of a queue."""
     return isinstance(name, str) and name.startswith(("https://", "http://"))
 
 
 def queue_address(url: str, region: str) -> str:
-    """Return the one URL by which melange knows a queue, whichever endpoint has told us ``url``.
+    """Return the one URL that melange uses for a queue, for any endpoint that returned ``url``.
 
-    SQS names a queue by the host that was asked: a legacy host, a FIPS or dual-stack one, a VPC endpoint. What
-    listeners have finished is remembered under the address, so it must not change with the way to the queue. SQS
-    reads a URL's path only, so any of its hosts will do. Local servers keep theirs, port included.
+    SQS returns the host that received the request: a legacy host, a FIPS or dual-stack one, a VPC endpoint. Marks
+    of finished work are stored under the address, so it must not depend on the endpoint. SQS reads only the path of
+    a URL, so each of its hosts works. Local servers keep theirs, port included.
     """
     parts = urlsplit(url)
     aws = _AWS_HOST.fullmatch(parts.hostname or "")

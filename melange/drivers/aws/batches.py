@@ -1,4 +1,4 @@
-"""Batches of ten: cut by size, sent, and each entry that failed judged by itself."""
+"""Batches of ten: split by size, sent, with a result for each entry."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def send_messages(
     messages: Sequence[Message],
     entry_of: EntryOf[Message],
 ) -> list[Failure[Message]]:
-    """Send checked messages batch by batch; what could not be sent is reported, never passed over.
+    """Send checked messages batch by batch; report each message that was not sent.
 
-    Stops where going on would break the order, or where the broker is unavailable: each further batch would wait
+    Stop if a later batch would break the order, or if the broker is unavailable: each further batch would wait
     through the same retries.
 
     Raises:
@@ -53,7 +53,7 @@ def send_messages(
 
 
 def split_by_size(messages: Sequence[Message], max_bytes: int) -> Iterator[Sequence[Message]]:
-    """Cut messages into batches of at most ten and, summed, ``max_bytes``; each alone fits."""
+    """Split messages into batches of at most ten messages and ``max_bytes``; each message alone fits."""
     start = size = 0
     for index, message in enumerate(messages):
         added = _size_at_most(message)
@@ -68,11 +68,10 @@ def split_by_size(messages: Sequence[Message], max_bytes: int) -> Iterator[Seque
 def settle_deliveries(
     calls: BrokerCalls, operation: Operation, deliveries: Sequence[Delivery], entry_of: EntryOf[Delivery]
 ) -> list[Failure[Delivery]]:
-    """Settle deliveries in tens, per queue. One past its deadline is reported and not touched."""
+    """Settle deliveries in tens, per queue. A delivery past its deadline is reported and not settled."""
     failures: list[Failure[Delivery]] = []
     for batch in _tens_by_queue(deliveries):
-        # Asked again for each call: the one before may have taken long. A standard queue takes a late handle
-        # silently, and would remove a message that another receiver is working on.
+        # Checked before each call: the previous one may have taken long. A standard queue takes a late handle        # silently, and would remove a message that another receiver is working on.
         now = calls.clock.monotonic()
         held = [delivery for delivery in batch if now < delivery.deadline]
         if len(held) < len(batch):
@@ -92,7 +91,7 @@ def run_batch(
     items: Sequence[ItemT],
     entry_of: EntryOf[ItemT],
 ) -> list[Failure[ItemT]]:
-    """Send one batch, and again what failed in passing; return what failed in the end.
+    """Send one batch, retry entries with temporary failures, and return the entries that failed.
 
     Raises:
         MelangeError: the broker refused the call as a whole, and nothing has happened.
@@ -133,11 +132,11 @@ def run_batch(
 
 
 _SMALL_MESSAGE_CHARACTERS = 2_000
-"""Ten bodies of this length, in four-byte characters and with melange's own attributes, fit any batch."""
+"""Ten bodies of this length fit any batch, in four-byte characters and with melange's own attributes."""
 
 
 def _size_at_most(message: Message) -> int:
-    # Counting bytes exactly costs more than the rest of cutting: small messages are estimated.
+    # An exact count costs more than the rest of splitting, so small messages are estimated.
     if message.headers or len(message.body) > _SMALL_MESSAGE_CHARACTERS:
         return message_size(message)
     return 4 * len(message.body) + 4_096

@@ -1,4 +1,4 @@
-"""One way to call SNS and SQS: errors mapped, time limited, what is transient tried again, nothing after close."""
+"""Calls of SNS and SQS: mapped errors, a time limit, retries of temporary failures, an end at close."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 
 class BrokerCalls:
-    """Calls SNS and SQS. Thread-safe; in a process that was forked it goes on with clients of its own."""
+    """Calls SNS and SQS. Thread-safe; a forked process continues with its own clients."""
 
     def __init__(
         self,
@@ -43,10 +43,10 @@ class BrokerCalls:
     def __call__(
         self, operation: Operation, resource: str, /, *, started: float | None = None, **parameters: Any
     ) -> Any:
-        """Return what ``operation`` reads in its answer; ``resource`` is the topic's or queue's name, for errors.
+        """Return the result of ``operation``; ``resource`` is the topic's or queue's name, for errors.
 
-        An attempt takes half of the call's time at most, and none begins after the first half; ``started`` is when
-        a series of calls began that shall share one time limit.
+        An attempt takes at most half of the call's time, and none begins after the first half; ``started`` is the
+        beginning of a series of calls that share one time limit.
 
         Raises:
             MelangeError: see ``error_for``. A mistake in code is raised as it is.
@@ -68,7 +68,7 @@ class BrokerCalls:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def may_retry(self, attempt: int, started: float) -> bool:
-        """Wait before the next attempt, if there is one: capped exponential backoff with full jitter."""
+        """Wait before the next attempt, if there is one: exponential backoff with a limit and full jitter."""
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
         pause = longest * self._jitter()
         if attempt >= self.attempts or self.clock.monotonic() + pause - started > self._retry_seconds:
@@ -87,13 +87,13 @@ class BrokerCalls:
         if self._closed:
             raise DriverClosedError
         if self.clients.process_id != os.getpid():
-            # Answers to two processes on one connection would get mixed up: one queue's messages would reach another
-            # queue's listener. The locks may be held by threads that are not in this process.
+            # Answers to two processes on one connection would be mixed up: one queue's messages would reach another
+            # queue's listener. Threads that are not in this process may hold the locks.
             self.policy_lock, self._wake = threading.Lock(), threading.Condition()
             self.clients.start_in_this_process()
 
     def close(self) -> None:
-        """Refuse calls from now on, and end waits; idempotent."""
+        """Refuse calls from now on, and end waits. Idempotent."""
         if self._closed:
             return
         self._closed = True

@@ -1,4 +1,4 @@
-"""The boto3 clients of one driver: how they are set up, and what makes them quicker and safer than boto3's defaults."""
+"""The boto3 clients of one driver, with settings that are faster and safer than boto3's defaults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULT_CALL_TIMEOUT_SECONDS = 15.0
 DEFAULT_ATTEMPTS = 4
 
 _CONNECT_SHARE, _READ_SHARE = 0.2, 0.3
-"""Of a call's time: two attempts that hang fit into it."""
+"""The share of a call's time: two attempts that hang fit into it."""
 
 _building = threading.Lock()
 """Clients may be shared between threads, the sessions that build them may not."""
@@ -61,7 +61,7 @@ class Clients:
         self.region_name = region_name or _region_of(self._session, is_given=session is not None)
         self.built: dict[str, Any] = {}
         self.process_id = os.getpid()
-        self.build("sqs")  # so that what cannot work is said when the driver is made
+        self.build("sqs")  # so that wrong settings raise when the driver is created
 
     @property
     def partition(self) -> str:
@@ -69,18 +69,18 @@ class Clients:
         return str(self.build("sns").meta.partition)
 
     def build(self, name: str) -> Any:
-        """Return the client of this name, made if need be."""
+        """Return the client of this name; build it at first use."""
         with _building:
             if name not in self.built:
                 self.built[name] = self._make(name)
             return self.built[name]
 
     def forget(self) -> None:
-        """Have the clients built again: without credentials at first, they would never look for them."""
+        """Let the clients be built again: a client without credentials never looks for them again."""
         self.built = {}
 
     def start_in_this_process(self) -> None:
-        """Drop what another process has built. Its connections belong to that process, and stay open there."""
+        """Drop the clients of another process. Their connections belong to that process, and stay open there."""
         with _building:
             if self.process_id == os.getpid():
                 return
@@ -119,7 +119,7 @@ def default_config() -> Config:
         read_timeout=MAX_WAIT_SECONDS + 10,
         max_pool_connections=50,
         tcp_keepalive=True,
-        # What is sent was checked by melange before, against stricter rules than botocore's.
+        # melange has checked the parameters already, against stricter rules than botocore's.
         parameter_validation=False,
         # Without this botocore builds the same User-Agent for each request.
         user_agent=f"melange Boto3/{boto3.__version__} Botocore/{botocore.__version__}",
@@ -199,10 +199,10 @@ def encode_body_once(params: dict[str, Any], **_: Any) -> None:
 def read_answer(
     operation_model: Any, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
 ) -> None:
-    """Refuse an answer that was cut short or garbled, which botocore would take for an empty one; read JSON.
+    """Refuse a truncated or garbled answer, which botocore would take for an empty one; read JSON.
 
-    botocore walks through JSON field by field. The walk is an eighth of a receive of messages with attributes, and
-    changes binary values only, which it decodes: where there are some, and in other protocols, it does the work.
+    botocore visits JSON field by field, which takes an eighth of a receive of messages with attributes. It only
+    changes binary values. With those, and in other protocols, botocore does the work.
     """
     body = response_dict["body"]
     expected = response_dict["headers"].get("content-length") or ""

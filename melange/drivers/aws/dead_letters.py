@@ -1,4 +1,4 @@
-"""What goes to a dead-letter queue: the message as it was received, and why, as far as there is space for it."""
+"""Dead letters on SQS: the message as received, with the reason if there is space for it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Attributes = dict[str, Attribute]
 
 
 def copies_of(delivery: Delivery, received: Received, target: Queue, note: str) -> Iterator[Parameters]:
-    """Yield the parameters of ``SendMessage`` to try first, and smaller ones for when they are refused.
+    """Yield parameters of ``SendMessage``, and smaller ones in case they are refused.
 
     All have the body as received, envelope included, the attributes with their types, and the trace header. The
-    first that fits has the note, the next a shortened one, then none; the last is the message bare, as received.
+    first one has the whole note, the next a shorter one, then none; the last is the message without headers.
     """
     body = received.raw["Body"]
     bare = {name: _sendable(value) for name, value in (received.raw.get("MessageAttributes") or {}).items()}
     known = _without_note(bare)
     if MESSAGE_ID_ATTRIBUTE not in known and delivery.message.body == body:
-        # SQS gives the copy an id of its own. (In an envelope there is one that stays.)
+        # SQS gives the copy a new id. (An envelope has an id that stays.)
         known[MESSAGE_ID_ATTRIBUTE] = _text(delivery.message.message_id)
     for attributes in (_with_note(known, note), _with_note(known, _shortened(note)), known):
         if len(attributes) <= MAX_ATTRIBUTES and _size(body, attributes) <= target.max_message_bytes:
@@ -45,7 +45,7 @@ def copies_of(delivery: Delivery, received: Received, target: Queue, note: str) 
 
 
 def _without_note(attributes: Attributes) -> Attributes:
-    """Leave out why the message was dead-lettered another time."""
+    """Leave out the reason of an earlier dead letter."""
     kept = {name: value for name, value in attributes.items() if name != DEAD_LETTER_HEADER}
     folded = _folded_headers(kept)
     if folded and folded.pop(DEAD_LETTER_HEADER, None) is not None:
@@ -59,7 +59,7 @@ def _with_note(attributes: Attributes, note: str) -> Attributes:
     kept = {name: value for name, value in attributes.items() if name != FOLDED_HEADERS_ATTRIBUTE}
     if len(attributes) < MAX_ATTRIBUTES or MESSAGE_ID_ATTRIBUTE not in attributes or folded is None:
         return {**attributes, DEAD_LETTER_HEADER: _text(note)}
-    # melange reads a folded header as any other: where all ten attributes are taken, one makes place for the note.
+    # melange reads a folded header like any other: if all ten attributes are used, one is folded for the note.
     if len(kept) == MAX_ATTRIBUTES:
         name = next((name for name, value in kept.items() if _is_foldable(name, value)), None)
         if name is None:
@@ -73,7 +73,7 @@ def _is_foldable(name: str, attribute: Attribute) -> bool:
 
 
 def _folded_headers(attributes: Attributes) -> dict[str, Any] | None:
-    """Return the headers in the attribute for folded ones, None where another program has written it."""
+    """Return the headers in the attribute for folded ones, None if another program has written it."""
     try:
         folded = json.loads(attributes.get(FOLDED_HEADERS_ATTRIBUTE, {}).get("StringValue") or "{}")
     except (ValueError, RecursionError):
@@ -86,7 +86,7 @@ def _fold(headers: dict[str, Any]) -> Attributes:
 
 
 def _shortened(note: str) -> str:
-    """Return the note with its texts cut to a line and its lists left out."""
+    """Return the note with shortened texts and without lists."""
     try:
         fields = json.loads(note)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The driver for Amazon SNS and SQS: topics are SNS topics, queues SQS queues, bindings subscriptions."""
+"""The driver for Amazon SNS and SQS: topics are SNS topics, queues are SQS queues, bindings are subscriptions."""
 
 from __future__ import annotations
 
@@ -58,31 +58,31 @@ _SYSTEM_ATTRIBUTES = ["ApproximateReceiveCount", "MessageGroupId", TRACE_ATTRIBU
 _FIFO_SYSTEM_ATTRIBUTES = [*_SYSTEM_ATTRIBUTES, "MessageDeduplicationId"]
 
 _ON_THE_WAY_SECONDS = 10
-"""What is asked of SQS late in a lease may arrive this much later."""
+"""A call late in a lease may arrive at SQS this much later."""
 
 
 class AwsDriver(MessagingDriver, BrokerAdministration):
     """SNS and SQS through boto3; safe to share between threads, and usable in a process that was forked.
 
-    Credentials, region and endpoints are found as boto3 finds them; creating the driver calls neither SNS nor SQS.
-    What AWS throttles and what the network drops is tried again, with growing, jittered pauses, before a
-    ``DriverConnectionError`` says so. A forked process builds clients of its own at its first call.
+    boto3 finds credentials, region and endpoints as usual; creating the driver makes no calls to SNS and SQS.
+    Throttled and failed calls are retried with growing pauses and jitter, then raise ``DriverConnectionError``. A
+    forked process builds its own clients at its first call.
 
     Args:
-        session: a session to build the clients from.
+        session: the boto3 session of the clients.
         region_name: instead of the session's, ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or the profile's.
         endpoint_url: another SNS and SQS, such as a local server.
         config: botocore settings, merged over melange's own. Its timeouts and number of attempts apply to each
             attempt within ``call_timeout_seconds``; a long poll reads for 30 s, or longer if ``config`` says so.
         kms_master_key_id: the customer key with which declared topics and queues are encrypted. Its
             policy must let ``sns.amazonaws.com`` use ``kms:GenerateDataKey*`` and ``kms:Decrypt``.
-        call_timeout_seconds: how long one call to SNS or SQS may take, further attempts included; a ``publish`` or
-            ``send`` makes one for each ten messages. A receive takes its wait besides.
-        clock: counts the deadlines of deliveries and waits between attempts.
+        call_timeout_seconds: the limit of one call to SNS or SQS, including its retries; a ``publish`` or ``send``
+            makes one call for each ten messages. A receive takes its wait in addition.
+        clock: the clock of deadlines and of waits between attempts.
 
     Raises:
         ConfigurationError: no region, no such profile, an unusable endpoint or configuration.
-        AccessDeniedError: the provider of the credentials has failed; another try may help.
+        AccessDeniedError: the provider of the credentials failed; another try may succeed.
     """
 
     def __init__(
@@ -125,9 +125,9 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
     ) -> Queue:
         """Return the queue ``name``; see ``MessagingDriver.declare_queue``.
 
-        A queue given by ARN or URL must exist; it is reconciled and bound as any other. A changed filter takes up to
-        15 minutes to apply everywhere on AWS. The name of a queue deleted less than a minute ago is not free yet:
-        that raises ``DriverConnectionError``, worth a later try.
+        A queue given by ARN or URL must exist; its settings and bindings are declared like those of any other. A changed
+        filter takes up to 15 minutes to apply everywhere on AWS. The name of a queue deleted less than a minute ago is
+        not free yet: that raises ``DriverConnectionError``; try again later.
         """
         spec = QueueSpec(
             name=name,
@@ -147,9 +147,9 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         return self._queues.get(name)
 
     def publish(self, topic: Topic, messages: Sequence[Message]) -> list[Failure[Message]]:
-        """Hand messages to a topic; see ``MessagingDriver.publish``.
+        """Publish messages to a topic; see ``MessagingDriver.publish``.
 
-        Once the broker is unavailable the remaining messages are not tried, and reported as failed.
+        If the broker becomes unavailable, the remaining messages are reported as failed without a try.
         """
         self._calls.check_open()
         for message in messages:
@@ -179,7 +179,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         )
         parameters: dict[str, Any] = {}
         if queue.is_fifo:
-            # SQS gives a lost answer once more to a request with the same id.
+            # SQS repeats a lost answer for a request with the same id.
             parameters["ReceiveRequestAttemptId"] = new_token()
         asked_at = self.clock.monotonic()
         messages = self._calls(
@@ -202,7 +202,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
     def defer(self, deliveries: Sequence[Delivery], seconds: int) -> list[Failure[Delivery]]:
         """Make the deliveries visible again after ``seconds``; see ``MessagingDriver.defer``.
 
-        SQS keeps a message invisible for twelve hours in all, counted from its receive: a longer delay ends there.
+        SQS keeps a message invisible for at most twelve hours, counted from its receive: a longer delay ends there.
         """
         self._calls.check_open()
         check_whole_seconds("seconds", seconds, 0, MAX_VISIBILITY_SECONDS)
@@ -215,9 +215,9 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
     def dead_letter(self, delivery: Delivery, note: str) -> None:
         """Send a copy of the message to the dead-letter queue; see ``MessagingDriver.dead_letter``.
 
-        The body goes as received, with an SNS envelope if it came in one; attributes keep their types, and the
-        trace header goes along. Where the limits leave too little space, the note is shortened, then left out; the
-        last resort is the message bare, as received.
+        The body is sent as received, with its SNS envelope if it had one. Attributes keep their types, and the trace
+        header is kept. If the limits leave too little space, the note is shortened, then left out; the last resort is
+        the message without headers.
         """
         queue = delivery.queue.dead_letter_queue
         if queue is None or not isinstance(delivery.received, Received):
@@ -233,9 +233,9 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         self._calls(operations.SEND_COPY, queue.name, QueueUrl=queue.address, **bare)
 
     def list_bindings(self, queue: Queue) -> list[Binding]:
-        """Return what feeds the queue; see ``BrokerAdministration.list_bindings``.
+        """Return the bindings of the queue; see ``BrokerAdministration.list_bindings``.
 
-        Looks at the topics that the queue's policy lets in. Needs ``sns:ListSubscriptionsByTopic`` on them and
+        Checks the topics that the queue's policy allows. Needs ``sns:ListSubscriptionsByTopic`` on them and
         ``sns:GetSubscriptionAttributes``.
         """
         return self._queues.bindings(queue)
@@ -254,7 +254,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         self._topics.delete(topic)
 
     def close(self) -> None:
-        """Release connections; idempotent. A receive that waits ends when its wait does."""
+        """Release connections. Idempotent. A waiting receive ends with its wait."""
         self._calls.close()
 
     def _seconds_left(self, delivery: Delivery) -> int:

@@ -1,10 +1,10 @@
-"""What botocore raises, and what SNS and SQS answer, as melange's errors. Nothing else maps them.
+"""Maps exceptions of botocore and errors of SNS and SQS to melange's errors. Only this module does that.
 
-An exception is judged by where it comes from: from the network, from an answer, from finding credentials. What
-comes from none of these is a mistake in code, ours or the caller's, and is never taken for an outage.
+An exception is classified by its source: the network, an answer, or the search for credentials. An exception from none
+of these is a mistake in code, ours or the caller's, and is never reported as an outage.
 
-The broker's own words are passed on where they cannot quote a receipt handle or a token: never about signatures,
-and about settling only the sentence that names the denied role and action.
+The broker's own text is passed on only if it cannot quote a receipt handle or a token: never about signatures, and about
+settling only the sentence that names the denied role and action.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from melange.errors import (
 )
 
 Refusal = Callable[[str], MelangeError]
-"""Makes the error for a parameter that the broker refuses, from the broker's text."""
+"""Creates the error for a refused parameter from the broker's text."""
 
 
 def _codes(text: str) -> frozenset[str]:
@@ -68,7 +68,7 @@ LEASE_LOST_CODES = _codes("receipthandleisinvalid messagenotinflight invalidpara
 
 
 def _classes(names: str) -> tuple[type[Exception], ...]:
-    """Return the exceptions of these names, as far as the installed botocore has them."""
+    """Return the exceptions of these names that the installed botocore has."""
     return tuple(getattr(boto, name) for name in names.split() if hasattr(boto, name))
 
 
@@ -92,7 +92,7 @@ CREDENTIAL_ERRORS = _classes(
 
 _FINDING_CREDENTIALS = frozenset({"botocore.credentials", "botocore.tokens", "botocore.signers"})
 _READING_ANSWERS = frozenset({"botocore.parsers"})
-"""Modules: an exception that was raised below one of them is about what it does."""
+"""Modules: an exception raised below one of them has this cause."""
 
 _SETTLING = frozenset({"sqs:DeleteMessage", "sqs:ChangeMessageVisibility"})
 """Calls with receipt handles as parameters, which AWS quotes."""
@@ -113,10 +113,11 @@ def error_for(
     refusal: Refusal = ConfigurationError,
     parameters: Mapping[str, Any] | None = None,
 ) -> MelangeError | None:
-    """Return ``error`` as a ``MelangeError``, or None where it is a mistake in code.
+    """Return ``error`` as a ``MelangeError``, or None if it is a mistake in code.
 
     ``action`` is the permission that the call needs (``sqs:ReceiveMessage``), ``resource`` the name of the queue or
-    topic, ``refusal`` what a refused parameter means here, ``parameters`` those of the call, to keep secrets out.
+    topic, ``refusal`` creates the error for a refused parameter, and ``parameters`` are those of the call, to keep
+    secrets out.
     """
     if isinstance(error, MelangeError):
         return error
@@ -125,14 +126,14 @@ def error_for(
     if isinstance(error, boto.ClientError):
         return error_for_answer(error.response, action, resource, refusal, parameters)
     if isinstance(error, UnreadableAnswer) or _was_raised_in(error, _READING_ANSWERS):
-        # botocore quotes the answer, which may hold messages.
+        # botocore quotes the answer, which may contain messages.
         why = str(error) if isinstance(error, UnreadableAnswer) else type(error).__name__
         return DriverConnectionError(f"the answer to {action} on {resource!r} could not be read: {why}")
     return _error_for_botocore(error, action, resource) if isinstance(error, boto.BotoCoreError) else None
 
 
 def keeps_its_cause(error: Exception, parameters: Mapping[str, Any]) -> bool:
-    """Return False if the text of ``error`` quotes what no log may hold: signed headers, handles, messages."""
+    """Return False if the text of ``error`` quotes secrets: signed headers, handles, messages."""
     if isinstance(error, boto.ClientError):
         text = str(error.response.get("Error", {}).get("Message") or "")
         is_clean = not any(map(_is_secret, text.split())) and not _quotes_handles(text, parameters)
@@ -147,7 +148,7 @@ def error_for_answer(
     refusal: Refusal = ConfigurationError,
     parameters: Mapping[str, Any] | None = None,
 ) -> MelangeError:
-    """Return the error for an answer that is an error."""
+    """Return the error for an error answer."""
     known = known_codes(response)
     details = response.get("Error", {})
     text = str(details.get("Message") or "")
@@ -191,7 +192,7 @@ def lease_lost(queue_name: str) -> LeaseLostError:
 
 
 def known_codes(response: Mapping[str, Any]) -> set[str]:
-    """Return all that an answer calls its error, normalized."""
+    """Return all codes of an error answer, normalized."""
     details = response.get("Error", {})
     # SQS answers with the code of its old protocol and, beside it, the name that its model uses.
     codes = {normalized(str(details.get(name) or "")) for name in ("Code", "QueryErrorCode")}
@@ -199,7 +200,7 @@ def known_codes(response: Mapping[str, Any]) -> set[str]:
     if (
         status in _UNAVAILABLE or 300 <= status < 400
     ):  # AWS does not redirect: that is a proxy or a captive portal
-        codes.add("serviceunavailable")  # whatever the code is called
+        codes.add("serviceunavailable")  # with any code
     return codes
 
 
@@ -263,7 +264,7 @@ def _credentials_not_found(error: Exception, action: str, resource: str) -> Mela
         return DriverConnectionError(
             f"{action} on {resource!r} was not tried: the provider of the credentials did not answer: {error}"
         )
-    if isinstance(error, boto.ClientError):  # of a role to be assumed, for instance
+    if isinstance(error, boto.ClientError):  # for example of a role to be assumed
         found = error_for_answer(error.response, "obtain credentials", "its provider")
         if isinstance(found, DriverConnectionError):
             return found
@@ -282,7 +283,7 @@ def _was_raised_in(error: Exception, modules: frozenset[str]) -> bool:
 
 
 def _clock_is_wrong(known: set[str], text: str, response: Mapping[str, Any]) -> bool:
-    """Return True if the request was refused for its time: AWS says so in a code, in prose, or by its own time."""
+    """Return True if the request was refused for its time: by a code, by the text, or by AWS's own time."""
     if known & CLOCK_CODES:
         return True
     if not known & SIGNATURE_CODES:
@@ -303,13 +304,13 @@ def _status(response: Mapping[str, Any]) -> int:
 
 
 def _denial(text: str) -> str:
-    """Return the sentence that names the denied role, the action and the policy; "" where there is none."""
+    """Return the sentence that names the denied role, the action and the policy, or ""."""
     start = text.find("User: arn:")
     return text[start:] if start >= 0 and "is not authorized to perform" in text else ""
 
 
 def _without_secrets(text: str, parameters: Mapping[str, Any] | None = None) -> str:
-    """Return the text on one line, shortened, without what may be a receipt handle or a token."""
+    """Return the text on one line, shortened, without possible receipt handles and tokens."""
     if _quotes_handles(text, parameters or {}):
         return ""
     words = ["..." if _is_secret(word) else word for word in text[: 10 * _LONGEST_TEXT].split()]

@@ -1,7 +1,7 @@
-"""Every call that the driver makes: its method, the permission it needs, and how its answer is read.
+"""Every call of the driver: its method, its permission, and the reader of its answer.
 
-An answer that does not hold what it must raises ``UnreadableAnswer``: it came from something that is not AWS, or
-was garbled on the way, and is asked for again.
+An incomplete answer raises ``UnreadableAnswer``: it came from a server that is not AWS, or was garbled on the way. The
+call is then retried.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Entry = dict[str, Any]
 Parameters = dict[str, Any]
 
 ClientName = Literal["sns", "sqs", "polling", "sts"]
-"""``polling`` is SQS as well, with the patience of a long poll."""
+"""``polling`` is SQS with the timeouts of a long poll."""
 
 
 class UnreadableAnswer(Exception):
-    """An answer is not what this call is answered with."""
+    """An answer does not fit the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Operation:
     client: ClientName
     method: str
     permission: str
-    """The action in an IAM policy, which is also what errors call it."""
+    """The action in an IAM policy, also used in errors."""
     read: Callable[[Answer], Any] = lambda answer: answer
     refusal: type[MelangeError] = ConfigurationError
-    """What a parameter that the broker refuses means here."""
+    """Creates the error for a refused parameter."""
     target: str = ""
     entries: str = ""
     """Of batches: the parameters that take the address and the entries."""
@@ -88,7 +88,7 @@ def _messages(answer: Answer) -> list[Mapping[str, Any]]:
 
 
 def _failed_entries(answer: Answer) -> dict[str, Entry | None]:
-    """Return each entry that the answer mentions: its failure, or None."""
+    """Return the failure, or None, of each entry in the answer."""
     try:
         succeeded = {entry["Id"]: None for entry in answer.get("Successful") or ()}
         return succeeded | {entry["Id"]: entry for entry in answer.get("Failed") or ()}

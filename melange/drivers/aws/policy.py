@@ -1,4 +1,4 @@
-"""The queue's policy document: one statement of ours among those of others. Text in, text out, no calls."""
+"""The queue's policy document: our statement beside the other ones. Text in, text out, no calls."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MAX_STATEMENTS = 20
 
 
 def allow_topics(policy_text: str | None, queue_arn: str, topic_arns: Iterable[str]) -> str | None:
-    """Return the policy that lets these topics, and those let in before, send to the queue.
+    """Return the policy that allows these topics, and the earlier ones, to send to the queue.
 
-    Returns None when ``policy_text`` does so already. The statements of others are kept as they are.
+    Return None if ``policy_text`` does so already. Other statements are not changed.
 
     Raises:
         ConfigurationError: the policy is not JSON, or would grow beyond what SQS allows.
@@ -33,7 +33,7 @@ def allow_topics(policy_text: str | None, queue_arn: str, topic_arns: Iterable[s
 
 
 def allowed_topics(policy_text: str | None) -> list[str]:
-    """Return the ARNs of the topics that our statement lets in."""
+    """Return the ARNs of the topics that our statement allows."""
     try:
         statements = _as_list(json.loads(policy_text or "{}").get("Statement", []))
     except (ValueError, AttributeError):
@@ -95,7 +95,7 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _canonical(value: Any) -> Any:
-    """Return a form in which ``"x"`` and ``["x"]`` and any order of a list are the same."""
+    """Return a form that is the same for ``"x"`` and ``["x"]``, and for any order of a list."""
     if isinstance(value, dict):
         return {name: _canonical(part) for name, part in value.items()}
     return sorted(json.dumps(part, sort_keys=True) for part in _as_list(value))

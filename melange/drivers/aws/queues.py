@@ -1,4 +1,4 @@
-"""Queues: created, reconciled with what the caller named, bound, found by name, ARN or URL."""
+"""Queues: created, reconciled with the caller's options, bound, found by name, ARN or URL."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class SqsQueues:
                 CREATE_QUEUE, spec.name, QueueName=spec.name, Attributes=attributes, tags=dict(tags)
             )
         except ConfigurationError as refused:
-            # Refused for its attributes, or made by another process just now with others: then it is there.
+            # Refused for its attributes, or created by another process just now with others: then it exists.
             try:
                 return self._find(spec.name)
             except QueueNotFoundError:
@@ -125,7 +125,7 @@ class SqsQueues:
         return queue_address(url, self._region)
 
     def _attributes_of_new(self, name: str, address: str) -> Attributes:
-        # SQS asks for a second of patience before a new queue answers everywhere.
+        # A new queue takes a second before it answers everywhere.
         for attempt in range(1, _LOOKS_AT_A_NEW_QUEUE):
             try:
                 return self._attributes(name, address)
@@ -165,16 +165,16 @@ class SqsQueues:
         )
 
     def _dead_letter_queue(self, arn: Arn, source_address: str) -> Queue | None:
-        """Return the dead-letter queue, without following on to a dead-letter queue of its own."""
-        # It lives in its source's account and region, so its address differs in the name alone.
+        """Return the dead-letter queue, without its own dead-letter queue."""
+        # It is in the account and region of its source, so only the name in its address differs.
         address = f"{source_address.rpartition('/')[0]}/{arn.name}"
         try:
             attributes = self._attributes(arn.name, address)
         except AccessDeniedError:
-            # Sending to it is another permission: a role may have that one and lack this one.
+            # Sending to it is another permission: a role may have that one and not this one.
             attributes = {}
         except QueueNotFoundError:
-            logger.warning("the dead-letter queue %s is gone: declare it again", arn)
+            logger.warning("the dead-letter queue %s does not exist: declare it again", arn)
             return None
         return Queue(arn.name, address, arn.name.endswith(FIFO_SUFFIX), _max_bytes(attributes))
 
@@ -182,12 +182,12 @@ class SqsQueues:
 def attributes_to_change(
     spec: QueueSpec, current: Attributes, dead_letter_arn: str | None, kms_master_key_id: str | None
 ) -> Attributes:
-    """Return the attributes that differ from the ``current`` ones; {} stands for a queue to be made.
+    """Return the attributes that differ from the ``current`` ones; {} stands for a new queue.
 
-    ``dead_letter_arn`` is that of the dead-letter queue in the spec, if one is named.
+    ``dead_letter_arn`` is that of the dead-letter queue in the specification, if it has one.
 
     Raises:
-        ConfigurationError: a receive count is named, and there is no dead-letter queue to go with it.
+        ConfigurationError: a receive count is given without a dead-letter queue.
     """
     wanted: Attributes = {}
     if spec.retention_seconds is not None:
@@ -209,7 +209,7 @@ def parse_redrive_policy(text: str | None) -> tuple[str | None, int | None]:
 
 
 def _redrive_policy(spec: QueueSpec, current_text: str | None, dead_letter_arn: str | None) -> str | None:
-    """Return the redrive policy to set, ``""`` to take it off, None to leave it."""
+    """Return the redrive policy to set, ``""`` to remove it, None to leave it."""
     if spec.dead_letter_queue is NO_DEAD_LETTER_QUEUE:
         return ""
     current_arn, current_count = parse_redrive_policy(current_text)

@@ -1,4 +1,4 @@
-"""What binds queues to topics: SNS subscriptions, and the queue policy that lets the topics in."""
+"""Bindings of queues to topics: SNS subscriptions, and the queue policy that allows the topics."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Subscriptions:
         self._jitter = jitter
 
     def let_in(self, queue: Queue, queue_arn: str, topics: Sequence[Topic], read: ReadPolicy) -> None:
-        """Make the queue's policy let the topics send to it.
+        """Allow the topics in the queue's policy to send to it.
 
-        SQS has no compare-and-set: two writers that start from the same policy overwrite each other. So
-        after writing it is read again, late enough for a writer that had read before to have written.
+        SQS has no compare-and-set: two writers that start from the same policy overwrite each other. So the
+        policy is read again after writing, late enough for an earlier reader to have written.
         """
         with self._calls.policy_lock:
             for attempt in range(_POLICY_ATTEMPTS):
@@ -52,13 +52,13 @@ class Subscriptions:
                 )
                 self._calls.wait(_SETTLING_SECONDS * (1 + attempt + self._jitter()))
         raise DriverConnectionError(
-            f"others keep changing the policy of queue {queue.name!r}: declare it again"
+            f"other processes keep changing the policy of queue {queue.name!r}: declare it again"
         )
 
     def subscribe(self, queue_arn: str, topic: Topic, event_filter: EventFilter | None) -> None:
         """Subscribe the queue to the topic.
 
-        A subscription that is there is left as it is, except for the filter when one is named.
+        An existing subscription is not changed, except for its filter if one is given.
         """
         wanted = filter_attributes(event_filter) if event_filter else {}
         try:
@@ -78,7 +78,7 @@ class Subscriptions:
             self._reconcile_filter(subscription_arn, topic.name, wanted)
 
     def unsubscribe(self, queue_arn: str, topics: Sequence[Topic]) -> None:
-        """Take off the queue's subscriptions to these topics."""
+        """Remove the queue's subscriptions to these topics."""
         for topic in topics:
             for subscription_arn in self._find(queue_arn, topic):
                 self._calls(UNSUBSCRIBE, topic.name, SubscriptionArn=subscription_arn)
@@ -95,18 +95,16 @@ class Subscriptions:
         return bindings
 
     def _find_existing(self, queue_arn: str, topic: Topic, refused: ConfigurationError) -> str:
-        # Refused because there is one with other attributes, or for another reason: then there is none.
+        # Refused because one with other attributes exists, or for another reason.
         try:
             return next(self._find(queue_arn, topic))
         except StopIteration:
             raise refused from refused.__cause__
         except AccessDeniedError as denied:
-            raise AccessDeniedError(
-                f"{refused}. Whether there is a subscription already: {denied}"
-            ) from denied
+            raise AccessDeniedError(f"{refused}. Search for an existing subscription: {denied}") from denied
 
     def _find(self, queue_arn: str, topic: Topic) -> Iterator[str]:
-        """Yield the ARNs of the queue's subscriptions to the topic, of which SNS keeps one; none if it is gone."""
+        """Yield the ARNs of the queue's subscriptions to the topic; SNS keeps at most one."""
         parameters: dict[str, Any] = {"TopicArn": topic.address}
         while True:
             try:
@@ -144,7 +142,7 @@ NO_FILTER = "{}"
 
 
 def filter_attributes(event_filter: EventFilter) -> Attributes:
-    """Return the subscription attributes that let only these event types pass, or all if it names none."""
+    """Return the subscription attributes for a filter of these event types, or for no filter."""
     if not _names_types(event_filter):
         return {"FilterPolicy": NO_FILTER}
     in_body = event_filter.scope == "body"
@@ -157,9 +155,9 @@ def filter_attributes(event_filter: EventFilter) -> Attributes:
 
 
 def event_filter_from(attributes: Attributes) -> EventFilter | None:
-    """Return the filter of a subscription, None where everything passes.
+    """Return the filter of a subscription, or None.
 
-    Of a filter that melange did not write, what is not event type names is not told.
+    Conditions that melange did not write, other than event type names, are not included.
     """
     policy = _values(attributes.get("FilterPolicy"))
     if policy is None:
@@ -181,7 +179,7 @@ def _same(name: str, current: str | None, wanted: str) -> bool:
 
 
 def _values(policy: str | None) -> dict[str, Any] | None:
-    """Return a filter policy with its values in one order, None where there is none."""
+    """Return a filter policy with its values in one order, or None."""
     try:
         parsed = json.loads(policy or NO_FILTER)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Topics: created, reconciled with what the caller named, found by name or ARN."""
+"""Topics: created, reconciled with the caller's options, found by name or ARN."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class SnsTopics:
         try:
             attributes = self._attributes(name, address)
         except AccessDeniedError:
-            # A role that may only publish is a common one: publishing tells whether the topic exists.
+            # Many roles may only publish: publishing then shows if the topic exists.
             logger.warning(
-                "may not sns:GetTopicAttributes on %s: taken to exist, and to allow %s bytes a message",
+                "no permission for sns:GetTopicAttributes on %s: assuming that it exists and allows %s bytes a message",
                 address,
                 DEFAULT_MAX_TOPIC_BYTES,
             )
@@ -77,11 +77,11 @@ class SnsTopics:
         except ConfigurationError as refused:
             if not wanted or not self._is_there(name, refused):
                 raise
-        # It has attributes that differ. They are set one by one, as on any existing topic.
+        # Its attributes differ. They are set one by one, as on any existing topic.
         return str(self._calls(CREATE_TOPIC, name, Name=name, Attributes=kind))
 
     def _is_there(self, name: str, refused: ConfigurationError) -> bool:
-        if "already exists" in str(refused):  # the short way, as long as AWS says it like this
+        if "already exists" in str(refused):  # the short way, as long as AWS uses this text
             return True
         try:
             self._attributes(name, str(self._arn(name)))
@@ -107,7 +107,7 @@ class SnsTopics:
         return attributes
 
     def _arn(self, name: str) -> Arn:
-        """Return the topic's ARN: SNS has no look-up by name, it is put together from region and account."""
+        """Return the topic's ARN. SNS has no look-up by name, so it is made from region and account."""
         clients = self._calls.clients
         if is_arn(name):
             return arn_in_region(name, "sns", clients.region_name)
@@ -117,10 +117,10 @@ class SnsTopics:
 
     def _account_of(self, topic_name: str) -> str:
         try:
-            # Every valid credential may ask this, whatever its policies say.
+            # Every valid credential may call this, with any policy.
             return str(self._calls(GET_CALLER_IDENTITY, topic_name))
         except (DriverError, ConfigurationError):
-            # A network without a way to STS, or a local server without it.
+            # A network without access to STS, or a local server without STS.
             try:
                 return self._find_in_listing(topic_name).account
             except AccessDeniedError as denied:

@@ -1,4 +1,4 @@
-"""How messages look on SNS and SQS, and back: dictionaries in, dictionaries out, no calls."""
+"""Messages as parameters of SNS and SQS, and back, without calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENVELOPE_SIGN = '"TopicArn"'
 
 
 class Received(NamedTuple):
-    """What ``Delivery.received`` holds: the message as SQS gave it, and when it was asked for."""
+    """The value of ``Delivery.received``: the message as SQS gave it, and the time of the request."""
 
     raw: Mapping[str, Any]
     asked_at: float
@@ -58,16 +58,16 @@ send_entry = partial(entry_of, "MessageBody")
 def delivery_from(
     raw: Mapping[str, Any], queue: Queue, asked_at: float, visibility_timeout_seconds: int
 ) -> Delivery:
-    """Return what SQS ``ReceiveMessage`` gave as a delivery.
+    """Return a message of SQS ``ReceiveMessage`` as a delivery.
 
-    An SNS envelope is taken off where there is one; whatever else the body holds is data.
+    An SNS envelope is removed if there is one; anything else in the body is data.
     """
     system = raw.get("Attributes") or {}
     body = raw["Body"]
     found = raw.get("MessageAttributes") or {}
     attributes = {name: value.get("StringValue") or _as_text(value) for name, value in found.items()}
     fallback_message_id = raw["MessageId"]
-    # What melange published arrives with its id beside the body: only the rest can be an envelope.
+    # A message of melange has its id beside the body: only others can be an envelope.
     if MESSAGE_ID_ATTRIBUTE not in attributes and _ENVELOPE_SIGN in body:
         envelope = _envelope(body)
         if envelope:
@@ -99,10 +99,10 @@ def _as_text(attribute: Mapping[str, Any]) -> str:
 
 
 def _envelope(body: str) -> Mapping[str, Any] | None:
-    """Return the envelope that ``body`` is, if it is one.
+    """Return the SNS envelope in ``body``, or None.
 
-    A body may only look like one: it counts with a message that SNS could have carried, so that what is in it
-    can be sent on, to a dead-letter queue for instance.
+    A body may only look like an envelope. It counts if its message is one that SNS could have carried, so that the
+    message can be sent again, for example to a dead-letter queue.
     """
     try:
         envelope = json.loads(body)
@@ -122,7 +122,7 @@ def _envelope_attributes(envelope: Mapping[str, Any]) -> dict[str, str]:
     attributes = envelope.get("MessageAttributes")
     if not isinstance(attributes, dict):
         return {}
-    # Numbers and base64 come as text in an envelope already.
+    # In an envelope, numbers and base64 are text already.
     return {
         name: attribute["Value"]
         for name, attribute in attributes.items()
