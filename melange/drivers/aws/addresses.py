@@ -35,7 +35,7 @@ class Arn:
 
 
 class QueuePlace(NamedTuple):
-    """The region and account of a queue; ``account`` is None for the caller's own."""
+    """The name and account of a queue; ``account`` is None for the caller's own."""
 
     name: str
     account: str | None

@@ -71,7 +71,8 @@ def settle_deliveries(
     """Settle deliveries in tens, per queue. A delivery past its deadline is reported and not settled."""
     failures: list[Failure[Delivery]] = []
     for batch in _tens_by_queue(deliveries):
-        # Checked before each call: the previous one may have taken long. A standard queue takes a late handle        # silently, and would remove a message that another receiver is working on.
+        # Checked before each call: the previous one may have taken long. A standard queue takes a late
+        # handle silently, and would remove a message that another receiver is working on.
         now = calls.clock.monotonic()
         held = [delivery for delivery in batch if now < delivery.deadline]
         if len(held) < len(batch):

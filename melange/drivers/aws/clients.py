@@ -217,17 +217,12 @@ def read_answer(
     if protocol == "query" and body[:16].lstrip()[:1] != b"<":
         raise UnreadableAnswer("it is not XML")
     if protocol == "json":
-        answer = _parse_json(body)
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise UnreadableAnswer("it is not JSON") from error
+        if not isinstance(answer, dict):
+            raise UnreadableAnswer("it is not a JSON object")
         if b'"BinaryValue"' not in body:
             customized_response_dict.update(answer)
             response_dict["body"] = b"{}"
-
-
-def _parse_json(body: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableAnswer("it is not JSON") from error
-    if not isinstance(answer, dict):
-        raise UnreadableAnswer("it is not a JSON object")
-    return answer

@@ -19,6 +19,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from melange.drivers.aws.operations import Entry, UnreadableAnswer
+from melange.drivers.aws.quoting import denial_in, holds_token, quotes_handles, without_secrets
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -100,10 +101,6 @@ _SETTLING = frozenset({"sqs:DeleteMessage", "sqs:ChangeMessageVisibility"})
 _UNAVAILABLE = frozenset({408, 429, 500, 502, 503, 504})
 _SKEW_SECONDS = 240
 _EXPIRED_SIGNATURE = re.compile(r"signature (?:expired|not yet current)", re.IGNORECASE)
-_TOKEN = re.compile("AQEB|IQoJ|FwoG")
-"""How receipt handles and session tokens begin."""
-_LONGEST_WORD = 64
-_LONGEST_TEXT = 600
 
 
 def error_for(
@@ -136,7 +133,7 @@ def keeps_its_cause(error: Exception, parameters: Mapping[str, Any]) -> bool:
     """Return False if the text of ``error`` quotes secrets: signed headers, handles, messages."""
     if isinstance(error, boto.ClientError):
         text = str(error.response.get("Error", {}).get("Message") or "")
-        is_clean = not any(map(_is_secret, text.split())) and not _quotes_handles(text, parameters)
+        is_clean = not holds_token(text) and not quotes_handles(text, parameters)
         return is_clean and not known_codes(error.response) & SIGNATURE_CODES
     return not isinstance(error, ResponseParserError)
 
@@ -159,10 +156,8 @@ def error_for_answer(
             "minutes: set it (NTP); the credentials may well be right"
         )
     if action in _SETTLING:
-        text = _denial(text)
-    return _error_for_codes(
-        known, code, _without_secrets(text, parameters), action, resource, refusal=refusal
-    )
+        text = denial_in(text)
+    return _error_for_codes(known, code, without_secrets(text, parameters), action, resource, refusal=refusal)
 
 
 def error_for_entry(entry: Entry, action: str, resource: str) -> MelangeError:
@@ -172,10 +167,10 @@ def error_for_entry(entry: Entry, action: str, resource: str) -> MelangeError:
     if action in _SETTLING:
         if normalized(code) in LEASE_LOST_CODES:
             return lease_lost(resource)
-        text = _denial(text)
+        text = denial_in(text)
         refusal = ConfigurationError
     return _error_for_codes(
-        {normalized(code)}, code, _without_secrets(text), action, resource, refusal=refusal
+        {normalized(code)}, code, without_secrets(text), action, resource, refusal=refusal
     )
 
 
@@ -268,7 +263,7 @@ def _credentials_not_found(error: Exception, action: str, resource: str) -> Mela
         found = error_for_answer(error.response, "obtain credentials", "its provider")
         if isinstance(found, DriverConnectionError):
             return found
-        return _bad_credentials(f"{type(error).__name__}{_said(_denial(_without_secrets(str(error))))}")
+        return _bad_credentials(f"{type(error).__name__}{_said(denial_in(without_secrets(str(error))))}")
     said = str(error) if isinstance(error, OSError) else ""
     return _bad_credentials(f"{type(error).__name__}{_said(said)}")
 
@@ -301,28 +296,3 @@ def _skew_seconds(response: Mapping[str, Any]) -> float:
 
 def _status(response: Mapping[str, Any]) -> int:
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _denial(text: str) -> str:
-    """Return the sentence that names the denied role, the action and the policy, or ""."""
-    start = text.find("User: arn:")
-    return text[start:] if start >= 0 and "is not authorized to perform" in text else ""
-
-
-def _without_secrets(text: str, parameters: Mapping[str, Any] | None = None) -> str:
-    """Return the text on one line, shortened, without possible receipt handles and tokens."""
-    if _quotes_handles(text, parameters or {}):
-        return ""
-    words = ["..." if _is_secret(word) else word for word in text[: 10 * _LONGEST_TEXT].split()]
-    line = "".join(character if character.isprintable() else "?" for character in " ".join(words))
-    return line[:_LONGEST_TEXT]
-
-
-def _is_secret(word: str) -> bool:
-    is_long = len(word) > _LONGEST_WORD and not word.lstrip("\"'([").startswith("arn:")
-    return is_long or _TOKEN.search(word) is not None
-
-
-def _quotes_handles(text: str, parameters: Mapping[str, Any]) -> bool:
-    handles = [entry.get("ReceiptHandle") for entry in parameters.get("Entries", ())]
-    return any(handle in text for handle in handles if handle)
