@@ -30,7 +30,7 @@ def copies_of(delivery: Delivery, received: Received, target: Queue, note: str) 
     """Yield parameters of ``SendMessage``, and smaller ones in case they are refused.
 
     All have the body as received, envelope included, the attributes with their types, and the trace header. The
-    first one has the whole note, the next a shorter one, then none; the last is the message without headers.
+    first one has the whole note, the next a shorter one, then none; the last is exactly what was received.
     """
     body = received.raw["Body"]
     bare = {name: _sendable(value) for name, value in (received.raw.get("MessageAttributes") or {}).items()}

@@ -217,7 +217,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
 
         The body is sent as received, with its SNS envelope if it had one. Attributes keep their types, and the trace
         header is kept. If the limits leave too little space, the note is shortened, then left out; the last resort is
-        the message without headers.
+        exactly what was received.
         """
         queue = delivery.queue.dead_letter_queue
         if queue is None or not isinstance(delivery.received, Received):
