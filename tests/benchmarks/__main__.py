@@ -27,6 +27,7 @@ from benchmarks import (
     outbox_postgresql,
     profiling,
     sns_sqs,
+    walk,
     worker,
 )
 from benchmarks.report import Count, Row, table_of_counts, table_of_rows
@@ -47,15 +48,22 @@ GROUPS = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"all by default: {', '.join(GROUPS)}")
+    parser.add_argument(
+        "groups", nargs="*", metavar="GROUP", help=f"all by default: {', '.join(GROUPS)}; or walk alone"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="fewer repetitions, 100,000 messages queued or sent"
     )
     parser.add_argument(
         "--profile", action="store_true", help="where the time goes, instead of how much it is"
     )
+    parser.add_argument("--in-order", action="store_true", help="with `walk`: every function on the way")
     parser.add_argument("--endpoint-url", help="an SNS+SQS server that runs already, instead of MiniStack")
     options = parser.parse_args(arguments)
+    if options.groups == ["walk"]:
+        with server(options.endpoint_url) as url:
+            walk.print_walks(url, in_order=options.in_order)
+        return
     groups = options.groups or GROUPS
     if unknown := set(groups) - set(GROUPS):
         parser.error(f"no such group: {', '.join(sorted(unknown))}")
