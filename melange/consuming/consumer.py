@@ -13,7 +13,7 @@ from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.listener import EventType, ExchangeListener
 from melange.consuming.middleware import Middleware, wrapped
 from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy, check_time_limit
-from melange.consuming.outcomes import Defer, Outcome
+from melange.consuming.outcomes import Outcome
 from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.settling import Settler
 from melange.consuming.subscriptions import Subscription, Subscriptions, subscription_for
@@ -125,18 +125,13 @@ class ExchangeMessageConsumer:
             timeout_seconds=timeout_seconds,
             on_unhandled=queue.on_unhandled,
         )
-        self.settler = Settler(
-            self.driver,
-            self.queue,
-            store,
-            dependable(retry.backoff),
-            keeps_rejected=self.queue.is_fifo and queue.on_reject == "block",
-        )
         self._store = store
+        self._backoff = dependable(retry.backoff)
         self._event_type = event_type
         self._around_poll = [partial(one.around_poll, self.queue) for one in middleware]
         self._keeper = LeaseKeeper(self.driver, queue.visibility_timeout_seconds, store)
         self._suspects = Suspects()
+        self._settler = self.settler(self._keeper, self._suspects)
         self._store_is_available = True
 
     def subscribe(self, listener: ExchangeListener) -> None:
@@ -216,7 +211,7 @@ class ExchangeMessageConsumer:
                 available none is received.
         """
         self.require_listeners()
-        if any(subscription.is_async for subscription in self.subscriptions):
+        if self.subscriptions.need_event_loop:
             raise ConfigurationError(
                 f"queue {self.queue.name} has asynchronous listeners, which need the event loop of a worker: use "
                 "consumer.run() or Worker(consumer).run()"
@@ -245,7 +240,7 @@ class ExchangeMessageConsumer:
 
     def require_listeners(self) -> None:
         """Raise ``ConfigurationError`` when there is no listener."""
-        if not len(self.subscriptions):
+        if not self.subscriptions.all:
             raise ConfigurationError(
                 f"nothing listens on queue {self.queue.name}: subscribe a listener first, or messages would be "
                 "acknowledged that nobody has seen"
@@ -264,9 +259,21 @@ class ExchangeMessageConsumer:
         try:
             wrapped(poll, self._around_poll)
         except BaseException:
-            self.settler.defer([(delivery, 0) for delivery in received])
+            self._settler.defer([(lease, 0) for lease in self._keeper.hold(received)])
             raise
         return received
+
+    def settler(self, keeper: LeaseKeeper, suspects: Suspects) -> Settler:
+        """Return what settles deliveries whose leases ``keeper`` renews."""
+        return Settler(
+            self.driver,
+            self.queue,
+            self._store,
+            self._backoff,
+            keeper=keeper,
+            suspects=suspects,
+            keeps_rejected=self.queue.is_fifo and self.options.on_reject == "block",
+        )
 
     def lane_of(self, delivery: Delivery) -> Hashable | None:
         """Return what the delivery must be kept in order with, None for nothing."""
@@ -309,37 +316,23 @@ class ExchangeMessageConsumer:
                     for lease in batch:
                         outcome = self.processor.process(lease)
                         outcomes.append((lease, outcome))
-                finally:
-                    for lease, _ in outcomes:
                         del unsettled[lease]
-                    settled += self._settle(outcomes)
+                finally:
+                    settled += sum(self._settler.settle(outcomes))
         except BaseException as error:
-            # The store is unavailable, or the process is told to end: what is finished was settled all the same, the
-            # rest is given back.
+            # The store is unavailable, or the process is asked to end: what is finished was settled all the same, the
+            # rest is released.
             self._store_is_available = not isinstance(error, DeduplicationError)
-            self._keeper.release(unsettled, to_defer=True)
-            self.settler.defer([(lease.delivery, 0) for lease in unsettled])
+            self._settler.defer([(lease, 0) for lease in unsettled])
             raise
         return settled
 
     def _batches(self, leases: list[Lease]) -> list[list[Lease]]:
-        """Return what to settle together: what may kill the process comes last, each on its own."""
+        """Return what to settle together: messages that may kill the process come last, each on its own."""
         suspects = [lease for lease in leases if self._suspects.includes(lease.delivery)]
         if not suspects:
             return [leases]
-        ordinary = [lease for lease in leases if lease not in suspects]
-        return [ordinary, *([suspect] for suspect in suspects)]
-
-    def _settle(self, outcomes: list[tuple[Lease, Outcome]]) -> int:
-        deferred = [lease for lease, outcome in outcomes if isinstance(outcome, Defer)]
-        if deferred:
-            self._keeper.release(deferred, to_defer=True)
-            for lease in deferred:
-                self._suspects.gave_back(lease.delivery)
-        try:
-            return sum(self.settler.settle([(lease.delivery, outcome) for lease, outcome in outcomes]))
-        finally:
-            self._keeper.release([lease for lease, _ in outcomes])
+        return [[lease for lease in leases if lease not in suspects], *([one] for one in suspects)]
 
     @property
     def _store_keywords(self) -> tuple[str, ...]:

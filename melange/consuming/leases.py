@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 from melange.clock import Clock
 from melange.deduplication.base import Claimed, DeduplicationStore
@@ -22,6 +23,7 @@ IDLE_SECONDS = 2.0
 """The renewing thread ends when nothing was in flight for so long, and starts again when needed."""
 
 
+@dataclass(slots=True, eq=False)
 class Lease:
     """The right to work on one delivery, until its deadline.
 
@@ -30,28 +32,15 @@ class Lease:
     ``lane`` is what it is kept in order with, None for nothing. ``is_settling`` ends its renewal before ``release`` does.
     """
 
-    __slots__ = (
-        "_clock",
-        "_lost",
-        "claimed",
-        "delivery",
-        "has_begun",
-        "is_renewing",
-        "is_settling",
-        "lane",
-        "retries",
-    )
-
-    def __init__(self, delivery: Delivery, clock: Clock) -> None:
-        self.delivery = delivery
-        self.claimed: Claimed | None = None
-        self.has_begun = False
-        self.retries = 0
-        self.is_renewing = False
-        self.is_settling = False
-        self.lane: Hashable | None = None
-        self._clock = clock
-        self._lost = False
+    delivery: Delivery
+    _clock: Clock
+    claimed: Claimed | None = None
+    has_begun: bool = False
+    retries: int = 0
+    lane: Hashable | None = None
+    is_renewing: bool = False
+    is_settling: bool = False
+    _lost: bool = False
 
     @property
     def remaining_seconds(self) -> float:
@@ -110,13 +99,12 @@ class LeaseKeeper:
                 self._thread.start()
         return leases
 
-    def release(self, leases: Iterable[Lease], *, to_defer: bool = False) -> None:
+    def release(self, leases: Sequence[Lease], *, to_defer: bool = False) -> None:
         """Renew these no longer, from now on: to be called before they are settled or left to others.
 
         With ``to_defer`` it returns only when no renewal of theirs is under way: one that arrived after its delivery was
         deferred would hide it again.
         """
-        leases = list(leases)
         with self._changed:
             self._held.difference_update(leases)
             if to_defer:

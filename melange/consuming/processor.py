@@ -83,27 +83,15 @@ class DeliveryProcessor:
         self._on_unhandled = on_unhandled
         self._warned_types: set[str] = set()
         self._unanswered_claims: deque[Claimed] = deque(maxlen=MOST_REMEMBERED_CLAIMS)
+        self.process: Callable[[Lease], Outcome] = self._process_wrapped if middleware else self._process
+        """Returns the outcome of running every listener that accepts the delivery's event.
+
+        What listeners and middleware raise becomes an outcome. It raises ``DeduplicationError`` when the store is
+        unavailable: then nothing was decided about the delivery.
+        """
         self._attempt: Callable[[ListenerCall], Outcome] = self._run_claimed
         for one in reversed(middleware):
             self._attempt = partial(one.around_listener, run=self._attempt)
-
-    def process(self, lease: Lease) -> Outcome:
-        """Return the outcome of running every listener that accepts the delivery's event.
-
-        What listeners and middleware raise becomes an outcome.
-
-        Raises:
-            DeduplicationError: the store is unavailable; nothing was decided about the delivery.
-        """
-        if not self._middleware:
-            return self._process(lease)
-        around = [partial(one.around_delivery, lease.delivery) for one in self._middleware]
-        try:
-            return checked_outcome(wrapped(lambda: self._process(lease), around))
-        except DeduplicationError:
-            raise
-        except Exception as error:
-            return self.broken_off(lease, error, "middleware")
 
     def _process(self, lease: Lease) -> Outcome:
         try:
@@ -144,7 +132,8 @@ class DeliveryProcessor:
         try:
             if attempt > self._retry.max_attempts:  # processes died in the last ones
                 return self._given_up(call, f"{attempt - 1} attempts did not come to an end", attempt - 1)
-            return checked_outcome(self._attempt(call))
+            outcome = self._attempt(call)
+            return checked_outcome(outcome) if self._middleware else outcome
         except DeduplicationError:
             raise
         except Exception as error:  # from middleware: what listeners raise is an outcome by now
@@ -157,6 +146,15 @@ class DeliveryProcessor:
                 self._abandon(lease.claimed, began=lease.has_begun)
                 lease.claimed = None
             handled_message.reset(outside)
+
+    def _process_wrapped(self, lease: Lease) -> Outcome:
+        around = [partial(one.around_delivery, lease.delivery) for one in self._middleware]
+        try:
+            return checked_outcome(wrapped(lambda: self._process(lease), around))
+        except DeduplicationError:
+            raise
+        except Exception as error:
+            return self.broken_off(lease, error, "middleware")
 
     # --- claims ------------------------------------------------------------------------------------
 

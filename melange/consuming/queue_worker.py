@@ -14,9 +14,9 @@ from melange.backoff import Backoff
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.lanes import Lanes
 from melange.consuming.leases import Lease, LeaseKeeper
-from melange.consuming.outcomes import LEAVE, Acknowledge, Defer, Outcome
-from melange.consuming.scheduling import Task, Threads, Timers
-from melange.consuming.suspects import Isolation, Suspects
+from melange.consuming.outcomes import ACKNOWLEDGE, Acknowledge, Defer, Outcome
+from melange.consuming.scheduling import Isolation, Task, Threads, Timers
+from melange.consuming.suspects import Suspects
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -86,6 +86,7 @@ class QueueWorker:
             consumer.processor.store,
             self._lost,
         )
+        self._settler = consumer.settler(self._keeper, suspects)
         self._mean_seconds = math.inf
         self._done: SimpleQueue[Lease | None] = SimpleQueue()
         self._not_begun: list[Lease] | None = []
@@ -217,17 +218,13 @@ class QueueWorker:
         # Several threads may write at once; an estimate that misses one run is still an estimate.
         mean = self._mean_seconds
         self._mean_seconds = seconds if mean == math.inf else mean + 0.1 * (seconds - mean)
-        if lease.is_lost():
-            outcome = LEAVE
-        if isinstance(outcome, Defer):
-            self._suspects.gave_back(lease.delivery)
         if lease.lane is not None:
             self._settle_in_lane(lease, outcome)
-        elif isinstance(outcome, Acknowledge):
+        elif isinstance(outcome, Acknowledge) and not lease.is_lost():
             lease.is_settling = True
             self._done.put(lease)
         else:
-            self._settle([lease], outcome)
+            self._settle([(lease, outcome)])
 
     def _outcome_of(self, lease: Lease) -> Outcome:
         try:
@@ -239,22 +236,13 @@ class QueueWorker:
         except BaseException as error:  # SystemExit from a listener must not end a thread unseen
             return self.consumer.processor.broken_off(lease, error)
 
-    def _settle(self, leases: list[Lease], outcome: Outcome) -> bool:
-        """Settle the deliveries; return whether their messages are gone."""
-        if isinstance(outcome, Acknowledge):
-            for lease in leases:
-                lease.is_settling = True
-        else:
-            self._keeper.release(leases, to_defer=isinstance(outcome, Defer))
+    def _settle(self, outcomes: list[tuple[Lease, Outcome]]) -> bool:
+        """Settle the deliveries; return True if their messages are gone."""
         try:
-            settlement = self.consumer.settler.settle(
-                [(lease.delivery, LEAVE if lease.is_lost() else outcome) for lease in leases]
-            )
+            return self._settler.settle(outcomes).gone == len(outcomes)
         finally:
-            self._keeper.release(leases)
             self.last_settled_at = time.monotonic()
             self._threads.changed()
-        return settlement.gone == len(leases)
 
     def _acknowledge_on(self) -> None:
         """Acknowledge what is finished: ten at once, or what came within a few milliseconds."""
@@ -269,22 +257,22 @@ class QueueWorker:
                 except Empty:
                     break
             ending = None in batch
-            leases = [lease for lease in batch if lease is not None]
-            if leases:
+            done: list[tuple[Lease, Outcome]] = [(lease, ACKNOWLEDGE) for lease in batch if lease is not None]
+            if done:
                 try:
-                    self._settle(leases, Acknowledge())
+                    self._settle(done)
                 except Exception:
-                    logger.exception("%d messages could not be acknowledged and will come back", len(leases))
+                    logger.exception("%d messages could not be acknowledged", len(done))
 
     # --- lanes -------------------------------------------------------------------------------------
 
     def _settle_in_lane(self, lease: Lease, outcome: Outcome) -> None:
         lane = lease.lane
-        if isinstance(outcome, Defer):
+        if isinstance(outcome, Defer) and not lease.is_lost():
             self._retry_in_lane(lease, outcome.delay_seconds)
             return
         try:
-            gone = self._settle([lease], outcome)
+            gone = self._settle([(lease, outcome)])
         except Exception:  # or its lane would wait for ever
             logger.exception("message %s could not be settled", lease.delivery.message.message_id)
             gone = False
@@ -326,10 +314,7 @@ class QueueWorker:
         """Make visible to others, after ``delay_seconds``, what was not finished here."""
         if not leases:
             return
-        self._keeper.release(leases, to_defer=True)
-        for lease in leases:
-            self._suspects.gave_back(lease.delivery)
-        given_back = self.consumer.settler.defer([(lease.delivery, delay_seconds) for lease in leases])
+        given_back = self._settler.defer([(lease, delay_seconds) for lease in leases])
         if self._stopping.is_set():
             self._stranded += len(leases) - given_back
         self._threads.changed()

@@ -13,8 +13,12 @@ from typing import NamedTuple, Protocol
 
 from melange.clock import Clock
 from melange.consuming.leases import Lease
+from melange.consuming.suspects import Suspects
 
 logger = logging.getLogger(__name__)
+
+LONGEST_WAIT_FOR_OTHERS_SECONDS = 30.0
+LONGEST_ALONE_SECONDS = 60.0
 
 _LONGEST_WAIT_SECONDS = 3600.0
 """What is due later is looked at again: the system's own timers refuse waits of centuries."""
@@ -227,3 +231,42 @@ class Timers:
                 call(lease)
             except Exception:
                 logger.exception("a retry could not begin; the message will be delivered again")
+
+
+class Isolation:
+    """Runs suspects one at a time, with nothing else at work in the worker.
+
+    ``is_settled`` tells whether everything that has finished is acknowledged, too.
+    """
+
+    def __init__(self, threads: Threads, suspects: Suspects, is_settled: Callable[[], bool]) -> None:
+        self._threads = threads
+        self._suspects = suspects
+        self._is_settled = is_settled
+        self._one_at_a_time = threading.Lock()
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Run ``work`` alone, on a thread of its own; returns at once.
+
+        It waits for what is at work, and others wait for it, both for a limited time: a run of minutes must not stop the
+        worker.
+        """
+        threading.Thread(target=self._run, args=(work,), name="melange-alone", daemon=True).start()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        with self._one_at_a_time:
+            self._threads.pause()
+            resume = threading.Timer(
+                LONGEST_WAIT_FOR_OTHERS_SECONDS + LONGEST_ALONE_SECONDS, self._threads.resume
+            )
+            resume.daemon = True
+            resume.start()
+            try:
+                self._threads.wait_for(
+                    lambda: self._threads.is_idle and self._is_settled(), LONGEST_WAIT_FOR_OTHERS_SECONDS
+                )
+                work()
+                self._suspects.survived()
+            finally:
+                resume.cancel()
+                self._threads.resume()

@@ -9,7 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Leave, Outcome
+from melange.consuming.suspects import Suspects
 from melange.deduplication.base import DeduplicationStore
 from melange.drivers.base import MessagingDriver
 from melange.errors import DeduplicationError, LeaseLostError, shortened
@@ -19,14 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 class Settlement(NamedTuple):
-    """How many messages are gone from their queue, and how many will come back as decided."""
+    """The number of messages that left their queue, and of those that are delivered again as decided."""
 
     gone: int
     deferred: int
 
 
 class Settler:
-    """Carries outcomes out against the driver; thread-safe.
+    """Carries outcomes out against the driver, and ends the leases; thread-safe.
 
     Nothing is raised for a single delivery: what the broker does not accept is logged and left to redelivery.
     """
@@ -38,45 +40,53 @@ class Settler:
         store: DeduplicationStore | None,
         backoff: Callable[[int], float],
         *,
-        keeps_rejected: bool = False,
+        keeper: LeaseKeeper,
+        suspects: Suspects,
+        keeps_rejected: bool,
     ) -> None:
         self._driver = driver
         self._queue = queue
         self._store = store
         self._backoff = backoff
+        self._keeper = keeper
+        self._suspects = suspects
         self._keeps_rejected = keeps_rejected
 
-    def settle(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> Settlement:
+    def settle(self, outcomes: Sequence[tuple[Lease, Outcome]]) -> Settlement:
         """Carry out the outcomes, in as few calls as the driver can."""
-        done: list[Delivery] = []
-        deferred: list[tuple[Delivery, float]] = []
-        for delivery, outcome in outcomes:
+        done: list[Lease] = []
+        deferred: list[tuple[Lease, float]] = []
+        for lease, outcome in outcomes:
             if isinstance(outcome, Acknowledge):
-                done.append(delivery)
+                lease.is_settling = True
+                done.append(lease)
+            elif isinstance(outcome, Leave) or lease.is_lost():
+                # A dead letter too would speak for another receiver, which may yet succeed.
+                _log_lease_lost(lease.delivery)
+                self._keeper.release([lease])
             elif isinstance(outcome, Defer):
-                deferred.append((delivery, outcome.delay_seconds))
-            elif isinstance(outcome, Leave) or self._driver.clock.monotonic() >= delivery.deadline:
-                # A dead letter too would speak for another receiver, who may yet succeed.
-                _log_lease_lost(delivery)
-            elif self._dead_letter(delivery, outcome):
-                done.append(delivery)
+                deferred.append((lease, outcome.delay_seconds))
+            elif self._dead_letter(lease.delivery, outcome):
+                done.append(lease)
             else:
-                deferred.append((delivery, max(1.0, self._backoff(delivery.receive_count))))
+                deferred.append((lease, max(1.0, self._backoff(lease.delivery.receive_count))))
         return Settlement(
             gone=self._acknowledge(done) if done else 0, deferred=self.defer(deferred) if deferred else 0
         )
 
-    def defer(self, deferrals: Sequence[tuple[Delivery, float]]) -> int:
-        """Make the deliveries visible again, each after its seconds, 0 for now; return how many it worked for."""
+    def defer(self, deferrals: Sequence[tuple[Lease, float]]) -> int:
+        """Make the deliveries visible again, each after its seconds, 0 for now; return the number of those deferred."""
+        self._keeper.release([lease for lease, _ in deferrals], to_defer=True)
+        longest = self._driver.capabilities.max_visibility_seconds
         by_seconds: defaultdict[int, list[Delivery]] = defaultdict(list)
-        for delivery, seconds in deferrals:
-            longest = self._driver.capabilities.max_visibility_seconds
-            by_seconds[min(math.ceil(seconds), longest)].append(delivery)
+        for lease, seconds in deferrals:
+            self._suspects.gave_back(lease.delivery)
+            by_seconds[min(math.ceil(seconds), longest)].append(lease.delivery)
         deferred = 0
         for whole_seconds, deliveries in by_seconds.items():
             try:
                 failures = self._driver.defer(deliveries, whole_seconds)
-            except Exception as error:  # each comes back when its lease expires
+            except Exception as error:  # each is delivered again when its lease expires
                 _log_not_settled("deferred", deliveries, error)
                 continue
             for failure in failures:
@@ -84,12 +94,17 @@ class Settler:
             deferred += len(deliveries) - len(failures)
         return deferred
 
-    def _acknowledge(self, deliveries: Sequence[Delivery]) -> int:
+    def _acknowledge(self, leases: Sequence[Lease]) -> int:
+        deliveries = [lease.delivery for lease in leases]
         try:
             failures = self._driver.acknowledge(deliveries)
-        except Exception as error:  # done and marked: acknowledged without running when they come back
+        except (
+            Exception
+        ) as error:  # done and marked: acknowledged without running when they are delivered again
             _log_not_settled("acknowledged", deliveries, error)
             return 0
+        finally:
+            self._keeper.release(leases)
         for failure in failures:
             _log_failure(failure.item, "acknowledged", failure.error)
         return len(deliveries) - len(failures)
@@ -122,7 +137,7 @@ class Settler:
         return True
 
     def _forget_attempts(self, outcome: DeadLetter) -> None:
-        """Have the listeners begin anew, should the message be moved back from the dead-letter queue."""
+        """Have the listeners begin again with attempt 1 if the message is moved back from the dead-letter queue."""
         try:
             for key in outcome.keys:
                 if self._store is not None:

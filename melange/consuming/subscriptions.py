@@ -94,21 +94,15 @@ def _value_of(keyword: str, call: ListenerCall) -> object:
 class Subscriptions:
     """Which listeners a consumer has and which of them want an event; thread-safe.
 
-    Readers work on tuples and dicts that are replaced, never changed.
+    Readers work on tuples and dicts that are replaced, never changed. ``all`` is in order of subscription;
+    ``need_event_loop`` is True if one of them is asynchronous.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._subscriptions: tuple[Subscription, ...] = ()
+        self.all: tuple[Subscription, ...] = ()
+        self.need_event_loop = False
         self._accepting: dict[str, tuple[Subscription, ...]] = {}
-
-    def __iter__(self) -> Any:
-        """Iterate over the subscriptions, in order."""
-        return iter(self._subscriptions)
-
-    def __len__(self) -> int:
-        """Return how many listeners there are."""
-        return len(self._subscriptions)
 
     def add(self, subscription: Subscription) -> None:
         """Add a listener, last in order.
@@ -117,19 +111,19 @@ class Subscriptions:
             DuplicateHandlerError: its name is taken.
         """
         with self._lock:
-            if any(other.name == subscription.name for other in self._subscriptions):
+            if any(other.name == subscription.name for other in self.all):
                 raise DuplicateHandlerError(
                     f"a listener named {subscription.name!r} is subscribed already. What a listener has finished is "
                     "remembered under its name: give each its own, as the class attribute `name` or as "
                     "@consumer.listener(..., name='...')"
                 )
-            self._replace((*self._subscriptions, subscription))
+            self._replace((*self.all, subscription))
 
     def remove(self, listener: object) -> bool:
         """Remove a listener object or function; False when it is not subscribed."""
         with self._lock:
-            kept = tuple(other for other in self._subscriptions if not _is_same(other.listener, listener))
-            removed = len(kept) < len(self._subscriptions)
+            kept = tuple(other for other in self.all if not _is_same(other.listener, listener))
+            removed = len(kept) < len(self.all)
             self._replace(kept)
             return removed
 
@@ -140,14 +134,15 @@ class Subscriptions:
         known = remembered.get(event_type_name)
         if known is not None:
             return known
-        accepting = tuple(one for one in self._subscriptions if one.accepts(event_type_name))
+        accepting = tuple(one for one in self.all if one.accepts(event_type_name))
         # Only types that somebody wants are remembered: strangers could send any number of type names.
         if any(event_type_name in one.event_type_names for one in accepting):
             remembered[event_type_name] = accepting
         return accepting
 
     def _replace(self, subscriptions: tuple[Subscription, ...]) -> None:
-        self._subscriptions = subscriptions
+        self.all = subscriptions
+        self.need_event_loop = any(one.is_async for one in subscriptions)
         self._accepting = {}
 
 

@@ -11,8 +11,8 @@ from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.coroutines import EventLoopThread
 from melange.consuming.health import WorkerHealth, health_of
 from melange.consuming.queue_worker import QueueWorker
-from melange.consuming.scheduling import Threads, Timers
-from melange.consuming.suspects import Isolation, Suspects
+from melange.consuming.scheduling import Isolation, Threads, Timers
+from melange.consuming.suspects import Suspects
 from melange.errors import ConfigurationError
 from melange.signals import calling_on_signal
 
@@ -216,7 +216,7 @@ def _longest_wait(grace_seconds: float) -> int:
 
 def _described(queue_worker: QueueWorker) -> str:
     consumer = queue_worker.consumer
-    listeners = ", ".join(subscription.name for subscription in consumer.subscriptions)
+    listeners = ", ".join(subscription.name for subscription in consumer.subscriptions.all)
     return f"queue {consumer.queue.name} ({type(consumer.driver).__name__}) for {listeners}"
 
 
