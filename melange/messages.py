@@ -108,7 +108,7 @@ class Delivery(NamedTuple):
 
 def new_message_id() -> str:
     """Return a version 4 UUID that nobody can guess, at a third of what ``uuid.uuid4()`` costs."""
-    digits = new_token()
+    digits = os.urandom(16).hex()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 

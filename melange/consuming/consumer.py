@@ -17,7 +17,7 @@ from melange.consuming.outcomes import Outcome
 from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.settling import Settler
 from melange.consuming.subscriptions import Subscription, Subscriptions, subscription_for
-from melange.consuming.suspects import Suspects
+from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects
 from melange.deduplication.base import NO_DEDUPLICATION, DeduplicationStore, NoDeduplication
 from melange.deduplication.memory import MemoryDeduplicationStore
 from melange.drivers.base import MessagingDriver
@@ -133,6 +133,9 @@ class ExchangeMessageConsumer:
         self._suspects = Suspects()
         self._settler = self.settler(self._keeper, self._suspects)
         self._store_is_available = True
+        # On FIFO a failure has to stop the rest of its group, and to release the followers would count as a receive of
+        # each: one at a time, no message pays for another.
+        self._limit = 1 if self.queue.is_fifo else capabilities.max_receive_batch
 
     def subscribe(self, listener: ExchangeListener) -> None:
         """Add a listener, to be run after those that are there.
@@ -210,7 +213,8 @@ class ExchangeMessageConsumer:
             DeduplicationError: the deduplication store is unavailable; the messages were given back, and until it is
                 available none is received.
         """
-        self.require_listeners()
+        if not self.subscriptions.all:
+            self.require_listeners()
         if self.subscriptions.need_event_loop:
             raise ConfigurationError(
                 f"queue {self.queue.name} has asynchronous listeners, which need the event loop of a worker: use "
@@ -223,10 +227,7 @@ class ExchangeMessageConsumer:
         if not self._store_is_available:
             self.check_store()
             self._store_is_available = True
-        # On FIFO a failure has to stop the rest of its group, and giving back the followers would count as a receive of
-        # each: one at a time, nobody pays for a neighbour.
-        limit = 1 if self.queue.is_fifo else self.driver.capabilities.max_receive_batch
-        deliveries = self.receive(limit, wait_seconds)
+        deliveries = self.receive(self._limit, wait_seconds)
         return self._process(deliveries) if deliveries else 0
 
     def run(self, *, concurrency: int = 10, grace_seconds: float = 25.0) -> int:
@@ -248,12 +249,22 @@ class ExchangeMessageConsumer:
 
     def receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
         """Take at most ``limit`` deliveries, to be processed and settled, or given back, before their deadlines."""
+        # Deadlines count from before the request, the only moment that is known not to be too late: a process may be
+        # held up just when the answer comes. The wait must not use up the time that is left for the work.
+        longest = self.driver.capabilities.max_visibility_seconds
+        receive = partial(
+            self.driver.receive,
+            self.queue,
+            limit,
+            wait_seconds,
+            visibility_timeout_seconds=min(self.options.visibility_timeout_seconds + wait_seconds, longest),
+        )
         if not self._around_poll:
-            return self._receive(limit, wait_seconds)
+            return receive()
         received: list[Delivery] = []
 
         def poll() -> list[Delivery]:
-            received[:] = self._receive(limit, wait_seconds)
+            received[:] = receive()
             return received
 
         try:
@@ -296,21 +307,17 @@ class ExchangeMessageConsumer:
 
     # --- the rest is private -----------------------------------------------------------------------
 
-    def _receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
-        # Deadlines count from before the request, the only moment that is known not to be too late: a process may be
-        # held up just when the answer comes. The wait must not use up the time that is left for the work.
-        longest = self.driver.capabilities.max_visibility_seconds
-        visibility_timeout_seconds = min(self.options.visibility_timeout_seconds + wait_seconds, longest)
-        return self.driver.receive(
-            self.queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
-        )
-
     def _process(self, deliveries: list[Delivery]) -> int:
         leases = self._keeper.hold(deliveries)
         unsettled = dict.fromkeys(leases)
         settled = 0
+        batches = [leases]
+        for delivery in deliveries:
+            if delivery.receive_count >= SUSPECT_RECEIVES:
+                batches = self._batches(leases)
+                break
         try:
-            for batch in self._batches(leases):
+            for batch in batches:
                 outcomes: list[tuple[Lease, Outcome]] = []
                 try:
                     for lease in batch:
@@ -330,8 +337,6 @@ class ExchangeMessageConsumer:
     def _batches(self, leases: list[Lease]) -> list[list[Lease]]:
         """Return what to settle together: messages that may kill the process come last, each on its own."""
         suspects = [lease for lease in leases if self._suspects.includes(lease.delivery)]
-        if not suspects:
-            return [leases]
         return [[lease for lease in leases if lease not in suspects], *([one] for one in suspects)]
 
     @property

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from melange.clock import Clock
 from melange.deduplication.base import Claimed, DeduplicationStore
@@ -88,7 +89,7 @@ class LeaseKeeper:
     def hold(self, deliveries: Sequence[Delivery]) -> list[Lease]:
         """Return a lease for each delivery, renewed until ``release``."""
         clock = self._driver.clock
-        leases = [Lease(delivery, clock) for delivery in deliveries]
+        leases = list(map(Lease, deliveries, repeat(clock)))
         with self._changed:
             if not self._held:
                 self._changed.notify()

@@ -15,7 +15,7 @@ from melange.backoff import dependable
 from melange.consuming.leases import Lease
 from melange.consuming.middleware import Middleware, checked_outcome, wrapped
 from melange.consuming.options import Deduplication, RetryPolicy
-from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, Acknowledge, DeadLetter, Defer, Outcome, combined
+from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, DeadLetter, Defer, Outcome, combined
 from melange.consuming.subscriptions import ListenerCall, Subscription, Subscriptions
 from melange.consuming.time_limit import run_limited
 from melange.deduplication.base import (
@@ -89,7 +89,7 @@ class DeliveryProcessor:
         What listeners and middleware raise becomes an outcome. It raises ``DeduplicationError`` when the store is
         unavailable: then nothing was decided about the delivery.
         """
-        self._attempt: Callable[[ListenerCall], Outcome] = self._run_claimed
+        self._attempt: Callable[[ListenerCall], Outcome] = self._run
         for one in reversed(middleware):
             self._attempt = partial(one.around_listener, run=self._attempt)
 
@@ -217,27 +217,12 @@ class DeliveryProcessor:
 
     # --- running -----------------------------------------------------------------------------------
 
-    def _run_claimed(self, call: ListenerCall) -> Outcome:
-        """Run the listener, then mark it as finished or give its claim back."""
-        outcome = self._run(call)
-        claimed, lease = call.claimed, call.lease
-        if claimed is None:
-            return outcome
-        if isinstance(outcome, Acknowledge):
-            try:
-                return self._complete(claimed, lease)
-            except DeduplicationError:
-                raise
-            except Exception as error:  # the store says that the listener failed after all
-                outcome = self._failed(call, error)
-        lease.claimed = None
-        self._abandon(claimed, began=True)
-        return outcome
-
     def _run(self, call: ListenerCall) -> Outcome:
-        call.lease.has_begun = True
-        listener = call.subscription
+        """Run the listener, then mark it as finished or give its claim back."""
+        listener, lease, claimed = call.subscription, call.lease, call.claimed
+        lease.has_begun = True
         limit = self._timeout_seconds if listener.timeout_seconds is None else listener.timeout_seconds
+        outcome: Outcome
         try:
             if limit is None or listener.is_async:
                 result = listener.run(call)
@@ -245,13 +230,21 @@ class DeliveryProcessor:
                 result = run_limited(lambda: listener.run(call), limit, f"listener {listener.name}")
             if result is not None and inspect.isawaitable(result):
                 self._await(listener, result, limit)
+            if claimed is None:
+                return ACKNOWLEDGE
+            return self._complete(claimed, lease)
+        except DeduplicationError:
+            raise
         except Reject as steering:
-            return self._given_up(call, steering.reason, call.attempt)
+            outcome = self._given_up(call, steering.reason, call.attempt)
         except Retry as steering:
-            return self._failed(call, steering, steering.delay_seconds)
-        except Exception as error:
-            return self._failed(call, error)
-        return ACKNOWLEDGE
+            outcome = self._failed(call, steering, steering.delay_seconds)
+        except Exception as error:  # from the listener, or from a store that says that it failed after all
+            outcome = self._failed(call, error)
+        if claimed is not None:
+            lease.claimed = None
+            self._abandon(claimed, began=True)
+        return outcome
 
     def _await(self, listener: Subscription, result: Any, limit: float | None) -> None:
         if self.run_coroutine is None:

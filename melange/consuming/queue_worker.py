@@ -16,7 +16,7 @@ from melange.consuming.lanes import Lanes
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import ACKNOWLEDGE, Acknowledge, Defer, Outcome
 from melange.consuming.scheduling import Isolation, Task, Threads, Timers
-from melange.consuming.suspects import Suspects
+from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -202,9 +202,14 @@ class QueueWorker:
     # --- working -----------------------------------------------------------------------------------
 
     def _begin(self, leases: list[Lease]) -> None:
-        suspects = [lease for lease in leases if self._suspects.includes(lease.delivery)]
-        ordinary = [lease for lease in leases if lease not in suspects] if suspects else leases
-        if not self._threads.put([Task(self, lease) for lease in ordinary]):
+        tasks: list[Task] = []
+        suspects: list[Lease] = []
+        for lease in leases:
+            if lease.delivery.receive_count >= SUSPECT_RECEIVES and self._suspects.includes(lease.delivery):
+                suspects.append(lease)
+            else:
+                tasks.append(Task(self, lease))
+        if not self._threads.put(tasks):
             self._not_begin(leases)
             return
         for lease in suspects:
@@ -213,28 +218,26 @@ class QueueWorker:
     def work(self, lease: Lease) -> None:
         """Process a delivery whose turn has come, and settle it. Called on the worker's threads."""
         started = time.perf_counter()
-        outcome = self._outcome_of(lease)
+        outcome: Outcome
+        try:
+            outcome = self.consumer.processor.process(lease)
+        except DeduplicationError as error:
+            self.store_is_available = False
+            logger.warning("message %s waits: %s", lease.delivery.message.message_id, error)
+            outcome = Defer(self._backoff(1))
+        except BaseException as error:  # SystemExit from a listener must not end a thread unseen
+            outcome = self.consumer.processor.broken_off(lease, error)
         seconds = time.perf_counter() - started
         # Several threads may write at once; an estimate that misses one run is still an estimate.
         mean = self._mean_seconds
         self._mean_seconds = seconds if mean == math.inf else mean + 0.1 * (seconds - mean)
         if lease.lane is not None:
             self._settle_in_lane(lease, outcome)
-        elif isinstance(outcome, Acknowledge) and not lease.is_lost():
+        elif isinstance(outcome, Acknowledge):
             lease.is_settling = True
             self._done.put(lease)
         else:
             self._settle([(lease, outcome)])
-
-    def _outcome_of(self, lease: Lease) -> Outcome:
-        try:
-            return self.consumer.processor.process(lease)
-        except DeduplicationError as error:
-            self.store_is_available = False
-            logger.warning("message %s waits: %s", lease.delivery.message.message_id, error)
-            return Defer(self._backoff(1))
-        except BaseException as error:  # SystemExit from a listener must not end a thread unseen
-            return self.consumer.processor.broken_off(lease, error)
 
     def _settle(self, outcomes: list[tuple[Lease, Outcome]]) -> bool:
         """Settle the deliveries; return True if their messages are gone."""

@@ -7,6 +7,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from melange.consuming.leases import Lease, LeaseKeeper
@@ -57,7 +58,7 @@ class Settler:
         done: list[Lease] = []
         deferred: list[tuple[Lease, float]] = []
         for lease, outcome in outcomes:
-            if isinstance(outcome, Acknowledge):
+            if isinstance(outcome, Acknowledge):  # the driver judges by the deadline itself
                 lease.is_settling = True
                 done.append(lease)
             elif isinstance(outcome, Leave) or lease.is_lost():
@@ -95,7 +96,7 @@ class Settler:
         return deferred
 
     def _acknowledge(self, leases: Sequence[Lease]) -> int:
-        deliveries = [lease.delivery for lease in leases]
+        deliveries = list(map(attrgetter("delivery"), leases))
         try:
             failures = self._driver.acknowledge(deliveries)
         except (

@@ -64,17 +64,11 @@ def content_digest(message: Message) -> str:
     Headers for tracing, and melange's own, are not included: they may differ when the same message is sent again.
     """
     digest = blake2b(message.body.encode(errors="surrogatepass"), digest_size=16)
-    headers = (
-        sorted(
-            item
-            for item in message.headers.items()
-            if not item[0].lower().startswith(RESERVED_HEADER_PREFIX)
-            and not _TRACE_HEADERS.fullmatch(item[0])
-        )
-        if message.headers
-        else ()
-    )
-    for text in (message.event_type_name or "", *(text for item in headers for text in item)):
+    texts = [message.event_type_name or ""]
+    for name in sorted(message.headers) if message.headers else ():
+        if not name.lower().startswith(RESERVED_HEADER_PREFIX) and not _TRACE_HEADERS.fullmatch(name):
+            texts += (name, message.headers[name])
+    for text in texts:
         digest.update(f"\0{len(text)}:{text}".encode(errors="surrogatepass"))
     return digest.hexdigest()
 

@@ -50,20 +50,23 @@ class Walk:
 
     def __init__(self) -> None:
         self.steps: list[CodeType] = []
+        self._is_noting = False
 
     @contextmanager
     def traced(self) -> Iterator[None]:
         """Note what is entered in the block, in threads that start in it too."""
 
         def note(frame: FrameType, event: str, _argument: object) -> None:
-            if event == "call" and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
+            if self._is_noting and event == "call" and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
                 self.steps.append(frame.f_code)
 
+        self._is_noting = True
         threading.setprofile(note)
         sys.setprofile(note)
         try:
             yield
         finally:
+            self._is_noting = False  # threads keep their profilers
             sys.setprofile(None)
             threading.setprofile(None)
 
