@@ -72,7 +72,7 @@ class Threads:
             return False
         for task in tasks:
             self._tasks.put(task)
-        while self._tasks.qsize() and len(self._threads) < self.size:
+        while self._tasks.qsize() and len(self._threads) < self.size and not self._closed:
             try:
                 self._start_thread()
             except RuntimeError:
@@ -121,7 +121,8 @@ class Threads:
 
     def close(self) -> list[Task]:
         """Begin nothing more; return the tasks that have not begun."""
-        self._closed = True
+        with self._starting:  # no thread starts from now on, and those that did are counted
+            self._closed = True
         self.resume()
         waiting = self.drain()
         for _ in self._threads:
@@ -151,7 +152,7 @@ class Threads:
 
     def _start_thread(self) -> None:
         with self._starting:
-            if len(self._threads) < self.size:
+            if len(self._threads) < self.size and not self._closed:
                 name = f"melange-work-{len(self._threads)}"
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
                 self._threads.append(thread)  # before its first task may ask whether it is one of them

@@ -58,13 +58,13 @@ class Settler:
         done: list[Lease] = []
         deferred: list[tuple[Lease, float]] = []
         for lease, outcome in outcomes:
-            if isinstance(outcome, Acknowledge):  # the driver judges by the deadline itself
-                lease.is_settling = True
-                done.append(lease)
-            elif isinstance(outcome, Leave) or lease.is_lost():
+            if isinstance(outcome, Leave) or lease.is_lost():
                 # A dead letter too would speak for another receiver, which may yet succeed.
                 _log_lease_lost(lease.delivery)
                 self._keeper.release([lease])
+            elif isinstance(outcome, Acknowledge):
+                lease.is_settling = True
+                done.append(lease)
             elif isinstance(outcome, Defer):
                 deferred.append((lease, outcome.delay_seconds))
             elif self._dead_letter(lease.delivery, outcome):
