@@ -38,10 +38,6 @@ class Capabilities:
     """The longest wait of a receive."""
     max_receive_batch: int = 10
     """The most deliveries of one receive."""
-    content_based_deduplication: bool = False
-    detects_stale_handles: bool = False
-    max_delay_seconds: int = 0
-    max_message_bytes: int = 262_144
 
 
 @dataclass(frozen=True, slots=True)

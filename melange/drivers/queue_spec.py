@@ -31,7 +31,6 @@ class QueueSpec:
     max_receive_count: int | None = None
     retention_seconds: int | None = None
     event_filter: EventFilter | None = None
-    content_based_deduplication: bool | None = None
 
     @property
     def is_fifo(self) -> bool:
@@ -42,11 +41,6 @@ class QueueSpec:
         check_queue_name(self.name)
         self._check_topics()
         self._check_dead_letters()
-        if self.content_based_deduplication and not self.is_fifo:
-            raise ConfigurationError(
-                f"content_based_deduplication= is for FIFO queues, and {self.name!r} is not one: "
-                f"name it {self.name + FIFO_SUFFIX!r}"
-            )
         if self.retention_seconds is not None:
             check_whole_seconds(
                 "retention_seconds", self.retention_seconds, MIN_RETENTION_SECONDS, MAX_RETENTION_SECONDS

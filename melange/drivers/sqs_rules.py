@@ -185,9 +185,7 @@ def check_topic_name(name: str) -> None:
         )
 
 
-def check_message(
-    message: Message, *, max_bytes: int, is_fifo: bool, content_based_deduplication: bool = False
-) -> None:
+def check_message(message: Message, *, max_bytes: int, is_fifo: bool) -> None:
     """Raise if SNS or SQS would refuse the message.
 
     Raises:
@@ -212,7 +210,7 @@ def check_message(
     if message.headers:
         _check_headers(message.headers, message_id)
     if is_fifo or message.message_group_id is not None or message.message_deduplication_id is not None:
-        _check_group_and_deduplication_id(message, is_fifo, content_based_deduplication)
+        _check_group_and_deduplication_id(message, is_fifo)
     # An exact count costs more than all checks above, so small messages skip it.
     if message.headers or 4 * len(message.body) + _SMALL_ATTRIBUTES_BYTES > max_bytes:
         size = message_size(message)
@@ -236,9 +234,7 @@ def check_whole_seconds(name: str, value: int, lowest: int, highest: int) -> Non
         )
 
 
-def _check_group_and_deduplication_id(
-    message: Message, is_fifo: bool, content_based_deduplication: bool
-) -> None:
+def _check_group_and_deduplication_id(message: Message, is_fifo: bool) -> None:
     for kind, identifier in (
         ("message group id", message.message_group_id),
         ("message deduplication id", message.message_deduplication_id),
@@ -255,7 +251,7 @@ def _check_group_and_deduplication_id(
         raise InvalidMessageError(
             f"message {message.message_id} needs message_group_id=: a FIFO topic or queue keeps order within it"
         )
-    elif message.message_deduplication_id is None and not content_based_deduplication:
+    elif message.message_deduplication_id is None:
         raise InvalidMessageError(
             f"message {message.message_id} needs message_deduplication_id=: a FIFO topic or queue drops repetitions "
             "by it"

@@ -46,12 +46,9 @@ _CAPABILITIES = Capabilities(
     fifo=True,
     dead_letter_queues=True,
     event_filters=True,
-    detects_stale_handles=False,  # standard queues accept them silently
-    max_delay_seconds=MAX_DELAY_SECONDS,
     max_visibility_seconds=MAX_VISIBILITY_SECONDS,
     max_wait_seconds=MAX_WAIT_SECONDS,
     max_receive_batch=MAX_BATCH,
-    max_message_bytes=1_048_576,
 )
 
 _SYSTEM_ATTRIBUTES = ["ApproximateReceiveCount", "MessageGroupId", TRACE_ATTRIBUTE]

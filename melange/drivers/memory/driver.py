@@ -47,10 +47,6 @@ _CAPABILITIES = Capabilities(
     max_visibility_seconds=MAX_VISIBILITY_SECONDS,
     max_wait_seconds=MAX_WAIT_SECONDS,
     max_receive_batch=MAX_BATCH,
-    content_based_deduplication=True,
-    detects_stale_handles=True,
-    max_delay_seconds=MAX_DELAY_SECONDS,
-    max_message_bytes=1_048_576,
 )
 
 

@@ -122,6 +122,18 @@ class Filters(DriverCase):
 
         self._expect_types(queue, "Any")
 
+    def test_the_bindings_of_a_queue_are_listed_with_their_filters(self) -> None:
+        administration = self.administration()
+        filtered, everything, other = self._topic(), self.topic(), self.topic()
+        event_filter = EventFilter(("One", "Two"))
+        queue = self.queue(filtered, event_filter=event_filter)
+        self.queue(everything, name=queue.name)
+        self.queue(other)
+
+        bindings = {binding.topic: binding.event_filter for binding in administration.list_bindings(queue)}
+
+        assert bindings == {filtered: event_filter, everything: None}
+
     def _topic(self) -> Topic:
         self.needs("event_filters")
         return self.topic()
