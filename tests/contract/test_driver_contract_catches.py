@@ -1,12 +1,14 @@
 """Negative controls: drivers that are broken on purpose, and the test of the contract that catches each."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
-from melange.drivers.base import NO_DEAD_LETTER_QUEUE
+from melange.drivers.base import NO_DEAD_LETTER_QUEUE, dead_letter_of
 from melange.drivers.memory import InMemoryDriver
-from melange.errors import InvalidMessageError
+from melange.errors import DriverError, Failure, InvalidMessageError, MelangeError
+from melange.messages import DEAD_LETTER_HEADER
 from melange.testing import DriverContract, ManualClock
 
 
@@ -211,6 +213,120 @@ class CountsCharacters(InMemoryDriver):
             return []
 
 
+class KnowsDeliveriesByIdentity(InMemoryDriver):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self._handed_out = []
+
+    def receive(self, *arguments, **options):
+        deliveries = super().receive(*arguments, **options)
+        self._handed_out += deliveries
+        return deliveries
+
+    def acknowledge(self, deliveries):
+        return super().acknowledge(
+            [one for one in deliveries if any(one is known for known in self._handed_out)]
+        )
+
+    def defer(self, deliveries, seconds):
+        known = [one for one in deliveries if any(one is known for known in self._handed_out)]
+        return super().defer(known, seconds)
+
+
+class ReportsALongDeferral(InMemoryDriver):
+    def defer(self, deliveries, seconds):
+        failures = super().defer(deliveries, seconds)
+        if seconds + self.clock.monotonic() > 43_200:
+            return [Failure(delivery, DriverError("too long")) for delivery in deliveries]
+        return failures
+
+
+class TakesTheSendersIdForItsOwn(InMemoryDriver):
+    def receive(self, *arguments, **options):
+        deliveries = super().receive(*arguments, **options)
+        return [one._replace(broker_message_id=one.message.message_id) for one in deliveries]
+
+
+class GivesEachReceiptAnIdOfItsOwn(InMemoryDriver):
+    def receive(self, *arguments, **options):
+        deliveries = super().receive(*arguments, **options)
+        return [one._replace(broker_message_id=one.receipt_handle) for one in deliveries]
+
+
+class CountsAnewInDeadLetterQueues(InMemoryDriver):
+    def receive(self, *arguments, **options):
+        deliveries = super().receive(*arguments, **options)
+        return [one._replace(receive_count=max(1, one.receive_count - 2)) for one in deliveries]
+
+
+class CountsAllReceivesAgainstEachQueue(InMemoryDriver):
+    def receive(self, *arguments, **options):
+        deliveries = super().receive(*arguments, **options)
+        for delivery in deliveries:
+            queue = self._topology.queues[delivery.queue.address]
+            queue._copies[int(delivery.receipt_handle.partition("-")[0])].carried = 0
+        return deliveries
+
+
+class KeepsFiltersForEver(InMemoryDriver):
+    def declare_queue(self, name, *topics, event_filter=None, **options):
+        if event_filter is not None and not event_filter.event_type_names:
+            event_filter = None
+        return super().declare_queue(name, *topics, event_filter=event_filter, **options)
+
+
+class AddressesByName(InMemoryDriver):
+    def declare_topic(self, name, **options):
+        return replace(super().declare_topic(name, **options), address="the same")
+
+    def declare_queue(self, name, *topics, **options):
+        return replace(super().declare_queue(name, *topics, **options), address="the same")
+
+
+class AcknowledgesDeadLetters(InMemoryDriver):
+    def dead_letter(self, delivery, note):
+        super().dead_letter(delivery, note)
+        self.acknowledge([delivery])
+
+
+class LosesTheNote(InMemoryDriver):
+    def dead_letter(self, delivery, note):
+        self.send(
+            delivery.queue.dead_letter_queue, [dead_letter_of(delivery, is_fifo=delivery.queue.is_fifo)]
+        )
+
+
+class InsistsOnTheNote(InMemoryDriver):
+    def dead_letter(self, delivery, note):
+        message = dead_letter_of(delivery, is_fifo=delivery.queue.is_fifo)
+        headers = {**message.headers, DEAD_LETTER_HEADER: note}
+        self.send(delivery.queue.dead_letter_queue, [message._replace(headers=headers)])
+
+
+class SendsDeadLettersUnderTheirOldId(InMemoryDriver):
+    def dead_letter(self, delivery, note):
+        self.send(delivery.queue.dead_letter_queue, [delivery.message])
+
+
+class GroupsDeadLettersByMessage(InMemoryDriver):
+    def dead_letter(self, delivery, note):
+        ungrouped = delivery.message._replace(message_group_id=delivery.message.message_id)
+        super().dead_letter(delivery._replace(message=ungrouped), note)
+
+
+class BlocksAGroupUntilAllOfItIsBack(InMemoryDriver):
+    def receive(self, queue, *arguments, **options):
+        inside = self._topology.queues[queue.address]
+        if queue.is_fifo and inside.measure(self.clock.monotonic()).in_flight:
+            return []
+        return super().receive(queue, *arguments, **options)
+
+
+class ListsNoFilters(InMemoryDriver):
+    def list_bindings(self, queue):
+        return [replace(binding, event_filter=None) for binding in super().list_bindings(queue)]
+
+
 class StaysOpen(InMemoryDriver):
     def close(self):
         pass
@@ -253,29 +369,66 @@ CAUGHT = [
     (CreatesWhatItLooksUp, "test_a_queue_that_is_not_there_is_not_found_and_not_created"),
     (SendsTheValidPart, "test_the_largest_message_of_a_queue_passes_and_one_byte_more_does_not"),
     (CountsCharacters, "test_headers_count_towards_the_size"),
+    (KnowsDeliveriesByIdentity, "test_an_equal_copy_of_a_delivery_settles_it"),
+    (ReportsALongDeferral, "test_the_broker_caps_a_deferral_at_what_it_still_allows"),
+    (TakesTheSendersIdForItsOwn, "test_a_sender_does_not_choose_the_brokers_own_id"),
+    (GivesEachReceiptAnIdOfItsOwn, "test_the_brokers_own_id_of_a_message_stays_when_it_comes_back"),
+    (CountsAnewInDeadLetterQueues, "test_the_receive_count_goes_on_in_the_dead_letter_queue"),
+    (
+        CountsAllReceivesAgainstEachQueue,
+        "test_a_dead_letter_queue_with_one_of_its_own_counts_only_its_receives",
+    ),
+    (KeepsFiltersForEver, "test_a_filter_that_names_nothing_takes_the_filter_off"),
+    (AddressesByName, "test_each_topic_and_queue_has_an_address_of_its_own"),
+    (AcknowledgesDeadLetters, "test_dead_lettering_acknowledges_nothing"),
+    (LosesTheNote, "test_a_rejected_message_is_dead_lettered_at_once_as_it_was_with_the_note"),
+    (LosesTheNote, "test_a_message_with_ten_headers_is_dead_lettered_with_the_note"),
+    (SendsDeadLettersUnderTheirOldId, "test_the_note_of_an_earlier_dead_letter_is_replaced"),
+    (
+        SendsDeadLettersUnderTheirOldId,
+        "test_a_dead_letter_that_is_moved_back_and_fails_again_is_dead_lettered_again",
+    ),
+    (InsistsOnTheNote, "test_the_largest_message_can_be_dead_lettered", {}),
+    (
+        BlocksAGroupUntilAllOfItIsBack,
+        "test_of_a_group_the_messages_before_its_first_invisible_one_are_received",
+        1,
+    ),
+    (GroupsDeadLettersByMessage, "test_a_dead_letter_keeps_its_group"),
+    (
+        BlocksAGroupUntilAllOfItIsBack,
+        "test_the_head_of_a_group_is_received_again_while_its_followers_are_in_flight",
+    ),
+    (ListsNoFilters, "test_the_bindings_of_a_queue_are_listed_with_their_filters"),
     (StaysOpen, "test_everything_after_close_is_a_clear_error"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("broken_driver", "test_name"),
-    [pytest.param(*case, id="-".join((case[0].__name__, case[1]))) for case in CAUGHT],
+    ("broken_driver", "test_name", "arguments"),
+    [pytest.param(case[0], case[1], case[2:], id="-".join((case[0].__name__, case[1]))) for case in CAUGHT],
 )
-def test_the_contract_catches_a_broken_driver(broken_driver, test_name):
+def test_the_contract_catches_a_broken_driver(broken_driver, test_name, arguments):
     suite = _suite(broken_driver)
 
     try:
-        with pytest.raises((AssertionError, pytest.fail.Exception)):
-            getattr(suite, test_name)()
+        with pytest.raises((AssertionError, pytest.fail.Exception, MelangeError)):
+            getattr(suite, test_name)(*arguments)
     finally:
         suite.teardown_method()
 
 
-@pytest.mark.parametrize("test_name", sorted({test_name for _, test_name in CAUGHT}))
-def test_the_contract_is_content_with_the_sound_driver_under_the_same_conditions(test_name):
+@pytest.mark.parametrize(
+    ("test_name", "arguments"),
+    [
+        pytest.param(name, arguments, id=name)
+        for name, *arguments in {case[1]: case[1:] for case in CAUGHT}.values()
+    ],
+)
+def test_the_contract_is_content_with_the_sound_driver_under_the_same_conditions(test_name, arguments):
     suite = _suite(InMemoryDriver)
 
-    getattr(suite, test_name)()
+    getattr(suite, test_name)(*arguments)
     suite.teardown_method()
 
 
