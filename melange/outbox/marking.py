@@ -89,7 +89,7 @@ def mark_failed(connection: Connection, message: PendingMessage, error: MelangeE
     reason = f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARACTERS]
     storable = reason.replace("\0", "").encode(errors="replace").decode()
     failing = _update([message]).where(IS_PENDING).values(state=State.FAILED, error=storable)
-    if connection.execute(failing).rowcount:  # or else somebody has skipped it meanwhile
+    if connection.execute(failing).rowcount:  # 0 if it was skipped meanwhile
         _log_failed(message, reason)
 
 

@@ -51,7 +51,7 @@ class Outbox:
 
         Args:
             session: yours to begin, commit and close.
-            max_message_bytes: what the topics take; larger messages are refused here, where somebody can see it.
+            max_message_bytes: what the topics take; larger messages are refused here, where the publisher gets the error.
             notify: wake the relays when the transaction commits; PostgreSQL only. Its commits that notify go one
                 after the other (https://www.postgresql.org/docs/current/sql-notify.html), so say False where
                 thousands of transactions commit in a second: relays then find the messages by polling.

@@ -37,8 +37,8 @@ metadata = MetaData()
 class State(StrEnum):
     """Where a message of the outbox stands.
 
-    ``FAILED`` was refused for good and waits for somebody to decide. What its key brings after it is ``HELD``, and
-    becomes ``PENDING`` again when that is done.
+    ``FAILED`` was refused permanently, or cannot be read, and waits for an operator's decision. Later messages of its
+    key are ``HELD``, and become ``PENDING`` again after that.
     """
 
     PENDING = "pending"

@@ -143,7 +143,7 @@ class MalformedBehaviours:
             )
 
     def _allow_null(self, database: Database) -> None:
-        """Make the table as somebody may have made it by hand."""
+        """Make the table without constraints, as it may have been made by hand."""
         metadata.drop_all(database.engine)
         script = create_statements(database.engine.dialect.name)
         script = re.sub(r" NOT NULL(?=\s*[,\n])", "", script)

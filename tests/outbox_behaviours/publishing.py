@@ -172,7 +172,7 @@ class PublishingBehaviours:
                     key=None if number % 5 == 0 else number % 7,
                     headers={"number": str(number)} if number % 2 else None,
                 )
-                for number in range(5_000)
+                for number in range(2_100)
             ]
 
         assert database.column("message_id") == ids
@@ -298,7 +298,7 @@ class AsyncPublishingBehaviours:
         async def work(session: AsyncSession) -> None:
             async with session.begin():
                 outbox = Outbox(session)
-                ids.extend(outbox.publish("orders", EVENT, key=number % 3) for number in range(3_000))
+                ids.extend(outbox.publish("orders", EVENT, key=number % 3) for number in range(2_100))
 
         in_async_session(database, async_driver, work)
 

@@ -49,9 +49,9 @@ def committed_late(services: Services, sabotage: str = "") -> Findings:
         return _finished(stage)
 
 
-def in_hand(services: Services, sabotage: str = "") -> Findings:
-    """Somebody has a message in hand, and a relay comes by."""
-    with _few(services, "in hand", sabotage) as stage, writer(stage.settings) as one:
+def locked_row(services: Services, sabotage: str = "") -> Findings:
+    """Another transaction has locked a message when a relay begins."""
+    with _few(services, "locked row", sabotage) as stage, writer(stage.settings) as one:
         one.run(0, Plan(["key-0", "key-0"]))
         with one.engine.begin() as other:
             other.execute(select(OutboxMessage.id).order_by(OutboxMessage.id).limit(1).with_for_update())
@@ -75,7 +75,7 @@ CONTROLS = (
     Control(PUBLISH_THEN_COMMIT, killed_after_a_commit, caught_by="unexpected"),
     Control(COMMIT_THEN_PUBLISH, killed_after_a_commit, caught_by="lost"),
     Control(ABOVE_THE_LAST, committed_late, caught_by="lost"),
-    Control(SKIP_LOCKED_ROWS, in_hand, caught_by="out_of_order"),
+    Control(SKIP_LOCKED_ROWS, locked_row, caught_by="out_of_order"),
     Control(EFFECT_APART, killed_before_the_mark, caught_by="unexplained_duplicates"),
 )
 

@@ -104,7 +104,7 @@ class AboveTheLast(NaiveRelay):
 
 
 class SkippingLockedRows(NaiveRelay):
-    """Leaves out the rows that another relay has in hand, and takes those that come after them."""
+    """Leaves out the rows that another relay has locked, and takes those that come after them."""
 
     def _pending(self, connection: Connection) -> list[Any]:
         pending = select(*OutboxMessage.__table__.columns).where(OutboxMessage.state == State.PENDING)

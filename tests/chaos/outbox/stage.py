@@ -31,7 +31,7 @@ WRITER = "writer"
 RELAY = "relay"
 CONSUMER = "consumer"
 AT_WORK = {WRITER: BEGAN, RELAY: PUBLISHED, CONSUMER: POLLED}
-"""What a process has written down once it is worth killing; a relay that stands by is not."""
+"""What a process has written down once it is worth killing; a relay on standby is not."""
 
 POSTGRESQL = "postgresql"
 SQLITE = "sqlite"

@@ -155,7 +155,7 @@ def test_without_an_open_outbox_the_publisher_is_told_which_mapping_wants_one(da
 
 
 class TestWithoutAnOpenOutbox:
-    """An event of a mapped class is never lost without a word, whoever is subscribed where it is published."""
+    """An event of a mapped class is never lost without a word, whatever is subscribed where it is published."""
 
     def test_it_is_an_error_though_no_scope_opens_the_group(self, integration):
         integration.to("orders")(placed)
