@@ -12,8 +12,10 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Text,
     Update,
     and_,
+    cast,
     delete,
     exists,
     false,
@@ -24,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from melange.clock import Clock, SystemClock
 from melange.errors import OutboxError
@@ -102,7 +104,7 @@ class OutboxAdministration:
     def status(self) -> list[TopicStatus]:
         """Return the topics that messages wait for, by name; what was sent is not counted."""
 
-        topic = func.coalesce(OutboxMessage.topic, "").label("topic")
+        topic = _as_text(OutboxMessage.topic).label("topic")
         columns = (topic, OutboxMessage.state, PUBLISHED_AT_OR_NONE)
         # Two halves, so that each is found by its index however much was sent.
         waiting = union_all(
@@ -141,12 +143,12 @@ class OutboxAdministration:
         query = (
             select(
                 OutboxMessage.id,
-                func.coalesce(OutboxMessage.topic, ""),
-                OutboxMessage.key,
-                func.coalesce(OutboxMessage.message_id, ""),
-                func.coalesce(OutboxMessage.event_type_name, ""),
+                _as_text(OutboxMessage.topic),
+                cast(OutboxMessage.key, Text),
+                _as_text(OutboxMessage.message_id),
+                _as_text(OutboxMessage.event_type_name),
                 PUBLISHED_AT_OR_NONE,
-                func.coalesce(OutboxMessage.error, ""),
+                _as_text(OutboxMessage.error),
                 held,
             )
             .where(is_failed())
@@ -281,11 +283,16 @@ def _are(which: Which | Sequence[Which]) -> ColumnElement[bool]:
         OutboxMessage.id.in_(ids),
         OutboxMessage.message_id.in_(message_ids),
         *(
-            and_(OutboxMessage.id == one.id, func.coalesce(OutboxMessage.message_id, "") == one.message_id)
+            and_(OutboxMessage.id == one.id, _as_text(OutboxMessage.message_id) == one.message_id)
             for one in several
             if isinstance(one, FailedMessage)
         ),
     )
+
+
+def _as_text(column: ColumnElement[Any] | InstrumentedAttribute[Any]) -> ColumnElement[str]:
+    """Return a column as text, also where SQLite holds bytes or NULL."""
+    return func.coalesce(cast(column, Text), "")
 
 
 def _is_done_before(now: datetime, seconds_ago: float) -> ColumnElement[bool]:

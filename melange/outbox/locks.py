@@ -127,9 +127,8 @@ class PostgresLocks(Locks):
             connection.execute(_LONG_TRANSACTION)
 
     def confirm(self, connection: Connection) -> None:
-        connection.execute(
-            _ASK
-        )  # the locks live as long as the transaction, and that as long as the connection
+        # The locks live as long as the transaction, and that as long as the connection.
+        connection.exec_driver_sql("SELECT 1")
 
     def wait_for(self, connection: Connection, lock_key: int) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK_CLASS, lock_key)))
@@ -138,7 +137,6 @@ class PostgresLocks(Locks):
 _LOCK_KEY = func.coalesce(
     OutboxMessage.lock_key, 0
 )  # without one a row would hide all the others from NOT IN
-_ASK = select(1)
 _wanted = func.unnest(bindparam("lock_keys", type_=ARRAY(Integer))).column_valued("lock_key")
 _TRY_LOCKS = select(_wanted).where(func.pg_try_advisory_xact_lock(_LOCK_CLASS, _wanted))
 

@@ -79,6 +79,8 @@ class MalformedBehaviours:
         [failed] = administration.failed()
         assert (failed.id, failed.held) == (2, len(held))
         assert failed.error.startswith("InvalidMessageError: its row ")
+        texts = [failed.topic, failed.key, failed.message_id, failed.event_type_name, failed.error]
+        assert [type(value) for value in texts] == [str] * 5
         assert sum(status.pending for status in before) == 5
         assert sum(status.failed for status in administration.status()) == 1
         assert administration.skip(2) == 1

@@ -101,9 +101,7 @@ def test_a_writer_is_not_held_up_while_messages_are_published(
     eventually(lambda: driver.accepted == ["a0", "a1"])
 
 
-def test_a_database_that_is_locked_is_waited_for(
-    database, driver, start_relay, eventually, caplog
-) -> None:
+def test_a_database_that_is_locked_is_waited_for(database, driver, start_relay, eventually, caplog) -> None:
     engine = create_engine(database.engine.url, connect_args={"timeout": 0})
     database.write("a0")
 
