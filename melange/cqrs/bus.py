@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from melange.callables import refuse_awaitable
 from melange.cqrs.messages import Command, CommandResult_co, Query, QueryResult_co
 from melange.cqrs.middleware import awaited
 from melange.cqrs.registry import Handlers
@@ -30,8 +29,8 @@ class CommandBus(Handlers):
         except KeyError:
             self._refuse(command)
         result: CommandResult_co = handle(command)
-        if result is not None and hasattr(type(result), "__await__"):
-            refuse_awaitable(handle, result, "`await bus.send_async(...)`")
+        if result is not None and type(result) not in self._plain_types:
+            self._check_result(result, handle)
         return result
 
     async def send_async(self, command: Command[CommandResult_co]) -> CommandResult_co:
@@ -65,8 +64,8 @@ class QueryBus(Handlers):
         except KeyError:
             self._refuse(query)
         result: QueryResult_co = handle(query)
-        if result is not None and hasattr(type(result), "__await__"):
-            refuse_awaitable(handle, result, "`await bus.ask_async(...)`")
+        if result is not None and type(result) not in self._plain_types:
+            self._check_result(result, handle)
         return result
 
     async def ask_async(self, query: Query[QueryResult_co]) -> QueryResult_co:

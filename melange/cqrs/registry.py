@@ -15,6 +15,7 @@ from melange.callables import (
     is_asynchronous,
     is_type_form,
     place,
+    refuse_awaitable,
 )
 from melange.cqrs.middleware import Middleware, composed
 from melange.errors import ConfigurationError, DuplicateHandlerError, HandlerNotFoundError, nearest
@@ -22,6 +23,9 @@ from melange.errors import ConfigurationError, DuplicateHandlerError, HandlerNot
 HandlerT = TypeVar("HandlerT", bound=object)
 Resolve = Callable[[type[Any]], Any]
 """Makes, or finds, an object of a handler class: the whole interface to dependency injection."""
+
+
+_MOST_PLAIN_TYPES = 1_000  # for programs that make classes as they go
 
 
 def call_class(handler_class: type[Any]) -> Any:
@@ -46,6 +50,8 @@ class Handlers:
         self._resolve = resolve
         self._lock = threading.Lock()
         self._places: dict[type, str] = {}
+        # Of results, so that each class is asked once whether it can be awaited.
+        self._plain_types: set[type] = set()
         # A class is in one of them.
         self._handlers: dict[type, Handler] = {}
         self._async_handlers: dict[type, Handler] = {}
@@ -128,6 +134,11 @@ class Handlers:
 
     def _is_message_type(self, candidate: object) -> bool:
         return isinstance(candidate, type) and issubclass(candidate, self._kind)
+
+    def _check_result(self, result: object, handler: Handler) -> None:
+        refuse_awaitable(handler, result, f"`await bus.{self._send}_async(...)`")
+        if len(self._plain_types) < _MOST_PLAIN_TYPES:
+            self._plain_types.add(type(result))
 
     def _refuse(self, message: object) -> NoReturn:
         message_type = type(message)

@@ -49,12 +49,14 @@ class Blocks(Generic[ValueT]):
         self._innermost.set(block)
         return block
 
-    def leave(self, block: Block[ValueT]) -> None:
-        """Close it, wherever that happens."""
+    def leave(self, block: Block[ValueT]) -> bool:
+        """Close it, wherever that happens; return True if it was the innermost one here."""
         block.is_left = True
-        if self.innermost() is block:
-            assert block.outer is not None
-            self._innermost.set(block.outer)
+        if self.innermost() is not block:
+            return False
+        assert block.outer is not None
+        self._innermost.set(block.outer)
+        return True
 
     def in_force(self) -> list[Block[ValueT]]:
         """Return the blocks around the code that runs, the outermost first."""

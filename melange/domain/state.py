@@ -124,8 +124,12 @@ class State:
     def leave(self, entered: Entered) -> None:
         """Close it, and forget what the bus was in it here; another thread or task forgets it when it next looks."""
         block, drain = entered
-        self._scopes.leave(block)
-        outside: Local | None = self._here.get()
+        was_innermost = self._scopes.leave(block)
+        local = self._here.get()
+        if was_innermost and local.block is block and local.around is not None:
+            self.become(local.around)
+            return
+        outside: Local | None = local
         while outside is not None and outside.block is not block:
             outside = outside.around
         if outside is not None and outside.around is not None:

@@ -5,7 +5,9 @@ A line that must be refused says so to both; where one of them stops refusing it
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import assert_type
 
 from melange import DomainEvent, DomainEventBus, DomainSubscriber
@@ -150,3 +152,18 @@ def job(number: int, *, name: str) -> bytes:
 
 assert_type(bus.carry(job)(1, name="a"), bytes)
 bus.carry(job)("1", name="a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# Scopes and deferred blocks are context managers, and decorators too.
+scope: AbstractContextManager[None] = bus.scope(group)
+with scope, bus.deferred():
+    pass
+
+
+@bus.after_commit
+def later(event: ProductAdded) -> None: ...
+
+
+assert_type(later(ProductAdded(1)), None)
+bus.subscribe(partial(on_two))
+bus.unsubscribe(Plain().process)
