@@ -63,14 +63,13 @@ def content_digest(message: Message) -> str:
 
     Headers for tracing, and melange's own, are not included: they may differ when the same message is sent again.
     """
-    digest = blake2b(message.body.encode(errors="surrogatepass"), digest_size=16)
     texts = [message.event_type_name or ""]
     for name in sorted(message.headers) if message.headers else ():
         if not name.lower().startswith(RESERVED_HEADER_PREFIX) and not _TRACE_HEADERS.fullmatch(name):
             texts += (name, message.headers[name])
-    for text in texts:
-        digest.update(f"\0{len(text)}:{text}".encode(errors="surrogatepass"))
-    return digest.hexdigest()
+    # Each part with its length, so that no two messages read the same; the body comes last.
+    parts = "".join([f"{len(text)}:{text}" for text in texts]) + message.body
+    return blake2b(parts.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 class Claimed(NamedTuple):
