@@ -11,6 +11,7 @@ import pytest
 import melange
 import melange.errors
 import melange.testing
+from benchmarks.walk import DICT, TYPED, consumed, worked
 from documentation.pages import DOCS
 from melange.drivers.aws import AwsDriver
 from melange.drivers.base import Capabilities
@@ -56,6 +57,16 @@ def test_the_annotations_of_the_events_page_are_those_of_the_code() -> None:
     table = (DOCS / "events.md").read_text().partition("| annotation |")[2].partition("\n\n")[0]
 
     assert [kind.__name__ for kind in CONVERSIONS if f"`{kind.__name__}`" not in table] == []
+
+
+@pytest.mark.parametrize("event", [DICT, TYPED], ids=["dict", "typed"])
+def test_the_concepts_page_lists_every_file_on_the_path_of_a_message(event) -> None:
+    page = (DOCS / "concepts.md").read_text()
+
+    with InMemoryDriver() as driver:
+        files = [*consumed(driver, event).files, *worked(InMemoryDriver, event).files]
+
+    assert [file for file in files if f"(../melange/{file})" not in page] == []
 
 
 def test_every_page_is_listed_in_the_index_of_its_folder() -> None:
