@@ -162,10 +162,12 @@ class OpenScope(ContextDecorator):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        here = self._state.local().block
-        # The one that was entered here; if there is none, any will do.
-        entered = next((one for one in self._open if one.block is here), self._open[-1])
-        self._open.remove(entered)
+        entered = self._open.pop()
+        if self._open:  # in other threads perhaps: take the one that was entered here; if there is none, any will do
+            self._open.append(entered)
+            here = self._state.local().block
+            entered = next((one for one in self._open if one.block is here), entered)
+            self._open.remove(entered)
         self._state.leave(entered)
 
 
