@@ -163,7 +163,9 @@ class OpenScope(ContextDecorator):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         entered = self._open.pop()
-        if self._open:  # in other threads perhaps: take the one that was entered here; if there is none, any will do
+        if (
+            self._open
+        ):  # in other threads perhaps: take the one that was entered here; if there is none, any will do
             self._open.append(entered)
             here = self._state.local().block
             entered = next((one for one in self._open if one.block is here), entered)
