@@ -39,9 +39,12 @@ class WritabilityBehaviours:
         relay = OutboxRelay(read_only.engine, driver)
 
         relay.start()
+        try:
+            eventually(lambda: caplog.text.count("trying again") >= 3)
+            ready = relay.health().ready
+        finally:
+            relay.stop(30)
 
-        eventually(lambda: caplog.text.count("trying again") >= 3)
         assert re.search(read_only.match, caplog.text)
-        assert not relay.health().ready
-        assert relay.stop(30)
+        assert not ready
         assert driver.calls == []

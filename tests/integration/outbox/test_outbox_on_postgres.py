@@ -84,7 +84,7 @@ class TestWritability(WritabilityBehaviours):
         if request.param == "read-only transactions":  # as all are on a standby server
             options, match = "-c default_transaction_read_only=on", "it is read-only here"
         else:
-            options, match = "-c role=reader", "grant SELECT, UPDATE and DELETE"
+            options, match = "-c role=reader", "grant this user SELECT, UPDATE and DELETE"
             with database.engine.begin() as connection:
                 connection.exec_driver_sql(
                     "DO $$ BEGIN CREATE ROLE reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
