@@ -1,4 +1,4 @@
-"""Outbox and inbox: events that leave, and effects that are kept, if and only if a transaction commits.
+"""Outbox and inbox: events that are published, and effects that happen, if and only if a transaction commits.
 
 Needs SQLAlchemy: ``pip install 'melange[outbox]'``.
 """

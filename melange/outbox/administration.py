@@ -1,4 +1,4 @@
-"""Looking into an outbox, and deciding about what was refused."""
+"""Inspect an outbox, and decide about refused messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _PURGE_BATCH = 1_000
 
 @dataclass(frozen=True, slots=True)
 class TopicStatus:
-    """How many messages of one topic are pending, failed or held, and the time of the oldest of them.
+    """The numbers of pending, failed and held messages of one topic, and the time of the oldest.
 
     ``oldest_published_at`` is None if none of their times can be read.
     """
@@ -60,9 +60,9 @@ class TopicStatus:
 
 @dataclass(frozen=True, slots=True)
 class FailedMessage:
-    """A message that was refused or cannot be read; ``held`` messages of its key wait for what is decided about it.
+    """A message that was refused or cannot be read; ``held`` messages of its key wait for the decision about it.
 
-    ``published_at`` is None and texts are empty where the row holds nothing that can be read.
+    ``published_at`` is None and texts are empty if the row has no readable value.
     """
 
     id: int
@@ -80,19 +80,19 @@ Which: TypeAlias = int | str | FailedMessage
 
 
 class OutboxAdministration:
-    """Shows what is in an outbox, and decides about what was refused, beside relays at work. Thread-safe.
+    """Inspects an outbox, and decides about refused messages, beside running relays. Thread-safe.
 
-    Every method blocks on the database and raises ``OutboxError`` when that cannot be used.
+    Every method blocks on the database and raises ``OutboxError`` if the database is unavailable.
 
-    After the restore of an older backup the id of a row may be given to another message: what was noted before is
-    better found by its message id.
+    After the restore of an older backup, another message may have the id of a row. So find messages from before the
+    restore by their message ids.
     """
 
     def __init__(self, engine: Engine, *, clock: Clock | None = None) -> None:
-        """Take the database that the outbox is in; nothing is read yet.
+        """Use the database of an outbox; read nothing yet.
 
         Raises:
-            ConfigurationError: it is none that the relay supports.
+            ConfigurationError: the relay does not support the database.
         """
         self._locks = locks_for(engine)
         isolation_level = self._locks.isolation_level
@@ -102,11 +102,11 @@ class OutboxAdministration:
         self._clock = clock or SystemClock()
 
     def status(self) -> list[TopicStatus]:
-        """Return the topics that messages wait for, by name; what was sent is not counted."""
+        """Return the topics with waiting messages, by name; sent messages are not counted."""
 
         topic = _as_text(OutboxMessage.topic).label("topic")
         columns = (topic, OutboxMessage.state, PUBLISHED_AT_OR_NONE)
-        # Two halves, so that each is found by its index however much was sent.
+        # Two halves, so that each uses its index, with any number of sent messages.
         waiting = union_all(
             select(*columns).where(IS_PENDING), select(*columns).where(is_stopped())
         ).subquery()
@@ -160,17 +160,17 @@ class OutboxAdministration:
             return [FailedMessage(*row) for row in connection.execute(query)]
 
     def retry(self, which: Which | Sequence[Which] | None = None) -> int:
-        """Have refused messages tried again, before what their keys hold; return how many. None: all of them."""
+        """Retry refused messages, before the held messages of their keys; return their number. None: all of them."""
         return self._decide(None if which is None else _are(which), State.PENDING)
 
     def skip(self, which: Which | Sequence[Which]) -> int:
-        """Leave refused messages out for good, so that their keys go on; return how many. The rows stay for a while."""
+        """Skip refused messages, so that their keys continue; return their number. The rows stay for a while."""
         return self._decide(_are(which), State.SKIPPED)
 
     def skip_topic(self, topic: str) -> int:
-        """Leave out for good whatever waits for a topic, one that will never be there; return how many messages.
+        """Skip all messages of a topic that will never exist; return their number.
 
-        What a relay has in flight at this moment may still be published.
+        Messages that a relay is publishing at this moment may still be published.
         """
         is_of_topic = OutboxMessage.topic == topic
         skipped = self._decide(is_of_topic, State.SKIPPED)
@@ -185,10 +185,10 @@ class OutboxAdministration:
         return skipped
 
     def purge(self, older_than_seconds: float, *, on_progress: Callable[[int], object] | None = None) -> int:
-        """Delete what was sent or skipped longer ago than that; return how many.
+        """Delete messages that were sent or skipped before this time; return their number.
 
-        It goes in small transactions, so that nobody waits for long; after each, ``on_progress`` is called with how
-        many it has deleted. What another purge deletes at this moment is left to it.
+        It uses small transactions, so that others wait only briefly. After each, ``on_progress`` is called with the
+        number of deleted messages. Messages that another purge is deleting are left to it.
         """
         count = 0
         while True:
@@ -201,7 +201,7 @@ class OutboxAdministration:
                 return count
 
     def count_purgeable(self, older_than_seconds: float) -> int:
-        """Return how many messages ``purge`` would delete."""
+        """Return the number of messages that ``purge`` would delete."""
         is_old = _is_done_before(self._clock.now(), older_than_seconds)
         with self._transaction() as connection:
             query = select(func.count()).select_from(OutboxMessage).where(is_old)
@@ -216,11 +216,11 @@ class OutboxAdministration:
         decided = 0
         for row_id, row_lock_key in found:
             with self._transaction() as connection:
-                # No relay may hold a message of the key back at this moment for one that is failed no more.
+                # No relay may now hold a message of the key back for one that is not failed any more.
                 self._locks.wait_for(connection, row_lock_key)
                 decided += connection.execute(
                     update(OutboxMessage)
-                    # All the conditions once more: the row may be another one by now.
+                    # All the conditions again: the row may be another one by now.
                     .where(*conditions, OutboxMessage.id == row_id)
                     .values(self._decided(state))
                     .execution_options(synchronize_session=False)
@@ -258,13 +258,13 @@ def _any_text(connection: Connection) -> Iterator[None]:
 
 
 def purge_some(connection: Connection, now: datetime, older_than_seconds: float, limit: int) -> int:
-    """Delete at most ``limit`` messages that were sent or skipped longer ago than that; return how many."""
+    """Delete at most ``limit`` messages that were sent or skipped before this time; return their number."""
     oldest = (
         select(OutboxMessage.id)
         .where(_is_done_before(now, older_than_seconds))
         .order_by(OutboxMessage.done_at)
         .limit(limit)
-        # Those that another purge has locked are its own: to wait for it would find them gone, and no others.
+        # Rows that another purge has locked are left to it: after waiting they would not exist any more.
         .with_for_update(skip_locked=True)
     )
     ids = connection.scalars(oldest).all()
@@ -274,7 +274,7 @@ def purge_some(connection: Connection, now: datetime, older_than_seconds: float,
 
 
 def _are(which: Which | Sequence[Which]) -> ColumnElement[bool]:
-    """Return the condition for the messages that were named."""
+    """Return the condition for the given messages."""
     several: Sequence[Which] = [which] if isinstance(which, int | str | FailedMessage) else which
     ids = [one for one in several if isinstance(one, int)]
     message_ids = [one for one in several if isinstance(one, str)]
@@ -291,7 +291,7 @@ def _are(which: Which | Sequence[Which]) -> ColumnElement[bool]:
 
 
 def _as_text(column: ColumnElement[Any] | InstrumentedAttribute[Any]) -> ColumnElement[str]:
-    """Return a column as text, also where SQLite holds bytes or NULL."""
+    """Return a column as text, also if SQLite has bytes or NULL in it."""
     return func.coalesce(cast(column, Text), "")
 
 
@@ -308,7 +308,7 @@ def _has_same_key(other: type[OutboxMessage]) -> ColumnElement[bool]:
 
 
 def _free_key_of(row_id: int) -> Update:
-    """Return the statement that lets go of what the key of a row holds, unless something else of it is failed."""
+    """Return the statement that releases the held messages of a row's key, unless another one of the key is failed."""
     decided = aliased(OutboxMessage)
     failed = aliased(OutboxMessage)
     return (

@@ -1,4 +1,4 @@
-"""What a message followed from: the headers that say so, and the ids of the domain events among the causes."""
+"""The headers that name the cause of a message, and the ids of domain events that are causes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ CORRELATION_HEADER = "correlation-id"
 CAUSATION_HEADER = "causation-id"
 
 _KEPT_EVENTS = 16
-"""An event is asked for while it is handled; more are handled at once only where scopes are nested."""
+"""The limit of remembered events: several are handled at once only in nested scopes."""
 
 
 def trace_headers(domain_event_id: str | None) -> dict[str, str]:
-    """Return the headers for what is published now, by the message and the domain event being handled."""
+    """Return the headers for a message published now, from the message and the domain event being handled."""
     cause = message_being_handled()
     trace = {}
     if cause is not None:

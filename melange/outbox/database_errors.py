@@ -1,4 +1,4 @@
-"""Errors of the database, in words that say what to do and quote no payload."""
+"""Errors of the database, with the next step and without payloads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CREATE = "create the table: run what `melange outbox schema` prints, or call me
 
 
 def explained(error: BaseException) -> str:
-    """Return what went wrong: the database's words, without the statement and its parameters."""
+    """Return the database's own text, without the statement and its parameters."""
     if isinstance(error, TimeoutError):
         return "every connection of the engine's pool is taken: allow as many as listeners run at once"
     if isinstance(error, DBAPIError) and error.orig is not None:
@@ -37,7 +37,7 @@ def _advice(words: str, sqlstate: str | None) -> str | None:
 
 
 def may_show_password(url: URL) -> bool:
-    """Return True if what was read as the host, the database or an option may be the end of a password.
+    """Return True if the host, the database or an option may be the end of a password.
 
     Of ``user:p@ss/word@host/db`` SQLAlchemy takes ``ss`` for the host, and drivers name it when they cannot connect;
     of ``us/er:word@host/db`` it takes the password into the database.

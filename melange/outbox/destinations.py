@@ -1,4 +1,4 @@
-"""Where a message of the outbox goes, its topic, and the key that its order is kept by."""
+"""The destination of an outbox message: its topic, and the key of its order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TOPIC_ARN = re.compile(r"arn:[a-z0-9-]+:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{
 
 
 def check_topic(topic: object) -> None:
-    """Raise ``InvalidNameError`` unless it is a name or an ARN that a topic can have."""
+    """Raise ``InvalidNameError`` unless it is a valid name or ARN of a topic."""
     if not isinstance(topic, str):
         raise InvalidNameError("topic", topic, "give its name as text, or its ARN")
     if not topic.startswith("arn:"):
@@ -26,7 +26,7 @@ def check_topic(topic: object) -> None:
 
 
 def key_text_of(key: object) -> str:
-    """Return the key as it is stored; raise ``InvalidMessageError`` if it is none."""
+    """Return the key in its stored form; raise ``InvalidMessageError`` if it is not valid."""
     text = str(key) if isinstance(key, (str, int, UUID)) and not isinstance(key, bool) else ""
     if not 0 < len(text) <= MAX_KEY_CHARACTERS or not text.isprintable():
         raise InvalidMessageError(

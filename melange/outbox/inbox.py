@@ -1,4 +1,4 @@
-"""The inbox: a deduplication store whose marks are part of the listener's own transaction."""
+"""The inbox: a deduplication store with its marks in the listener's own transaction."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _MOST_NEVER_RAN = 1_000
 
 
 class Inbox(DeduplicationStore):
-    """Marks kept in the database that the listeners write to, each in its listener's own transaction.
+    """Keeps marks in the listeners' database, each in its listener's own transaction.
 
-    What a listener does with the ``session`` that it is given is committed together with the mark, once it has
-    returned: both are there or neither is. ``make_session`` is a ``sessionmaker``, or any callable that returns a new
+    The listener's work with ``session`` is committed together with the mark, after the listener has returned: both
+    are there or neither is. ``make_session`` is a ``sessionmaker``, or any callable that returns a new
     ``Session`` each time; with an ``async_sessionmaker`` the listeners are asynchronous and get an ``AsyncSession``,
-    on the event loop of one worker. A listener must not commit, roll back or close it; what may fail on its own goes
-    into ``session.begin_nested()``.
+    on the event loop of one worker. A listener must not commit, roll back or close it; use ``session.begin_nested()`` for a
+    step that may fail by itself.
 
-    Each delivery at work holds one connection: the engine's pool has to allow the worker's ``concurrency``. The
-    table ``melange_inbox`` has to be there. On PostgreSQL a message that another process has at work is found
-    out before its listener runs; elsewhere at the latest when it has run, and then it is rolled back. A claim
-    lasts as long as its transaction, whatever becomes of its lease.
+    Each running delivery holds one connection: the engine's pool has to allow the worker's ``concurrency``. The
+    table ``melange_inbox`` must exist. On PostgreSQL a message in work at another process is detected before its
+    listener runs. Elsewhere it is detected at the latest after the run, which is then rolled back. A claim lasts as
+    long as its transaction, also beyond its lease.
 
-    Marks older than ``retention_seconds`` are deleted bit by bit along with completions; ``purge`` does it at once.
+    Each completion may delete some marks older than ``retention_seconds``; ``purge`` deletes all of them.
     Thread-safe.
 
     Raises:
@@ -82,7 +82,7 @@ class Inbox(DeduplicationStore):
         self._sessions.use_event_loop(run_coroutine)
 
     def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
-        """Count the attempt and open the transaction in which the listener will work.
+        """Count the attempt and open the transaction of the listener.
 
         The lease keeps other processes away from the message; after that, on PostgreSQL, the open transaction does.
         """
@@ -90,7 +90,7 @@ class Inbox(DeduplicationStore):
             if key in self._claims:
                 held = self._claims[key]
                 return held if held is not None and held.token == token else ClaimRefusal.BUSY
-            self._claims[key] = None  # nobody else of this process meanwhile
+            self._claims[key] = None  # no other thread of this process meanwhile
             never_ran = self._never_ran.pop(key, None)
         claim: InboxClaim | ClaimRefusal | None = None
         opened = self._sessions.open()
@@ -111,12 +111,12 @@ class Inbox(DeduplicationStore):
         return claim
 
     def complete(self, claimed: Claimed) -> bool:
-        """Commit what the listener did, with the mark; False when nothing of it was.
+        """Commit the listener's work with the mark; return False if nothing was committed.
 
         Raises:
-            DeduplicationError: nobody knows yet what became of it: ask again.
-            ConfigurationError: the listener ended the transaction itself; the claim is to be abandoned.
-            SQLAlchemyError: the database refused what the listener did; the claim is to be abandoned.
+            DeduplicationError: the result of the commit is unknown: try again.
+            ConfigurationError: the listener ended the transaction itself; abandon the claim.
+            SQLAlchemyError: the database refused the listener's work; abandon the claim.
         """
         claim = self._held(claimed)
         if claim is None or claim.is_undecided:
@@ -124,7 +124,7 @@ class Inbox(DeduplicationStore):
         is_marked = claim.commit(self._clock.now())
         if not is_marked:
             logger.warning(
-                "message %s was finished by somebody else meanwhile: what was done here is rolled back",
+                "message %s was finished by another process meanwhile: this run is rolled back",
                 claim.key.message_id,
             )
         self._let_go(claim)
@@ -132,7 +132,7 @@ class Inbox(DeduplicationStore):
         return is_marked
 
     def abandon(self, claimed: Claimed, *, began: bool = True) -> bool:
-        """Roll back what the listener did, then let others claim the message."""
+        """Roll back the listener's work, then release the message."""
         claim = self._held(claimed)
         if claim is None:
             return False
@@ -145,20 +145,20 @@ class Inbox(DeduplicationStore):
         self._sessions.run("forget attempts", lambda connection: inbox_marks.forget_attempts(connection, key))
 
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
-        """Return whether the transaction is open: nobody else can have the claim then."""
+        """Return True if the transaction is open: no other claim is possible then."""
         return self._held(claimed) is not None
 
     def check(self) -> None:
-        """Raise ``DeduplicationError`` while the database can't be asked, or has no table of marks."""
+        """Raise ``DeduplicationError`` while the database is unavailable, or has no table of marks."""
         self._sessions.run("look for the inbox", inbox_marks.look)
 
     def purge(self) -> int:
-        """Delete the marks and attempts that are older than the retention and return how many there were.
+        """Delete the marks and attempts that are older than the retention; return their number.
 
-        It blocks until the last is gone. Each thousand goes in a transaction of its own.
+        It blocks until all are deleted. Each thousand is a separate transaction.
 
         Raises:
-            DeduplicationError: the database could not be asked.
+            DeduplicationError: the database is unavailable.
         """
         deleted = 0
         while True:
@@ -180,11 +180,11 @@ class Inbox(DeduplicationStore):
         if is_due:
             try:
                 self._purge_batch()
-            except DeduplicationError as error:  # the message is done; old marks harm nobody
+            except DeduplicationError as error:  # the message is done; old marks do no harm
                 logger.warning("%s", error)
 
     def _find_out(self, claimed: Claimed) -> bool:
-        """Return whether the completion of this claim is in the table."""
+        """Return True if the completion of this claim is in the table."""
         mark = self._sessions.run(
             "look for the mark", lambda connection: inbox_marks.find_mark(connection, claimed.key)
         )

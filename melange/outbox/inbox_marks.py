@@ -1,6 +1,6 @@
-"""The marks and attempts of the inbox: what is asked of their tables.
+"""The marks and attempts of the inbox, in their tables.
 
-Keys stand in the tables as digests, as text: any text may be in a key, and columns do not take any.
+Keys are stored as digests, in text form, because a key may contain text that a column refuses.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ATTEMPTS = cast(Table, InboxAttempts.__table__)
 
 
 class Key(NamedTuple):
-    """A deduplication key and a claim's token, as the tables hold them."""
+    """A deduplication key and a claim's token, in the form of the tables."""
 
     key_digest: str
     queue_address: str
@@ -72,7 +72,7 @@ def _legible(text: str, length: int) -> str:
     return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()[:length]
 
 
-# --- statements: made once, for putting one together costs more than its execution ---
+# --- statements: built once, because building one takes longer than executing it ---
 
 _IS_KEY = _ATTEMPTS.c.key_digest == bindparam("key")
 _FIND_MARK = select(_MARKS.c.token_digest).where(_MARKS.c.key_digest == bindparam("key"))
@@ -138,7 +138,7 @@ _COUNT_ATTEMPT: dict[str, Executable] = {
 
 
 def _old(table: Table, date: Column[Any]) -> Any:
-    # Others that delete the same rows are not waited for.
+    # Do not wait for others that delete the same rows.
     return (
         select(table.c.key_digest)
         .where(date < bindparam("before", type_=DateTime(timezone=True)))
@@ -156,7 +156,7 @@ _OLD_ATTEMPTS = _old(_ATTEMPTS, _ATTEMPTS.c.leased_until)
 
 
 def take_lock(connection: Connection, key: DeduplicationKey) -> bool:
-    """Keep others from the key until the transaction ends, where the database can; False if another has it.
+    """Lock the key until the transaction ends, if the database can; return False if another has it.
 
     PostgreSQL does it without waiting. On SQLite the second of two that run one listener at the same time for the same
     message finds the mark of the first, and is rolled back.
@@ -181,9 +181,9 @@ def count_attempt(
     leased_until: datetime,
     never_ran: str | None,
 ) -> int | ClaimRefusal:
-    """Return the number of the attempt that begins, or why none can; the caller commits.
+    """Return the number of the new attempt, or the refusal; the caller commits.
 
-    ``never_ran`` is the token of a claim of this process that was counted and came to nothing: its number is used now.
+    ``never_ran`` is the token of a claim of this process that was counted but did not run: its number is used now.
     """
     statement = _COUNT_ATTEMPT.get(connection.dialect.name)
     if statement is None:
@@ -213,7 +213,7 @@ def count_attempt(
 
 
 def give_back(connection: Connection, key: DeduplicationKey, token: str, *, began: bool) -> None:
-    """Let others claim the key; the attempt stays counted unless the listener was never called."""
+    """Release the key; the attempt stays counted unless the listener was never called."""
     parameters = {"key": key.digest().hex(), "token": digest_of(token), "taken_back": 0 if began else 1}
     connection.execute(_GIVE_BACK, parameters)
 
@@ -224,7 +224,7 @@ def forget_attempts(connection: Connection, key: DeduplicationKey) -> None:
 
 
 def find_mark(connection: Connection, key: DeduplicationKey) -> str | None:
-    """Return the digest of the token whose completion marked the key; None if it is not marked."""
+    """Return the digest of the token that marked the key; None if it is not marked."""
     token_digest: str | None = connection.scalar(_FIND_MARK, {"key": key.digest().hex()})
     return token_digest
 
@@ -233,20 +233,20 @@ def write_mark(connection: Connection, key: DeduplicationKey, token: str, done_a
     """Write the mark in the connection's transaction, in place of the attempts.
 
     Raises:
-        IntegrityError: the key has one.
+        IntegrityError: the key is marked already.
     """
     connection.execute(_WRITE_MARK, {**Key.of(key, token)._asdict(), "done_at": done_at})
     forget_attempts(connection, key)
 
 
 def look(connection: Connection) -> None:
-    """Raise what the database says when one of the tables is missing, or is not this one."""
+    """Raise the database's error if one of the tables is missing or has other columns."""
     for table in (_MARKS, _ATTEMPTS):
         connection.execute(select(*table.columns).where(literal(False)))
 
 
 def delete_old(connection: Connection, before: datetime, limit: int) -> tuple[int, int]:
-    """Delete at most ``limit`` marks and as many attempts, the oldest first; return how many of each."""
+    """Delete at most ``limit`` marks and as many attempts, the oldest first; return both numbers."""
     marks = _delete(connection, _MARKS, _OLD_MARKS, before, limit)
     return marks, _delete(connection, _ATTEMPTS, _OLD_ATTEMPTS, before, limit)
 

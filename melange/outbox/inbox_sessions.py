@@ -1,4 +1,4 @@
-"""The sessions of an inbox: made for it, synchronous or not, and the one connection that marks and effects share."""
+"""The sessions of an inbox, synchronous or not, and the one connection that marks and effects share."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Result = TypeVar("Result")
 
 
 class OpenedSession:
-    """One session, worked with from the calling thread, wherever its connection lives.
+    """One session, used from the calling thread, with its connection in this thread or an event loop.
 
-    ``offered`` is the session as its maker made it.
+    ``offered`` is the session that the maker returned.
     """
 
     def __init__(self, offered: Session | AsyncSession, run_coroutine: RunCoroutine | None) -> None:
@@ -38,7 +38,7 @@ class OpenedSession:
         self._run_coroutine = run_coroutine
 
     def run(self, work: Callable[[Session], Result]) -> Result:
-        """Return what ``work`` returns for the session; it blocks until then."""
+        """Call ``work`` with the session and return its result. Blocks."""
         if isinstance(self.offered, Session):
             return work(self.offered)
         if self._run_coroutine is None:
@@ -49,7 +49,7 @@ class OpenedSession:
         return result
 
     def close(self) -> None:
-        """Roll back what was not committed, and give the connection back; raises nothing."""
+        """Roll back what was not committed, and release the connection. Never raises."""
         try:
             self.run(Session.close)
         except Exception as error:  # the connection is broken: its transaction is rolled back by that
@@ -74,7 +74,7 @@ class Sessions:
             raise ConfigurationError(
                 "an inbox takes a sessionmaker, not a scoped_session: each delivery needs a session of its own"
             )
-        # Nothing is connected to before it is used.
+        # It connects at its first use.
         self.are_async = not isinstance(self._made(), Session)
 
     def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
@@ -91,10 +91,10 @@ class Sessions:
         return OpenedSession(self._made(), self._run_coroutine)
 
     def run(self, action: str, work: Callable[[Connection], Result]) -> Result:
-        """Return what ``work`` returns for a connection to the database of the marks, in a committed transaction.
+        """Call ``work`` with a connection to the database of the marks, commit, and return the result.
 
         Raises:
-            DeduplicationError: the database could not be asked; the text says that ``action`` was not possible.
+            DeduplicationError: the database is unavailable; the text says that ``action`` was not possible.
         """
 
         def in_transaction(session: Session) -> Result:
@@ -113,8 +113,8 @@ class Sessions:
             )
         if sync_session.twophase:
             raise ConfigurationError(
-                "an inbox takes no sessions with twophase=True, whose commits can stay undecided: leave it out, and keep "
-                "what a listener writes in the database of its mark"
+                "an inbox does not support sessions with twophase=True, because their commits can stay undecided: leave it "
+                "out, and keep what a listener writes in the database of its mark"
             )
         result: Session | AsyncSession = session
         return result
@@ -124,12 +124,12 @@ class Sessions:
 
 
 def database_of(session: Session) -> Database:
-    """Return the engine or connection that the session writes to: there the marks are.
+    """Return the engine or connection that the session writes to, and that has the marks.
 
     Raises:
         ConfigurationError: the session has none for them.
     """
-    # A session that reads from a follower decides in ``get_bind`` whether it is asked for a flush.
+    # A session that reads from a replica decides in ``get_bind`` if the call is for a flush.
     is_flushing = getattr(session, "_flushing", False)
     session._flushing = True
     try:
@@ -150,7 +150,7 @@ def connection_to(session: Session, database: Database) -> Connection:
 
 @contextmanager
 def transaction_on(database: Database) -> Iterator[Connection]:
-    """Have a connection in a transaction of its own, committed when the block is left."""
+    """Provide a connection in its own transaction, committed at the end of the block."""
     if isinstance(database, Engine):
         with database.begin() as connection:
             yield connection
@@ -160,9 +160,9 @@ def transaction_on(database: Database) -> Iterator[Connection]:
 
 
 def refuse_writes_elsewhere(session: Session, own: Connection) -> None:
-    """Let the session's transaction write on its own connection only, which is the one that is committed with the mark.
+    """Let the session's transaction write only on the connection that is committed with the mark.
 
-    Reading elsewhere, on a follower, is the listener's affair.
+    The listener may read elsewhere, for example from a replica.
     """
     # Most sessions have one engine, and need no watching. SQLAlchemy 2.0 keeps ``binds`` under its private name.
     binds = getattr(session, "binds", getattr(session, "_Session__binds", True))
@@ -195,17 +195,19 @@ def _refuse_writes(*, statement: str, context: Any, **_: object) -> None:
 
 @contextmanager
 def mapped_errors(action: str, database: Database) -> Iterator[None]:
-    """Raise ``DeduplicationError`` for what the database, or the way to it, raises in the block."""
+    """Raise ``DeduplicationError`` for errors of the database or the connection in the block."""
     try:
         yield
     except MelangeError:
         raise
-    except Exception as error:  # drivers that connect for an event loop raise what SQLAlchemy does not know
+    except (
+        Exception
+    ) as error:  # drivers that connect for an event loop raise exceptions that SQLAlchemy does not wrap
         raise unavailable(action, error, database) from error
 
 
 def unavailable(action: str, error: BaseException, database: Database) -> DeduplicationError:
-    """Return the error that says what could not be done, and why, without a password."""
+    """Return the error with the failed action and the reason, without a password."""
     if may_show_password(database.engine.url):
         why = (
             f"{type(error).__name__} (its text is not shown, for it may hold a part of the password: write %40 for each @ "

@@ -1,4 +1,4 @@
-"""A claim of the inbox: the attempt, counted first by itself, and the transaction in which the listener works."""
+"""A claim of the inbox: the attempt, counted first, and the transaction of the listener."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _MARK = "mark the message"
 
 
 class InboxClaim(Claimed):
-    """A claim that holds as long as its transaction is open, and cannot be taken over until then.
+    """A claim that lasts as long as its transaction, and cannot be taken over until then.
 
-    ``is_undecided`` when the connection broke during the commit, or before: the table knows what became of it.
+    ``is_undecided`` is True if the connection broke before or during the commit: the table has the result.
     """
 
     is_undecided = False
@@ -51,21 +51,21 @@ class InboxClaim(Claimed):
         return {"session": self._opened.offered}
 
     def commit(self, done_at: datetime) -> bool:
-        """Commit what the listener did, with its mark; False when somebody else's is there, and nothing was done.
+        """Commit the listener's work with its mark; return False if another mark exists, and nothing was done.
 
         Raises:
-            DeduplicationError: the database was locked, and can be asked again; or ``is_undecided``.
+            DeduplicationError: the database was locked, so try again; or ``is_undecided``.
             ConfigurationError: the listener has ended the transaction itself.
-            SQLAlchemyError: the database refused what the listener did: nothing of it is there.
+            SQLAlchemyError: the database refused the listener's work: all of it is rolled back.
         """
         return self._opened.run(lambda session: self._commit(session, done_at))
 
     def end(self) -> None:
-        """Roll back what was not committed, and give the connection back; raises nothing."""
+        """Roll back what was not committed, and release the connection. Never raises."""
         self._opened.close()
 
     def _begin(self, session: Session, opened: OpenedSession, database: Database) -> bool:
-        """Open the transaction; False if another one is at work on the key."""
+        """Open the transaction; return False if another one works on the key."""
         self._opened, self._database = opened, database
         self._transaction = session.begin()
         connection = connection_to(session, database)
@@ -78,20 +78,20 @@ class InboxClaim(Claimed):
         return True
 
     def _before_commit(self, session: Session) -> None:
-        # Releasing a savepoint comes here as well.
+        # Releasing a savepoint also comes here.
         if not self._may_commit and session.get_nested_transaction() is None:
             raise ConfigurationError(f"a listener must not commit: {_RULE}")
 
     def _commit(self, session: Session, done_at: datetime) -> bool:
         self._require_own_transaction(session)
-        session.flush()  # what the listener left to be written: if it can't be, the listener has failed
+        session.flush()  # the listener's unwritten changes: if they cannot be written, the listener has failed
         connection = connection_to(session, self._database)
         try:
             inbox_marks.write_mark(connection, self.key, self.token, done_at)
             self._may_commit = True
             _commit_or_forget(session, connection)
         except IntegrityError:
-            if self._may_commit:  # a constraint of the listener's, which is looked at with the commit
+            if self._may_commit:  # a constraint of the listener's, which is checked at the commit
                 raise
             return False
         except DBAPIError as error:
@@ -106,7 +106,7 @@ class InboxClaim(Claimed):
         return True
 
     def _require_own_transaction(self, session: Session) -> None:
-        """Raise ``ConfigurationError`` when what the listener did is not in the transaction that it was given."""
+        """Raise ``ConfigurationError`` if the listener's work is not in the claim's transaction."""
         is_open = session.get_transaction() is self._transaction and (
             not self._transaction.is_active or self._is_own(connection_to(session, self._database))
         )
@@ -128,7 +128,7 @@ def open_claim(
     lease_seconds: float,
     never_ran: str | None,
 ) -> InboxClaim | ClaimRefusal:
-    """Count the attempt in a transaction of its own, which no crash undoes, then open the listener's.
+    """Count the attempt in its own transaction, which no crash undoes, then open the listener's.
 
     ``never_ran`` is as in ``count_attempt``. The caller closes the session unless it gets a claim.
     """
@@ -148,7 +148,7 @@ def open_claim(
             claim = InboxClaim(key, token, attempt)
             if claim._begin(session, opened, database):
                 return claim
-            # Another one came in between, because this one waited for longer than its lease.
+            # Another claim came in between, because this one waited for longer than its lease.
             session.close()
             with transaction_on(database) as connection:
                 inbox_marks.give_back(connection, key, token, began=False)
@@ -158,21 +158,21 @@ def open_claim(
 
 
 def _begin_on_sqlite(connection: Connection) -> None:
-    """Begin the transaction that sqlite3, left to itself, begins with the first INSERT, UPDATE or DELETE.
+    """Begin the transaction that sqlite3, by default, begins with the first INSERT, UPDATE or DELETE.
 
-    That is too late: what was read before is no part of it, so that two listeners would both add to the same number;
-    and releasing a savepoint would commit. Nothing is locked by this until something is read.
+    That is too late: earlier reads are not part of it, so two listeners could add to the same number, and releasing a
+    savepoint would commit. This locks nothing until the first read.
     """
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name != "sqlite" or driver.in_transaction:
         return
-    # Otherwise the engine was told to have no transactions.
+    # Otherwise the engine is set to autocommit.
     if driver.isolation_level is not None and getattr(driver, "autocommit", -1) == -1:
         connection.exec_driver_sql("BEGIN")
 
 
 def _is_locked(error: DBAPIError) -> bool:
-    """Return True if SQLite has waited in vain for another process that writes, and may be asked again."""
+    """Return True if SQLite waited too long for another writer, so that a retry may succeed."""
     name: str = getattr(error.orig, "sqlite_errorname", "")
     # What the transaction has read is out of date with BUSY_SNAPSHOT, and stays so: it can only be rolled back.
     return name.startswith("SQLITE_BUSY") and name != "SQLITE_BUSY_SNAPSHOT"
@@ -182,8 +182,8 @@ def _commit_or_forget(session: Session, connection: Connection) -> None:
     try:
         session.commit()
     except BaseException:
-        # SQLite keeps open what it could not commit, and SQLAlchemy gives the connection back like that: whoever
-        # had it next would commit it after all.
-        if not connection.closed:  # or else it was committed, and something that waited for that has failed
+        # SQLite keeps a transaction open that it could not commit, and SQLAlchemy returns the connection to the pool
+        # with it: the next user would commit it.
+        if not connection.closed:  # otherwise it was committed, and a hook after the commit has failed
             connection.invalidate()
         raise

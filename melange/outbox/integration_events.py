@@ -1,4 +1,4 @@
-"""Which domain events leave the process, to which topic, and in which form."""
+"""Mappings from domain events to the events that other services get."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ADVICE = "annotate it with the domain event's class, or name the class: to('ord
 
 
 class IntegrationEvents(Subscribers):
-    """Makes integration events of domain events, and writes them into the outbox that is open at that moment.
+    """Maps domain events to integration events, and writes them to the open outbox.
 
         integration = IntegrationEvents()
 
@@ -36,20 +36,20 @@ class IntegrationEvents(Subscribers):
         with Session(engine) as session, session.begin(), Outbox(session).scope(integration):
             ...
 
-    A group like ``Subscribers``: registered once, at import time, and called in the scopes that open it. A domain
-    event that is published in a transaction is published to its topic if and only if that transaction commits.
+    It is a group like ``Subscribers``: registered once, at import time, and called in the scopes that open it. A domain
+    event in a transaction is published to its topic if and only if that transaction commits.
 
-    A domain event of a mapped class that is published where no outbox is open would be lost. From the moment that
-    the mapping is registered this is an error, on every bus and whether or not the group is open there. Tests of
-    the domain model alone publish inside of ``DomainEventBus.recording()``, which keeps the events.
+    A mapped domain event without an open outbox would be lost. So it is an error on every bus, as soon as the mapping
+    is registered, also if the group is not open there. Tests of the domain model alone publish inside of
+    ``DomainEventBus.recording()``, which keeps the events.
     """
 
     def __init__(self, *, without_outbox: Literal["raise", "warn"] = "raise") -> None:
         """Create an empty group.
 
         Args:
-            without_outbox: what happens to a mapped event where no outbox is open: ``"raise"`` raises
-                ``ConfigurationError`` to its publisher, ``"warn"`` logs a warning and publishes nothing.
+            without_outbox: the reaction to a mapped event without an open outbox: ``"raise"`` raises
+                ``ConfigurationError``, ``"warn"`` logs a warning and publishes nothing.
 
         Raises:
             ConfigurationError: ``without_outbox`` has another value.
@@ -62,16 +62,16 @@ class IntegrationEvents(Subscribers):
     def to(
         self, topic: str, *event_types: type, key: Callable[[Any], Key | None] | None = None
     ) -> Callable[[MappingT], MappingT]:
-        """Have the function below say what is published to ``topic`` when it is given a domain event.
+        """Register the decorated function as the mapping of a domain event to an event for ``topic``.
 
-        It returns a dict or an ``EventMessage``, or None to publish nothing, and is called within the
-        transaction: what it or the outbox raises reaches the publisher of the domain event. Which events it is
-        called with its parameter's annotation says, or ``event_types``. ``key`` gives the key of ``Outbox.publish``
-        for a domain event.
+        It returns a dict or an ``EventMessage``, or None to publish nothing. It is called within the transaction:
+        its exceptions, and those of the outbox, reach the publisher of the domain event. The annotation of its
+        parameter, or ``event_types``, gives its domain events. ``key`` returns the key of ``Outbox.publish`` for a
+        domain event.
 
         Raises:
-            InvalidNameError: no topic can have this name.
-            ConfigurationError: the function is asynchronous, or does not say what it takes.
+            InvalidNameError: the topic's name is not valid.
+            ConfigurationError: the function is asynchronous, or does not name its domain events.
         """
         check_topic(topic)
 
@@ -84,7 +84,7 @@ class IntegrationEvents(Subscribers):
             subscription = subscription_for(write, event_types or annotated_types(mapping, _ADVICE))
             self._add(subscription)
             end = call_when_unheard(subscription, _guarding(mapping, topic, raises=self._raises))
-            # A group that is gone can be opened no more, so its events are mapped no more.
+            # A deleted group cannot be opened any more, so its events are not mapped any more.
             weakref.finalize(self, end).atexit = False
             return mapping
 
@@ -98,7 +98,7 @@ def _writing(
     *,
     raises: bool,
 ) -> Handler:
-    """Return the handler that writes what a mapping returns into the open outbox."""
+    """Return the handler that writes the result of a mapping to the open outbox."""
 
     @functools.wraps(mapping)
     def write(event: Any) -> None:
@@ -114,7 +114,7 @@ def _writing(
 
 
 def _guarding(mapping: Callable[..., object], topic: str, *, raises: bool) -> Handler:
-    """Return the handler for events of a mapping whose group is not open where they are published."""
+    """Return the handler for events of a mapping in a group that is not open."""
     was_told = False
 
     @functools.wraps(mapping)
@@ -123,7 +123,7 @@ def _guarding(mapping: Callable[..., object], topic: str, *, raises: bool) -> Ha
         outbox: Outbox | None = open_outbox()
         if outbox is None:
             _complain(event, mapping, topic, raises=raises)
-        elif not was_told:  # it may be meant: a scope chooses its groups
+        elif not was_told:  # it may be intended: a scope chooses its groups
             was_told = True
             logger.warning(
                 "%s is not published to topic %s: the group of %s is not open here, see Outbox.scope(); "

@@ -1,4 +1,4 @@
-"""What keeps several relays of one outbox out of each other's way."""
+"""The locks that let several relays share one outbox."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ _TRIES = 20
 class Locks(ABC):
     """Decides which of the pending messages a relay may send.
 
-    Each key's messages are sent by one relay at a time: two that skipped the rows that the other has locked, row by row,
-    would send the second message of a key before the first.
+    One relay at a time sends the messages of a key. With locks on single rows, a relay would skip a locked row and send
+    the second message of a key before the first.
     """
 
     isolation_level: str | None = None
-    """What the relay's transactions need for it; None for whatever the engine has."""
+    """The isolation level that the relay's transactions need; None for the engine's."""
     live_in_transaction: bool
-    """Whether locks are held as long as the transaction is, and so must outlast the publishing."""
+    """True if locks last as long as the transaction, so that it must outlast the publishing."""
 
     @abstractmethod
     def acquire(self) -> bool:
-        """Return whether this relay may work at all; when not, another one does, and asking again may help."""
+        """Return True if this relay may work; otherwise another one works, and a later try may succeed."""
 
     @abstractmethod
     def release(self) -> None:
-        """Let another relay work."""
+        """Allow another relay to work."""
 
     @abstractmethod
     def choose(
         self, connection: Connection, limit: int, among: ColumnElement[bool]
     ) -> ColumnElement[bool] | None:
-        """Lock the keys of at most ``limit`` pending messages; return which messages may be sent, None for none.
+        """Lock the keys of at most ``limit`` pending messages; return the condition for messages to send, or None.
 
-        Only what is read after this is certain to be pending still. ``among`` leaves some out.
+        Only messages that are read after this are certainly still pending. ``among`` excludes some.
         """
 
     @abstractmethod
     def confirm(self, connection: Connection) -> None:
-        """Return if what was chosen on this connection is locked still.
+        """Return while the messages chosen on this connection are locked; raise if they are not.
 
         Raises:
             SQLAlchemyError: the connection was lost, and its locks with it.
@@ -57,14 +57,14 @@ class Locks(ABC):
 
     @abstractmethod
     def wait_for(self, connection: Connection, lock_key: int) -> None:
-        """Lock one key until the transaction ends, as soon as no relay has it."""
+        """Wait until no relay has the key, and lock it until the transaction ends."""
 
 
 def locks_for(engine: Engine) -> Locks:
     """Return the locks of a database.
 
     Raises:
-        ConfigurationError: it is none of those that the relay knows, or not for synchronous use.
+        ConfigurationError: the database is not supported, or the engine is asynchronous.
     """
     if not isinstance(engine, Engine) or engine.dialect.is_async:
         kind = engine.dialect.driver if isinstance(engine, Engine) else type(engine).__name__
@@ -88,9 +88,9 @@ def locks_for(engine: Engine) -> Locks:
 
 
 class PostgresLocks(Locks):
-    """An advisory lock for each key, held by the transaction and so given back whatever becomes of the relay."""
+    """An advisory lock for each key. It ends with the transaction, also if the relay is killed."""
 
-    isolation_level = "READ COMMITTED"  # so that what is read after locking is what is there by then
+    isolation_level = "READ COMMITTED"  # so that a read after locking sees the latest rows
     live_in_transaction = True
 
     def acquire(self) -> bool:
@@ -116,7 +116,7 @@ class PostgresLocks(Locks):
             taken = set(connection.scalars(_TRY_LOCKS, {"lock_keys": list(wanted)}))
             if taken:
                 self._allow_long_transaction(connection)
-                # Up to the last candidate: what comes after it would be searched for in vain, perhaps for long.
+                # Up to the last candidate: a search beyond it would find nothing, and may take long.
                 return and_(_LOCK_KEY.in_(taken), OutboxMessage.id <= candidates[-1].id)
             busy |= wanted
         return None
@@ -127,7 +127,7 @@ class PostgresLocks(Locks):
             connection.execute(_LONG_TRANSACTION)
 
     def confirm(self, connection: Connection) -> None:
-        # The locks live as long as the transaction, and that as long as the connection.
+        # The locks last as long as the transaction, and the transaction as long as the connection.
         connection.exec_driver_sql("SELECT 1")
 
     def wait_for(self, connection: Connection, lock_key: int) -> None:
@@ -148,7 +148,7 @@ _WITH_TRANSACTION_TIMEOUT = (17,)
 
 
 class SqliteLocks(Locks):
-    """One relay at a time, by a lock on a file beside the database's; the system gives it back after a kill."""
+    """One relay at a time, with a lock on a file beside the database. The system releases it after a kill."""
 
     live_in_transaction = False
 
@@ -160,7 +160,7 @@ class SqliteLocks(Locks):
     def acquire(self) -> bool:
         if self._file_lock is None:
             path = self._database_path()
-            if not path:  # in memory, where no other process is
+            if not path:  # in memory, without other processes
                 return True
             self._file_lock = FileLock(f"{path}-relay.lock", timeout=0, thread_local=False)
         if self._file_lock.is_locked:

@@ -1,6 +1,6 @@
-"""What a relay writes into the outbox: which messages were sent, have failed, or are held.
+"""The marks of a relay in the outbox: messages that were sent, failed, or are held.
 
-Rows are found by id and message id: after the restore of an older backup an id may be given to another message.
+Rows are found by id and message id: after the restore of an older backup, another message may have the id.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _COLUMNS_OF_MARKS = (
 
 
 def prove_writable(connection: Connection, limit: int, now: datetime) -> None:
-    """Rehearse the marks of a batch, and commit a change of nothing: what cannot be marked must not be published.
+    """Try the marks of a batch, and commit without a change: messages that cannot be marked must not be published.
 
     Raises:
         SQLAlchemyError: the database is read-only, a standby server or full, or permissions are missing.
@@ -79,13 +79,13 @@ def mark_sent(connection: Connection, sent: Sequence[SentMessage], now: datetime
 
 
 def count_attempts(connection: Connection, messages: Sequence[PendingMessage]) -> None:
-    """Count an attempt for each message that was not accepted where others were."""
+    """Count an attempt for each message that was not accepted while others were."""
     attempts = func.coalesce(OutboxMessage.attempts, 0) + 1
     connection.execute(_update(messages).values(attempts=attempts))
 
 
 def mark_failed(connection: Connection, message: PendingMessage, error: MelangeError) -> None:
-    """Mark a message that stops its key, and log it, unless it is pending no more."""
+    """Mark a message that stops its key, and log it, unless it is not pending any more."""
     reason = f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARACTERS]
     storable = reason.replace("\0", "").encode(errors="replace").decode()
     failing = _update([message]).where(IS_PENDING).values(state=State.FAILED, error=storable)
@@ -94,17 +94,17 @@ def mark_failed(connection: Connection, message: PendingMessage, error: MelangeE
 
 
 def mark_held(connection: Connection, messages: Sequence[PendingMessage]) -> None:
-    """Mark messages whose key a failed one stops; checked once more, because that may be decided meanwhile."""
+    """Mark messages of a key that a failed one stops. Check it again, because an operator may have decided meanwhile."""
     connection.execute(_update(messages).where(IS_PENDING, key_is_stopped()).values(state=State.HELD))
 
 
 def commit(connection: Connection) -> None:
-    """Commit, or roll back what cannot be committed."""
+    """Commit, or roll back if that fails."""
     try:
         connection.commit()
     except BaseException:
-        # Without it SQLAlchemy gives the connection back as it is: SQLite keeps what it could not commit, and locks
-        # everybody else out.
+        # Otherwise SQLAlchemy returns the connection to the pool with its transaction: SQLite keeps what it could
+        # not commit, and locks all others out.
         connection.rollback()
         raise
 

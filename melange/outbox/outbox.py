@@ -1,4 +1,4 @@
-"""Publishing within a transaction: what is written here leaves once it was committed, and never otherwise."""
+"""Publish within a transaction: events are published if and only if it commits."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from melange.serialization.serializer import EventSerializer
 CHANNEL = "melange_outbox"
 """What relays listen to on PostgreSQL."""
 
-_DEFAULT_MAX_MESSAGE_BYTES = 262_144  # what a topic of SNS takes unless it is told otherwise
+_DEFAULT_MAX_MESSAGE_BYTES = 262_144  # the default limit of a topic of SNS
 _LISTENED = "melange.outbox.notifies"
 
 
 class Outbox:
-    """Publishes within the transaction of a session: an ``OutboxRelay`` sends what was committed, in order.
+    """Publishes within the transaction of a session: an ``OutboxRelay`` sends the committed messages, in order.
 
-    Used as a context manager it is the outbox of this thread or task, for ``IntegrationEvents`` and ``current()``,
-    and the handlers that ``DomainEventBus.instance().after_commit`` made wait for its session's transaction. It
-    belongs to its session: neither is for several threads at once.
+    As a context manager it becomes the outbox of this thread or task, for ``IntegrationEvents`` and ``current()``.
+    Handlers of ``DomainEventBus.instance().after_commit`` then wait for its session's transaction. It belongs to its
+    session: do not share them between threads.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Outbox:
         max_message_bytes: int = _DEFAULT_MAX_MESSAGE_BYTES,
         notify: bool = True,
     ) -> None:
-        """Write into this session, plain or asynchronous, or the one that a scoped session stands for.
+        """Write to this session, plain or asynchronous, or to the one behind a scoped session.
 
         Args:
-            session: yours to begin, commit and close.
-            max_message_bytes: what the topics take; larger messages are refused here, where the publisher gets the error.
-            notify: wake the relays when the transaction commits; PostgreSQL only. Its commits that notify go one
-                after the other (https://www.postgresql.org/docs/current/sql-notify.html), so say False where
-                thousands of transactions commit in a second: relays then find the messages by polling.
+            session: the caller begins, commits and closes it.
+            max_message_bytes: the limit of the topics; a larger message raises an error in ``publish``.
+            notify: wake the relays when the transaction commits; PostgreSQL only. PostgreSQL runs commits that notify
+                one after the other (https://www.postgresql.org/docs/current/sql-notify.html). With thousands of
+                transactions a second pass False: relays then find the messages by polling.
 
         Raises:
             ConfigurationError: the session has no engine for the outbox's table.
@@ -89,23 +89,23 @@ class Outbox:
         message_group_id: str | None = None,
         message_deduplication_id: str | None = None,
     ) -> str:
-        """Write one event into the transaction, to be published to ``topic`` after it; return its message id.
+        """Write one event to the transaction, for ``topic``; return its message id.
 
         It does not block and is the same for asynchronous sessions: the session's next flush writes the row.
-        For the arguments that are not named here see ``ExchangeMessagePublisher.publish``.
+        ``ExchangeMessagePublisher.publish`` describes the other arguments.
 
         Args:
             topic: a name, ``*.fifo`` for a FIFO topic, or an ARN.
-            key: events of one topic and key leave in the order in which they were written, as far as their
-                transactions exclude each other: take the id of the aggregate that they change. By default the
-                ``message_group_id``; on a FIFO topic that is, the other way round, the key.
-            headers: beside them ``correlation-id`` and ``causation-id`` say what the event followed from, if it is
-                published while a message, or a domain event of ``DomainEventBus.instance()``, is being handled.
+            key: events of one topic and key leave in the order in which they were written, if their transactions
+                exclude each other: use the id of the aggregate that they change. The default is the
+                ``message_group_id``. On a FIFO topic the key is the default of the ``message_group_id``.
+            headers: ``correlation-id`` and ``causation-id`` are added if the event is published while a message, or a
+                domain event of ``DomainEventBus.instance()``, is being handled.
 
         Raises:
-            EncodeError: the event cannot be written as JSON; nothing was written, the transaction is untouched.
-            InvalidMessageError: a broker would refuse it (too large, a key missing on FIFO ...); likewise.
-            InvalidNameError: no topic has such a name; likewise.
+            EncodeError: the event cannot be written as JSON; nothing was written, and the transaction is unchanged.
+            InvalidMessageError: a broker would refuse it (too large, no key on FIFO ...); likewise.
+            InvalidNameError: the topic's name is not valid; likewise.
         """
         return self._write(
             topic,
@@ -119,10 +119,10 @@ class Outbox:
         )
 
     def publish_domain_event(self, domain_event: object, topic: str, event: Event, *, key: Key | None) -> str:
-        """Write the integration event that a domain event is outside, as ``publish`` does.
+        """Write the integration event of a domain event, as ``publish`` does.
 
-        The first one has the id that is the causation id of what else is published while the domain event is
-        being handled.
+        The first one gets the id that is the causation id of all other messages published while the domain event
+        is being handled.
         """
         return self._write(
             topic,
@@ -137,15 +137,15 @@ class Outbox:
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody is in its ``with`` block."""
+        """True while a thread or task is in its ``with`` block."""
         return bool(self._open)
 
     @staticmethod
     def current() -> Outbox:
-        """Return the outbox whose ``with`` block this thread or task is in.
+        """Return the outbox of the innermost ``with`` block of this thread or task.
 
         Raises:
-            ConfigurationError: it is in none.
+            ConfigurationError: there is no such block.
         """
         outbox = open_outbox()
         if outbox is None:
@@ -154,10 +154,10 @@ class Outbox:
 
     @contextmanager
     def scope(self, *groups: Subscribers) -> Iterator[Self]:
-        """Open this outbox, and these groups on ``DomainEventBus.instance()``, for the length of a ``with`` block.
+        """Open this outbox, and these groups on ``DomainEventBus.instance()``, for a ``with`` block.
 
         Raises:
-            ConfigurationError: one of them is no group.
+            ConfigurationError: one of them is not a group.
         """
         with self, DomainEventBus.instance().scope(*groups):
             yield self
@@ -183,7 +183,7 @@ class Outbox:
         park = on_commit(self._session)
         if self._session.in_transaction():
             park(call)
-        else:  # what is written next begins the transaction, and may be rolled back
+        else:  # the next write begins the transaction, and may be rolled back
             sqlalchemy_event.listen(
                 self._session, "after_transaction_create", lambda *_: park(call), once=True
             )
@@ -228,7 +228,7 @@ class Outbox:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """An outbox whose ``with`` block was entered."""
+    """An outbox with an open ``with`` block."""
 
     block: Block[Outbox | None]
     scope: AbstractContextManager[None]
@@ -238,8 +238,8 @@ _open_outboxes: Blocks[Outbox | None] = Blocks("melange.outbox", None)
 
 
 def open_outbox() -> Outbox | None:
-    """Return the outbox whose ``with`` block this thread or task is in; it follows the context into other threads."""
-    # A task that was started in the block, and outlives it, is in it still: its transaction has ended.
+    """Return the outbox of this thread or task; it follows the context into other threads."""
+    # A task that was started in the block may outlive it: the transaction has then ended.
     open_blocks = [block for block in _open_outboxes.in_force() if not block.is_left]
     return open_blocks[-1].value if open_blocks else None
 
@@ -261,5 +261,5 @@ def _row(topic: str, key: str | None, message: Message) -> OutboxMessage:
 
 def _notify(session: Session, _context: object) -> None:
     if any(isinstance(written, OutboxMessage) for written in session.new):
-        # Sent by the database when the transaction commits, once, however often it was asked for.
+        # The database sends it once, when the transaction commits, for any number of calls.
         session.connection({"mapper": OutboxMessage.__mapper__}).execute(text(f"NOTIFY {CHANNEL}"))

@@ -1,7 +1,7 @@
 """The pending messages of an outbox, as a relay reads them.
 
-Rows may be written by programs of another kind, or mended by hand. One that is malformed must stop its own key
-only, so it is read as a message with a problem, and the others are read as they are.
+Other programs or people may write rows. A malformed row must stop only its own key, so it is read as a message with a
+problem.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from melange.outbox.tables import IS_PENDING, PUBLISHED_AT, OutboxMessage, is_fa
 class PendingMessage:
     """A row of the outbox.
 
-    ``message`` is what is to be published, or the reason why it cannot be read. The other values are those of the
-    row, None where they cannot be read. ``is_stopped`` if a failed message of the same key comes before it.
+    ``message`` is the message to publish, or the reason why it cannot be read. The other values are those of the row,
+    or None if they cannot be read. ``is_stopped`` is True if a failed message of the same key comes before it.
     """
 
     id: int
@@ -39,7 +39,7 @@ class PendingMessage:
 
 
 def key_is_stopped() -> ColumnElement[bool]:
-    """Return the condition that a failed message stops the row's key; nothing stops a row without a key."""
+    """Return the condition that a failed message stops the row's key; a row without a key is never stopped."""
     failed = aliased(OutboxMessage)
     return exists().where(
         is_failed(failed),
@@ -66,9 +66,9 @@ _CONTENT = (
     OutboxMessage.message_deduplication_id,
 )
 
-# Built once: to build what every batch needs each time took an eighth of the relay's time.
-# One statement, which sees one moment: a failed message is decided about together with what it holds back, and
-# what comes after that must not be seen free beside followers that are not.
+# Built once: building it for each batch took an eighth of the relay's time.
+# One statement sees one moment: a decision about a failed message also releases its followers, and
+# a later message must not look free while the followers are not.
 _IN_ORDER = select(*_PLACE, OutboxMessage.message_id, *_CONTENT).where(IS_PENDING).order_by(OutboxMessage.id)
 _IDS_IN_ORDER = select(OutboxMessage.id).where(IS_PENDING).order_by(OutboxMessage.id)
 _WHAT_CAN_BE_READ = (
@@ -93,7 +93,7 @@ def read_pending(connection: Connection, chosen: ColumnElement[bool], limit: int
 
 
 def _read_one(connection: Connection, row_id: int) -> PendingMessage | None:
-    """Read one row, as far as it can be read; None if it is not pending any more."""
+    """Read one row as far as possible; None if it is not pending any more."""
     problem: InvalidMessageError | None = None
     for query in _WHAT_CAN_BE_READ:
         try:
@@ -109,7 +109,7 @@ def _read_one(connection: Connection, row_id: int) -> PendingMessage | None:
 
 
 def _is_about_a_value(error: Exception) -> bool:
-    """Return whether a value cannot be read, rather than the database."""
+    """Return True if a value, and not the database, is the problem."""
     if not isinstance(error, DBAPIError):
         return not isinstance(error, (SQLAlchemyError, OSError))
     # Raised by the database's driver itself: psycopg for times like infinity, sqlite3 for text that is not UTF-8.

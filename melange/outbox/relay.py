@@ -1,4 +1,4 @@
-"""The relay: publishes what committed transactions have left in the outbox."""
+"""The relay: publishes the committed messages of the outbox."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 WEEK_SECONDS = 7 * 24 * 3600.0
 MAX_BATCH_SIZE = 1_000
 LONGEST_SILENCE_SECONDS = 90.0
-"""How long a relay may work on one batch: far longer than a broker takes to answer, or to be given up."""
+"""The time limit of one batch: far longer than the time limit of a broker's answer."""
 _PURGE_SECONDS = 60.0
 _PURGE_BATCH = 1_000
 
@@ -40,12 +40,12 @@ _PURGE_BATCH = 1_000
 class RelayHealth:
     """A relay's state at one moment.
 
-    It is ``ready`` while it runs and the database has answered lately: what an HTTP probe answers with 200. One
-    that is on standby for another on SQLite is ready too. ``seconds_since_round`` counts from when it last had
-    looked for messages and published what it found, or had found another relay at work; None before the first time.
+    It is ``ready`` while it runs and the database has answered recently. A relay on standby on SQLite is ready too.
+    ``seconds_since_round`` counts from the end of the last round: the relay looked for messages and published them,
+    or found that another relay works. It is None before the first round.
 
-    ``troubles`` are the topics that take nothing, each with the reason of the last attempt. They are tried
-    again, and do not make the relay any less ready: restarting it would mend none of them.
+    ``troubles`` are the paused topics, each with the reason of the last attempt. They are retried, and do not affect
+    ``ready``, because a restart does not help.
     """
 
     ready: bool
@@ -55,13 +55,13 @@ class RelayHealth:
 
 
 class OutboxRelay:
-    """Publishes what committed transactions have written with ``Outbox``, each message after those before it of its key.
+    """Publishes the committed messages of ``Outbox``, in order for each key.
 
     A message is marked as sent after the broker has accepted it. If the relay is killed in between, or loses its
-    connection to the database, the messages of the batch are published again, under the same message ids: at least
-    once, as everywhere. Any number of relays may run on PostgreSQL, and share the work key by key; on SQLite one
-    works and the others are on standby. Nothing is published from a database that takes no marks: a standby server,
-    a read-only file, a user without permission.
+    connection to the database, the messages of the batch are published again with the same message ids: at least
+    once. Any number of relays may run on PostgreSQL and share the work key by key. On SQLite one works and the others
+    are on standby. A relay does not publish from a database that it cannot write to: a standby server, a read-only
+    file, a user without permission.
 
     ``run`` blocks until SIGTERM, SIGINT or ``stop``; ``start`` works in the background. A relay runs once. Its
     thread is a daemon. Thread-safe. It takes its time from the driver's clock.
@@ -79,25 +79,25 @@ class OutboxRelay:
         keep_sent_seconds: float | None = WEEK_SECONDS,
         handle_signals: bool = True,
     ) -> None:
-        """Get ready; nothing is read or published yet.
+        """Prepare the relay; read and publish nothing yet.
 
         Args:
-            engine: the database that the outbox is in, a synchronous engine. The relay takes two connections.
-            driver: where to publish; the one in use by default, looked up when the relay begins.
+            engine: the database of the outbox, a synchronous engine. The relay uses two connections.
+            driver: where to publish; by default the driver in use when the relay starts.
             declare: create topics that do not exist; False only looks them up.
-            batch_size: how many messages are published before they are marked, in one transaction: as many can
-                come twice when the relay is killed or loses its connection. On PostgreSQL as many advisory locks
-                are held at most.
-            max_attempts: how often a message may fail where others are accepted, before it is marked as failed.
-            poll_seconds: how long to wait when there is nothing to do, before looking again. With psycopg on
-                PostgreSQL the relay is woken at once, and this is for what was written without a notification.
-            keep_sent_seconds: how long what was sent or skipped stays in the table; None keeps it until
+            batch_size: the number of messages that are published before they are marked, in one transaction. As many
+                can come twice if the relay is killed or loses its connection. On PostgreSQL it is also the limit of
+                advisory locks.
+            max_attempts: how often a message may fail while others are accepted, before it is marked as failed.
+            poll_seconds: the pause when there is nothing to do. With psycopg on PostgreSQL a notification wakes the
+                relay, and this finds messages without one.
+            keep_sent_seconds: how long sent and skipped messages stay in the table; None keeps them until
                 ``OutboxAdministration.purge``.
             handle_signals: stop on SIGTERM and SIGINT in ``run``, if that is called in the main thread.
 
         Raises:
-            ConfigurationError: no synchronous engine, a database that the relay does not support, or a number out
-                of bounds.
+            ConfigurationError: the engine is asynchronous, the database is not supported, or a number is out of
+                bounds.
         """
         _check(batch_size, max_attempts, poll_seconds, keep_sent_seconds)
         self._locks = locks_for(engine)
@@ -124,13 +124,14 @@ class OutboxRelay:
 
     @property
     def engine(self) -> Engine:
-        """The database that the outbox is in."""
+        """The database of the outbox."""
         return self._engine
 
     def run(self) -> int:
-        """Relay until told to stop; return the exit code for the process: 0, or 1 if the driver was closed.
+        """Relay until SIGTERM, SIGINT or ``stop``; return the exit code: 0, or 1 if the driver was closed.
 
-        In the main thread a second signal ends the process at once. Outages of broker or database are waited out.
+        In the main thread a second signal ends the process at once. The relay waits during outages of broker and
+        database.
 
         Raises:
             ConfigurationError: no driver was chosen, or the relay was started before.
@@ -139,11 +140,11 @@ class OutboxRelay:
         handles = self._handle_signals and in_main_thread
         with calling_on_signal(self._stopping.set) if handles else nullcontext():
             self.start()
-            self._ended.wait()  # unlike a join, certain to let signal handlers run on every Python
+            self._ended.wait()  # unlike a join, this lets signal handlers run on every Python
         return self._exit_code
 
     def start(self) -> None:
-        """Relay in the background, until ``stop``; returns at once.
+        """Relay in the background until ``stop``. Returns at once.
 
         Raises:
             ConfigurationError: no driver was chosen, the relay was started before, or the engine's database is in
@@ -172,7 +173,7 @@ class OutboxRelay:
         return self._ended.wait(timeout_seconds) and self._exit_code == 0
 
     def health(self) -> RelayHealth:
-        """Return whether the relay does its work; asks neither database nor broker."""
+        """Return the state of the relay, without a call to database or broker."""
         at = self._last_round_at
         silence = None if at is None else self._now() - at
         answers = silence is not None and silence <= self._poll_seconds + LONGEST_SILENCE_SECONDS
@@ -184,16 +185,16 @@ class OutboxRelay:
         )
 
     def relay_pending(self, *, on_progress: Callable[[int], object] | None = None) -> int:
-        """Publish what is pending now, in the calling thread; return how many messages were published.
+        """Publish the pending messages, in the calling thread; return the number of published messages.
 
-        For tests, and for programs that are run from time to time. What was refused for good is marked as failed
-        and logged, as by ``run``. After each batch ``on_progress`` is called with how many messages are not pending
-        any more; what it raises ends the work.
+        For tests and scheduled jobs. Refused messages are marked as failed and logged, as by ``run``. After each batch
+        ``on_progress`` is called with the number of messages that are not pending any more; an exception in it ends the
+        work.
 
         Raises:
-            DriverError: a topic, or the broker, takes nothing; what could go has gone, the rest is still there.
-            ConfigurationError: no driver was chosen, or it is not set up right; likewise.
-            OutboxError: the database cannot be used or written to, or another relay is at work on SQLite.
+            DriverError: a topic or the broker is unavailable; other messages were published, the rest is pending.
+            ConfigurationError: no driver was chosen, or its settings are wrong; likewise.
+            OutboxError: the database is unavailable or read-only, or another relay works on SQLite.
         """
         topics = TopicPublisher(self._chosen_driver(), declare=self._declare)
         try:
@@ -221,7 +222,7 @@ class OutboxRelay:
 
     def _work(self) -> None:
         try:
-            # Nothing of the URL: a password that it was not meant to have is in any part of it.
+            # Nothing of the URL: a misplaced password may be in any part of it.
             logger.info("relaying the outbox of a %s database", self._engine.dialect.name)
             self._topics = TopicPublisher(self._chosen_driver(), declare=self._declare)
             self._relay(self._batch_relay(self._topics), self._topics)
@@ -256,7 +257,7 @@ class OutboxRelay:
                         waker.wait(self._stopping, min(self._poll_seconds, topics.seconds_to_next_try()))
                 except DriverClosedError:
                     raise
-                except Exception as error:  # whatever it is, what is written is still to be published
+                except Exception as error:  # after any error, the messages still have to be published
                     failures += 1
                     seconds = backoff(failures)
                     is_ours = not isinstance(error, (SQLAlchemyError, OSError))
@@ -283,10 +284,10 @@ class OutboxRelay:
                 purged = purge_some(
                     connection, self._chosen_driver().clock.now(), self._keep_sent_seconds, _PURGE_BATCH
                 )
-        except SQLAlchemyError as error:  # no reason to publish more slowly
+        except SQLAlchemyError as error:  # publishing is not affected
             logger.warning("old messages cannot be deleted, trying again later: %s", explained(error))
             purged = 0
-        if purged < _PURGE_BATCH:  # otherwise there is more, and it keeps pace with what is sent
+        if purged < _PURGE_BATCH:  # otherwise there is more to delete, at the pace of sending
             self._purge_at = self._now() + _PURGE_SECONDS
 
     def _batch_relay(self, topics: TopicPublisher) -> BatchRelay:

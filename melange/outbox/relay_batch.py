@@ -29,11 +29,11 @@ from melange.outbox.topic_publisher import TopicPublisher
 
 _LOOKS = 20
 PUBLISHING_SECONDS = 10.0
-"""After so long a batch publishes no more, and marks what it has: locks, a stop and probes wait for it."""
+"""After this time a batch stops publishing and marks its messages: locks, a stop and probes wait for it."""
 
 
 class Progress(NamedTuple):
-    """What a batch came to: how many messages were sent, and how many are not pending any more."""
+    """The result of a batch: the numbers of messages that were sent, and that are not pending any more."""
 
     sent: int
     done: int
@@ -51,11 +51,11 @@ class _Results:
 
 
 class BatchRelay:
-    """Publishes one batch after the other, each message after those before it of its key. Not thread-safe.
+    """Publishes one batch after the other, in order for each key. Not thread-safe.
 
     A message is marked after it was published: if the process ends in between, it is published again. If only the
-    database is in the way, it is remembered, and marked before anything else is published. The first batch, and each
-    one after an error, begins with a proof that marks can be written.
+    database fails, the relay remembers the message and marks it before it publishes anything else. The first batch,
+    and each one after an error, begins with a test that marks can be written.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class BatchRelay:
     def relay(self) -> Progress:
         """Publish at most ``limit`` pending messages, fewer if the broker is slow, and mark them.
 
-        When none is done there is nothing left to do now.
+        A result without finished messages means that there is nothing to do now.
 
         Raises:
             SQLAlchemyError: the database cannot be used, or the connection that holds the locks was lost.
-            DriverClosedError: nothing more can be published.
+            DriverClosedError: the driver was closed.
         """
         was_writable, self._is_writable = self._is_writable, False
         with self._engine.connect() as connection:
@@ -108,13 +108,13 @@ class BatchRelay:
         if not messages:
             return Progress(0, 0)
         if not self._locks.live_in_transaction:
-            commit(connection)  # publishing may take long, and nobody should wait for that
+            commit(connection)  # publishing may take long, and no other transaction should wait for it
         results = _Results(held=[message for message in messages if message.is_stopped])
         try:
             self._publish(connection, [one for one in messages if not one.is_stopped], results)
-        finally:  # what was accepted is marked, whatever ends the publishing
+        finally:  # accepted messages are marked, also after an exception
             self._unmarked += results.sent
-            if not connection.invalidated:  # or else what was raised says more than a mark in vain
+            if not connection.invalidated:  # otherwise the first exception says more than a failed mark
                 self._mark(connection, results)
                 self._unmarked.clear()
         return Progress(len(results.sent), len(results))
@@ -136,7 +136,7 @@ class BatchRelay:
         deadline = self._clock.monotonic() + PUBLISHING_SECONDS
 
         def is_enough() -> bool:
-            # With nothing to show, the next topic has its chance: it may not be what keeps this one.
+            # Without a result, try the next topic: it may not have the problem of this one.
             return self._clock.monotonic() >= deadline and (len(results) > 0 or self._is_stopping())
 
         by_topic: defaultdict[str | None, list[PendingMessage]] = defaultdict(list)
@@ -158,7 +158,7 @@ class BatchRelay:
             for start in range(0, len(going), MAX_BATCH):
                 if is_enough():
                     return
-                # Whoever has lost the connection has lost its locks: another relay may be at work on these keys.
+                # With the connection the locks are lost: another relay may work on these keys.
                 self._locks.confirm(connection)
                 not_sent = self._publish_call(going[start : start + MAX_BATCH], results)
                 if not_sent is None:
@@ -168,7 +168,7 @@ class BatchRelay:
     def _publish_call(
         self, messages: Sequence[PendingMessage], results: _Results
     ) -> list[PendingMessage] | None:
-        """Publish messages of one topic in one call; return those that were not sent, None for trouble with it."""
+        """Publish messages of one topic in one call; return those that were not sent, None for trouble with the topic."""
         readable: list[tuple[PendingMessage, Message]] = []
         not_sent: list[PendingMessage] = []
         for one in messages:
@@ -212,10 +212,9 @@ class BatchRelay:
 
 
 def _waves(messages: Sequence[PendingMessage]) -> Iterator[list[PendingMessage]]:
-    """Cut messages of one topic into lists that hold one message of each key, in the order of each key.
+    """Split messages of one topic into lists with one message of each key, in the order of each key.
 
-    Of what travels in one call some may be accepted and some not: no two of a key, or the second of them could
-    get ahead of the first.
+    The broker may accept a part of a call: with two messages of a key, the second could be accepted before the first.
     """
     waves: list[list[PendingMessage]] = [[]]
     seen: dict[str, int] = {}

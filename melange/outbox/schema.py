@@ -1,4 +1,4 @@
-"""The statements that create the tables, for migrations that are written by hand."""
+"""The statements that create the tables, for migrations written by hand."""
 
 from __future__ import annotations
 

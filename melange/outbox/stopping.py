@@ -1,4 +1,4 @@
-"""Waiting that ends when a relay is told to stop."""
+"""Waits that end when a relay stops."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from melange.clock import Clock
 
 
 class StopSignal:
-    """Whether to stop; it is set once and stays so. Thread-safe, and safe in signal handlers."""
+    """A flag that asks to stop; it is set once. Thread-safe, and safe in signal handlers."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()  # with a lock that a signal handler may take again
         self._is_set = False
 
     def set(self) -> None:
-        """Tell all to stop, and end their waits."""
+        """Ask all to stop, and end their waits."""
         with self._condition:
             self._is_set = True
             self._condition.notify_all()
 
     def is_set(self) -> bool:
-        """Return True if it was told to stop."""
+        """Return True if a stop was requested."""
         return self._is_set
 
     def wait(self, seconds: float, clock: Clock) -> None:
-        """Return after ``seconds`` of the clock, or as soon as it is told to stop."""
+        """Return after ``seconds`` of the clock, or as soon as a stop is requested."""
         with self._condition:
             if not self._is_set and seconds > 0:
                 clock.wait(self._condition, seconds)

@@ -1,6 +1,6 @@
-"""The tables of outbox and inbox, as SQLAlchemy knows them.
+"""The tables of outbox and inbox, in SQLAlchemy.
 
-``metadata`` holds both: give it to Alembic beside your own, ``target_metadata = [Base.metadata, metadata]``,
+``metadata`` has both: pass it to Alembic beside your own, ``target_metadata = [Base.metadata, metadata]``,
 or call ``metadata.create_all(engine)``.
 """
 
@@ -35,7 +35,7 @@ metadata = MetaData()
 
 
 class State(StrEnum):
-    """Where a message of the outbox stands.
+    """The state of a message of the outbox.
 
     ``FAILED`` was refused permanently, or cannot be read, and waits for an operator's decision. Later messages of its
     key are ``HELD``, and become ``PENDING`` again after that.
@@ -49,9 +49,9 @@ class State(StrEnum):
 
 
 class _UtcDateTime(TypeDecorator[datetime]):
-    """Reads aware times, in UTC, from databases that keep no zone too.
+    """Reads aware times, in UTC, also from databases without time zones.
 
-    Not the type of a column: Alembic would name it in migrations, which import nothing of ours.
+    It is not the type of a column: Alembic would name it in migrations, which must not import melange.
     """
 
     impl = DateTime(timezone=True)
@@ -65,7 +65,7 @@ class _UtcDateTime(TypeDecorator[datetime]):
 
 
 class _UtcDateTimeOrNone(_UtcDateTime):
-    """Reads None for what is not a time, which SQLite may hold."""
+    """Reads None for a value that is not a time, which SQLite may have."""
 
     cache_ok = True
 
@@ -85,17 +85,17 @@ class _Base(DeclarativeBase):
 
 
 class OutboxMessage(_Base):
-    """A message that was written in a transaction, to be published once that was committed.
+    """A message that was written in a transaction, and is published after the commit.
 
-    Messages of one ``topic`` and ``key`` leave in the order of ``id``; without a key they know no order.
-    ``lock_key`` is a number made of both, by which relays keep out of each other's way. ``attempts`` counts how
-    often it alone of others was not accepted, ``error`` says why; ``done_at`` is when it was sent or skipped. Times
-    are in UTC, and read naive from SQLite, which keeps no zone.
+    Messages of one ``topic`` and ``key`` leave in the order of ``id``; without a key they have no order.
+    ``lock_key`` is a number made of both, which relays lock. ``attempts`` counts how often the message was not
+    accepted while others were, and ``error`` has the reason. ``done_at`` is the time when it was sent or skipped.
+    Times are in UTC, and naive from SQLite, which has no time zones.
     """
 
     __tablename__ = "melange_outbox"
 
-    # SQLite counts up by itself only what is called INTEGER.
+    # SQLite counts up by itself only columns of type INTEGER.
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     topic: Mapped[str] = mapped_column(String(512))
     key: Mapped[str | None] = mapped_column(String(256))
@@ -112,7 +112,7 @@ class OutboxMessage(_Base):
     error: Mapped[str | None] = mapped_column(Text)
     done_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
-    # Each index holds only what its query is about, so that a million sent messages cost nothing.
+    # Each index has only the rows of its query, so that a million sent messages cost nothing.
     __table_args__ = (
         Index(
             "melange_outbox_pending",
@@ -132,15 +132,15 @@ class OutboxMessage(_Base):
             sqlite_where=column("done_at").is_not(None),
             postgresql_where=column("done_at").is_not(None),
         ),
-        {"sqlite_autoincrement": True},  # an id never comes to mean another message
+        {"sqlite_autoincrement": True},  # an id is never used for another message
     )
 
 
 class InboxMark(_Base):
     """A listener has finished a message: written in the transaction that holds what it did.
 
-    ``key_digest`` stands for queue, listener, message id and content; the first three are there for people to read, cut
-    to their columns. ``token_digest`` tells whose completion it was.
+    ``key_digest`` identifies queue, listener, message id and content; the first three are also stored for people, cut to
+    their columns. ``token_digest`` identifies the claim that completed it.
     """
 
     __tablename__ = "melange_inbox"
@@ -156,10 +156,10 @@ class InboxMark(_Base):
 
 
 class InboxAttempts(_Base):
-    """How often a listener was given a message that it has not finished: there until it has.
+    """The attempts of a listener on a message that it has not finished.
 
-    ``token_digest`` tells which claim holds the message, until ``leased_until`` at least; NULL when the last one was
-    given back. The other columns are as in ``InboxMark``.
+    ``token_digest`` identifies the claim that holds the message, at least until ``leased_until``; NULL if the last one
+    was released. The other columns are as in ``InboxMark``.
     """
 
     __tablename__ = "melange_inbox_attempts"
@@ -187,7 +187,7 @@ PUBLISHED_AT_OR_NONE = type_coerce(
 
 
 def _state_is(of: type[OutboxMessage], *states: State) -> ColumnElement[bool]:
-    # In the text of the statement: with parameters no partial index would be used.
+    # Literal text in the statement: with a parameter no partial index would be used.
     return of.state.in_([literal_column(f"'{state}'") for state in states])
 
 
@@ -197,7 +197,7 @@ def is_stopped(of: type[OutboxMessage] = OutboxMessage) -> ColumnElement[bool]:
 
 
 def is_failed(of: type[OutboxMessage] = OutboxMessage) -> ColumnElement[bool]:
-    """Return the condition for messages that failed; it names the index's condition too, for SQLite to see it."""
+    """Return the condition for failed messages; it repeats the index's condition, which SQLite needs."""
     return and_(is_stopped(of), _state_is(of, State.FAILED))
 
 

@@ -1,4 +1,4 @@
-"""Publishing to the topics of an outbox, each found once, and left alone for a while when it takes nothing."""
+"""Publish to the topics of an outbox, each looked up once, and paused while it is in trouble."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from melange.messages import Message, Topic
 logger = logging.getLogger(__name__)
 
 _FOR_GOOD = (InvalidMessageError, ConfigurationError, SerializationError)
-"""What another attempt cannot change."""
+"""Errors that another attempt cannot change."""
 
 _MOST_RESTING = 100
 _FORGOTTEN_SECONDS = 60.0
-"""So long after its pause a topic that was not tried again has nothing to send: another relay has sent it, say."""
+"""After this time without a new try, a paused topic has nothing to send: another relay has sent it."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """What became of some messages of one topic, by their places among them.
+    """The results of some messages of one topic, by their positions.
 
-    ``refused`` will never be accepted; ``failed`` were not, where others were. What is in none of the three was not
-    tried, or there was ``trouble`` with the topic as a whole, and nothing is held against the message.
+    ``refused`` messages will never be accepted; ``failed`` ones were not accepted while others were. A message in none
+    of the three was not tried, or there was ``trouble`` with the whole topic, which does not count for the message.
     """
 
     accepted: list[int] = field(default_factory=list)
@@ -45,14 +45,14 @@ class Answer:
     failed: dict[int, MelangeError] = field(default_factory=dict)
     trouble: MelangeError | None = None
     is_fault: bool = False
-    """Whether the trouble is what no driver should raise, and the message may be to blame."""
+    """True if no driver should raise this trouble, so that the message may be the cause."""
 
 
 class TopicPublisher:
-    """Publishes to topics by name, and knows which of them to leave alone for a while.
+    """Publishes to topics by name, and pauses those in trouble.
 
-    Trouble with a topic, or with the way to the broker, pauses that topic, longer each time: no message is to
-    blame for it. A message that fails where others are accepted has its key rest alone. Not thread-safe.
+    Trouble with a topic, or with the connection to the broker, pauses that topic, longer each time; it does not count
+    for the messages. A message that fails while others are accepted pauses only its key. Not thread-safe.
     """
 
     def __init__(self, driver: MessagingDriver, *, declare: bool) -> None:
@@ -68,7 +68,7 @@ class TopicPublisher:
 
     @property
     def paused(self) -> list[str]:
-        """The names of the topics to leave alone now."""
+        """The names of the topics that are paused now."""
         if not self._paused_until:
             return []
         now = self._driver.clock.monotonic()
@@ -78,7 +78,7 @@ class TopicPublisher:
 
     @property
     def resting_lock_keys(self) -> list[int]:
-        """The lock keys to leave alone now."""
+        """The lock keys that are paused now."""
         if self._resting:
             now = self._driver.clock.monotonic()
             self._resting = {key: rest for key, rest in self._resting.items() if rest[0] > now}
@@ -86,31 +86,31 @@ class TopicPublisher:
 
     @property
     def troubles(self) -> list[MelangeError]:
-        """Why not everything goes: for each topic in trouble, and each key that rests, the last error."""
+        """The last error of each topic in trouble and each paused key."""
         return [*self.errors.values(), *(error for _, error in self._resting.values())]
 
     def rest(self, lock_key: int, attempts: int, error: MelangeError) -> None:
-        """Leave a key alone for a while, since its message was not accepted where others were."""
+        """Pause a key, because its message was not accepted while others were."""
         self._resting[lock_key] = (self._driver.clock.monotonic() + self._backoff(attempts), error)
 
     def seconds_to_next_try(self) -> float:
-        """Return when the first of what is left alone may be tried again; infinity if nothing is."""
+        """Return the time of the next retry of a paused topic or key; infinity if there is none."""
         ends = [*self._paused_until.values(), *(until for until, _ in self._resting.values())]
         now = self._driver.clock.monotonic()
         return min((until - now for until in ends if until > now), default=math.inf)
 
     def publish(self, name: str, messages: Sequence[Message]) -> Answer:
-        """Publish messages to a topic, and say what became of them.
+        """Publish messages to a topic, and return their results.
 
         Raises:
-            DriverClosedError: nothing more can be published.
+            DriverClosedError: the driver was closed.
         """
         answer = self._publish(name, messages)
         if answer.trouble is not None:
             self._pause(name, answer.trouble)
         else:
             self._is_well(name)
-            if answer.failed and len(self._resting) >= _MOST_RESTING:  # that many are hardly each to blame
+            if answer.failed and len(self._resting) >= _MOST_RESTING:  # that many are hardly all the cause
                 self._pause(name, next(iter(answer.failed.values())))
         return answer
 
@@ -124,7 +124,7 @@ class TopicPublisher:
             return Answer(trouble=error)
         except MelangeError as error:
             return Answer(trouble=error)
-        except Exception as error:  # what was published before must be marked all the same
+        except Exception as error:  # messages published before must still be marked
             logger.exception("the driver failed on topic %s", ascii(name))
             if len(messages) > 1:
                 return self._publish_each(name, messages)
@@ -134,7 +134,7 @@ class TopicPublisher:
     def _hand_over(self, name: str, messages: Sequence[Message]) -> Answer:
         try:
             topic = self._found.get(name) or self._find(name)
-        except InvalidNameError as error:  # no topic can have this name
+        except InvalidNameError as error:  # the name is not valid
             return Answer(refused=dict.fromkeys(range(len(messages)), error))
         self._found[name] = topic
         try:
@@ -151,7 +151,7 @@ class TopicPublisher:
                 raise
         topic = find_topic(self._driver, name, declare=True)
         logger.warning(
-            "topic %s did not exist and was created: what is published to it is gone until a queue is bound",
+            "topic %s did not exist and was created: messages published to it are lost until a queue is bound",
             ascii(name),
             extra={"topic_name": name},
         )
@@ -163,7 +163,7 @@ class TopicPublisher:
         for place, message in enumerate(messages):
             try:
                 answer = self._publish(name, [message])
-            except DriverClosedError as error:  # what was accepted before is to be marked
+            except DriverClosedError as error:  # messages accepted before have to be marked
                 answer = Answer(trouble=error)
             if answer.accepted:
                 whole.accepted.append(place)
@@ -186,7 +186,7 @@ class TopicPublisher:
         self._paused_until[name] = self._driver.clock.monotonic() + seconds
         self.errors[name] = error
         logger.warning(
-            "topic %s takes nothing, trying again in %.1f s: %s",
+            "topic %s is in trouble, trying again in %.1f s: %s",
             ascii(name),
             seconds,
             ascii(str(error)),
@@ -199,7 +199,7 @@ def _answer(messages: Sequence[Message], failures: Sequence[Failure[Message]]) -
         return Answer(accepted=list(range(len(messages))))
     errors = {failure.item.message_id: failure.error for failure in failures}
     unknown = errors.keys() - {message.message_id for message in messages}
-    if unknown:  # rather published twice than lost
+    if unknown:  # published twice is better than lost
         return Answer(trouble=DriverError("the driver reported a failure of a message that it was not given"))
     answer = Answer()
     for place, message in enumerate(messages):
@@ -214,7 +214,7 @@ def _answer(messages: Sequence[Message], failures: Sequence[Failure[Message]]) -
 
 
 def _blaming(answer: Answer) -> Answer:
-    """Return the answer with trouble where all that was not refused has failed: nothing tells it from an outage."""
+    """Return the answer with trouble if all messages that were not refused failed: it looks like an outage."""
     if answer.failed and not answer.accepted:
         answer.trouble = next(iter(answer.failed.values()))
         answer.failed.clear()

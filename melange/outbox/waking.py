@@ -1,4 +1,4 @@
-"""How a relay that has nothing to do learns of new messages."""
+"""Waits of an idle relay for new messages."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from melange.outbox.stopping import StopSignal
 logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT_SECONDS = 1.0
-"""How soon at the latest a wait notices that it is to end."""
+"""The longest time in which a wait notices that it should end."""
 
 
 class Waker(Protocol):
     """Waits for work."""
 
     def wait(self, stopping: StopSignal, seconds: float) -> None:
-        """Return when there may be work, when told to stop, or after ``seconds``."""
+        """Return when there may be work, when a stop is requested, or after ``seconds``."""
         ...
 
     def close(self) -> None:
-        """Let go of what it waits by; idempotent."""
+        """Release the resources of the waits. Idempotent."""
         ...
 
 
 def waker_for(engine: Engine, clock: Clock) -> Waker:
-    """Return a waker that listens where the database and its driver can tell, else one that only waits."""
+    """Return a waker that listens for notifications if the database and its driver can, else one that only waits."""
     return NotifiedWaker(engine, clock) if engine.dialect.driver == "psycopg" else PollingWaker(clock)
 
 
 class PollingWaker:
-    """Looks again after a while."""
+    """Polls after a while."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -44,11 +44,11 @@ class PollingWaker:
         stopping.wait(seconds, self._clock)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: there is nothing to release."""
 
 
 class NotifiedWaker:
-    """Is told by PostgreSQL, on a connection of its own, through psycopg."""
+    """Listens to PostgreSQL's notifications, on its own connection, with psycopg."""
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
@@ -65,7 +65,7 @@ class NotifiedWaker:
                 slice_seconds = min(left, _LONGEST_WAIT_SECONDS)
                 if any(True for _ in self._listening.notifies(timeout=slice_seconds, stop_after=1)):
                     return
-        except Exception as error:  # psycopg's own, and SQLAlchemy's: to look again later is as good
+        except Exception as error:  # errors of psycopg and SQLAlchemy: polling later works as well
             logger.warning("not notified of new messages for now: %s", ascii(str(error)))
             self.close()
             stopping.wait(min(deadline - self._clock.monotonic(), _LONGEST_WAIT_SECONDS), self._clock)
@@ -78,9 +78,9 @@ class NotifiedWaker:
     def _listen(self) -> Any:
         pooled = self._engine.raw_connection()
         connection: Any = pooled.driver_connection
-        pooled.detach()  # it is ours, and takes no place in the pool
+        pooled.detach()  # it is ours, and is not in the pool
         try:
-            connection.rollback()  # what the application does with new connections may have begun something
+            connection.rollback()  # the application's hooks for new connections may have begun a transaction
             connection.autocommit = True
             connection.execute(f"LISTEN {CHANNEL}")
         except BaseException:

@@ -240,7 +240,7 @@ class LoggingBehaviours:
 
         driver.judge = judge
         start_relay()
-        eventually(lambda: "takes nothing" in caplog.text and database.states.count("failed"))
+        eventually(lambda: "is in trouble" in caplog.text and database.states.count("failed"))
 
         assert "S3CRET" not in caplog.text
         assert "\x1b" not in caplog.text

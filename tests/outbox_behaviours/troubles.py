@@ -71,7 +71,7 @@ class TroubleBehaviours:
         start_relay(max_attempts=1)
 
         for tries in range(1, 6):
-            eventually(lambda tries=tries: caplog.text.count("takes nothing") >= tries)
+            eventually(lambda tries=tries: caplog.text.count("is in trouble") >= tries)
             database.write("a1")
             clock.advance(0.1)
             assert len(driver.calls) == tries
