@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from chaos.deaths import may_die_at
 from chaos.journal import BEGAN, EFFECT, FAILED, Journal
 from chaos.journaling import JournalingDriver, JournalingStore
 from chaos.program import run_program
 from chaos.sabotage import DRIVERS, STORES, WITHOUT_STORE
 from chaos.settings import Settings
 from melange import (
+    NO_DEDUPLICATION,
     Backoff,
     DeduplicationStore,
     ExchangeListener,
@@ -20,7 +22,7 @@ from melange import (
     RetryPolicy,
     Worker,
 )
-from melange.failpoints import fail_point
+from melange.deduplication.base import NoDeduplication
 
 
 class JobFailed(Exception):
@@ -34,15 +36,15 @@ class Job(ExchangeListener):
         self.name = name
         self._journal = journal
 
-    def process(self, event: Any, *, message_id: str, receive_count: int) -> None:
+    def process(self, event: Any, *, message_id: str, attempt: int) -> None:
         self._journal.write(BEGAN, message_id, self.name)
-        fail_point("before-effect")
+        may_die_at("before-effect")
         time.sleep(event["work_seconds"])
-        if receive_count <= event["failures"].get(self.name, 0):
+        if attempt <= event["failures"].get(self.name, 0):
             self._journal.write(FAILED, message_id, self.name)
             raise JobFailed
         self._journal.write(EFFECT, message_id, self.name)
-        fail_point("after-effect")
+        may_die_at("after-effect")
 
 
 def main(argument: str) -> int:
@@ -50,7 +52,7 @@ def main(argument: str) -> int:
     settings = Settings.from_text(argument)
     journal = Journal(Path(settings.journals))
     driver = DRIVERS.get(settings.sabotage, JournalingDriver)(journal, settings.endpoint_url)
-    store: DeduplicationStore | None = None
+    store: DeduplicationStore | NoDeduplication = NO_DEDUPLICATION
     if settings.sabotage != WITHOUT_STORE:
         store = STORES.get(settings.sabotage, JournalingStore)(journal, settings.redis_url)
     consumer = ExchangeMessageConsumer(

@@ -1,10 +1,11 @@
-"""The driver and the store of the workers: melange's own, which write down what they were granted."""
+"""The driver and the store of the workers: melange's own. They record what they were granted, and die on request."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
+from chaos.deaths import may_die_at
 from chaos.journal import ACKNOWLEDGED, CLAIMED, COMPLETED, POLLED, PUBLISHED, RECEIVED, Journal
 from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey
 from melange.deduplication.redis_store import RedisDeduplicationStore
@@ -43,18 +44,22 @@ class JournalingDriver(AwsDriver):
         )
         for delivery in deliveries:
             self._journal.write(RECEIVED, delivery.message.message_id, token=str(delivery.receive_count))
+            may_die_at("after-receive")
         return deliveries
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
+        for _ in deliveries:
+            may_die_at("before-acknowledge")
         asked_at = time.monotonic()
         failures = super().acknowledge(deliveries)
-        failed = {id(failure.item) for failure in failures}
+        failed = {failure.item.receipt_handle for failure in failures}
         for delivery in deliveries:
-            if id(delivery) not in failed:
+            if delivery.receipt_handle not in failed:
                 message_id = delivery.message.message_id
                 self._journal.write(
                     ACKNOWLEDGED, message_id, token=str(delivery.receive_count), asked_at=asked_at
                 )
+                may_die_at("after-acknowledge")
         return failures
 
 
@@ -70,12 +75,15 @@ class JournalingStore(RedisDeduplicationStore):
         answer = super().claim(key, token, lease_seconds)
         if isinstance(answer, Claimed):
             self._journal.write(CLAIMED, key.message_id, key.listener_name, token, asked_at)
+            may_die_at("after-claim")
         return answer
 
     def complete(self, claimed: Claimed) -> bool:
+        may_die_at("before-mark")
         asked_at = time.monotonic()
         is_marked = super().complete(claimed)
         if is_marked:
             key = claimed.key
             self._journal.write(COMPLETED, key.message_id, key.listener_name, claimed.token, asked_at)
+            may_die_at("after-mark")
         return is_marked
