@@ -5,10 +5,13 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
+from botocore.parsers import PROTOCOL_PARSERS
 
 from aws_answers import QUEUE, InstantClock, http_answer
 from melange.drivers.aws import AwsDriver
 from melange.errors import DriverConnectionError, QueueNotFoundError
+
+CBOR = "smithy-rpc-v2-cbor"
 
 RAW = {
     "MessageId": "m-1",
@@ -49,6 +52,8 @@ def answers():
 @pytest.fixture
 def driver(answers) -> Iterator[AwsDriver]:
     """A driver of an SQS that speaks CBOR only."""
+    if CBOR not in PROTOCOL_PARSERS:
+        pytest.skip("this version of botocore cannot choose CBOR")
     session = boto3.Session(region_name="us-east-1")
     loader = session._session.get_component("data_loader")
     load = loader.load_service_model
@@ -59,8 +64,8 @@ def driver(answers) -> Iterator[AwsDriver]:
             return model
         metadata = {
             **model["metadata"],
-            "protocol": "smithy-rpc-v2-cbor",
-            "protocols": ["smithy-rpc-v2-cbor"],
+            "protocol": CBOR,
+            "protocols": [CBOR],
         }
         return {**model, "metadata": metadata}
 

@@ -1,0 +1,26 @@
+"""Installs the lowest versions of melange's dependencies that it allows, into the environment that runs this.
+
+What pip would choose is always the newest; a bound that is too low is found only where it is tried.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+
+
+def lowest_versions() -> list[str]:
+    """Return ``name==version`` for each dependency, those of the extras included."""
+    project = tomllib.loads(PYPROJECT.read_text())["project"]
+    requirements = chain(project["dependencies"], *project["optional-dependencies"].values())
+    return sorted({re.sub(r"^([\w-]+)>=([\d.]+).*", r"\1==\2", requirement) for requirement in requirements})
+
+
+if __name__ == "__main__":
+    sys.exit(subprocess.run([sys.executable, "-m", "pip", "install", *lowest_versions()], check=False).returncode)
