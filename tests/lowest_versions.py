@@ -23,4 +23,6 @@ def lowest_versions() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(subprocess.run([sys.executable, "-m", "pip", "install", *lowest_versions()], check=False).returncode)
+    sys.exit(
+        subprocess.run([sys.executable, "-m", "pip", "install", *lowest_versions()], check=False).returncode
+    )
