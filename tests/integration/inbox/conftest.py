@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 from sqlalchemy.pool import QueuePool
 
 import waiting
+from consumer_options import grouped
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, Worker
 from melange.drivers.memory import InMemoryDriver
 from melange.outbox import Inbox, InboxMark, metadata
@@ -123,7 +124,9 @@ def make_consumer(driver: InMemoryDriver) -> Callable[..., ExchangeMessageConsum
 
     def make(inbox: Inbox, **options: object) -> ExchangeMessageConsumer:
         options = {"wait_seconds": 0, "backoff": lambda attempts: 0.01, **options}
-        return ExchangeMessageConsumer("stock", "products", driver=driver, deduplication=inbox, **options)
+        return ExchangeMessageConsumer(
+            "stock", "products", driver=driver, **grouped(deduplication=inbox, **options)
+        )
 
     return make
 
