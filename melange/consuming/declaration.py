@@ -11,12 +11,13 @@ from melange.consuming.options import QueueOptions
 from melange.consuming.subscriptions import resolve_event_types
 from melange.drivers.base import (
     NO_DEAD_LETTER_QUEUE,
+    BrokerAdministration,
     EventFilter,
     MessagingDriver,
     NoDeadLetterQueue,
     find_topic,
 )
-from melange.errors import ConfigurationError, QueueNotFoundError
+from melange.errors import ConfigurationError, DriverError, QueueNotFoundError
 from melange.messages import Queue
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,8 @@ class QueueDeclaration:
     def _declare(self, driver: MessagingDriver) -> Queue:
         topics = [find_topic(driver, name, declare=True) for name in self.topic_names]
         existing = _existing(driver, self.queue_name)
+        if existing is not None:
+            self._report_surplus(driver, existing)
         dead_letter_queue: Queue | NoDeadLetterQueue | None = None
         max_receive_count: int | None = None
         name = self.options.dead_letter_queue_name
@@ -118,6 +121,33 @@ class QueueDeclaration:
         if dead_letter_queue_name is not None:
             return replace(queue, dead_letter_queue=driver.get_queue(dead_letter_queue_name))
         return queue
+
+    def _report_surplus(self, driver: MessagingDriver, queue: Queue) -> None:
+        """Warn of bindings and filters that the code no longer names: they stay, and nothing else would show them."""
+        if not isinstance(driver, BrokerAdministration):
+            return
+        try:
+            bindings = driver.list_bindings(queue)
+        except DriverError as error:  # a consumer's role need not include the permission
+            logger.debug("the bindings of queue %s cannot be listed: %s", queue.name, error)
+            return
+        for binding in bindings:
+            topic = binding.topic
+            if topic.name not in self.topic_names and topic.address not in self.topic_names:
+                logger.warning(
+                    "topic %s still feeds queue %s, although this consumer does not name it: name it, or remove the "
+                    "subscription",
+                    topic.name,
+                    queue.name,
+                )
+            elif binding.event_filter is not None and self.filter_events is None:
+                logger.warning(
+                    "topic %s passes only events of the types %s on to queue %s, although this consumer names no filter: "
+                    "name it as filter_events=, or take it off with filter_events=()",
+                    topic.name,
+                    ", ".join(binding.event_filter.event_type_names),
+                    queue.name,
+                )
 
     def _event_filter(self) -> EventFilter | None:
         if self.filter_events is None:

@@ -242,3 +242,35 @@ def test_the_driver_in_use_when_it_was_built_is_the_consumers(driver, monkeypatc
     assert driver.get_queue("stock")
     with pytest.raises(QueueNotFoundError):
         manager.get_driver().get_queue("stock")
+
+
+def test_a_topic_that_left_the_code_is_reported_and_stays(driver, make_consumer, caplog):
+    make_consumer("stock", "products", "returns")
+    caplog.clear()
+
+    make_consumer("stock", "products")
+
+    assert "topic returns still feeds queue stock" in caplog.text
+    assert {binding.topic.name for binding in driver.list_bindings(driver.get_queue("stock"))} == {
+        "products",
+        "returns",
+    }
+
+
+def test_a_filter_that_left_the_code_is_reported_until_it_is_taken_off(make_consumer, caplog):
+    make_consumer(filter_events=["ProductAdded"])
+
+    make_consumer()
+    assert "only events of the types ProductAdded on to queue stock" in caplog.text
+    make_consumer(filter_events=())
+    caplog.clear()
+    make_consumer()
+
+    assert caplog.text == ""
+
+
+def test_what_the_code_names_is_not_reported(make_consumer, caplog):
+    for _ in range(2):
+        make_consumer(filter_events=["ProductAdded"])
+
+    assert caplog.text == ""
