@@ -111,7 +111,7 @@ if TYPE_CHECKING:
     from melange.deduplication import RedisDeduplicationStore
     from melange.domain import DomainEvent, DomainEventBus, DomainSubscriber
 else:  # hidden from type checkers, which would take any name for one that may exist
-    # Only who asks for one of these pays for what it imports: a client library, asyncio, thread pools.
+    # Only programs that use one of these pay for what it imports: a client library, asyncio, thread pools.
     _IMPORTED_WHEN_ASKED_FOR = {
         "DomainEvent": "melange.domain",
         "DomainEventBus": "melange.domain",

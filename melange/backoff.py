@@ -35,7 +35,7 @@ def dependable(backoff: Callable[[int], float]) -> Callable[[int], float]:
     """Return ``backoff`` in a form that always returns a delay.
 
     Where it raises, or returns something else, the default takes its place: a message must not be lost, nor its group
-    held up, by a slip in there.
+    held up, by a mistake in it.
     """
 
     def seconds_after(attempts: int) -> float:

@@ -97,7 +97,7 @@ def refuse_awaitable(handler: Handler, result: Any, advice: str) -> None:
         if hasattr(result, "close"):
             result.close()  # a coroutine that is never awaited would warn
         raise ConfigurationError(
-            f"{qualified_name(handler)} returned a {type(result).__name__}, which nobody awaits: {advice}"
+            f"{qualified_name(handler)} returned a {type(result).__name__}, which is never awaited: {advice}"
         )
 
 

@@ -21,7 +21,7 @@
     │       └── MessageTooLargeError
     ├── LeaseLostError                the delivery is no longer ours to settle
     ├── TimeLimitExceeded             a listener ran longer than it may
-    ├── CascadeError                  domain events that call forth events without an end
+    ├── CascadeError                  domain events in an infinite loop
     ├── DeduplicationError            the deduplication store is out of reach or broken
     └── OutboxError                   the outbox's database cannot be used
 
@@ -79,7 +79,7 @@ class InvalidNameError(ConfigurationError):
 
     def __init__(self, kind: str, name: object, rule: str) -> None:
         self.name = name
-        super().__init__(f"{name!r} is no valid {kind} name: {rule}")
+        super().__init__(f"{name!r} is not a valid {kind} name: {rule}")
 
 
 class DuplicateHandlerError(ConfigurationError):
@@ -196,7 +196,7 @@ class TimeLimitExceeded(MelangeError):
 
 
 class CascadeError(MelangeError):
-    """Domain events, handled, call forth domain events without an end."""
+    """The handling of domain events publishes domain events in an infinite loop."""
 
     def __init__(self, limit: int, last_event_types: Sequence[str]) -> None:
         self.limit = limit

@@ -14,7 +14,7 @@ RESERVED_HEADER_PREFIX = "melange-"
 """Header names that begin so are melange's own; callers may not use them."""
 
 DEAD_LETTER_HEADER = "melange-dead-letter"
-"""Carries, as JSON, why a message was set aside."""
+"""Carries, as JSON, why a message was dead-lettered."""
 
 JSON_CONTENT_TYPE = "application/json"
 
@@ -25,7 +25,7 @@ class Message(NamedTuple):
     """The form in which an event travels.
 
     ``body`` is the event's own JSON text. ``headers`` are the caller's (correlation id and the like),
-    read-only. ``event_type_name`` and ``published_at`` (aware, UTC) are None when somebody else
+    read-only. ``event_type_name`` and ``published_at`` (aware, UTC) are None when another program
     published the message and said neither. The two FIFO ids matter to FIFO topics and queues;
     on a standard queue a group id is a fairness key.
 
@@ -51,7 +51,7 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as its driver knows it: made by the driver, opaque to everyone else.
+    """A topic as its driver knows it: made by the driver, opaque to all other code.
 
     ``address`` is unique among all topics of all brokers.
     """
@@ -64,7 +64,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue as its driver knows it: made by the driver, opaque to everyone else.
+    """A queue as its driver knows it: made by the driver, opaque to all other code.
 
     ``address`` is unique among all queues of all brokers: what listeners have finished is remembered under it.
 
@@ -84,10 +84,10 @@ class Delivery(NamedTuple):
     """One receipt of a message from a queue.
 
     Until ``deadline`` (seconds of the driver's monotonic clock, measured from before the receive
-    was sent) nobody else is given the message. ``receive_count`` is 1 the first time. The
+    was sent) no other receiver is given the message. ``receive_count`` is 1 the first time. The
     ``receipt_handle`` is a secret between driver and broker. ``broker_message_id`` is the id that the broker itself gave
     the message, which no sender can choose; "" where it gives none. ``received`` is what the driver keeps to send the
-    message on as it was received; nobody else looks at it.
+    message on as it was received; no other code reads it.
     """
 
     message: Message
@@ -133,5 +133,5 @@ handled_message: ContextVar[Message | None] = ContextVar("melange.handled_messag
 
 
 def message_being_handled() -> Message | None:
-    """Return the message whose listener is calling, directly or not, in this thread or task; None outside of one."""
+    """Return the message that the current listener works on, in this thread or task; None outside of a listener."""
     return handled_message.get()

@@ -69,7 +69,7 @@ class ExchangeMessagePublisher:
         """Publish one event; return its message id when the broker has accepted it.
 
         Args:
-            event: an ``EventMessage``, or a dict whose type is inside as ``event_type_name`` or given as
+            event: an ``EventMessage``, or a dict with its type inside as ``event_type_name`` or given as
                 the argument. It is never changed.
             event_type_name: the type of a dict that does not say it.
             headers: texts that travel beside the event, a correlation id for instance. Names beginning
@@ -115,7 +115,7 @@ class ExchangeMessagePublisher:
     ) -> list[str]:
         """Publish events in as few network calls as the broker allows; return their message ids in order.
 
-        The keywords are those of ``publish`` for every event; ids may be functions of the event. All
+        The keywords are those of ``publish`` without endy event; ids may be functions of the event. All
         events are checked before the first is sent. On a FIFO topic sending stops at the first failed call.
 
         Raises:
@@ -174,7 +174,7 @@ class QueueMessagePublisher:
     ) -> str:
         """Send one event; return its message id when the broker has accepted it.
 
-        ``delay_seconds``, up to 900, is how long it stays invisible first; FIFO queues know none. For the other
+        ``delay_seconds``, up to 900, is how long it stays invisible first; FIFO queues do not support it. For the other
         arguments and errors see ``ExchangeMessagePublisher.publish``.
 
         Raises:

@@ -201,7 +201,7 @@ class ExchangeMessageConsumer:
         return subscribe
 
     def consume_event(self, wait_seconds: int | None = None) -> int:
-        """Poll once and process what came; return how many deliveries were settled.
+        """Poll once and process what came; return the number of settled deliveries.
 
         Blocks until messages come, ``wait_seconds`` at most (by default the consumer's), and then until their listeners
         have run and the acknowledgements are sent. Up to ten messages are received at once, from a FIFO queue one. Their
@@ -210,7 +210,7 @@ class ExchangeMessageConsumer:
         Raises:
             ConfigurationError: there is no listener, or an asynchronous one.
             DriverError: the broker is unavailable.
-            DeduplicationError: the deduplication store is unavailable; the messages were given back, and until it is
+            DeduplicationError: the deduplication store is unavailable; the messages were released, and until it is
                 available none is received.
         """
         if not self.subscriptions.all:
@@ -231,7 +231,7 @@ class ExchangeMessageConsumer:
         return self._process(deliveries) if deliveries else 0
 
     def run(self, *, concurrency: int = 10, grace_seconds: float = 25.0) -> int:
-        """Consume until the process is told to stop; the short form of ``Worker(consumer).run()``."""
+        """Consume until the process is stopped; the short form of ``Worker(consumer).run()``."""
         # It brings asyncio, half of what importing melange costs otherwise, and publishers have no use for it.
         from melange.consuming.worker import Worker  # noqa: PLC0415
 
@@ -244,11 +244,11 @@ class ExchangeMessageConsumer:
         if not self.subscriptions.all:
             raise ConfigurationError(
                 f"nothing listens on queue {self.queue.name}: subscribe a listener first, or messages would be "
-                "acknowledged that nobody has seen"
+                "acknowledged without having been processed"
             )
 
     def receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
-        """Take at most ``limit`` deliveries, to be processed and settled, or given back, before their deadlines."""
+        """Take at most ``limit`` deliveries, to be processed and settled, or released, before their deadlines."""
         # Deadlines count from before the request, the only moment that is known not to be too late: a process may be
         # held up just when the answer comes. The wait must not use up the time that is left for the work.
         longest = self.driver.capabilities.max_visibility_seconds
@@ -275,7 +275,7 @@ class ExchangeMessageConsumer:
         return received
 
     def settler(self, keeper: LeaseKeeper, suspects: Suspects) -> Settler:
-        """Return what settles deliveries whose leases ``keeper`` renews."""
+        """Return the settler for deliveries with leases from ``keeper``."""
         return Settler(
             self.driver,
             self.queue,

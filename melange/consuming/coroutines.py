@@ -27,7 +27,7 @@ class EventLoopThread:
         return asyncio.run_coroutine_threadsafe(_contained(coroutine), self._started()).result()
 
     def stop(self) -> bool:
-        """Cancel the coroutines at work, let them clean up for some seconds, and end the loop; return whether it ended."""
+        """Cancel the coroutines at work, let them clean up for some seconds, and end the loop; return True if it ended."""
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None

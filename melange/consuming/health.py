@@ -39,7 +39,7 @@ class WorkerHealth:
     """A worker's state at one moment.
 
     It is ``ready`` while it runs, the deduplication stores are available, and every queue was polled, or had a delivery
-    finished, within the last 90 seconds: what an HTTP probe answers with 200. A worker whose listeners all hang is not.
+    finished, within the last 90 seconds: what an HTTP probe answers with 200. A worker is not ready while all its listeners hang.
     ``longest_run_seconds`` is how long the oldest run at work takes.
     """
 

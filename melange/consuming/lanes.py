@@ -22,7 +22,7 @@ class Lanes:
         self._waiting: set[Lease] = set()
 
     def enter(self, key: Hashable, lease: Lease) -> bool:
-        """Put a lease at the end of its lane; return whether it is the head and may begin."""
+        """Put a lease at the end of its lane; return True if it is the head and may begin."""
         with self._lock:
             lane = self._lanes.get(key)
             if lane is None or (lane[0] in self._waiting and lane[0].is_lost()):
@@ -46,7 +46,7 @@ class Lanes:
             return None
 
     def wait(self, key: Hashable, head: Lease, most: int) -> bool:
-        """Note that the head waits for its retry, unless ``most`` deliveries wait already; return whether it may."""
+        """Note that the head waits for its retry, unless ``most`` deliveries wait already; return True if it may."""
         with self._lock:
             lane = self._lanes.get(key, ())
             if len(self._waiting) + len(lane) > most:
@@ -55,7 +55,7 @@ class Lanes:
             return True
 
     def resume(self, key: Hashable, head: Lease) -> bool:
-        """Note that the head's retry is due; return whether it still is the head of its lane."""
+        """Note that the head's retry is due; return True if it still is the head of its lane."""
         with self._lock:
             lane = self._lanes.get(key)
             if not lane or lane[0] is not head:
@@ -64,7 +64,7 @@ class Lanes:
             return True
 
     def is_waiting(self, head: Lease) -> bool:
-        """Return whether the head waits for its retry."""
+        """Return True if the head waits for its retry."""
         return head in self._waiting
 
     def followers(self, key: Hashable) -> list[Lease]:
@@ -79,7 +79,7 @@ class Lanes:
             return followers
 
     def clear(self, key: Hashable) -> list[Lease]:
-        """Dissolve a lane; return who was in it, in order."""
+        """Dissolve a lane; return its members, in order."""
         with self._lock:
             lane = list(self._lanes.pop(key, ()))
             self._waiting.difference_update(lane)

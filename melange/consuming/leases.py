@@ -49,7 +49,7 @@ class Lease:
         return 0.0 if self._lost else self.delivery.deadline - self._clock.monotonic()
 
     def is_lost(self) -> bool:
-        """Return whether another receiver may have the message."""
+        """Return True if another receiver may have the message."""
         return self._lost or self._clock.monotonic() >= self.delivery.deadline
 
     def renewed(self, deadline: float) -> None:
@@ -120,7 +120,7 @@ class LeaseKeeper:
             self._changed.notify_all()
 
     def __len__(self) -> int:
-        """Return how many deliveries are in flight."""
+        """Return the number of deliveries are in flight."""
         return len(self._held)
 
     def renew_due(self) -> None:

@@ -18,7 +18,7 @@ class Middleware:
     For tracing, metrics, database connections and the like. The first of a consumer's middleware is the outermost. All
     methods are called on the worker's threads, several at once. An exception from a hook is treated as one from what it
     wraps: a poll is tried again, a delivery or a listener counts as failed and is tried again later. Nothing is lost by
-    it: what was received is given back.
+    it: what was received is released.
     """
 
     def around_poll(self, queue: Queue, poll: Callable[[], Sequence[Delivery]]) -> Sequence[Delivery]:
@@ -53,7 +53,7 @@ def wrapped(innermost: Callable[[], Wrapped], around: Sequence[Callable[..., Wra
 
 
 def checked_outcome(outcome: object) -> Outcome:
-    """Return what a hook returned; raise ``ConfigurationError`` if that is no outcome."""
+    """Return what a hook returned; raise ``ConfigurationError`` if that is not an outcome."""
     if not isinstance(outcome, Outcome):
         raise ConfigurationError(
             f"middleware returned {type(outcome).__name__}: return the outcome of what it wraps"

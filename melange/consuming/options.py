@@ -93,7 +93,7 @@ class Deduplication:
 
     Args:
         store: where marks and attempts are kept: by default the driver's, in the memory of this process.
-        on_unavailable: while the store is unavailable, ``"retry"`` gives messages back and pauses; ``"process"`` runs the
+        on_unavailable: while the store is unavailable, ``"retry"`` releases messages and pauses; ``"process"`` runs the
             listeners without deduplication, with receives counted as attempts.
         identity: ``"message"`` knows a message by the id that its sender gave it; ``"broker"`` by the id that the broker
             gave it, which no sender can choose: for queues that strangers can send to. A message that its sender

@@ -141,7 +141,7 @@ class DeliveryProcessor:
                 return self._failed(call, error)
             return self.broken_off(lease, error, "middleware")
         finally:
-            # Where it was concluded there is none left. Otherwise nobody should wait for us: KeyboardInterrupt, hooks.
+            # Where it was concluded there is none left. Otherwise no other worker should wait for it: KeyboardInterrupt, hooks.
             if lease.claimed is not None:
                 self._abandon(lease.claimed, began=lease.has_begun)
                 lease.claimed = None
@@ -171,7 +171,7 @@ class DeliveryProcessor:
         try:
             return self.store.claim(key, token, lease.remaining_seconds)
         except DeduplicationError:
-            # It may have been granted all the same, with the answer lost: given back when the store can be asked.
+            # It may have been granted all the same, with the answer lost: released when the store can be asked.
             self._unanswered_claims.append(Claimed(key, token))
             if self._deduplication.on_unavailable == "process":
                 return None
@@ -205,12 +205,10 @@ class DeliveryProcessor:
             self.store.abandon(claimed, began=began)
         except DeduplicationError as error:
             # It ends with its lease; how the listener ended must not be hidden by that.
-            logger.warning(
-                "the claim on message %s could not be given back: %s", claimed.key.message_id, error
-            )
+            logger.warning("the claim on message %s could not be released: %s", claimed.key.message_id, error)
 
     def store_is_back(self) -> None:
-        """Give back the claims whose answers were lost: the listeners did not run."""
+        """Release the claims that were granted in an answer that got lost: the listeners did not run."""
         while self._unanswered_claims and self.store is not None:
             self.store.abandon(self._unanswered_claims[0], began=False)
             self._unanswered_claims.popleft()
@@ -218,7 +216,7 @@ class DeliveryProcessor:
     # --- running -----------------------------------------------------------------------------------
 
     def _run(self, call: ListenerCall) -> Outcome:
-        """Run the listener, then mark it as finished or give its claim back."""
+        """Run the listener, then mark it as finished or release its claim."""
         listener, lease, claimed = call.subscription, call.lease, call.claimed
         lease.has_begun = True
         limit = self._timeout_seconds if listener.timeout_seconds is None else listener.timeout_seconds
@@ -268,7 +266,7 @@ class DeliveryProcessor:
     # --- failures ----------------------------------------------------------------------------------
 
     def broken_off(self, lease: Lease, error: BaseException, where: str = "processing") -> Outcome:
-        """Return the outcome of a delivery whose processing broke off outside of any listener.
+        """Return the outcome of a delivery when its processing broke off outside of any listener.
 
         No attempt was made, so none is used up: it is tried again until the broker's own limit.
         """

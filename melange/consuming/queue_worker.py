@@ -38,7 +38,7 @@ ACKNOWLEDGE_BATCH = 10
 GATHERING_SECONDS = 0.005
 
 _PERMANENT = (AccessDeniedError, ConfigurationError, QueueNotFoundError)
-"""What waiting seldom mends: tried for a while longer, in case somebody mends it."""
+"""Errors that waiting seldom ends: tried for a while longer, in case the cause is repaired."""
 
 _SHORT_POLL_PAUSE_SECONDS = 0.1
 """Between polls that do not wait by themselves, while nothing comes."""
@@ -133,7 +133,7 @@ class QueueWorker:
                 failures, denied_since = 0, math.inf
             except Exception as error:
                 failures += 1
-                # Only what looks permanent counts: an outage before it is no reason to hurry.
+                # Only what looks permanent counts: an outage before it is not a reason to hurry.
                 denied_since = (
                     min(denied_since, time.monotonic()) if isinstance(error, _PERMANENT) else math.inf
                 )
@@ -163,7 +163,7 @@ class QueueWorker:
             self._stopping.wait(_SHORT_POLL_PAUSE_SECONDS)
 
     def _allowance(self) -> int:
-        """Return how many deliveries to ask for."""
+        """Return the number of deliveries to ask for."""
         allowed = self.limit - len(self._keeper)
         if self._mean_seconds * AHEAD > QUICK_SECONDS * self._threads.size:
             allowed = min(allowed, self._threads.free, self._share - len(self._keeper))
@@ -216,7 +216,7 @@ class QueueWorker:
             self._isolation.begin(partial(self.work, lease))
 
     def work(self, lease: Lease) -> None:
-        """Process a delivery whose turn has come, and settle it. Called on the worker's threads."""
+        """Process a delivery and settle it. Called on the worker's threads."""
         started = time.perf_counter()
         outcome: Outcome
         try:
@@ -276,7 +276,7 @@ class QueueWorker:
             return
         try:
             gone = self._settle([(lease, outcome)])
-        except Exception:  # or its lane would wait for ever
+        except Exception:  # or its lane would wait without end
             logger.exception("message %s could not be settled", lease.delivery.message.message_id)
             gone = False
         if gone:
@@ -285,64 +285,64 @@ class QueueWorker:
                 self._begin([following])
         else:
             # It comes back, and nothing of its lane may overtake it.
-            self._give_back([other for other in self._lanes.clear(lane) if other is not lease], 0)
+            self._release([other for other in self._lanes.clear(lane) if other is not lease], 0)
 
     def _retry_in_lane(self, lease: Lease, delay_seconds: float) -> None:
         """Keep the head of a lane in flight until its retry, so that those behind it are not received again and again."""
         lease.retries += 1
         if self.consumer.queue.is_fifo:
             # The broker holds them back while the head is in flight: they need no place among what is in flight here.
-            self._give_back(self._lanes.followers(lease.lane), 0)
+            self._release(self._lanes.followers(lease.lane), 0)
         # A few groups that fail must leave capacity to the others. Beyond half of it they wait at the broker.
         if not (
             self._lanes.wait(lease.lane, lease, most=self.limit // 2)
             and self._timers.after(delay_seconds, self._resume, lease)
         ):
-            self._give_back(self._lanes.clear(lease.lane) or [lease], delay_seconds)
+            self._release(self._lanes.clear(lease.lane) or [lease], delay_seconds)
 
     def _resume(self, lease: Lease) -> None:
         if self._lanes.resume(lease.lane, lease):
             self._begin([lease])
 
     def _lost(self, lease: Lease) -> None:
-        """Free the lane of a head that waits for its retry: its message is delivered anew, and comes first again."""
+        """Free the lane of a head that waits for its retry: its message is delivered again, and comes first again."""
         if lease.lane is not None and self._lanes.is_waiting(lease):
             lane = self._lanes.clear(lease.lane)
             self._keeper.release([lease])
-            self._give_back([other for other in lane if other is not lease], 0)
+            self._release([other for other in lane if other is not lease], 0)
 
-    # --- giving back -------------------------------------------------------------------------------
+    # --- releasing -------------------------------------------------------------------------------
 
-    def _give_back(self, leases: list[Lease], delay_seconds: float) -> None:
+    def _release(self, leases: list[Lease], delay_seconds: float) -> None:
         """Make visible to others, after ``delay_seconds``, what was not finished here."""
         if not leases:
             return
-        given_back = self._settler.defer([(lease, delay_seconds) for lease in leases])
+        released = self._settler.defer([(lease, delay_seconds) for lease in leases])
         if self._stopping.is_set():
-            self._stranded += len(leases) - given_back
+            self._stranded += len(leases) - released
         self._threads.changed()
 
     def _not_begin(self, leases: list[Lease]) -> None:
-        """Give back, when the last poll has ended, what cannot begin any more since the worker stops."""
+        """Release, when the last poll has ended, what cannot begin any more since the worker stops."""
         waiting = self._not_begun
         if waiting is None:
-            self._give_back(leases, 0)
+            self._release(leases, 0)
         else:
             waiting.extend(leases)
 
-    def give_back_waiting(self, not_begun: list[Lease], retries: dict[Lease, float], deadline: float) -> None:
-        """Give back what has not begun, once the last poll has ended: before, it would be received again by that.
+    def release_waiting(self, not_begun: list[Lease], retries: dict[Lease, float], deadline: float) -> None:
+        """Release what has not begun, once the last poll has ended: before, it would be received again by that.
 
-        Retries are given back with the delay that is left of theirs.
+        Retries are released with the delay that is left of theirs.
         """
         self._join_poller(deadline - 1.0)
         waiting, self._not_begun = self._not_begun or [], None
         address = self.consumer.queue.address
         for lease, seconds in retries.items():
             if lease.delivery.queue.address == address:
-                self._give_back([lease], seconds)
+                self._release([lease], seconds)
         ours = [lease for lease in not_begun if lease.delivery.queue.address == address]
-        self._give_back([*ours, *waiting, *self._lanes.close()], 0)
+        self._release([*ours, *waiting, *self._lanes.close()], 0)
 
     def _join_poller(self, deadline: float) -> None:
         while self._poller.is_alive() and time.monotonic() < deadline:
@@ -351,7 +351,7 @@ class QueueWorker:
             self._poller.join(min(0.2, max(0.0, deadline - time.monotonic())))
 
     def finish(self, deadline: float) -> bool:
-        """Wait for the last poll and acknowledge what is finished; return whether nothing is left in flight."""
+        """Wait for the last poll and acknowledge what is finished; return True if nothing is left in flight."""
         self._join_poller(deadline)
         self._done.put(None)
         self._acknowledger.join(max(1.0, deadline - time.monotonic()))

@@ -33,7 +33,7 @@ class WorksOnLeases(Protocol):
 
 
 class Task(NamedTuple):
-    """A delivery whose turn has come."""
+    """A delivery that may begin."""
 
     owner: WorksOnLeases
     lease: Lease
@@ -109,8 +109,8 @@ class Threads:
                 self._waiters -= 1
 
     def changed(self) -> None:
-        """Have those who wait look again."""
-        if self._waiters:  # read without the lock: who waits looks once more after it counted itself
+        """Wake the threads in ``wait_for``, which check their conditions."""
+        if self._waiters:  # read without the lock: a waiter checks once more after it counted itself
             with self._changed:
                 self._changed.notify_all()
 
@@ -141,7 +141,7 @@ class Threads:
                 waiting.append(task)
 
     def join(self, deadline: float) -> bool:
-        """Wait until the tasks at work have ended, ``deadline`` (monotonic) at the latest; return whether they have."""
+        """Wait until the tasks at work have ended, ``deadline`` (monotonic) at the latest; return True if they have."""
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
@@ -224,7 +224,7 @@ class Timers:
                 if due > now:
                     try:
                         self._clock.wait(self._changed, min(due - now, _LONGEST_WAIT_SECONDS))
-                    except TimeoutError:  # a clock for tests that nobody advanced
+                    except TimeoutError:  # a clock for tests that was not advanced
                         logger.debug("no time has passed")
                     continue
                 heapq.heappop(self._calls)

@@ -81,7 +81,7 @@ class Settler:
         longest = self._driver.capabilities.max_visibility_seconds
         by_seconds: defaultdict[int, list[Delivery]] = defaultdict(list)
         for lease, seconds in deferrals:
-            self._suspects.gave_back(lease.delivery)
+            self._suspects.released(lease.delivery)
             by_seconds[min(math.ceil(seconds), longest)].append(lease.delivery)
         deferred = 0
         for whole_seconds, deliveries in by_seconds.items():

@@ -40,7 +40,7 @@ class ListenerCall(NamedTuple):
 
     @property
     def delivery(self) -> Delivery:
-        """The delivery whose event the listener receives."""
+        """The delivery of the event."""
         return self.lease.delivery
 
 
@@ -74,7 +74,7 @@ class Subscription:
     timeout_seconds: float | None
 
     def accepts(self, event_type_name: str) -> bool:
-        """Return whether the listener wants events of this type."""
+        """Return True if the listener wants events of this type."""
         return not self.event_type_names or event_type_name in self.event_type_names
 
     def run(self, call: ListenerCall) -> object:
@@ -135,7 +135,7 @@ class Subscriptions:
         if known is not None:
             return known
         accepting = tuple(one for one in self.all if one.accepts(event_type_name))
-        # Only types that somebody wants are remembered: strangers could send any number of type names.
+        # Only types that a listener names are remembered: strangers could send any number of type names.
         if any(event_type_name in one.event_type_names for one in accepting):
             remembered[event_type_name] = accepting
         return accepting
@@ -164,7 +164,7 @@ def subscription_for(
     ``store_keywords`` are those that the consumer's deduplication store offers.
 
     Raises:
-        ConfigurationError: it is no listener, does not name event types, or asks for keywords that do not exist.
+        ConfigurationError: it is not a listener, does not name event types, or asks for keywords that do not exist.
     """
     if isinstance(listener, type):
         raise ConfigurationError(
@@ -209,7 +209,7 @@ def _name_of(function: Any) -> str:
 def resolve_event_types(
     origin: str, event_types: Sequence[EventType] | None
 ) -> tuple[frozenset[str], dict[str, type[EventMessage]]]:
-    """Return the type names, and the classes by type name; ``origin`` says in errors who named them.
+    """Return the type names, and the classes by type name; ``origin`` names their source in errors.
 
     Raises:
         ConfigurationError: it is not a sequence of type names and event classes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from melange.messages import Delivery
 
 SUSPECT_RECEIVES = 3
-"""A message that comes for the third time, and not because this process gave it back, may have killed two others."""
+"""A message that comes for the third time, and not because this process released it, may have killed two others."""
 
 MOST_ISOLATED = 20
 """How many suspects a process isolates. Once so many have survived, high receive counts have another reason, an outage
@@ -18,21 +18,21 @@ class Suspects:
     """Tells suspects from other messages; thread-safe."""
 
     def __init__(self) -> None:
-        self._given_back: dict[str, None] = {}
+        self._released: dict[str, None] = {}
         self._left = MOST_ISOLATED
 
-    def gave_back(self, delivery: Delivery) -> None:
-        """Note that this process gave the message back alive: its next receive has that reason."""
-        self._given_back[delivery.message.message_id] = None
-        if len(self._given_back) > _MOST_REMEMBERED:
-            self._given_back.pop(next(iter(self._given_back)), None)
+    def released(self, delivery: Delivery) -> None:
+        """Note that this process released the message alive: its next receive has that reason."""
+        self._released[delivery.message.message_id] = None
+        if len(self._released) > _MOST_REMEMBERED:
+            self._released.pop(next(iter(self._released)), None)
 
     def includes(self, delivery: Delivery) -> bool:
         """Return True if the message should be worked on alone."""
         return (
             delivery.receive_count >= SUSPECT_RECEIVES
             and self._left > 0
-            and delivery.message.message_id not in self._given_back
+            and delivery.message.message_id not in self._released
         )
 
     def survived(self) -> None:

@@ -66,7 +66,7 @@ class ThreadedExchangeMessageConsumer(ExchangeMessageConsumer):
                 self._worker.start()
 
     def shutdown(self, timeout_seconds: float | None = None) -> bool:
-        """Stop consuming; return whether it has ended with nothing left behind.
+        """Stop consuming; return True if it has ended with nothing left behind.
 
         Blocks until the open poll has ended and listeners at work are done, for the grace period or ``timeout_seconds``
         at most. Safe to call twice, before ``start``, and from a listener, where it only asks and returns False.

@@ -1,4 +1,4 @@
-"""The worker: consumes from several queues at once, until it is told to stop."""
+"""The worker: consumes from several queues at once, until it is stopped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Worker:
     group is worked on one message at a time, in order, and groups in parallel.
 
     ``run`` blocks until SIGTERM, SIGINT or ``stop``; ``start`` works in the background. Graceful shutdown: nothing new is
-    received, what has not begun is given back, listeners at work have ``grace_seconds`` to finish; asynchronous ones are
+    received, what has not begun is released, listeners at work have ``grace_seconds`` to finish; asynchronous ones are
     then cancelled. A worker runs once. All its threads are daemons. Thread-safe.
     """
 
@@ -128,7 +128,7 @@ class Worker:
             self._supervisor.start()
 
     def stop(self, timeout_seconds: float | None = None) -> bool:
-        """Stop, and wait for the end; return whether the worker has ended with nothing left behind.
+        """Stop, and wait for the end; return True if the worker has ended with nothing left behind.
 
         Blocks for the grace period at most, or ``timeout_seconds``. Safe to call twice, before ``start``, and from a
         listener, where it only asks and returns False.
@@ -149,7 +149,7 @@ class Worker:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to stop, or has given up."""
+        """Whether it was stopped, or has given up."""
         return self._stopping.is_set()
 
     @property
@@ -158,7 +158,7 @@ class Worker:
         return self._ended.is_set()
 
     def health(self) -> WorkerHealth:
-        """Return whether the worker does its work, for a readiness probe."""
+        """Return True if the worker does its work, for a readiness probe."""
         running = self.has_started and not self._stopping.is_set()
         return health_of(self._queue_workers, self._threads, running=running)
 
@@ -179,30 +179,30 @@ class Worker:
             self._stopping.set()
             for one in self._queue_workers:
                 one.stop_polling()
-        finally:  # whatever happened: those who wait for the end must not wait for ever
+        finally:  # whatever happened: threads in stop() and run() must not wait forever
             self._exit_code = 0 if finished and not self._gave_up else 1
             self._ended.set()
 
     def _shut_down(self, deadline: float) -> bool:
-        """Give back what has not begun, let finish what has; return whether nothing is left behind."""
+        """Release what has not begun, let finish what has; return True if nothing is left behind."""
         logger.info("stopping: listeners at work have %g s to finish", self._grace_seconds)
         for one in self._queue_workers:
             one.stop_polling()
         not_begun = [task.lease for task in self._threads.close()]
         retries = self._timers.close()
         # On threads of their own: a broker that does not answer must not stretch the grace period.
-        giving_back = [
-            threading.Thread(target=one.give_back_waiting, args=(not_begun, retries, deadline), daemon=True)
+        releasing = [
+            threading.Thread(target=one.release_waiting, args=(not_begun, retries, deadline), daemon=True)
             for one in self._queue_workers
         ]
-        for thread in giving_back:
+        for thread in releasing:
             thread.start()
         finished = self._threads.join(deadline)
-        for thread in giving_back:
+        for thread in releasing:
             thread.join(max(0.0, deadline - time.monotonic()))
             finished &= not thread.is_alive()
         finished &= self._event_loop.stop()
-        if not finished:  # cancelled listeners give their messages back
+        if not finished:  # cancelled listeners release their messages
             self._threads.join(time.monotonic() + 1.0)
         for one in self._queue_workers:
             finished &= one.finish(deadline)
@@ -210,7 +210,7 @@ class Worker:
 
 
 def _longest_wait(grace_seconds: float) -> int:
-    """Return how many seconds a poll may wait, so that it ends well within the grace period."""
+    """Return the number of seconds a poll may wait, so that it ends well within the grace period."""
     return max(int(grace_seconds) - SHORTEST_FINISH_SECONDS, min(1, int(grace_seconds / 2)))
 
 
