@@ -1,12 +1,12 @@
-"""The Redis client of a store, and its errors as sentences.
-
-The client is given, taken from a SimpleCache, or created from a URL."""
+"""The Redis client of a store: given, of a SimpleCache, or made from a URL; and what its errors mean."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
@@ -28,7 +28,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 from redis_cache import SimpleCache  # type: ignore[import-untyped]
 
-from melange.errors import ConfigurationError, DeduplicationError
+from melange.errors import ConfigurationError, DeduplicationError, shortened
 
 DEFAULT_NAMESPACE = "melange"
 HEALTH_CHECK_SECONDS = 30
@@ -66,6 +66,7 @@ def connected(redis: RedisSource, timeout_seconds: float) -> Connected:
 def _from_url(url: str, timeout_seconds: float) -> Redis:
     """Return a client that fails fast: a listener is waiting, and the consumer has a better way to wait."""
     try:
+        _require_no_part_of_a_password_elsewhere(url)
         client = Redis.from_url(
             url,
             socket_timeout=timeout_seconds,
@@ -89,6 +90,23 @@ def _from_url(url: str, timeout_seconds: float) -> Redis:
     return client
 
 
+def _require_no_part_of_a_password_elsewhere(url: str) -> None:
+    """Raise ``ValueError`` when a password with a ``/``, ``?`` or ``#`` ended the host, as redis-py reads it.
+
+    Of ``redis://user:p@ss/word@host/0`` it takes ``ss`` for the host and ignores the rest: its errors would name that.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        is_complete = parts.hostname is None
+    else:
+        rest = f"{parts.path}?{parts.query}"
+        is_complete = re.fullmatch(r"/?[0-9]*/?", parts.path) is not None and not (
+            "@" in parts.netloc and "@" in rest
+        )
+    if not is_complete or parts.fragment:
+        raise ValueError("a part of the URL stands where it has no meaning")
+
+
 def _from_cache(cache: SimpleCache) -> Connected:
     if cache.connection is None:
         raise ConfigurationError(
@@ -101,6 +119,8 @@ def _from_cache(cache: SimpleCache) -> Connected:
 def _described(value: object) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}"
 
+
+# --- errors ---
 
 # The first match is used, so subclasses come before their bases. The code is for failures within a script:
 # there Redis 6 has it only as a part of the text.
@@ -116,6 +136,7 @@ _EXPLANATIONS: tuple[tuple[type[Exception], str | None, str], ...] = (
     (ConnectionError, None, "Redis can't be reached"),
     (RedisClusterException, None, "the Redis cluster can't be reached"),
 )
+_MOST_CHARACTERS = 200
 
 
 @contextmanager
@@ -129,7 +150,13 @@ def mapped_errors(action: str) -> Iterator[None]:
 
 
 def _explanation(error: Exception) -> str:
+    text = str(error)
     for error_class, code, explanation in _EXPLANATIONS:
-        if isinstance(error, error_class) or (code and code in str(error)):
-            return f"{explanation} ({error})"
-    return f"Redis failed: {error}"
+        if isinstance(error, error_class) or (code and code in text):
+            return f"{explanation} ({_quoted(text)})"
+    return f"Redis failed: {_quoted(text)}"
+
+
+def _quoted(text: str) -> str:
+    # Redis quotes the arguments of a command that it does not have, the password of a greeting among them.
+    return shortened(text.partition(", with args beginning with")[0], _MOST_CHARACTERS)

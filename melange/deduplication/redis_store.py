@@ -22,62 +22,11 @@ from melange.errors import ConfigurationError, DeduplicationError
 
 logger = logging.getLogger(__name__)
 
-_KEEPS_MARKS = "noeviction"
-
-
-class EvictionWarning:
-    """Warns if Redis evicts keys when its memory is full.
-
-    Every policy other than ``noeviction`` may evict marks: ``volatile-*`` chooses among the keys that expire,
-    as ours do.
-    """
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._looked = False
-        self._warned_of: set[str] = set()
-
-    def look(self) -> None:
-        """Ask Redis once, and warn of each policy once."""
-        if self._looked:
-            return
-        self._looked = True
-        for policy in _policies(self._client) - self._warned_of - {_KEEPS_MARKS}:
-            self._warned_of.add(policy)
-            logger.warning(
-                "Redis evicts keys when its memory is full (maxmemory-policy %s): messages without their marks "
-                "can run again. Use a Redis with noeviction for deduplication",
-                policy,
-            )
-
-    def look_again(self) -> None:
-        """Check again next time: Redis may come back as another server."""
-        self._looked = False
-
-
-def _policies(client: Client) -> set[str]:
-    """Return the eviction policies of all nodes with a limit; none if Redis does not report them."""
-    try:
-        # INFO, because managed services refuse CONFIG.
-        if isinstance(client, RedisCluster):
-            answer = client.info("memory", target_nodes=RedisCluster.PRIMARIES)
-        else:
-            answer = client.info("memory")
-    except (RedisError, RedisClusterException):
-        logger.debug("Redis does not report its eviction policy", exc_info=True)
-        return set()
-    # Several nodes give one dict each.
-    nodes = [node for node in answer.values() if isinstance(node, dict)] or [answer]
-    return {
-        node["maxmemory_policy"] for node in nodes if node.get("maxmemory") and "maxmemory_policy" in node
-    }
-
-
 _REFUSALS = {scripts.BUSY: ClaimRefusal.BUSY, scripts.DONE: ClaimRefusal.DONE}
 
 
 class RedisDeduplicationStore(DeduplicationStore):
-    """Marks kept in Redis 6 or newer, for the consumers of any number of processes.
+    """Keep marks and attempts in Redis 6 or newer, for the consumers of any number of processes.
 
     ``redis`` is a URL (``redis://``, ``rediss://``, ``unix://``), a client of redis-py (``redis.Redis``, a
     sentinel's ``master_for(...)``, ``redis.cluster.RedisCluster``), or a ``redis_cache.SimpleCache``, of which
@@ -87,13 +36,15 @@ class RedisDeduplicationStore(DeduplicationStore):
     closed.
 
     Stores of one ``namespace`` share their marks: by default all of one Redis, or of one SimpleCache. Marks
-    are kept for ``retention_seconds``, by default as long as a message can come back. A mark takes about 250
-    bytes in Redis. If Redis loses marks (a restart without persistence, a failover, an eviction), listeners can
+    and attempts are kept for ``retention_seconds``, by default as long as a message can come back. Each takes about
+    220 bytes in Redis. If Redis loses marks (a restart without persistence, a failover, an eviction), listeners can
     run again. Each method is one round trip. Thread-safe.
 
     Raises:
         ConfigurationError: ``redis`` or ``retention_seconds`` can't be used. The text shows no password.
     """
+
+    outlives_process = True
 
     def __init__(
         self,
@@ -109,9 +60,7 @@ class RedisDeduplicationStore(DeduplicationStore):
         self._owns_client = isinstance(redis, str)
         self._namespace = namespace or default_namespace
         self._kept_ms = _milliseconds(retention_seconds)
-        self._eviction = EvictionWarning(self._client)
-
-    outlives_process = True
+        self._eviction = _EvictionWarning(self._client)
 
     def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
         lease_ms = _milliseconds(lease_seconds)
@@ -174,3 +123,56 @@ class RedisDeduplicationStore(DeduplicationStore):
 
 def _milliseconds(seconds: float) -> int:
     return math.ceil(seconds * 1000)
+
+
+# --- whether Redis may evict marks ---
+
+_KEEPS_MARKS = "noeviction"
+
+
+class _EvictionWarning:
+    """Warns if Redis evicts keys when its memory is full.
+
+    Every policy other than ``noeviction`` may evict marks: ``volatile-*`` chooses among the keys that expire,
+    as ours do.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._looked = False
+        self._warned_of: set[str] = set()
+
+    def look(self) -> None:
+        """Ask Redis once, and warn of each policy once."""
+        if self._looked:
+            return
+        self._looked = True
+        for policy in _policies(self._client) - self._warned_of - {_KEEPS_MARKS}:
+            self._warned_of.add(policy)
+            logger.warning(
+                "Redis evicts keys when its memory is full (maxmemory-policy %s): messages without their marks "
+                "can run again. Use a Redis with noeviction for deduplication",
+                policy,
+            )
+
+    def look_again(self) -> None:
+        """Check again next time: Redis may come back as another server."""
+        self._looked = False
+
+
+def _policies(client: Client) -> set[str]:
+    """Return the eviction policies of all nodes with a limit; none if Redis does not report them."""
+    try:
+        # INFO, because managed services refuse CONFIG.
+        if isinstance(client, RedisCluster):
+            answer = client.info("memory", target_nodes=RedisCluster.PRIMARIES)
+        else:
+            answer = client.info("memory")
+    except (RedisError, RedisClusterException):
+        logger.debug("Redis does not report its eviction policy", exc_info=True)
+        return set()
+    # Several nodes give one dict each.
+    nodes = [node for node in answer.values() if isinstance(node, dict)] or [answer]
+    return {
+        node["maxmemory_policy"] for node in nodes if node.get("maxmemory") and "maxmemory_policy" in node
+    }

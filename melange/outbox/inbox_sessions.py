@@ -213,6 +213,8 @@ def unavailable(action: str, error: BaseException, database: Database) -> Dedupl
             f"{type(error).__name__} (its text is not shown, for it may hold a part of the password: write %40 for each @ "
             "of a password in the database's URL, %2F for each /)"
         )
-    else:
-        why = explained(error)
     return DeduplicationError(f"can't {action}: {why}")
+
+
+def _shown(error: Exception, database: Database) -> Exception | None:
+    return None if may_show_password(database.engine.url) else error

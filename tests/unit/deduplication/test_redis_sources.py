@@ -12,8 +12,8 @@ import redis.asyncio
 from redis_cache import SimpleCache
 
 import melange
-from melange import ConfigurationError, RedisDeduplicationStore
-from melange.deduplication.redis_clients import connected
+from melange import ConfigurationError, DeduplicationError, RedisDeduplicationStore
+from melange.deduplication.redis_clients import connected, mapped_errors
 
 CLIENT = redis.Redis()
 
@@ -36,6 +36,40 @@ def test_user_password_host_and_database_are_taken_from_the_url() -> None:
     assert options["username"] == "app"
     assert options["password"] == "p@ss/word"
     assert (options["host"], options["port"], options["db"]) == ("cache.example", 6380, 3)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://localhost/",
+        "redis://localhost:6379/3",
+        "redis://:p@ss@localhost/3",
+        "redis://localhost?password=p@ss&db=3",
+        "redis://[::1]:6379/0?protocol=2",
+        "unix:///run/redis@1.sock?db=3",
+        "unix://app:p%40ss@/run/redis.sock",
+    ],
+)
+def test_urls_that_redis_reads_as_they_are_meant_are_taken(url: str) -> None:
+    assert isinstance(connected(url, 2.0).client, redis.Redis)
+
+
+def test_the_arguments_of_a_command_that_redis_does_not_have_are_not_quoted() -> None:
+    error = "unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `app`, `sesame`, "
+
+    with pytest.raises(DeduplicationError, match="HELLO") as caught, mapped_errors("claim"):
+        raise redis.ResponseError(error)
+
+    assert "sesame" not in str(caught.value)
+
+
+def test_what_redis_says_is_quoted_on_one_line_and_cut() -> None:
+    with pytest.raises(DeduplicationError) as caught, mapped_errors("claim"):
+        raise redis.ResponseError(f"\x1b[31m red\n{'x' * 10_000}")
+
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
 
 
 def test_rediss_is_tls_that_checks_the_certificate() -> None:
@@ -95,6 +129,14 @@ def test_anything_else_is_refused_with_what_is_taken(source: object) -> None:
         "redis://:ses/ame@localhost",  # a slash ends the host, so "ses" is read as a port
         "redis://:ses?ame=sesame@localhost",
         "redis://:sesame@localhost:port",
+        "redis://app:s@same/ame@localhost/0",  # redis-py takes "same" for the host, and ignores the rest
+        "redis://app:s@same?ame@localhost",
+        "redis://app:s@same?db=1&ame=@localhost",
+        "redis://app:s@same#ame@localhost",
+        "redis://app:6379/ame@localhost",
+        "rediss://app:s@same/1@localhost",
+        "unix://app:s@same/ame@/run/redis.sock",
+        "unix://app:sesame/ame@/run/redis.sock",
         "redis://:sesame@localhost?no_such_option=1",
         "redis://:sesame@localhost?socket_timeout=soon",
         "rediss://:sesame@localhost?ssl_cert_reqs=sesame",
