@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     DateTime,
     Executable,
@@ -84,15 +85,12 @@ _GIVE_BACK = (
     .values(token_digest=null(), attempts=_ATTEMPTS.c.attempts - bindparam("taken_back", type_=Integer))
 )
 
-_LOCK_PARTS = (bindparam("high", type_=Integer), bindparam("low", type_=Integer))
-_LOCK = select(func.pg_try_advisory_xact_lock(*_LOCK_PARTS))
+_LOCK = func.pg_try_advisory_xact_lock(bindparam("high", type_=Integer), bindparam("low", type_=Integer))
 # An attempt has to outlive this process, not the server's machine: its commit need not wait for the disk.
-_LOCK_AND_COMMIT_SOON = select(
-    func.pg_try_advisory_xact_lock(*_LOCK_PARTS), func.set_config("synchronous_commit", "off", True)
-)
+_COMMITS_SOON = func.set_config("synchronous_commit", "off", True) == "off"
 
 
-def _count_attempt(insert_into: Any) -> Executable:
+def _count_attempt(insert_into: Any, *conditions: ColumnElement[bool]) -> Executable:
     """Return the statement that counts an attempt and returns its number, or returns nothing if the claim is refused.
 
     One statement, so that what it reads can't change before it writes, on SQLite too.
@@ -107,22 +105,18 @@ def _count_attempt(insert_into: Any) -> Executable:
         _ATTEMPTS.c.leased_until: bindparam("leased_until", type_=DateTime(timezone=True)),
     }
     is_done = exists().where(_MARKS.c.key_digest == bindparam("key"))
-    counting = insert_into(_ATTEMPTS).from_select(list(new_row), select(*new_row.values()).where(~is_done))
+    row = select(*new_row.values()).where(~is_done, *conditions)
+    counting = insert_into(_ATTEMPTS).from_select(list(new_row), row)
     is_same_attempt = _ATTEMPTS.c.token_digest.in_([bindparam("token"), bindparam("never_ran")])
     is_free = or_(
         _ATTEMPTS.c.token_digest.is_(None),
         is_same_attempt,
         _ATTEMPTS.c.leased_until <= bindparam("now", type_=DateTime(timezone=True)),
     )
-    # A number of 0 is left by a run that never began.
-    next_number = case(
-        (is_same_attempt, func.coalesce(func.nullif(_ATTEMPTS.c.attempts, 0), 1)),
-        else_=_ATTEMPTS.c.attempts + 1,
-    )
     statement: Executable = counting.on_conflict_do_update(
         index_elements=[_ATTEMPTS.c.key_digest],
         set_={
-            "attempts": next_number,
+            "attempts": case((is_same_attempt, _ATTEMPTS.c.attempts), else_=_ATTEMPTS.c.attempts + 1),
             "token_digest": counting.excluded.token_digest,
             "leased_until": counting.excluded.leased_until,
         },
@@ -132,7 +126,9 @@ def _count_attempt(insert_into: Any) -> Executable:
 
 
 _COUNT_ATTEMPT: dict[str, Executable] = {
-    "postgresql": _count_attempt(postgresql.insert),
+    # A transaction that is open beyond its lease keeps its lock. The lock may come after the mark was looked for: if that
+    # was written in between, the listener runs in vain, for its own mark will be refused.
+    "postgresql": _count_attempt(postgresql.insert, cast("ColumnElement[bool]", _LOCK), _COMMITS_SOON),
     "sqlite": _count_attempt(sqlite.insert),
 }
 
@@ -161,15 +157,15 @@ def take_lock(connection: Connection, key: DeduplicationKey) -> bool:
     PostgreSQL does it without waiting. On SQLite the second of two that run one listener at the same time for the same
     message finds the mark of the first, and is rolled back.
     """
-    return _take_lock(connection, key, _LOCK)
+    return connection.dialect.name != "postgresql" or bool(connection.scalar(select(_LOCK), _lock_of(key)))
 
 
-def _take_lock(connection: Connection, key: DeduplicationKey, statement: Executable) -> bool:
-    if connection.dialect.name != "postgresql":
-        return True
+def _lock_of(key: DeduplicationKey) -> dict[str, int]:
     digest = key.digest()
-    high, low = (int.from_bytes(part, signed=True) for part in (digest[:4], digest[4:8]))
-    return bool(connection.scalar(statement, {"high": high, "low": low}))
+    return {
+        "high": int.from_bytes(digest[:4], signed=True),
+        "low": int.from_bytes(digest[4:8], signed=True),
+    }
 
 
 def count_attempt(
@@ -191,8 +187,6 @@ def count_attempt(
             f"an inbox is on {' or '.join(_COUNT_ATTEMPT)}, and its sessions are bound to {connection.dialect.name}: "
             "use another deduplication store"
         )
-    if not _take_lock(connection, key, _LOCK_AND_COMMIT_SOON):
-        return ClaimRefusal.BUSY
     row = Key.of(key, token)
     attempt: int | None = connection.scalar(
         statement,
@@ -205,6 +199,7 @@ def count_attempt(
             "never_ran": digest_of(never_ran) if never_ran is not None else row.token_digest,
             "now": now,
             "leased_until": leased_until,
+            **(_lock_of(key) if connection.dialect.name == "postgresql" else {}),
         },
     )
     if attempt is not None:
