@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError, TimeoutError  # noqa: A004 - SQLAlchemy names it so
+
+from melange.errors import ConfigurationError
 
 _READ_ONLY = (
     "it is read-only here, and nothing is published or handled that cannot be marked: connect to the primary server, with "
@@ -34,6 +36,15 @@ def _advice(words: str, sqlstate: str | None) -> str | None:
     if sqlstate == "42501":
         return _GRANT
     return None
+
+
+def require_whole_password(engine: Engine) -> None:
+    """Raise ``ConfigurationError`` when each error of the database may show the end of its password."""
+    if may_show_password(engine.url):
+        raise ConfigurationError(
+            "the engine's URL has an @ in its host, database or options, which is most likely part of the password: "
+            "write %40 for each @ of a password, and %2F for each /"
+        )
 
 
 def may_show_password(url: URL) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from melange.deduplication.base import RunCoroutine
 from melange.errors import ConfigurationError, DeduplicationError, MelangeError
-from melange.outbox.database_errors import explained, may_show_password
+from melange.outbox.database_errors import explained, require_whole_password
 from melange.outbox.tables import InboxMark
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Sessions:
 
         def in_transaction(session: Session) -> Result:
             database = database_of(session)
-            with mapped_errors(action, database), transaction_on(database) as connection:
+            with mapped_errors(action), transaction_on(database) as connection:
                 return work(connection)
 
         return self.open().run(in_transaction)
@@ -127,13 +127,13 @@ def database_of(session: Session) -> Database:
     """Return the engine or connection that the session writes to, and that has the marks.
 
     Raises:
-        ConfigurationError: the session has none for them.
+        ConfigurationError: the session has none for them, or its errors would show a part of a password.
     """
     # A session that reads from a replica decides in ``get_bind`` if the call is for a flush.
-    is_flushing = getattr(session, "_flushing", False)
+    is_flushing = session._flushing
     session._flushing = True
     try:
-        return session.get_bind(InboxMark.__mapper__)
+        database = session.get_bind(InboxMark.__mapper__)
     except UnboundExecutionError:
         raise ConfigurationError(
             f"the sessions of this inbox are not bound to a database for {InboxMark.__tablename__}: use "
@@ -141,6 +141,8 @@ def database_of(session: Session) -> Database:
         ) from None
     finally:
         session._flushing = is_flushing
+    require_whole_password(database.engine)
+    return database
 
 
 def connection_to(session: Session, database: Database) -> Connection:
@@ -194,27 +196,16 @@ def _refuse_writes(*, statement: str, context: Any, **_: object) -> None:
 
 
 @contextmanager
-def mapped_errors(action: str, database: Database) -> Iterator[None]:
+def mapped_errors(action: str) -> Iterator[None]:
     """Raise ``DeduplicationError`` for errors of the database or the connection in the block."""
     try:
         yield
     except MelangeError:
         raise
-    except (
-        Exception
-    ) as error:  # drivers that connect for an event loop raise exceptions that SQLAlchemy does not wrap
-        raise unavailable(action, error, database) from error
+    except Exception as error:  # drivers for an event loop raise exceptions that SQLAlchemy does not wrap
+        raise unavailable(action, error) from error
 
 
-def unavailable(action: str, error: BaseException, database: Database) -> DeduplicationError:
-    """Return the error with the failed action and the reason, without a password."""
-    if may_show_password(database.engine.url):
-        why = (
-            f"{type(error).__name__} (its text is not shown, for it may hold a part of the password: write %40 for each @ "
-            "of a password in the database's URL, %2F for each /)"
-        )
-    return DeduplicationError(f"can't {action}: {why}")
-
-
-def _shown(error: Exception, database: Database) -> Exception | None:
-    return None if may_show_password(database.engine.url) else error
+def unavailable(action: str, error: Exception) -> DeduplicationError:
+    """Return the error with the failed action and the reason."""
+    return DeduplicationError(f"can't {action}: {explained(error)}")

@@ -99,10 +99,10 @@ class InboxClaim(Claimed):
             if not error.connection_invalidated and (self._may_commit or not _is_locked(error)):
                 raise
             self.is_undecided = error.connection_invalidated
-            raise unavailable(_MARK, error, self._database) from error
+            raise unavailable(_MARK, error) from error
         except OSError as error:  # drivers for an event loop pass it on
             self.is_undecided = True
-            raise unavailable(_MARK, error, self._database) from error
+            raise unavailable(_MARK, error) from error
         return True
 
     def _require_own_transaction(self, session: Session) -> None:
@@ -138,7 +138,7 @@ def open_claim(
         if session.in_transaction():
             raise ConfigurationError("make_session has to return a new session each time: this one is in use")
         database = database_of(session)
-        with mapped_errors("claim the message", database):
+        with mapped_errors("claim the message"):
             with transaction_on(database) as connection:
                 attempt = inbox_marks.count_attempt(
                     connection, key, token, now=now, leased_until=leased_until, never_ran=never_ran

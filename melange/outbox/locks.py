@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import ARRAY, ColumnElement, Connection, Engine, Integer, and_, bindparam, func, select, text
 
 from melange.errors import ConfigurationError
-from melange.outbox.database_errors import may_show_password
+from melange.outbox.database_errors import require_whole_password
 from melange.outbox.tables import IS_PENDING, OutboxMessage
 
 _LOCK_CLASS = 0x6D6C6F62
@@ -72,11 +72,7 @@ def locks_for(engine: Engine) -> Locks:
             f"an outbox is relayed and looked into with a synchronous engine, create_engine(url), not {kind}, also "
             "where the application is asynchronous"
         )
-    if may_show_password(engine.url):  # and every error of the database with it
-        raise ConfigurationError(
-            "the engine's URL has an @ in its host, database or options, which is most likely part of the password: "
-            "write %40 for each @ of a password, and %2F for each /"
-        )
+    require_whole_password(engine)
     if engine.dialect.name == "postgresql":
         return PostgresLocks()
     if engine.dialect.name == "sqlite":
