@@ -153,7 +153,7 @@ class TestWithoutADatabase:
         async def work(event, session):
             pass
 
-        consumer.consumed_queue.use_event_loop(lambda coroutine: coroutine.close())
+        inbox.use_event_loop(lambda coroutine: coroutine.close())
 
         with pytest.raises(ConfigurationError, match="another engine"):
             Worker(consumer, handle_signals=False).start()

@@ -274,7 +274,8 @@ def test_while_the_database_is_away_nothing_is_received_and_then_everything_is_d
     effect.metadata.create_all(engine)
     metadata.create_all(engine)
     # What was in hand when the connections broke comes again when its visibility runs out.
-    consumer = make_consumer(Inbox(sessionmaker(engine)), visibility_timeout_seconds=3)
+    inbox = Inbox(sessionmaker(engine))
+    consumer = make_consumer(inbox, visibility_timeout_seconds=3)
     at_work = threading.Semaphore(0)
 
     @consumer.listener(name="write")
@@ -291,7 +292,7 @@ def test_while_the_database_is_away_nothing_is_received_and_then_everything_is_d
     postgres_server.kill()
     for number in range(20):
         publisher.publish({**EVENT, "name": f"while {number:02}"})
-    eventually(lambda: not health_of_store(consumer))
+    eventually(lambda: not health_of(inbox))
     postgres_server.start()
     eventually(lambda: left_in() == 0)
 
@@ -302,9 +303,9 @@ def test_while_the_database_is_away_nothing_is_received_and_then_everything_is_d
     engine.dispose()
 
 
-def health_of_store(consumer):
+def health_of(inbox):
     try:
-        consumer.consumed_queue.store.check()
+        inbox.check()
     except DeduplicationError:
         return False
     return True
