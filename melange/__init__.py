@@ -1,7 +1,7 @@
 """Messaging for event-driven Python applications: publish to topics, consume from queues.
 
-The same program runs on Amazon SNS+SQS and, in memory, on a laptop. Importing this imports no broker's client
-library: a driver brings its own when it is chosen.
+The same program runs on Amazon SNS and SQS, and in memory on a laptop. Importing melange imports no client library of
+a broker: a driver imports its own when it is chosen.
 """
 
 import logging

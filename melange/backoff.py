@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt."""
+"""The delay before the next attempt."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Backoff:
     """Exponential backoff with equal jitter: a random delay between half of a doubling ceiling and all of it.
 
     Called with the number of attempts so far (1 after the first), it returns seconds. Any such callable can take its
-    place. The lower half is never waived, so that a number of attempts lasts for a known time at least; the upper half
-    is random, so that what failed together is not retried together:
+    place. The lower half is always kept, so that a number of attempts lasts for a known minimal time. The upper half is
+    random, so that messages that failed together are not retried together:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
 
@@ -26,7 +26,7 @@ class Backoff:
     random: Callable[[], float] = random.random
 
     def __call__(self, attempts: int) -> float:
-        # Beyond 2**32 the ceiling has long been reached; large powers would overflow a float.
+        # Beyond 2**32 the ceiling is reached already; large powers would overflow a float.
         ceiling = min(self.max_seconds, self.first_seconds * 2.0 ** min(attempts - 1, 32))
         return ceiling * (1 + self.random()) / 2
 

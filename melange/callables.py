@@ -1,7 +1,7 @@
-"""What handlers say about themselves, and what is checked about them: once when they are registered, and when they were called.
+"""Checks of handlers: when they are registered, and of their results.
 
-Handlers are functions, bound methods, ``functools.partial`` objects and objects with ``__call__``; listeners, subscribers of
-domain events, handlers of commands and middleware all go through here.
+Handlers are functions, bound methods, ``functools.partial`` objects and objects with ``__call__``. Listeners, subscribers of
+domain events, handlers of commands and middleware all use this module.
 """
 
 from __future__ import annotations
@@ -31,39 +31,39 @@ def qualified_name(thing: Any) -> str:
 
 
 def place(thing: Any) -> str:
-    """Return the dotted name, and for functions the file and line, to tell two of one name apart."""
+    """Return the dotted name, and for functions file and line, to distinguish two with one name."""
     code = getattr(inspect.unwrap(_function_of(thing)), "__code__", None)
     where = f" ({code.co_filename}:{code.co_firstlineno})" if isinstance(code, types.CodeType) else ""
     return f"{qualified_name(thing)}{where}"
 
 
-# Calling: with one argument, and what comes back may have to be awaited.
+# Calling: with one argument, and the result may need an await.
 
 
 def check_takes_one(handler: Handler) -> None:
     """Check that the handler can be called with one positional argument.
 
     Raises:
-        ConfigurationError: it cannot; above all it is a method that was registered in the body of its class,
-            where it is bound to no object yet.
+        ConfigurationError: it cannot; often it is a method registered in the body of its class, not bound to
+            an object yet.
     """
     if inspect.isfunction(handler) and _is_unbound_method(inspect.unwrap(handler)):
         raise ConfigurationError(
             f"{place(handler)} is a method in the body of its class, bound to no object yet: "
             f"make an object and register its method {handler.__name__}"
         )
-    # A decorator may give the function below it more than it takes itself, or tell of that one's signature alone.
+    # A decorator may pass more arguments than it takes, or show only the signature of the function below it.
     if not (_binds(handler, follow_wrapped=True) or _binds(handler, follow_wrapped=False)):
         raise ConfigurationError(f"{place(handler)} must take one positional argument, what it handles")
 
 
 def is_asynchronous(handler: Handler) -> bool:
-    """Return True if calling it certainly makes a coroutine; where it does not seem to, look at the result.
+    """Return True if calling it certainly makes a coroutine.
 
-    A decorator may hide an ``async def``, or run it: only the result tells (``is_awaitable``).
+    A decorator may hide an ``async def``, or run it: then only the result shows it (``is_awaitable``).
 
     Raises:
-        ConfigurationError: it is a generator, so that calling it would run nothing.
+        ConfigurationError: it is a generator, so calling it would run nothing.
     """
     function = _function_of(handler)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -74,7 +74,7 @@ def is_asynchronous(handler: Handler) -> bool:
 
 
 def hides_a_coroutine_function(handler: Handler) -> bool:
-    """Return True if it is a coroutine function, or a decorated one as far as ``functools.wraps`` tells."""
+    """Return True if it is a coroutine function, or one decorated with ``functools.wraps``."""
     return is_asynchronous(handler) or is_asynchronous(inspect.unwrap(_function_of(handler)))
 
 
@@ -88,7 +88,7 @@ def is_awaitable(result: Any) -> bool:
 def refuse_awaitable(handler: Handler, result: Any, advice: str) -> None:
     """Check that what a handler returned to a synchronous caller need not be awaited.
 
-    ``advice`` ends the error, and says how to call the handler instead.
+    ``advice`` ends the error, and says how to call the handler.
 
     Raises:
         ConfigurationError: it must be awaited. A coroutine is closed, so that it never runs.
@@ -101,25 +101,25 @@ def refuse_awaitable(handler: Handler, result: Any, advice: str) -> None:
         )
 
 
-# Types: named when the handler is registered, or by the annotation of its first parameter.
+# Types: given when the handler is registered, or by the annotation of its first parameter.
 
 
 def annotated_types(handler: Handler, advice: str) -> tuple[type, ...]:
     """Return the classes that its first parameter is annotated with: several for a union, ``object`` for ``Any``.
 
-    ``advice`` ends the error, and says how to name the types instead.
+    ``advice`` ends the error, and says how to name the types.
 
     Raises:
-        ConfigurationError: there is no annotation, or none that names classes which can be found.
+        ConfigurationError: there is no annotation, or its classes cannot be found.
     """
     annotation = _first_annotation(handler, advice)
     return classes_of(annotation, f"the annotation of {place(handler)}", advice)
 
 
 def classes_of(annotation: Any, origin: str, advice: str = "name a class") -> tuple[type, ...]:
-    """Return the classes that this stands for; ``issubclass`` can be asked about each of them.
+    """Return the classes of this annotation; ``issubclass`` accepts each of them.
 
-    ``origin`` begins the error, and says where this was named.
+    ``origin`` begins the error, and says where the annotation is.
 
     Raises:
         ConfigurationError: it is not a class, or one that ``issubclass`` does not take.
@@ -189,12 +189,12 @@ def _first_annotation(handler: Handler, advice: str) -> Any:
         raise ConfigurationError(f"{place(handler)} must take one positional argument, what it handles")
     if parameter.annotation is parameter.empty:
         raise ConfigurationError(f"the first parameter of {place(handler)} has no annotation: {advice}")
-    # The first one alone: others may name what exists for type checkers only.
+    # Only the first one: others may name types that exist for type checkers only.
     stand_in = types.SimpleNamespace(__annotations__={"first": parameter.annotation})
     names = getattr(inspect.unwrap(_function_of(handler)), "__globals__", {})
     try:
         return typing.get_type_hints(stand_in, globalns=names)["first"]
-    except Exception as error:  # whatever looking up a name in another module raises
+    except Exception as error:  # any exception from looking up a name in another module
         raise ConfigurationError(
             f"the annotation {parameter.annotation!r} of {place(handler)} cannot be resolved: {advice}"
         ) from error

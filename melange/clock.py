@@ -1,4 +1,4 @@
-"""Time, given from outside so that tests can hold it still."""
+"""The clock, which tests can replace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What melange asks of time. Implementations are thread-safe."""
+    """The clock that melange uses. Implementations are thread-safe."""
 
     def monotonic(self) -> float:
         """Return seconds that never go back; only differences mean anything."""
@@ -25,7 +25,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The clock of the machine."""
 
     monotonic = staticmethod(time.monotonic)
 

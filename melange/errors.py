@@ -1,7 +1,7 @@
 """Every error that melange raises, in one tree.
 
     MelangeError
-    ├── ConfigurationError            what the program asked for cannot be, fix the call
+    ├── ConfigurationError            the call is not valid
     │   ├── UnknownDriverError        no driver of that name
     │   ├── NoDriverError             no driver chosen yet
     │   ├── InvalidNameError          a topic or queue name the broker would refuse
@@ -11,8 +11,7 @@
     │   ├── EncodeError               an event that cannot become a message
     │   └── DecodeError               a message that cannot become an event
     ├── PublishError                  part of a batch was not accepted
-    ├── DriverError                   the broker, or the way to it
-    │   ├── DriverConnectionError     worth retrying: network, throttling, outage
+    ├── DriverError                   the broker or the connection to it failed    │   ├── DriverConnectionError     worth retrying: network, throttling, outage
     │   ├── DriverClosedError         used after close()
     │   ├── TopicNotFoundError
     │   ├── QueueNotFoundError
@@ -25,11 +24,10 @@
     ├── DeduplicationError            the deduplication store is out of reach or broken
     └── OutboxError                   the outbox's database cannot be used
 
-    Outcome steering, raised by listeners; not MelangeErrors:
+    Raised by listeners to control the outcome; not MelangeErrors:
     Retry(delay_seconds), Reject(reason)
 
-No exception of botocore, redis or marshmallow crosses melange's border: each is mapped where it
-enters, with ``raise ... from``.
+Exceptions of botocore, redis and marshmallow are wrapped, with ``raise ... from``.
 """
 
 from __future__ import annotations
@@ -44,11 +42,11 @@ from melange.messages import Delivery, Message
 
 
 class MelangeError(Exception):
-    """The base of all errors of melange."""
+    """The base class of all errors of melange."""
 
 
 class ConfigurationError(MelangeError):
-    """What was asked for cannot be; the call has to change."""
+    """The call is not valid; change it."""
 
 
 class UnknownDriverError(ConfigurationError):
@@ -95,11 +93,11 @@ class SerializationError(MelangeError):
 
 
 class EncodeError(SerializationError):
-    """This event cannot be written as a message."""
+    """The event cannot be written as a message."""
 
 
 class DecodeError(SerializationError):
-    """This message cannot be read as an event."""
+    """The message cannot be read as an event."""
 
 
 ItemT = TypeVar("ItemT", Message, Delivery)
@@ -116,7 +114,7 @@ class Failure(Generic[ItemT]):
 class PublishError(MelangeError):
     """Some messages of a batch were not accepted.
 
-    ``succeeded`` holds the ids of the messages that the broker has accepted, ``failures`` the
+    ``succeeded`` has the ids of the accepted messages, ``failures`` the
     others, each with its own error. Publishing the failed ones again is safe.
     """
 
@@ -132,22 +130,22 @@ class PublishError(MelangeError):
 
 
 class DriverError(MelangeError):
-    """The broker, or the way to it, failed."""
+    """The broker or the connection to it failed."""
 
 
 class DriverConnectionError(DriverError):
-    """The broker could not be reached or was too busy; trying again later may work."""
+    """The broker is unavailable or too busy; a later try may succeed."""
 
 
 class DriverClosedError(DriverError):
     """The driver was used after ``close()``."""
 
     def __init__(self) -> None:
-        super().__init__("this driver is closed; make a new one with DriverManager.use_driver()")
+        super().__init__("this driver is closed; create a new one with DriverManager.use_driver()")
 
 
 class TopicNotFoundError(DriverError):
-    """There is no such topic."""
+    """The topic does not exist."""
 
     def __init__(self, topic_name: str, advice: str = "") -> None:
         self.topic_name = topic_name
@@ -155,7 +153,7 @@ class TopicNotFoundError(DriverError):
 
 
 class QueueNotFoundError(DriverError):
-    """There is no such queue."""
+    """The queue does not exist."""
 
     def __init__(self, queue_name: str, advice: str = "") -> None:
         self.queue_name = queue_name
@@ -184,7 +182,7 @@ class MessageTooLargeError(InvalidMessageError):
 
 
 class LeaseLostError(MelangeError):
-    """The delivery's visibility ran out, so another receiver may have it by now."""
+    """The visibility timeout expired, so another receiver may have the message."""
 
 
 class TimeLimitExceeded(MelangeError):
@@ -203,23 +201,23 @@ class CascadeError(MelangeError):
         self.last_event_types = list(last_event_types)
         super().__init__(
             f"more than {limit:,} domain events followed from one publish; the last were "
-            f"{', '.join(self.last_event_types)}. Either their subscribers publish in a circle, or raise the "
+            f"{', '.join(self.last_event_types)}. Find the loop in their subscribers, or raise the "
             "cascade_limit of the bus"
         )
 
 
 class DeduplicationError(MelangeError):
-    """The deduplication store could not be asked; nothing was decided."""
+    """The deduplication store is unavailable; nothing was decided."""
 
 
 class OutboxError(MelangeError):
-    """The outbox's database could not be used, or another relay is using it."""
+    """The outbox's database is unavailable, or another relay uses it."""
 
 
 class Retry(Exception):
-    """Raise it in a listener to have the event again after ``delay_seconds``.
+    """Raise it in a listener to retry the event after ``delay_seconds``.
 
-    It counts as an attempt: the last one ends in the dead-letter queue.
+    It counts as an attempt; after the last one the message goes to the dead-letter queue.
     """
 
     def __init__(self, delay_seconds: float) -> None:
@@ -233,22 +231,22 @@ class Reject(Exception):
     """Raise it in a listener to send the event to the dead-letter queue without further attempts."""
 
     def __init__(self, reason: object) -> None:
-        # What else than text is given must not break the settlement of the message.
+        # A reason of another type must not break the settlement of the message.
         self.reason = reason if isinstance(reason, str) else shortened(reason, 1_000)
         super().__init__(self.reason)
 
 
 def shortened(text: object, limit: int = 80) -> str:
-    """Return ``text`` of unknown origin as errors and logs may quote it: in quotes, on one line, cut.
+    """Return ``text`` of unknown origin for errors and logs: in quotes, on one line, cut.
 
-    At most ``limit`` characters stand between the quotes. Control characters, line breaks and everything else
-    that does not print are written as escapes. It never fails, whatever ``text`` is.
+    At most ``limit`` characters are between the quotes. Control characters, line breaks and all others that do not
+    print are escaped. It never fails, for any ``text``.
     """
     try:
         plain = str(text)
     except Exception:  # of the object's own method, or Python's limit on the digits of an integer
         plain = f"<{type(text).__name__}>"
-    # Cut before it is escaped, so that a long text costs no more than a short one.
+    # Cut before it is escaped, so that a long text takes no more time than a short one.
     quoted = repr(plain[: limit + 1])
     quote, escaped = quoted[0], quoted[1:-1]
     if len(escaped) > limit:

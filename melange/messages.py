@@ -1,4 +1,4 @@
-"""What travels: messages, their deliveries, and what failed of a batch."""
+"""Messages, their deliveries, topics and queues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 RESERVED_HEADER_PREFIX = "melange-"
-"""Header names that begin so are melange's own; callers may not use them."""
+"""Header names with this prefix are melange's own; callers may not use them."""
 
 DEAD_LETTER_HEADER = "melange-dead-letter"
 """Carries, as JSON, why a message was dead-lettered."""
@@ -42,7 +42,7 @@ class Message(NamedTuple):
     message_deduplication_id: str | None = None
 
     def __repr__(self) -> str:
-        """Leave the payload out, so that it gets into no log by accident."""
+        """Leave the payload out, so that it is not logged by accident."""
         return (
             f"Message(message_id={self.message_id!r}, event_type_name={self.event_type_name!r}, "
             f"body=<{len(self.body):,} characters>)"
@@ -66,10 +66,10 @@ class Topic:
 class Queue:
     """A queue as its driver knows it: made by the driver, opaque to all other code.
 
-    ``address`` is unique among all queues of all brokers: what listeners have finished is remembered under it.
+    ``address`` is unique among all queues of all brokers: marks of finished work are stored under it.
 
-    The broker itself moves a message to ``dead_letter_queue`` when it was received
-    ``max_receive_count`` times without being acknowledged.
+    The broker itself moves a message to ``dead_letter_queue`` after ``max_receive_count`` receives without an
+    acknowledgement.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Delivery(NamedTuple):
 
 
 _unguessable: list[str] = []
-"""Random digits that were read ahead: a call to the operating system for each token would take several times as long."""
+"""Random digits that were read ahead: one call to the operating system for each token takes several times as long."""
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
     os.register_at_fork(after_in_child=_unguessable.clear)
 
@@ -129,7 +129,7 @@ def new_message_id() -> str:
 
 
 handled_message: ContextVar[Message | None] = ContextVar("melange.handled_message", default=None)
-"""Set around each listener by what consumes."""
+"""Set around each run of a listener."""
 
 
 def message_being_handled() -> Message | None:

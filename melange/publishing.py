@@ -34,7 +34,7 @@ from melange.serialization.serializer import EventSerializer
 Event = Mapping[str, Any] | EventMessage
 
 IdOf = Callable[[Event], str | None]
-"""Gives each event of a batch an id of its own, or None for the default."""
+"""Returns an id for each event of a batch, or None for the default."""
 
 
 class ExchangeMessagePublisher:
@@ -120,8 +120,7 @@ class ExchangeMessagePublisher:
 
         Raises:
             EncodeError, InvalidMessageError: as ``publish``; nothing was sent.
-            PublishError: some were not accepted: it holds the ids of those that were, and the others with their
-                reasons.
+            PublishError: some were not accepted: it has the accepted ids, and the other messages with their errors.
         """
         driver = self._topic.driver
         messages = messages_from(
@@ -178,7 +177,7 @@ class QueueMessagePublisher:
         arguments and errors see ``ExchangeMessagePublisher.publish``.
 
         Raises:
-            QueueNotFoundError: there is no such queue.
+            QueueNotFoundError: the queue does not exist.
         """
         driver = self._queue.driver
         message = message_from(
@@ -250,7 +249,7 @@ def message_from(
     message_id = new_message_id() if message_id is None else message_id
     if is_fifo and message_deduplication_id is None:
         message_deduplication_id = message_id
-    return Message(  # by position, which costs half of what keywords would
+    return Message(  # by position, in half of the time of keywords
         message_id,
         body,
         event_type_name,
@@ -294,7 +293,7 @@ def _id_of(event: Event, identifier: str | IdOf | None) -> str | None:
 
 
 def own_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
-    """Return a read-only copy: what the caller does to its dict afterwards changes no message.
+    """Return a read-only copy, so that later changes of the caller's dict do not change a message.
 
     Raises:
         InvalidMessageError: a name that is reserved for melange.
@@ -313,7 +312,7 @@ DestinationT = TypeVar("DestinationT", Topic, Queue)
 
 
 class _Destination(Generic[DestinationT]):
-    """A topic or queue, found once for the driver in use; found again when that changes or it was deleted.
+    """A topic or queue, looked up once for the driver in use, and again if the driver changes or it was deleted.
 
     ``find`` may create it. ``find_again`` must not: a topic that was deleted would come back without subscriptions, and
     everything published to it would be lost.
@@ -341,7 +340,7 @@ class _Destination(Generic[DestinationT]):
         found = self._found
         if found is not None and found[0] is driver:
             return found[1]
-        with self._lock:  # so that many threads at the start declare it once
+        with self._lock:  # so that many threads declare it once
             found = self._found
             if found is None or found[0] is not driver:
                 find = self._find_again if self._gone_on is driver else self._find
@@ -360,7 +359,7 @@ def _require_text(kind: str, name: object) -> None:
 def _accepted_ids(
     messages: Sequence[Message], deliver: Callable[[Sequence[Message]], list[Failure[Message]]]
 ) -> list[str]:
-    """Hand the messages over and return their ids, or say in one ``PublishError`` which failed."""
+    """Send the messages and return their ids, or raise one ``PublishError`` with the failed ones."""
     if not messages:
         return []
     try:

@@ -203,9 +203,9 @@ class ExchangeMessageConsumer:
     def consume_event(self, wait_seconds: int | None = None) -> int:
         """Poll once and process what came; return the number of settled deliveries.
 
-        Blocks until messages come, ``wait_seconds`` at most (by default the consumer's), and then until their listeners
-        have run and the acknowledgements are sent. Up to ten messages are received at once, from a FIFO queue one. Their
-        leases are renewed meanwhile. What listeners raise is logged and settled, not raised.
+        Blocks until messages come, at most ``wait_seconds`` (by default the consumer's), and then until their listeners
+        have run and the acknowledgements are sent. It receives up to ten messages at once, one from a FIFO queue. Their
+        leases are renewed meanwhile. Exceptions of listeners are logged and settled, not raised.
 
         Raises:
             ConfigurationError: there is no listener, or an asynchronous one.
@@ -240,7 +240,7 @@ class ExchangeMessageConsumer:
     # --- for the loops that consume: consume_event and the worker ----------------------------------
 
     def require_listeners(self) -> None:
-        """Raise ``ConfigurationError`` when there is no listener."""
+        """Raise ``ConfigurationError`` if there is no listener."""
         if not self.subscriptions.all:
             raise ConfigurationError(
                 f"nothing listens on queue {self.queue.name}: subscribe a listener first, or messages would be "
@@ -287,7 +287,7 @@ class ExchangeMessageConsumer:
         )
 
     def lane_of(self, delivery: Delivery) -> Hashable | None:
-        """Return what the delivery must be kept in order with, None for nothing."""
+        """Return the key of the order of this delivery, None for no order."""
         if self.queue.is_fifo:
             return delivery.message.message_group_id
         if self.options.ordered_by is None:
@@ -359,7 +359,7 @@ class ExchangeMessageConsumer:
 def _deduplication(
     wanted: DeduplicationStore | Deduplication | NoDeduplication | None, driver: MessagingDriver
 ) -> tuple[Deduplication, DeduplicationStore | None]:
-    """Return how to deduplicate, and the store, None for none."""
+    """Return the options and the store, None without deduplication."""
     if wanted is NO_DEDUPLICATION:
         return Deduplication(), None
     if isinstance(wanted, DeduplicationStore):
@@ -381,7 +381,7 @@ def _deduplication(
 
 
 def _default_store(driver: MessagingDriver) -> DeduplicationStore:
-    """Return the store of consumers that are given none: the driver's, one in memory if it has none yet."""
+    """Return the default store: the driver's, or one in memory."""
     with _default_store_lock:
         if driver.deduplication_store is None:
             driver.deduplication_store = MemoryDeduplicationStore()

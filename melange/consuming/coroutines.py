@@ -1,4 +1,4 @@
-"""The event loop on which a worker runs asynchronous listeners."""
+"""The event loop of a worker's asynchronous listeners."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CANCELLING_SECONDS = 5.0
 
 
 class EventLoopThread:
-    """An event loop on a daemon thread, started when it is first needed.
+    """An event loop on a daemon thread, started at its first use.
 
     Each delivery waits for its coroutine on a thread of the worker, so that synchronous and asynchronous listeners share
     one path, one limit and one way to be settled.
@@ -68,7 +68,7 @@ async def _cancel_all() -> None:
 
 
 async def _contained(coroutine: Coroutine[Any, Any, object]) -> object:
-    """Await the coroutine; what would end the event loop, and with it all others, fails this one alone."""
+    """Await the coroutine; an exception that would end the event loop fails only this coroutine."""
     try:
         return await coroutine
     except (SystemExit, KeyboardInterrupt) as error:

@@ -1,4 +1,4 @@
-"""Whether a worker does its work, for probes."""
+"""The health of a worker, for probes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lanes: what has to be worked on one at a time, in order."""
+"""Lanes: deliveries that run one at a time, in order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from melange.consuming.leases import Lease
 
 
 class Lanes:
-    """Deliveries in line behind one another, by key: a message group, or what ``ordered_by`` names.
+    """Queues of deliveries by key: a message group, or the value of ``ordered_by``.
 
-    Only the head of a lane is worked on, until it is settled. A head that waits for its retry gives up its lane when its
-    lease is lost. Thread-safe.
+    Only the head of a lane runs, until it is settled. A head that waits for its retry leaves its lane when its lease is
+    lost. Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Lanes:
             return False
 
     def advance(self, key: Hashable, head: Lease) -> Lease | None:
-        """Take the head out of its lane; return the next one, which may begin."""
+        """Remove the head from its lane; return the next one, which may start."""
         with self._lock:
             lane = self._lanes.get(key)
             if not lane or lane[0] is not head:
@@ -68,7 +68,7 @@ class Lanes:
         return head in self._waiting
 
     def followers(self, key: Hashable) -> list[Lease]:
-        """Take all but the head out of a lane and return them, in order."""
+        """Remove all but the head from a lane and return them, in order."""
         with self._lock:
             lane = self._lanes.get(key)
             if not lane:
@@ -86,7 +86,7 @@ class Lanes:
             return lane
 
     def close(self) -> list[Lease]:
-        """Dissolve all lanes; return those behind their heads."""
+        """Remove all lanes; return the deliveries behind their heads."""
         with self._lock:
             behind = [lease for lane in self._lanes.values() for lease in list(lane)[1:]]
             self._lanes.clear()

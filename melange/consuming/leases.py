@@ -17,20 +17,21 @@ from melange.messages import Delivery
 logger = logging.getLogger(__name__)
 
 RENEWAL_BATCH = 10
-"""How many leases one call renews: what SQS takes."""
+"""The number of leases that one call renews: the limit of SQS."""
 
 LONGEST_WAIT_FOR_RENEWAL_SECONDS = 10.0
 IDLE_SECONDS = 2.0
-"""The renewing thread ends when nothing was in flight for so long, and starts again when needed."""
+"""The renewing thread ends after this time without deliveries in flight, and starts again when needed."""
 
 
 @dataclass(slots=True, eq=False)
 class Lease:
     """The right to work on one delivery, until its deadline.
 
-    ``delivery`` carries the deadline of the last renewal. ``claimed`` is the claim of the listener at work, None between
-    listeners; ``has_begun`` says whether that listener was called. ``retries`` counts the runs that failed while the delivery was kept in flight.
-    ``lane`` is what it is kept in order with, None for nothing. ``is_settling`` ends its renewal before ``release`` does.
+    ``delivery`` has the deadline of the last renewal. ``claimed`` is the claim of the running listener, None between
+    listeners; ``has_begun`` is True if that listener was called. ``retries`` counts the runs that failed while the
+    delivery was kept in flight. ``lane`` is the key of its order, None for no order. ``is_settling`` ends its renewal
+    before ``release`` does.
     """
 
     delivery: Delivery
@@ -45,7 +46,7 @@ class Lease:
 
     @property
     def remaining_seconds(self) -> float:
-        """How long the lease still holds; 0 or less when it is lost."""
+        """The remaining time of the lease; 0 or less if it is lost."""
         return 0.0 if self._lost else self.delivery.deadline - self._clock.monotonic()
 
     def is_lost(self) -> bool:
@@ -57,7 +58,7 @@ class Lease:
         self.delivery = self.delivery._replace(deadline=deadline)
 
     def lose(self) -> None:
-        """Note that the lease is lost, whatever its deadline says."""
+        """Note that the lease is lost, also before its deadline."""
         self._lost = True
 
 
@@ -65,9 +66,9 @@ class LeaseKeeper:
     """Renews the leases of one consumer, from their receipt to their settlement.
 
     A lease is renewed when less than half of the visibility timeout is left, and the claim of its listener with it.
-    What cannot be renewed is tried again until its deadline; then it is lost, and ``on_lost`` is called with it.
-    Thread-safe; no lock is held during a call to broker or store, and each batch of ten has a thread of its own, so that
-    a slow call holds up nothing else.
+    A failed renewal is retried until the deadline; then the lease is lost, and ``on_lost`` is called with it.
+    Thread-safe. No lock is held during a call to broker or store, and each batch of ten has its own thread, so that a
+    slow call does not delay others.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class LeaseKeeper:
                 )
 
     def release_all(self) -> None:
-        """Renew nothing any more: what is still in flight is left to redelivery."""
+        """Stop all renewals: deliveries still in flight are redelivered later."""
         with self._changed:
             self._held.clear()
             self._changed.notify_all()
@@ -140,7 +141,7 @@ class LeaseKeeper:
                 threading.Thread(
                     target=self._renew, args=(batch,), name="melange-renewal", daemon=True
                 ).start()
-            except RuntimeError:  # the system has no more threads to give
+            except RuntimeError:  # the system cannot start a thread
                 self._renew(batch)
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""Hooks around what a consumer does: polls, deliveries, listeners."""
+"""Hooks around a consumer's polls, deliveries and listeners."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from melange.messages import Delivery, Queue
 
 
 class Middleware:
-    """Wraps polls, deliveries and listeners, each in a call of its own: override what you need.
+    """Wraps polls, deliveries and listeners. Override the hooks that you need.
 
     For tracing, metrics, database connections and the like. The first of a consumer's middleware is the outermost. All
     methods are called on the worker's threads, several at once. An exception from a hook is treated as one from what it
@@ -22,9 +22,9 @@ class Middleware:
     """
 
     def around_poll(self, queue: Queue, poll: Callable[[], Sequence[Delivery]]) -> Sequence[Delivery]:
-        """Call ``poll`` once and return what it received, possibly nothing after a long wait.
+        """Call ``poll`` once and return the received deliveries, perhaps none after a long wait.
 
-        What was received is worked on, whatever is returned.
+        The received deliveries are processed, with any return value.
         """
         return poll()
 
@@ -35,8 +35,8 @@ class Middleware:
     def around_listener(self, call: ListenerCall, run: Callable[[ListenerCall], Outcome]) -> Outcome:
         """Call ``run(call)``, which runs one listener, and return its outcome, or another one.
 
-        It is called for each run, so not for a message that the listener has finished before. What the listener raises
-        is an outcome by then, and the mark that it has finished is made.
+        It is called for each run, so not for a message that the listener has finished before. ``run`` turns exceptions
+        of the listener into outcomes, and sets the mark of a finished listener.
         """
         return run(call)
 
@@ -45,7 +45,7 @@ Wrapped = TypeVar("Wrapped")
 
 
 def wrapped(innermost: Callable[[], Wrapped], around: Sequence[Callable[..., Wrapped]]) -> Wrapped:
-    """Return what ``innermost`` returns, called through the hooks, the first outermost."""
+    """Call ``innermost`` through the hooks, the first outermost, and return its result."""
     call = innermost
     for hook in reversed(around):
         call = partial(hook, call)

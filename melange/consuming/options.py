@@ -1,4 +1,4 @@
-"""What a consumer can be told, in groups."""
+"""The options of a consumer, in groups."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ DEFAULT_BACKOFF = Backoff()
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and when a listener that failed is tried again.
+    """How often and when a failed listener is retried.
 
     An attempt is one run of one listener for one message. After ``max_attempts`` the message goes to the dead-letter
-    queue. ``backoff`` is called with the number of the attempt that failed and returns the seconds to wait. What
-    ``reject_on`` names (exception types) can never succeed and is dead-lettered at once.
+    queue. ``backoff`` is called with the number of the failed attempt and returns the seconds to wait. An exception of a
+    type in ``reject_on`` is not retried: the message is dead-lettered at once.
 
-    The defaults outlast a downstream outage of half an hour: the last of 25 attempts comes 41 to 83 minutes after the
+    The defaults survive a downstream outage of half an hour: the last of 25 attempts comes 41 to 83 minutes after the
     first.
     """
 
@@ -53,20 +53,20 @@ class QueueOptions:
     """How a consumer declares its queue and receives from it.
 
     Args:
-        dead_letter_queue_name: where rejected messages go: by default ``<queue>-dlq``, made together with the queue;
-            ``NO_DEAD_LETTER_QUEUE`` for none, and then what is rejected stays in the queue.
+        dead_letter_queue_name: where rejected messages go: by default ``<queue>-dlq``, created together with the queue;
+            ``NO_DEAD_LETTER_QUEUE`` for none: rejected messages then stay in the queue.
         visibility_timeout_seconds: how long a received message stays invisible to others unless its lease is renewed.
             Leases are renewed while messages are in flight.
         wait_seconds: how long a poll waits for messages, 0 to 20.
-        on_reject: on a FIFO queue, ``"skip"`` goes on with the group once a message is dead-lettered; ``"block"`` keeps
-            the message in the queue and holds its group until it succeeds or is removed.
-        on_unhandled: what becomes of a message that no listener accepts. Acknowledged ones are counted in ``health``,
+        on_reject: on a FIFO queue, with ``"skip"`` the group continues after a message is dead-lettered; ``"block"`` keeps the
+            message in the queue, and its group waits until it succeeds or is removed.
+        on_unhandled: what happens to a message that no listener accepts. Acknowledged ones are counted in ``health``,
             and each type is logged once.
         ordered_by: the event field by which a ``Worker`` keeps events in order on a standard queue: among those in
             flight, one at a time for each value, in the order of receipt. Other workers and redeliveries are not
             ordered; for that use a FIFO queue.
-        filter_scope: where the broker reads the type for ``filter_events``: ``"headers"`` costs nothing, but drops
-            messages that were published without melange; ``"body"`` sees them, and Amazon bills for it.
+        filter_scope: where the broker reads the type for ``filter_events``: ``"headers"`` is free, and excludes
+            messages that were published without melange; ``"body"`` includes them, and Amazon bills for it.
         tags: cost tags and the like, for the queues.
         declare: False creates and changes nothing: the queue, its dead-letter queue and the topics must exist.
     """
@@ -89,7 +89,7 @@ class QueueOptions:
 
 @dataclass(frozen=True, slots=True)
 class Deduplication:
-    """How a consumer recognises what its listeners have finished.
+    """How a consumer recognises messages that its listeners have finished.
 
     Args:
         store: where marks and attempts are kept: by default the driver's, in the memory of this process.
@@ -120,7 +120,7 @@ def check_choice(name: str, value: object, *choices: str) -> None:
 
 
 def check_time_limit(timeout_seconds: float | None) -> None:
-    """Raise ``ConfigurationError`` unless it is a time limit, or None for none."""
+    """Raise ``ConfigurationError`` unless it is a time limit or None."""
     if timeout_seconds is not None and not (
         isinstance(timeout_seconds, (int, float)) and 0 < timeout_seconds < math.inf
     ):

@@ -1,4 +1,4 @@
-"""What the processing of a delivery decided."""
+"""The outcomes of the processing of a delivery."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from melange.deduplication.base import DeduplicationKey
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """Everything that had to happen has happened: the message leaves its queue."""
+    """All listeners have finished: the message leaves its queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,9 @@ class Defer:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """It will not work: the message goes to the dead-letter queue, with the reason.
+    """The message goes to the dead-letter queue, with the reason.
 
-    ``attempts`` is how often its listeners have tried, at most. ``keys`` are those of the listeners that gave up.
+    ``attempts`` is the highest number of attempts of its listeners. ``keys`` are those of the listeners that gave up.
     """
 
     reason: str
@@ -44,10 +44,10 @@ LEAVE = Leave()
 
 
 def combined(outcomes: list[Outcome]) -> Outcome:
-    """Return what the outcomes of several listeners come to.
+    """Return the combined outcome of several listeners.
 
-    A listener that may yet succeed is waited for, also when another one rejects: the dead-letter queue is for when
-    nothing is left to try. Of several delays the longest holds, so that no retry comes too early.
+    If one listener may still succeed, the message is retried, also if another one rejects it. Of several delays the
+    longest is used, so that no retry comes too early.
     """
     if any(isinstance(outcome, Leave) for outcome in outcomes):
         return LEAVE

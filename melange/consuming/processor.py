@@ -1,4 +1,4 @@
-"""From a delivery to its outcome: decode, choose the listeners, run each once. The whole decision is made here."""
+"""Decide the outcome of a delivery: decode, choose the listeners, run each once. Only this module decides."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ LONGEST_REASON = 1_000
 
 
 class DeliveryProcessor:
-    """Runs the listeners that accept a delivery's event and says what is to be done with it.
+    """Runs the listeners that accept a delivery's event, and returns the outcome.
 
-    It decides and settles nothing: it never talks to the driver. Thread-safe if the listeners are. ``run_coroutine`` is
-    how asynchronous listeners are run; a worker sets it.
+    It decides and does not settle: it never calls the driver. Thread-safe if the listeners are. A worker sets
+    ``run_coroutine``, which runs asynchronous listeners.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class DeliveryProcessor:
     def _once(
         self, listener: Subscription, event_type_name: str, data: dict[str, Any], lease: Lease
     ) -> Outcome:
-        """Run one listener unless it has finished this message before, or is at work on it elsewhere."""
+        """Run one listener unless it has finished this message before, or is running for it elsewhere."""
         if lease.is_lost():
             return LEAVE
         try:
@@ -117,13 +117,13 @@ class DeliveryProcessor:
             return DeadLetter(f"malformed message: {error}", listener.name)
         claimed = self._claim(listener, lease)
         if isinstance(claimed, ClaimRefusal):
-            # Another copy of the message is being worked on: nothing was attempted, so nothing is used up.
+            # Another copy of the message is in work: there was no attempt, so none is used up.
             return ACKNOWLEDGE if claimed is ClaimRefusal.DONE else Defer(self._backoff(_receives(lease)))
         attempt = _receives(lease) if claimed is None else claimed.attempt
         return self._attempted(ListenerCall(listener, event, event_type_name, lease, attempt, claimed))
 
     def _attempted(self, call: ListenerCall) -> Outcome:
-        """Run the listener, its hooks around it, and leave no claim behind."""
+        """Run the listener with its hooks, and leave no claim behind."""
         lease, attempt = call.lease, call.attempt
         lease.claimed = call.claimed
         lease.has_begun = False
@@ -178,11 +178,11 @@ class DeliveryProcessor:
             raise
 
     def _complete(self, claimed: Claimed, lease: Lease) -> Outcome:
-        """Mark the listener as finished; wait for a store that is unavailable, for the effect is there already."""
+        """Mark the listener as finished; wait while the store is unavailable, because the effect has happened."""
         assert self.store is not None
         pause_seconds = 0.1
         while True:
-            # From now on the answer to the completion says whether the claim was held, not a renewal that meets it.
+            # From now on the answer to the completion decides if the claim was held, not a concurrent renewal.
             lease.claimed = None
             try:
                 is_marked = self.store.complete(claimed)
@@ -196,7 +196,7 @@ class DeliveryProcessor:
                 threading.Event().wait(pause_seconds)
                 pause_seconds = min(1.0, 2 * pause_seconds)
             else:
-                # A claim that was lost meanwhile is another worker's by now: not ours to acknowledge.
+                # A lost claim belongs to another worker now, which will acknowledge.
                 return ACKNOWLEDGE if is_marked else LEAVE
 
     def _abandon(self, claimed: Claimed, *, began: bool) -> None:
@@ -323,7 +323,7 @@ class DeliveryProcessor:
 
 
 def _receives(lease: Lease) -> int:
-    """Return how often the message was received or retried: the attempts, where nothing else counts them."""
+    """Return the number of receives and retries: the attempts, if nothing else counts them."""
     return lease.delivery.receive_count + lease.retries
 
 

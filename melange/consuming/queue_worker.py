@@ -1,4 +1,4 @@
-"""One queue of a worker: polled on a thread of its own, worked on by the worker's threads, acknowledged in batches."""
+"""One queue of a worker: polled on its own thread, processed on the worker's threads, acknowledged in batches."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from melange.messages import Delivery
 logger = logging.getLogger(__name__)
 
 AHEAD = 10
-"""How many deliveries a queue may have in flight beyond what is worked on, at least: received ahead or being settled."""
+"""The least number of deliveries in flight beyond those being processed: received ahead, or being settled."""
 
 QUICK_SECONDS = 1.0
-"""Deliveries are received ahead only if they would begin within so long: a slow worker leaves them to others."""
+"""Deliveries are received ahead only if they would start within this time: a slow worker leaves them to others."""
 
 ACKNOWLEDGE_BATCH = 10
 GATHERING_SECONDS = 0.005
@@ -41,14 +41,14 @@ _PERMANENT = (AccessDeniedError, ConfigurationError, QueueNotFoundError)
 """Errors that waiting seldom ends: tried for a while longer, in case the cause is repaired."""
 
 _SHORT_POLL_PAUSE_SECONDS = 0.1
-"""Between polls that do not wait by themselves, while nothing comes."""
+"""The pause between empty polls that do not wait."""
 
 
 class QueueWorker:
-    """Receives what there is capacity for, keeps it leased, has it processed, and settles it.
+    """Receives deliveries up to its capacity, extends their leases, processes and settles them.
 
-    At most ``limit`` deliveries are in flight: received and not yet settled, retries that wait and acknowledgements under
-    way included. At the limit nothing is received.
+    At most ``limit`` deliveries are in flight: received and not yet settled, including waiting retries and running
+    acknowledgements. At the limit it does not receive.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class QueueWorker:
         self._timers = timers
         self._isolation = isolation
         self._suspects = suspects
-        self._share = threads.size - others  # each of the other queues has a thread left
+        self._share = threads.size - others  # one thread is left for each other queue
         self._wait_seconds = min(consumer.options.wait_seconds, longest_wait_seconds)
         self._give_up_seconds = give_up_seconds
         self._give_up = give_up
@@ -99,26 +99,26 @@ class QueueWorker:
 
     @property
     def in_flight(self) -> int:
-        """How many deliveries are received and not yet settled."""
+        """The number of deliveries that are received and not yet settled."""
         return len(self._keeper)
 
     @property
     def leases_lost(self) -> int:
-        """How many leases could not be renewed in time."""
+        """The number of leases that could not be renewed in time."""
         return self._keeper.lost_count
 
     @property
     def is_settled(self) -> bool:
-        """Whether everything that has finished is acknowledged."""
+        """True if all finished messages are acknowledged."""
         return self._done.empty()
 
     def start(self) -> None:
-        """Begin to poll."""
+        """Start to poll."""
         self._acknowledger.start()
         self._poller.start()
 
     def stop_polling(self) -> None:
-        """Let the open poll be the last."""
+        """Start no further poll."""
         self._stopping.set()
         self._threads.changed()
 
@@ -145,7 +145,7 @@ class QueueWorker:
                     self._give_up()
                     return
                 self._pause(failures, error)
-            except BaseException:  # SystemExit from a hook: a worker that does not poll must not seem to run
+            except BaseException:  # SystemExit from a hook: a worker that does not poll must not look healthy
                 logger.critical("polling queue %s was ended", self.consumer.queue.name, exc_info=True)
                 self._give_up()
                 return
@@ -179,7 +179,7 @@ class QueueWorker:
         self._begin(ready)
 
     def _await_store(self) -> None:
-        """Return when the deduplication store is available: polling on would only raise receive counts."""
+        """Wait for the deduplication store: polls before that would only raise receive counts."""
         if self.store_is_available:
             return
         self.consumer.check_store()
@@ -187,7 +187,7 @@ class QueueWorker:
         logger.info("the deduplication store of queue %s is available", self.consumer.queue.name)
 
     def _pause(self, failures: int, error: Exception) -> None:
-        # A store that is back should be noticed within seconds.
+        # The return of a store should be noticed within seconds.
         pause_seconds = min(self._backoff(failures), 2.0 if isinstance(error, DeduplicationError) else 30.0)
         logger.warning(
             "polling queue %s failed, trying again in %.1f s: %s: %s",
@@ -225,10 +225,10 @@ class QueueWorker:
             self.store_is_available = False
             logger.warning("message %s waits: %s", lease.delivery.message.message_id, error)
             outcome = Defer(self._backoff(1))
-        except BaseException as error:  # SystemExit from a listener must not end a thread unseen
+        except BaseException as error:  # SystemExit from a listener must not end a thread silently
             outcome = self.consumer.processor.broken_off(lease, error)
         seconds = time.perf_counter() - started
-        # Several threads may write at once; an estimate that misses one run is still an estimate.
+        # Several threads may write at once; an estimate may miss one run.
         mean = self._mean_seconds
         self._mean_seconds = seconds if mean == math.inf else mean + 0.1 * (seconds - mean)
         if lease.lane is not None:
@@ -248,12 +248,12 @@ class QueueWorker:
             self._threads.changed()
 
     def _acknowledge_on(self) -> None:
-        """Acknowledge what is finished: ten at once, or what came within a few milliseconds."""
+        """Acknowledge finished messages: ten at once, or those of a few milliseconds."""
         ending = False
         while not ending:
             batch = [self._done.get()]
             if self._done.qsize() < ACKNOWLEDGE_BATCH - 1 and batch[0] is not None:
-                time.sleep(GATHERING_SECONDS)  # gathers, waits for nothing in particular
+                time.sleep(GATHERING_SECONDS)  # gathers a batch
             while len(batch) < self.limit:
                 try:
                     batch.append(self._done.get_nowait())
@@ -288,7 +288,7 @@ class QueueWorker:
             self._release([other for other in self._lanes.clear(lane) if other is not lease], 0)
 
     def _retry_in_lane(self, lease: Lease, delay_seconds: float) -> None:
-        """Keep the head of a lane in flight until its retry, so that those behind it are not received again and again."""
+        """Keep the head of a lane in flight until its retry, so that its followers are not received repeatedly."""
         lease.retries += 1
         if self.consumer.queue.is_fifo:
             # The broker holds them back while the head is in flight: they need no place among what is in flight here.
@@ -346,7 +346,7 @@ class QueueWorker:
 
     def _join_poller(self, deadline: float) -> None:
         while self._poller.is_alive() and time.monotonic() < deadline:
-            # More than once: the last poll may begin just then.
+            # Repeated, because the last poll may start at this moment.
             self.consumer.driver.end_waits(self.consumer.queue)
             self._poller.join(min(0.2, max(0.0, deadline - time.monotonic())))
 

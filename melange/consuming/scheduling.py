@@ -1,4 +1,4 @@
-"""The threads of a worker: what is ready runs in the order of its coming, what is not waits for its time."""
+"""The threads and timers of a worker."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LONGEST_WAIT_FOR_OTHERS_SECONDS = 30.0
 LONGEST_ALONE_SECONDS = 60.0
 
 _LONGEST_WAIT_SECONDS = 3600.0
-"""What is due later is looked at again: the system's own timers refuse waits of centuries."""
+"""Longer waits are split: the system's own timers refuse waits of centuries."""
 
 
 class WorksOnLeases(Protocol):
-    """One queue of the worker, as far as its threads know it."""
+    """The part of a queue worker that threads call."""
 
     def work(self, lease: Lease) -> None:
         """Process and settle."""
@@ -43,7 +43,7 @@ class Threads:
     """At most ``size`` daemon threads, started as they are needed.
 
     Not a ``ThreadPoolExecutor``, which joins its threads when the interpreter exits: a listener that hangs would keep the
-    process from ending. Handing over a task takes one ``SimpleQueue``, without locks of Python's own.
+    process alive. A task passes through one ``SimpleQueue``, without locks in Python.
     """
 
     def __init__(self, size: int) -> None:
@@ -62,12 +62,12 @@ class Threads:
         """Start the first thread.
 
         Raises:
-            RuntimeError: the system has no more threads to give.
+            RuntimeError: the system cannot start a thread.
         """
         self._start_thread()
 
     def put(self, tasks: Sequence[Task]) -> bool:
-        """Run the tasks, each as soon as a thread is free; False after ``close``, when none of them will run."""
+        """Run the tasks, each as soon as a thread is free; return False after ``close``, when none of them will run."""
         if self._closed:
             return False
         for task in tasks:
@@ -82,25 +82,25 @@ class Threads:
 
     @property
     def free(self) -> int:
-        """How many more tasks could begin at once; 0 or less when some wait already."""
+        """The number of tasks that could start now; 0 or less if some wait already."""
         return self.size - len(self._running) - self._tasks.qsize()
 
     @property
     def longest_run_seconds(self) -> float:
-        """How long the oldest task at work has been running; 0 when none is."""
+        """The time of the longest running task; 0 if none runs."""
         started = [started for started, _ in list(self._running.values())]
         return time.monotonic() - min(started) if started else 0.0
 
     def pause(self) -> None:
-        """Begin no task until ``resume``; those at work go on."""
+        """Start no task until ``resume``; running ones continue."""
         self._open.clear()
 
     def resume(self) -> None:
-        """Begin tasks again."""
+        """Start tasks again."""
         self._open.set()
 
     def wait_for(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
-        """Return True as soon as the condition holds, looked at whenever a task ends; False after the timeout."""
+        """Return True as soon as the condition holds, checked when a task ends; False after the timeout."""
         with self._changed:
             self._waiters += 1
             try:
@@ -116,11 +116,11 @@ class Threads:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no task is at work."""
+        """True if no task runs."""
         return not self._running
 
     def close(self) -> list[Task]:
-        """Begin nothing more; return the tasks that have not begun."""
+        """Start no further task; return the tasks that have not started."""
         with self._starting:  # no thread starts from now on, and those that did are counted
             self._closed = True
         self.resume()
@@ -130,7 +130,7 @@ class Threads:
         return waiting
 
     def drain(self) -> list[Task]:
-        """Take out the tasks that have not begun: after ``close``, those that were put at the same moment."""
+        """Remove the tasks that have not started: after ``close``, those that were put at the same moment."""
         waiting: list[Task] = []
         while True:
             try:
@@ -178,7 +178,7 @@ class Threads:
 
 
 class Timers:
-    """Calls functions later, on a daemon thread that starts with the first. Thread-safe."""
+    """Calls functions later, on a daemon thread that starts with the first call. Thread-safe."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -189,7 +189,7 @@ class Timers:
         self._closed = False
 
     def after(self, seconds: float, call: Callable[[Lease], None], lease: Lease) -> bool:
-        """Call ``call(lease)`` after ``seconds``; False when that will not be, as after ``close``."""
+        """Call ``call(lease)`` after ``seconds``; return False after ``close``, when it will not be called."""
         with self._changed:
             if self._closed:
                 return False
@@ -202,7 +202,7 @@ class Timers:
             return True
 
     def close(self) -> dict[Lease, float]:
-        """Call nothing more; return what was waiting, with the seconds that were left."""
+        """Make no further calls; return the waiting leases with their remaining seconds."""
         with self._changed:
             self._closed = True
             now = self._clock.monotonic()

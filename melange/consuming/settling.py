@@ -31,7 +31,7 @@ class Settlement(NamedTuple):
 class Settler:
     """Carries outcomes out against the driver, and ends the leases; thread-safe.
 
-    Nothing is raised for a single delivery: what the broker does not accept is logged and left to redelivery.
+    It raises nothing for a single delivery: if the broker does not accept a call, this is logged, and the message comes back.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Settler:
         deferred: list[tuple[Lease, float]] = []
         for lease, outcome in outcomes:
             if isinstance(outcome, Leave) or lease.is_lost():
-                # A dead letter too would speak for another receiver, which may yet succeed.
+                # A dead letter would decide for another receiver, which may still succeed.
                 _log_lease_lost(lease.delivery)
                 self._keeper.release([lease])
             elif isinstance(outcome, Acknowledge):
@@ -111,7 +111,7 @@ class Settler:
         return len(deliveries) - len(failures)
 
     def _dead_letter(self, delivery: Delivery, outcome: DeadLetter) -> bool:
-        """Send the message to the dead-letter queue; only when that went well may it be acknowledged."""
+        """Send the message to the dead-letter queue; return True if it may be acknowledged."""
         dead_letter_queue = self._queue.dead_letter_queue
         if self._keeps_rejected:
             _log_rejected(logging.ERROR, delivery, outcome, "it stays and blocks its group")
@@ -138,7 +138,7 @@ class Settler:
         return True
 
     def _forget_attempts(self, outcome: DeadLetter) -> None:
-        """Have the listeners begin again with attempt 1 if the message is moved back from the dead-letter queue."""
+        """Let the listeners begin again with attempt 1 if the message is moved back from the dead-letter queue."""
         try:
             for key in outcome.keys:
                 if self._store is not None:

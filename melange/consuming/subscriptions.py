@@ -1,4 +1,4 @@
-"""The listeners of a consumer: checked once, when they are subscribed, then ready to be called."""
+"""The listeners of a consumer, checked once when they are subscribed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ListenerCall(NamedTuple):
         return self.lease.delivery
 
 
-# What ``process`` may ask for by name, and where it comes from.
+# The keywords that ``process`` may have, and their values.
 _KEYWORDS: dict[str, Callable[[ListenerCall], object]] = {
     "message_id": lambda call: call.lease.delivery.message.message_id,
     "event_type_name": lambda call: call.event_type_name,
@@ -58,10 +58,10 @@ _KEYWORDS: dict[str, Callable[[ListenerCall], object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A listener as its consumer holds it.
+    """A subscribed listener.
 
-    ``keywords`` are those that its ``process`` takes, empty for the event alone. ``event_classes`` are the classes, by
-    type name, of which it receives objects.
+    ``keywords`` are those of its ``process``, empty for the event alone. ``event_classes`` are the classes of the objects
+    that it receives, by type name.
     """
 
     listener: object
@@ -78,7 +78,7 @@ class Subscription:
         return not self.event_type_names or event_type_name in self.event_type_names
 
     def run(self, call: ListenerCall) -> object:
-        """Call the listener and return what it returned; what it raises passes."""
+        """Call the listener and return its result. Its exceptions are not caught."""
         if not self.keywords:
             return self.process(call.event)
         return self.process(call.event, **{name: _value_of(name, call) for name in self.keywords})
@@ -87,12 +87,12 @@ class Subscription:
 def _value_of(keyword: str, call: ListenerCall) -> object:
     if keyword in _KEYWORDS:
         return _KEYWORDS[keyword](call)
-    assert call.claimed is not None  # a store that offers keywords is never done without
+    assert call.claimed is not None  # a store with keywords is always used
     return call.claimed.keywords[keyword]
 
 
 class Subscriptions:
-    """Which listeners a consumer has and which of them want an event; thread-safe.
+    """The listeners of a consumer, and those that accept an event. Thread-safe.
 
     Readers work on tuples and dicts that are replaced, never changed. ``all`` is in order of subscription;
     ``need_event_loop`` is True if one of them is asynchronous.
@@ -120,7 +120,7 @@ class Subscriptions:
             self._replace((*self.all, subscription))
 
     def remove(self, listener: object) -> bool:
-        """Remove a listener object or function; False when it is not subscribed."""
+        """Remove a listener object or function; return False if it is not subscribed."""
         with self._lock:
             kept = tuple(other for other in self.all if not _is_same(other.listener, listener))
             removed = len(kept) < len(self.all)
@@ -128,8 +128,8 @@ class Subscriptions:
             return removed
 
     def accepting(self, event_type_name: str) -> tuple[Subscription, ...]:
-        """Return the listeners that want events of this type, in order of subscription."""
-        # Taken before the subscriptions are looked at: what was found among old ones must not outlive them.
+        """Return the listeners that accept events of this type, in order of subscription."""
+        # Read before the subscriptions: a result from old ones must not outlive them.
         remembered = self._accepting
         known = remembered.get(event_type_name)
         if known is not None:
@@ -244,7 +244,7 @@ def _keywords_of(
 ) -> tuple[str, ...]:
     try:
         parameters = list(inspect.signature(process).parameters.values())
-    except (ValueError, TypeError):  # some callables in C do not tell: they receive the event alone
+    except (ValueError, TypeError):  # some callables in C have no signature: they receive the event alone
         return ()
     if not parameters or parameters[0].kind not in (
         parameters[0].POSITIONAL_ONLY,
@@ -273,10 +273,10 @@ def _advice(keyword: str, offered: tuple[str, ...]) -> str:
 
 
 def _check_annotation(subscription: Subscription) -> None:
-    """Raise ``ConfigurationError`` where the listener says that it takes another event class than it listens to."""
+    """Raise ``ConfigurationError`` if the listener's annotation is another event class than the one it listens to."""
     try:
         taken = annotated_types(subscription.process, advice="")
-    except ConfigurationError:  # nothing is said, or nothing that can be checked
+    except ConfigurationError:  # no annotation, or none that can be checked
         return
     if not any(issubclass(kind, EventMessage) for kind in taken):
         return

@@ -1,4 +1,4 @@
-"""Messages that may be poison: they are worked on alone, so that a process that they kill takes no others along."""
+"""Possible poison messages: each runs alone, so that it does not take other messages with it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ SUSPECT_RECEIVES = 3
 """A message that comes for the third time, and not because this process released it, may have killed two others."""
 
 MOST_ISOLATED = 20
-"""How many suspects a process isolates. Once so many have survived, high receive counts have another reason, an outage
-for one, and working on one at a time would only delay all. After a kill the next process begins again with isolation."""
+"""The number of suspects that a process isolates. If this many have survived, high receive counts have another reason, such
+as an outage, and isolation would only delay all. After a kill the next process isolates again."""
 
 _MOST_REMEMBERED = 10_000
 
 
 class Suspects:
-    """Tells suspects from other messages; thread-safe."""
+    """Finds suspects among messages; thread-safe."""
 
     def __init__(self) -> None:
         self._released: dict[str, None] = {}

@@ -32,7 +32,7 @@ class ConsumerOptions(TypedDict, total=False):
 class ThreadedExchangeMessageConsumer(ExchangeMessageConsumer):
     """An ``ExchangeMessageConsumer`` that consumes in the background between ``start`` and ``shutdown``.
 
-    It takes the same arguments, and those of ``Worker``: it is one for a single queue. By default it runs one listener at
+    It takes the same arguments, and those of ``Worker``. By default it runs one listener at
     a time. It survives errors: they are logged, and polling goes on after a pause that grows while they last. Its threads
     are daemons and never keep the process from exiting; what was in flight then is delivered again.
     """
@@ -52,9 +52,9 @@ class ThreadedExchangeMessageConsumer(ExchangeMessageConsumer):
         self._worker = self._new_worker()
 
     def start(self) -> None:
-        """Begin consuming; does nothing when it runs already. May be started again after ``shutdown``.
+        """Start consuming; do nothing if it runs already. May be started again after ``shutdown``.
 
-        Also while listeners that were at work then are still finishing: those are not waited for.
+        It does not wait for listeners that are still running after a ``shutdown``.
 
         Raises:
             ConfigurationError: there is no listener.
@@ -68,8 +68,8 @@ class ThreadedExchangeMessageConsumer(ExchangeMessageConsumer):
     def shutdown(self, timeout_seconds: float | None = None) -> bool:
         """Stop consuming; return True if it has ended with nothing left behind.
 
-        Blocks until the open poll has ended and listeners at work are done, for the grace period or ``timeout_seconds``
-        at most. Safe to call twice, before ``start``, and from a listener, where it only asks and returns False.
+        Blocks until the open poll has ended and running listeners are done, at most for the grace period or
+        ``timeout_seconds``. Safe to call twice, before ``start``, and from a listener, where it returns False at once.
         """
         with self._lifecycle:
             worker = self._worker

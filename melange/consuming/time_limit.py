@@ -1,4 +1,4 @@
-"""Runs of listeners that may not take longer than a limit."""
+"""Runs of listeners with a time limit."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ _local = _Local()
 
 
 def run_limited(call: Callable[[], Any], timeout_seconds: float, what: str) -> Any:
-    """Return what ``call`` returns; raise what it raises.
+    """Return the result of ``call``, or raise its exception.
 
-    It runs on a thread that the calling thread keeps for this, so that thread-local state (a database connection, for
-    one) lasts from one run to the next. A thread cannot be stopped from outside: past the limit the run is given up and
-    its thread left to itself, with a log of where it hangs.
+    It runs on a thread that the calling thread keeps for this, so that thread-local state (for example a database
+    connection) lasts from one run to the next. A thread cannot be stopped from outside: after the limit the run is given
+    up, its thread is left alone, and the log shows where it hangs.
 
     Raises:
         TimeLimitExceeded: it took longer.

@@ -19,16 +19,16 @@ from melange.signals import calling_on_signal
 logger = logging.getLogger(__name__)
 
 SHORTEST_FINISH_SECONDS = 5
-"""How much of the grace period is left, at least, when the last poll has ended."""
+"""The least part of the grace period that is left when the last poll has ended."""
 
 
 class Worker:
     """Polls the queues of its consumers and runs their listeners, several at a time.
 
-    Leases are renewed until a message is settled, however long a listener takes. The queues share ``concurrency``
-    threads. Of each queue at most ``2 * concurrency`` messages are in flight (``concurrency + 10`` where that is more):
-    received and not yet settled, waiting retries and acknowledgements under way included. On FIFO queues each message
-    group is worked on one message at a time, in order, and groups in parallel.
+    Leases are renewed until a message is settled, so a listener may take any time. The queues share ``concurrency``
+    threads. For each queue at most ``2 * concurrency`` messages are in flight (``concurrency + 10`` if that is more):
+    received and not yet settled, including waiting retries and running acknowledgements. On FIFO queues the messages of
+    a group run one at a time, in order, and groups run in parallel.
 
     ``run`` blocks until SIGTERM, SIGINT or ``stop``; ``start`` works in the background. Graceful shutdown: nothing new is
     received, what has not begun is released, listeners at work have ``grace_seconds`` to finish; asynchronous ones are
@@ -43,17 +43,17 @@ class Worker:
         handle_signals: bool = True,
         give_up_seconds: float = 300.0,
     ) -> None:
-        """Get ready to work; nothing is received yet.
+        """Prepare the worker; receive nothing yet.
 
         Args:
-            consumers: at least one, each on a queue of its own, with their listeners subscribed.
-            concurrency: how many deliveries are worked on at once, at most, all queues together: at least one for each
-                queue. Each takes a thread while it is worked on, asynchronous ones too.
-            grace_seconds: how long listeners may go on after the stop. Polls never wait longer than this less 5 seconds,
-                so that the open one ends in time; with a grace period of up to 6 seconds they wait for one.
+            consumers: at least one, each with its own queue, with subscribed listeners.
+            concurrency: the limit of deliveries that are processed at once, for all queues together; at least one for
+                each queue. Each uses a thread, asynchronous ones too.
+            grace_seconds: how long listeners may continue after the stop. Polls wait at most this less 5 seconds, so that
+                the open one ends in time; with a grace period of up to 6 seconds they wait for one.
             handle_signals: stop on SIGTERM and SIGINT in ``run``, if that is called in the main thread.
-            give_up_seconds: how long to try on when a queue is missing or access is denied, before the worker stops with
-                exit code 1.
+            give_up_seconds: how long to retry if a queue is missing or access is denied, before the worker stops with exit
+                code 1.
 
         Raises:
             ConfigurationError: no consumer, two for one queue, or a number out of bounds.
@@ -90,9 +90,9 @@ class Worker:
         self._supervisor = threading.Thread(target=self._supervise, name="melange-worker", daemon=True)
 
     def run(self) -> int:
-        """Work until told to stop; return the exit code for the process.
+        """Work until SIGTERM, SIGINT or ``stop``; return the exit code for the process.
 
-        0: stopped cleanly. 1: work was left behind, or the worker gave up. In the main thread a second signal ends the
+        0: a graceful shutdown. 1: work was left behind, or the worker gave up. In the main thread a second signal ends the
         process at once.
 
         Raises:
@@ -102,11 +102,11 @@ class Worker:
         handles = self._handle_signals and in_main_thread
         with calling_on_signal(self._stopping.set) if handles else nullcontext():
             self.start()
-            self._ended.wait()  # unlike a join, certain to let signal handlers run on every Python
+            self._ended.wait()  # unlike a join, this lets signal handlers run on every Python
         return self._exit_code
 
     def start(self) -> None:
-        """Work in the background, until ``stop``; returns at once.
+        """Work in the background until ``stop``. Returns at once.
 
         Raises:
             ConfigurationError: a consumer has no listener, or the worker was started before.
@@ -130,8 +130,8 @@ class Worker:
     def stop(self, timeout_seconds: float | None = None) -> bool:
         """Stop, and wait for the end; return True if the worker has ended with nothing left behind.
 
-        Blocks for the grace period at most, or ``timeout_seconds``. Safe to call twice, before ``start``, and from a
-        listener, where it only asks and returns False.
+        Blocks at most for the grace period, or ``timeout_seconds``. Safe to call twice, before ``start``, and from a
+        listener, where it returns False at once.
         """
         self._stopping.set()
         with self._lifecycle:
@@ -144,7 +144,7 @@ class Worker:
 
     @property
     def has_started(self) -> bool:
-        """Whether ``run`` or ``start`` was called."""
+        """True if ``run`` or ``start`` was called."""
         return self._supervisor.ident is not None
 
     @property
@@ -154,7 +154,7 @@ class Worker:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has worked and does not any more."""
+        """True if it has worked and has ended."""
         return self._ended.is_set()
 
     def health(self) -> WorkerHealth:

@@ -168,5 +168,5 @@ def test_what_must_be_awaited_cannot_wait_for_a_commit(bus, handler) -> None:
 def test_a_coroutine_that_nobody_would_await_is_an_error(bus) -> None:
     bus.on(Happened)(bus.after_commit(lambda event: asynchronous(event)))  # noqa: PLW0108
 
-    with pytest.raises(ConfigurationError, match="returned a coroutine, which nobody awaits"):
+    with pytest.raises(ConfigurationError, match="returned a coroutine, which is never awaited"):
         bus.publish(Happened())

@@ -341,7 +341,7 @@ class TestAsynchronousSubscribers:
 
         bus.on(Numbered)(lambda event: work())
 
-        with pytest.raises(ConfigurationError, match="<lambda> returned a coroutine, which nobody awaits"):
+        with pytest.raises(ConfigurationError, match="<lambda> returned a coroutine, which is never awaited"):
             bus.publish(Numbered(1))
 
     def test_other_results_are_ignored(self, bus) -> None:
