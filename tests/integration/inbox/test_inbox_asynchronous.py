@@ -68,7 +68,7 @@ def test_effects_and_marks_come_together_and_once(
     attempts = Counter()
 
     @consumer.listener(name="write")
-    async def write(event, session, receive_count):
+    async def write(event, session):
         assert isinstance(session, AsyncSession)
         name = event["name"]
         attempts[name] += 1

@@ -273,7 +273,7 @@ def test_while_the_database_is_away_nothing_is_received_and_then_everything_is_d
     engine = create_engine(postgres_server.url, connect_args={"connect_timeout": 2}, pool_pre_ping=True)
     effect.metadata.create_all(engine)
     metadata.create_all(engine)
-    # What was in hand when the connections broke comes again when its visibility runs out.
+    # What was in flight when the connections broke comes again when its visibility runs out.
     inbox = Inbox(sessionmaker(engine))
     consumer = make_consumer(inbox, visibility_timeout_seconds=3)
     at_work = threading.Semaphore(0)
