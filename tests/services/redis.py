@@ -74,9 +74,10 @@ def run(*options: str) -> Iterator[RedisServer]:
 def run_cluster(nodes: int = 3) -> Iterator[redis.RedisCluster]:
     """Start a cluster of so many primaries, share the slots out among them, and yield a client of it."""
     with ExitStack() as stack:
-        ports = [_port_with_bus() for _ in range(nodes)]
-        for port in ports:
-            stack.enter_context(_redis(port, "--cluster-enabled", "yes"))
+        ports: list[int] = []
+        for _ in range(nodes):  # one after the other, so that the next sees which ports this one uses
+            ports.append(free_port(second_above=BUS_OFFSET))
+            stack.enter_context(_redis(ports[-1], "--cluster-enabled", "yes"))
         clients = [stack.enter_context(redis.Redis(port=port)) for port in ports]
         for number, client in enumerate(clients):
             # Nodes that all start with epoch 0 take seconds to agree.
@@ -141,13 +142,6 @@ def _answers(port: int) -> bool:
             return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
     except OSError:
         return False
-
-
-def _port_with_bus() -> int:
-    while True:
-        port = free_port()
-        if port + BUS_OFFSET < 65_536:
-            return port
 
 
 def _knows_whole_cluster(client: Any, nodes: int) -> bool:

@@ -27,16 +27,24 @@ class ServerError(Exception):
     """A server did not come up; the text holds the end of its log."""
 
 
-def free_port() -> int:
-    """Return a loopback port that nobody listens on.
+def free_port(*, second_above: int = 0) -> int:
+    """Return a loopback port that nobody listens on, nor on the one ``second_above`` it.
 
-    It is below those that systems give to connections, of which one could take it while our server restarts.
+    Both are below those that systems give to connections, of which one could take it while our server restarts.
     """
     while True:
-        port = PORTS[secrets.randbelow(len(PORTS))]
-        with socket.socket() as listener, suppress(OSError):
-            listener.bind(("127.0.0.1", port))
+        port = PORTS[secrets.randbelow(len(PORTS) - second_above)]
+        if _is_free(port) and (not second_above or _is_free(port + second_above)):
             return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def answers_http(url: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from services import servers
 from services.servers import ServerError, free_port, running
 
 TESTS = Path(__file__).parent.parent.parent
@@ -70,6 +71,19 @@ def test_server_ends_with_its_block_and_takes_its_directory_along() -> None:
     assert existed_meanwhile
     assert not directory.exists()
     assert not accepts_connections(port)
+
+
+def test_a_port_is_free_together_with_the_second_one_that_its_server_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = free_port(second_above=1_000)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", first + 1_000))
+        monkeypatch.setattr(servers, "PORTS", range(first, first + 1_005))  # five to choose from
+
+        chosen = {free_port(second_above=1_000) for _ in range(50)}
+
+    assert first not in chosen
 
 
 def accepts_connections(port: int) -> bool:
