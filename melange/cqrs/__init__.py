@@ -1,4 +1,4 @@
-"""Commands and queries: intent, brought to its one handler."""
+"""Commands and queries, each with one handler."""
 
 from melange.cqrs.bus import CommandBus, QueryBus
 from melange.cqrs.messages import Command, Query

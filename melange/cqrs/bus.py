@@ -1,4 +1,4 @@
-"""The buses that bring commands and queries to their handlers."""
+"""The buses of commands and queries."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from melange.cqrs.registry import Handlers
 
 
 class CommandBus(Handlers):
-    """Brings each command to the one handler of its class, in the thread of the caller.
+    """Calls the one handler of each command's class, in the thread of the caller.
 
-    Make one for the program, where all its handlers are registered.
+    Create one for the program, and register all handlers on it.
     """
 
     _kind = Command
     _send = "send"
 
     def send(self, command: Command[CommandResult_co]) -> CommandResult_co:
-        """Return what the handler of the command returns; what it raises passes.
+        """Call the handler of the command and return its result. Its exceptions are not caught.
 
         Raises:
             HandlerNotFoundError: this class has no handler.
-            ConfigurationError: its handler is asynchronous; it was not called. Or a handler that does not look it
+            ConfigurationError: its handler is asynchronous, and was not called. Or a handler that looks synchronous
                 returned a coroutine or the like, which does not run. Or it is not a command.
         """
         try:
@@ -34,7 +34,7 @@ class CommandBus(Handlers):
         return result
 
     async def send_async(self, command: Command[CommandResult_co]) -> CommandResult_co:
-        """Do as ``send`` does, and await the handler's result where it can be awaited."""
+        """Send like ``send``, and await the handler's result if it can be awaited."""
         handle = self._async_handlers.get(type(command)) or self._handlers.get(type(command))
         if handle is None:
             self._refuse(command)
@@ -43,20 +43,20 @@ class CommandBus(Handlers):
 
 
 class QueryBus(Handlers):
-    """Brings each query to the one handler of its class, in the thread of the caller.
+    """Calls the one handler of each query's class, in the thread of the caller.
 
-    Make one for the program, where all its handlers are registered.
+    Create one for the program, and register all handlers on it.
     """
 
     _kind = Query
     _send = "ask"
 
     def ask(self, query: Query[QueryResult_co]) -> QueryResult_co:
-        """Return what the handler of the query returns; what it raises passes.
+        """Call the handler of the query and return its result. Its exceptions are not caught.
 
         Raises:
             HandlerNotFoundError: this class has no handler.
-            ConfigurationError: its handler is asynchronous; it was not called. Or a handler that does not look it
+            ConfigurationError: its handler is asynchronous, and was not called. Or a handler that looks synchronous
                 returned a coroutine or the like, which does not run. Or it is not a query.
         """
         try:
@@ -69,7 +69,7 @@ class QueryBus(Handlers):
         return result
 
     async def ask_async(self, query: Query[QueryResult_co]) -> QueryResult_co:
-        """Do as ``ask`` does, and await the handler's result where it can be awaited."""
+        """Ask like ``ask``, and await the handler's result if it can be awaited."""
         handle = self._async_handlers.get(type(query)) or self._handlers.get(type(query))
         if handle is None:
             self._refuse(query)

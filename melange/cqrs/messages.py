@@ -1,11 +1,11 @@
-"""What a program asks of itself: to do something, or to tell something."""
+"""The base classes of commands and queries."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic
 
 if TYPE_CHECKING:
-    # Type checkers know this module without having it; at run time the defaults do nothing.
+    # Type checkers have this module built in; at run time the defaults do nothing.
     from typing import Any
 
     from typing_extensions import TypeVar
@@ -20,7 +20,7 @@ else:
 
 
 class Command(Generic[CommandResult_co]):
-    """Asks for something to be done. ``Command[int]`` has a handler that returns an int, ``Command`` one that returns None.
+    """Asks for a change. ``Command[int]`` has a handler that returns an int, ``Command`` one that returns None.
 
     @dataclass(frozen=True)
     class AddProduct(Command[int]):
@@ -31,6 +31,6 @@ class Command(Generic[CommandResult_co]):
 
 
 class Query(Generic[QueryResult_co]):
-    """Asks for something to be told, and changes nothing. ``Query[list[str]]`` has a handler that returns that."""
+    """Asks for information, without a change. ``Query[list[str]]`` has a handler that returns a list of texts."""
 
     __slots__ = ()

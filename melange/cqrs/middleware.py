@@ -17,7 +17,7 @@ from melange.callables import (
 from melange.errors import ConfigurationError
 
 Middleware = Callable[[Any, Callable[[Any], Any]], Any]
-"""Takes a command or query and the rest of the way to its handler, which it may call, or not, or twice."""
+"""Takes a command or query and a function that calls the rest. It may call that once, twice or not at all."""
 
 
 def composed(handler: Handler, middleware: Sequence[Middleware]) -> Handler:
@@ -26,8 +26,8 @@ def composed(handler: Handler, middleware: Sequence[Middleware]) -> Handler:
     It is asynchronous if one of them is.
 
     Raises:
-        ConfigurationError: a plain function stands around something asynchronous, so that it would see a
-            coroutine where it expects a result.
+        ConfigurationError: a plain function is around something asynchronous, so it would get a coroutine
+            and not a result.
     """
     for around in reversed(middleware):
         if hides_a_coroutine_function(around):

@@ -22,24 +22,24 @@ from melange.errors import ConfigurationError, DuplicateHandlerError, HandlerNot
 
 HandlerT = TypeVar("HandlerT", bound=object)
 Resolve = Callable[[type[Any]], Any]
-"""Makes, or finds, an object of a handler class: the whole interface to dependency injection."""
+"""Returns an object of a handler class: the whole interface to dependency injection."""
 
 
-_MOST_PLAIN_TYPES = 1_000  # for programs that make classes as they go
+_MOST_PLAIN_TYPES = 1_000  # for programs that create classes at run time
 
 
 def call_class(handler_class: type[Any]) -> Any:
-    """Make a handler that needs nothing."""
+    """Create a handler without dependencies."""
     return handler_class()
 
 
 class Handlers:
-    """What command and query buses have in common. Thread-safe, and the same for all threads.
+    """The common part of command and query buses. Thread-safe, and the same for all threads.
 
     Args:
         middleware: functions around every handler, the first one outermost; composed when a handler is
-            registered, so that a bus without them does nothing for them.
-        resolve: makes the object for a handler class, each time anew; by default the class is called.
+            registered, so that a bus without middleware has no cost for it.
+        resolve: returns the object for a handler class, for each call; by default it calls the class.
     """
 
     _kind: ClassVar[type]
@@ -50,7 +50,7 @@ class Handlers:
         self._resolve = resolve
         self._lock = threading.Lock()
         self._places: dict[type, str] = {}
-        # Of results, so that each class is asked once whether it can be awaited.
+        # Of results, so that each class is checked once for `await`.
         self._plain_types: set[type] = set()
         # A class is in one of them.
         self._handlers: dict[type, Handler] = {}
@@ -61,7 +61,7 @@ class Handlers:
     @overload
     def handler(self, handler: HandlerT, /) -> HandlerT: ...
     def handler(self, *arguments: Any) -> Any:
-        """Register the function or class below: ``@bus.handler``, or ``@bus.handler(AddProduct)`` to name the type.
+        """Register the decorated function or class: ``@bus.handler``, or ``@bus.handler(AddProduct)`` to name the type.
 
         Raises: as ``register``.
         """
@@ -76,14 +76,14 @@ class Handlers:
         return register
 
     def register(self, handler: object, *message_types: type[Any]) -> None:
-        """Register a handler for the named types, or for those that its parameter is annotated with.
+        """Register a handler for the named types, or for those in the annotation of its parameter.
 
         A handler is a function, an object with a method ``handle``, or a class of such objects, of which
         ``resolve`` makes one for each call. It is for exactly these types, not for their subclasses.
 
         Raises:
             DuplicateHandlerError: one of the types has a handler; nothing was registered.
-            ConfigurationError: it is no handler, does not take one argument, or does not say what it handles.
+            ConfigurationError: it is not a handler, does not take one argument, or does not name its types.
         """
         callee = _callee(handler)
         check_takes_one(callee)
@@ -149,7 +149,7 @@ class Handlers:
             ) from None
         if not isinstance(message, self._kind):
             raise ConfigurationError(
-                f"{message!r} is no {self._kind.__name__}: give an object of a class that inherits from it"
+                f"{message!r} is not a {self._kind.__name__}: give an object of a class that inherits from it"
             )
         known = [known_type.__qualname__ for known_type in self._places]
         raise HandlerNotFoundError(
@@ -159,24 +159,24 @@ class Handlers:
 
 
 def _classes(message_type: Any, origin: str) -> tuple[Any, ...]:
-    # What is a class, or tries to name one, is told below which ones can be.
+    # Arguments that are, or should be, classes are checked below.
     return (message_type,) if isinstance(message_type, (type, str)) else classes_of(message_type, origin)
 
 
 def _callee(handler: Any) -> Handler:
-    """Return what will be called, with the command or query as its first parameter."""
+    """Return the callable, with the command or query as its first parameter."""
     method = inspect.getattr_static(handler, "handle", None)
     if isinstance(handler, type):
         if callable(method):
-            # Bound, though to nothing that is ever used, so that `self` is no parameter.
+            # Bound, to an unused object, so that `self` is not a parameter.
             is_bindable = hasattr(type(method), "__get__")
             return cast(Handler, method.__get__(handler, handler) if is_bindable else method)
     else:
-        # Mocks have all methods that they are asked for.
+        # Mocks have every method.
         has_method = method is not None or not callable(handler)
         callee = getattr(handler, "handle", None) if has_method else handler
         if callable(callee):
             return cast(Handler, callee)
     raise ConfigurationError(
-        f"{handler!r} is no handler: give a function, or a class or object with a method `handle`"
+        f"{handler!r} is not a handler: give a function, or a class or object with a method `handle`"
     )

@@ -1,4 +1,4 @@
-"""Domain events: between the objects of a domain model, within one thread."""
+"""Domain events between the objects of a domain model, within one thread."""
 
 from melange.domain.bus import DomainEventBus
 from melange.domain.deferral import ErrorPolicy

@@ -1,4 +1,4 @@
-"""``with`` blocks that are open around the code that runs, and follow its context into other threads."""
+"""The open ``with`` blocks around the running code. They follow its context into other threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ValueT = TypeVar("ValueT")
 
 
 class Block(Generic[ValueT]):
-    """One ``with`` block, and the one ``outer`` to it; that of the outermost is an empty one."""
+    """One ``with`` block and its ``outer`` block; the outermost one has an empty ``outer``."""
 
     __slots__ = ("_entered", "is_left", "outer", "value")
 
@@ -22,17 +22,17 @@ class Block(Generic[ValueT]):
         self._entered = Whereabouts()
 
     def is_in_force(self) -> bool:
-        """Return True if it is open, or inherited: a task keeps what it began with, though its parent leaves it."""
+        """Return True if it is open, or inherited: a task keeps its blocks after its parent leaves them."""
         return not self.is_left or not self._entered.is_here()
 
 
 class Blocks(Generic[ValueT]):
-    """The blocks around the code that runs, each with a value; they follow the context.
+    """The blocks around the running code, each with a value; they follow the context.
 
-    A new task starts in the blocks of the code that made it, and so does what ``asyncio.to_thread``, Starlette's
-    and asgiref's thread pools run. Leaving a block takes away what entering it has put there, and nothing else:
-    if it is left in another context (a generator that is closed in another thread, or by the collector), nothing
-    changes there, and where it was entered it has ended too.
+    A new task starts in the blocks of the code that created it. So does code in ``asyncio.to_thread`` and in the
+    thread pools of Starlette and asgiref. Leaving a block removes only what entering it has added. If it is left in
+    another context (a generator closed in another thread, or by the garbage collector), nothing changes there, and
+    the block also ends where it was entered.
     """
 
     def __init__(self, name: str, nothing: ValueT) -> None:
@@ -41,7 +41,7 @@ class Blocks(Generic[ValueT]):
         self.innermost = self._innermost.get
 
     def enter(self, value: ValueT) -> Block[ValueT]:
-        """Open a block inside of those that are open here."""
+        """Open a block inside of the open ones."""
         around = self.innermost()
         while around.outer is not None and not around.is_in_force():
             around = around.outer
@@ -50,7 +50,7 @@ class Blocks(Generic[ValueT]):
         return block
 
     def leave(self, block: Block[ValueT]) -> bool:
-        """Close it, wherever that happens; return True if it was the innermost one here."""
+        """Close it, in any context; return True if it was the innermost one here."""
         block.is_left = True
         if self.innermost() is not block:
             return False
@@ -59,7 +59,7 @@ class Blocks(Generic[ValueT]):
         return True
 
     def in_force(self) -> list[Block[ValueT]]:
-        """Return the blocks around the code that runs, the outermost first."""
+        """Return the blocks around the running code, the outermost first."""
         blocks = []
         block = self.innermost()
         while block.outer is not None:

@@ -1,4 +1,4 @@
-"""Carries domain events between the objects of one thread."""
+"""The bus of domain events."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ R = TypeVar("R")
 
 
 class DomainEventBus(Publishing, Registry):
-    """Hands events to the subscribers of the current thread, or asyncio task, in order of subscription.
+    """Publishes events to the subscribers of the current thread, or asyncio task, in order of subscription.
 
-    Each thread has its own subscribers, none at first, however it was started. A task starts with those of
-    the code that made it; what either changes later is its own. ``docs/domain-events.md`` has the exact rule.
+    Each thread has its own subscribers, none at first. A task starts with those of the code that created it; later
+    changes in one do not affect the other. ``docs/domain-events.md`` has the exact rule.
 
-    ``cascade_limit`` is how many events may follow, directly or not, from one that is published.
+    ``cascade_limit`` is the limit of events that follow, directly or not, from one published event.
     """
 
     __slots__ = ()
@@ -39,7 +39,7 @@ class DomainEventBus(Publishing, Registry):
 
     @staticmethod
     def instance() -> DomainEventBus:
-        """Return the bus that the whole program shares; its subscribers are still each thread's own."""
+        """Return the shared bus of the program; each thread still has its own subscribers."""
         return _INSTANCE
 
     @property
@@ -48,7 +48,7 @@ class DomainEventBus(Publishing, Registry):
         return self._state.local().routes.subscriptions
 
     def unsubscribe(self, subscriber: DomainSubscriber | Callable[..., object]) -> None:
-        """Take a subscriber or function away; subscribing and this take effect with the next event.
+        """Remove a subscriber or function. Subscribing and unsubscribing take effect with the next event.
 
         Raises:
             HandlerNotFoundError: it is not subscribed in this thread or task.
@@ -59,30 +59,30 @@ class DomainEventBus(Publishing, Registry):
         self._replace_routes(routes)
 
     def reset(self) -> None:
-        """Take all subscribers of this thread or task away: what a job does first in a thread that had another.
+        """Remove all subscribers of this thread or task. Call it at the start of a job in a thread that is used again.
 
         Raises:
             ConfigurationError: called by a subscriber, in the middle of a publish.
         """
         if self.is_publishing():
             raise ConfigurationError(
-                "reset() during a publish would drop events that wait: call it before or after"
+                "reset() during a publish would drop waiting events: call it before or after"
             )
         self._replace_routes(NO_ROUTES)
 
     def scope(self, *groups: Subscribers, on_commit: OnCommit | None = None) -> AbstractContextManager[None]:
-        """Add these groups for the length of a ``with`` block, after which all is as it was before it.
+        """Add these groups for a ``with`` block, and restore the previous state at its end.
 
-        Unlike subscriptions it follows the context: also what ``asyncio.to_thread`` and the thread pools of web
-        frameworks run inside publishes to these groups. It may end in another thread or task than it began in,
-        where it then changes nothing.
+        Unlike subscriptions it follows the context: code in ``asyncio.to_thread`` and in the thread pools of web
+        frameworks also publishes to these groups. If it ends in another thread or task than it began in, it changes
+        nothing there.
 
-        What is subscribed or reset inside ends with the block too. It publishes on its own: in a scope that a
-        subscriber opens, events are handled at once. ``on_commit`` is what ``after_commit`` handlers wait by,
-        by default that of the scope around.
+        Subscriptions and resets inside end with the block. A scope has its own queue: in a scope that a subscriber
+        opens, events are handled at once. ``after_commit`` handlers wait with ``on_commit``, by default that of the
+        outer scope.
 
         Raises:
-            ConfigurationError: one of them is no group.
+            ConfigurationError: one of them is not a group.
         """
         for group in groups:
             if not isinstance(group, Subscribers):
@@ -91,9 +91,9 @@ class DomainEventBus(Publishing, Registry):
 
     @contextmanager
     def recording(self) -> Iterator[list[object]]:
-        """Yield the list of the events that subscribers are given inside the ``with`` block, in that order."""
+        """Yield a list of the events that are handled inside the ``with`` block, in order."""
         events: list[object] = []
-        # A method of its own object: recordings may be nested.
+        # A method of its own object, because recordings may be nested.
         recorder = Recorder(events, events.append, (), is_asynchronous=False)
         self._replace_routes(Routes((recorder, *self.subscriptions)))
         try:
@@ -104,10 +104,10 @@ class DomainEventBus(Publishing, Registry):
                 self._replace_routes(routes)
 
     def deferred(self, *, errors: ErrorPolicy = "raise") -> Deferral:
-        """Hold what is published in a ``with`` block until it has ended well; if it raises, drop it.
+        """Hold events that are published in a ``with`` block until its end; if it raises, drop them.
 
-        With ``async with`` the events are published as ``publish_async`` does. ``errors`` is for those publishes.
-        It is for the thread or task of the block: what its child tasks and other threads publish is not held.
+        With ``async with`` the events are published with ``publish_async``. ``errors`` is for those publishes. Only
+        events of the block's own thread or task are held, not those of child tasks and other threads.
         """
         return Deferral(self._state, errors, self._publish_all, self._publish_all_async)
 
@@ -120,11 +120,11 @@ class DomainEventBus(Publishing, Registry):
     def after_commit(
         self, handler: DomainSubscriber | HandlerT, *, on_commit: OnCommit | None = None
     ) -> DomainSubscriber | HandlerT:
-        """Return the handler such that, for each event, it runs once the transaction around was committed.
+        """Return a handler that runs after the commit of the current transaction, for each event.
 
-        It never runs if that is rolled back, nor if the publish of the event fails; where there is none it runs
-        when all other subscribers have handled the event, and what followed from it. ``on_commit`` knows the
-        transaction, by default the one that the scope was given: ``django.db.transaction.on_commit``, or
+        It does not run if the transaction is rolled back, or if the publish of the event fails. Without a transaction
+        it runs when all other subscribers have handled the event and the events that followed from it.
+        ``on_commit`` gives the transaction, by default that of the scope: ``django.db.transaction.on_commit``, or
         ``melange.domain.sqlalchemy.on_commit(session)``.
 
         Raises:
@@ -137,9 +137,9 @@ class DomainEventBus(Publishing, Registry):
         return parked(handler, transactions)  # type: ignore[return-value]  # takes what the handler takes
 
     def carry(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Return the function such that, called in another thread, it has the subscribers of here and now.
+        """Return a function that has the current subscribers when it is called in another thread.
 
-        They run in that thread: they must bear it. What the function subscribes ends with it.
+        They run in that thread, so they must be safe there. Subscriptions inside the function end with it.
 
         Raises:
             ConfigurationError: it is a coroutine function; tasks have the subscribers without this.
@@ -179,7 +179,7 @@ class _OpenedGroups:
 
 
 class _CarriedSubscribers:
-    """A scope with the subscribers of somewhere else."""
+    """A scope with the subscribers of another thread or task."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes

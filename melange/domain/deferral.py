@@ -1,4 +1,4 @@
-"""Holding events back until a block has ended well."""
+"""Blocks that hold events until they end without an error."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from melange.domain.drain import Drain, holding, in_use
 from melange.domain.state import State
 
 ErrorPolicy = Literal["raise", "collect"]
-"""Whether the first error of a subscriber ends a publish, or all run and an ``ExceptionGroup`` follows."""
+"""``"raise"``: the first error of a subscriber ends a publish. ``"collect"``: all run, then an ``ExceptionGroup``."""
 
 
 class Deferral:
-    """Holds events back until the block has ended well; ``async with`` also for asynchronous subscribers.
+    """Holds events until the block ends without an error; ``async with`` also for asynchronous subscribers.
 
-    One object may be used for several blocks, inside of each other or in several threads.
+    One object may be used for several blocks, nested or in several threads.
     """
 
     __slots__ = ("_errors", "_open", "_publish", "_publish_async", "_state")
@@ -61,12 +61,12 @@ class Deferral:
         self._state.become(local.with_drain(drain))
 
     def _release(self) -> tuple[object, ...]:
-        """End the block that was begun here last, or if it was begun elsewhere, the last one of all."""
+        """End the block that was entered here last, or, if it was entered elsewhere, the last one of all."""
         local = self._state.local()
         drain = local.drain if local.drain in self._open else self._open[-1]
         self._open.remove(drain)
         drain.is_left = True
-        # Where it was begun, and this is not, the next publish finds that it has ended.
+        # In the other thread or task, the next publish finds that it has ended.
         if local.drain is drain:
             self._state.become(local.with_drain(in_use(drain)))
         return tuple(drain.queue or ())

@@ -1,4 +1,4 @@
-"""Which handlers listen to which events, as data and as a flowchart."""
+"""Handlers and their events, as data and as a flowchart."""
 
 from __future__ import annotations
 

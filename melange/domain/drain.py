@@ -1,4 +1,4 @@
-"""The events of one thread or task that wait until those before them were handled."""
+"""The waiting events of one thread or task."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from melange.errors import CascadeError
 
 
 class Drain:
-    """What one thread or task is publishing, and what waits meanwhile.
+    """The event that one thread or task is handling, and its waiting events.
 
-    ``is_busy`` says that a publish is running: what is published meanwhile waits in ``queue``, and what must not
-    begin before all of that was handled waits in ``afterwards``. ``awaits`` is true where asynchronous handlers
-    may be called: there ``task`` is the task that publishes, None outside of tasks. A child task starts with the
-    same object. ``event`` is the one that is being handled.
+    ``is_busy`` is True while a publish runs: later events wait in ``queue``, and calls that must follow all of them
+    wait in ``afterwards``. ``awaits`` is True if asynchronous handlers may be called: then ``task`` is the publishing
+    task, None outside of tasks. A child task starts with the same object. ``event`` is the one that is being handled.
 
-    A drain that holds events back until a block ends (``holds``) is always busy, handles none, and knows its
-    ``task`` too. ``is_left`` says that its block has ended, in another thread or task than it was begun in; it is
-    busy then, so that a publish which still finds it looks for another one. ``outer`` is the one that it stands for; that of a
-    scope has the one around the scope there.
+    A drain that holds events until a block ends (``holds``) is always busy, handles none, and has its ``task`` too.
+    ``is_left`` is True if its block has ended in another thread or task; it is busy then, so that a publish looks for
+    another drain. ``outer`` is the drain that it replaces; in a scope, it is the drain around the scope.
     """
 
     __slots__ = (
@@ -49,15 +47,15 @@ class Drain:
         self.count = 0
 
     def begin(self, events: Iterable[object]) -> None:
-        """Let the events wait that are published first, from which others may follow."""
+        """Queue the events that are published first, from which others may follow."""
         self.queue = deque(events)
         self.count = 0
 
     def add(self, events: Iterable[object], limit: int) -> None:
-        """Let events wait for their turn.
+        """Queue events.
 
         Raises:
-            CascadeError: ``limit`` events have followed from the one that was published first.
+            CascadeError: ``limit`` events have followed from the first one.
         """
         queue = self._waiting()
         for event in events:
@@ -68,7 +66,7 @@ class Drain:
             queue.append(event)
 
     def add_afterwards(self, call: Callable[[], object]) -> None:
-        """Let a call wait until all events were handled; the one that is being handled now is its event too."""
+        """Queue a call until all events are handled; the current event is its event too."""
         self._waiting()
         if self.afterwards is None:
             self.afterwards = deque()
@@ -82,7 +80,7 @@ class Drain:
 
 
 def holding(outer: Drain, *, awaits: bool) -> Drain:
-    """Return a drain that holds events back for ``outer``."""
+    """Return a drain that holds events for ``outer``."""
     drain = Drain(outer)
     drain.holds = drain.is_busy = True
     drain.awaits = awaits
@@ -91,7 +89,7 @@ def holding(outer: Drain, *, awaits: bool) -> Drain:
 
 
 def in_use(drain: Drain) -> Drain:
-    """Return the drain, or that around it if it held events back for a block that has ended elsewhere."""
+    """Return the drain, or its outer one if it held events for a block that has ended elsewhere."""
     while drain.is_left and drain.outer is not None:
         drain = drain.outer
     return drain

@@ -1,4 +1,4 @@
-"""What happened in the domain."""
+"""The base class of domain events."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from melange.events import Occurrence
 
 
 class DomainEvent(Occurrence):
-    """A base that domain events may have; any object can be published.
+    """An optional base class of domain events; any object can be published.
 
         @dataclass(frozen=True)
         class ProductAdded(DomainEvent):
             product_id: int
             name: str
 
-    ``occurred_on`` is when the event was created, aware, in UTC. It takes no part in comparisons.
+    ``occurred_on`` is the time of creation, aware, in UTC. It takes no part in comparisons.
     """
 
     def emit(self, errors: ErrorPolicy = "raise") -> None:
-        """Publish this event on ``DomainEventBus.instance()``; what ``publish`` says holds here."""
+        """Publish this event on ``DomainEventBus.instance()``; see ``publish``."""
         DomainEventBus.instance().publish(self, errors=errors)

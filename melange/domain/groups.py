@@ -1,4 +1,4 @@
-"""Registering subscribers: on a bus, or at import time in a group."""
+"""Register subscribers on a bus, or at import time in a group."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HandlerT = TypeVar("HandlerT", bound=Handler)
 
 
 class Registry(ABC):
-    """What takes subscribers, and can tell who they are."""
+    """An object that subscribers can be added to, and that can list them."""
 
     __slots__ = ()
 
@@ -31,12 +31,12 @@ class Registry(ABC):
     def _add(self, subscription: Subscription) -> None: ...
 
     def subscribe(self, subscriber: DomainSubscriber | Callable[[Any], object]) -> None:
-        """Add a subscriber, or a function for the events that its parameter is annotated with; last in order.
+        """Add a subscriber, or a function for the events in the annotation of its parameter; last in order.
 
-        One that is there already is not called twice.
+        A second subscription of the same subscriber does not call it twice.
 
         Raises:
-            ConfigurationError: it is no subscriber, does not say what it listens to, or cannot be called.
+            ConfigurationError: it is not a subscriber, does not name its events, or cannot be called.
         """
         self._add(subscription_for(subscriber))
 
@@ -49,13 +49,13 @@ class Registry(ABC):
     @overload
     def on(self, handler: HandlerT, /) -> HandlerT: ...
     def on(self, *arguments: Any) -> Any:
-        """Subscribe the function below: ``@bus.on(ProductAdded)``, or ``@bus.on`` to go by its annotation.
+        """Subscribe the decorated function: ``@bus.on(ProductAdded)``, or ``@bus.on`` to use its annotation.
 
-        Subclasses of the events are heard too. The function stays what it was, also to be called in tests.
+        It also receives subclasses of the events. The function is not changed, so tests can call it.
 
         Raises:
-            ConfigurationError: what was named are no classes, or there is no annotation to go by. Or the function
-                is a method in the body of its class, which needs an object: subscribe the method of one.
+            ConfigurationError: the arguments are not classes, or there is no annotation. Or the function is a method
+                in the body of its class: subscribe the method of an object.
         """
         if len(arguments) == 1 and callable(arguments[0]) and not is_type_form(arguments[0]):
             self.subscribe(arguments[0])
@@ -68,16 +68,16 @@ class Registry(ABC):
         return subscribe
 
     def describe(self) -> dict[str, list[str]]:
-        """Return who listens to what: names of handlers, in order, by the event's name; ``*`` is every event."""
+        """Return the names of handlers, in order, by the name of the event; ``*`` is every event."""
         return describe(self.subscriptions)
 
     def graph(self) -> str:
-        """Return who listens to what as a Mermaid flowchart."""
+        """Return the handlers and their events as a Mermaid flowchart."""
         return graph(self.subscriptions)
 
 
 class Subscribers(Registry):
-    """Subscribers registered once for the process, at import time; nobody hears anything until a scope opens them.
+    """Subscribers registered once for the process, at import time; they receive events while a scope is open.
 
         stock = Subscribers()
 
@@ -87,7 +87,7 @@ class Subscribers(Registry):
         with bus.scope(stock):
             ...
 
-    Thread-safe. What is added while a scope is open is heard in the scopes that are opened after it.
+    Thread-safe. A subscriber added while a scope is open receives events in later scopes.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Subscribers(Registry):
 
     @property
     def extension(self) -> Extension:
-        """The subscriptions of now, as scopes add them."""
+        """The current subscriptions, in the form for scopes."""
         return self._extension
 
     def _add(self, subscription: Subscription) -> None:

@@ -1,4 +1,4 @@
-"""Handing events to subscribers: first in, first out, whoever publishes meanwhile."""
+"""Publish events to subscribers, first in, first out."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _AWAIT = "publish with `await bus.publish_async(event)`"
 
 
 class Publishing:
-    """The half of the bus that publishes.
+    """The publishing part of the bus.
 
-    ``publish`` and ``publish_async`` hold the main path whole, for speed: one event that nobody else's handling
-    has called forth, errors raised. Everything else goes through ``_publish_all`` and its twin.
+    ``publish`` and ``publish_async`` contain the whole main path, for speed: one event, outside of other events, with
+    errors raised. Everything else goes through ``_publish_all`` and its asynchronous twin.
     """
 
     __slots__ = ("_current", "_state", "cascade_limit")
@@ -29,28 +29,27 @@ class Publishing:
         self._state = State("melange.domain.DomainEventBus")
         self._current = self._state.current  # as the main path needs it
 
-    # ``errors`` is no keyword-only argument, because calls of functions that have one are slower.
+    # ``errors`` is not a keyword-only argument, because calls of functions with one are slower.
     def publish(self, event: object, errors: ErrorPolicy = _RAISE) -> None:
-        """Call the subscribers of the event's class, and of those that it inherits from.
+        """Call the subscribers of the event's class and of its base classes.
 
-        Returns when they have run. Published while another event is being handled, it is handled after that
-        one and what was published before it, and this returns at once: the first publish does the work, and
-        its ``errors`` hold.
+        Returns when they have run. If another event is being handled, the new event waits for it and for earlier
+        ones, and this returns at once: the first publish does the work, with its ``errors``.
 
-        ``errors="raise"``: what a subscriber raises reaches the caller as it is; subscribers and events that
-        come after it are left out. ``errors="collect"``: all run, then an ``ExceptionGroup`` is raised;
-        what is no ``Exception`` (``KeyboardInterrupt``) passes at once. Either way the bus works on.
+        ``errors="raise"``: an exception of a subscriber reaches the caller unchanged; later subscribers and events are
+        dropped. ``errors="collect"``: all run, then an ``ExceptionGroup`` is raised; other exceptions than
+        ``Exception`` (``KeyboardInterrupt``) are raised at once. The bus can be used again after both.
 
         Raises:
-            ConfigurationError: an asynchronous subscriber listens to it; nobody was called. Or what a subscriber
-                returned would have to be awaited.
-            CascadeError: events call forth events without an end.
+            ConfigurationError: an asynchronous subscriber listens to it, and none was called. Or the result of a
+                subscriber must be awaited.
+            CascadeError: an infinite loop of events.
         """
         local = self._current()
         if local.thread is not this_thread.token:
             local = self._state.arrive()
         drain = local.drain
-        if drain.is_busy or errors is not _RAISE:  # if it equals that, it only takes the longer way
+        if drain.is_busy or errors is not _RAISE:  # if it is equal, the publish only takes the longer path
             self._publish_all((event,), errors)
             return
         try:
@@ -70,17 +69,17 @@ class Publishing:
                 raise
             if drain.queue is not None:
                 self._work_off(drain, None)
-        finally:  # by assignments alone, which no signal divides: it could leave the bus mute
+        finally:  # only assignments, which no signal can divide: otherwise the bus could stay busy
             drain.queue = drain.afterwards = drain.event = None
             drain.is_busy = drain.is_left
 
     async def publish_async(self, event: object, errors: ErrorPolicy = _RAISE) -> None:
-        """Do as ``publish`` does, and await the subscribers that are asynchronous, one after the other.
+        """Publish like ``publish``, and await asynchronous subscribers, one after the other.
 
         It works under asyncio and under Trio.
 
         Raises:
-            CascadeError: events call forth events without an end.
+            CascadeError: an infinite loop of events.
         """
         local = self._current()
         if local.thread is not this_thread.token:
@@ -100,7 +99,7 @@ class Publishing:
             try:
                 for handler in handlers:
                     result = handler(event)
-                    # Coroutines first, because that is quick.
+                    # Coroutines first, because that check is fast.
                     if result is not None and (type(result) is CoroutineType or is_awaitable(result)):
                         await result
             except BaseException as error:
@@ -114,21 +113,21 @@ class Publishing:
             drain.is_busy = drain.is_left
 
     def is_publishing(self) -> bool:
-        """Return whether the caller is, directly or not, called by a subscriber of this thread or task."""
+        """Return True if a subscriber of this thread or task calls this, directly or not."""
         drain: Drain | None = self._own_local(awaits=False).drain
         while drain is not None and drain.holds:
             drain = drain.outer
         return drain is not None and drain.is_busy
 
     def event_being_handled(self) -> object | None:
-        """Return the event whose subscriber is calling, directly or not, in this thread or task; None outside of one.
+        """Return the event that the current subscriber handles, in this thread or task; None outside of a subscriber.
 
         In a scope that a subscriber opened it is that subscriber's event, while none is handled in the scope.
         In a task that a subscriber started it is None.
         """
         drain: Drain | None = self._state.local().drain
         while drain is not None:
-            # Whoever is awaited, and is another task, may share this drain.
+            # Another task that is awaited may share this drain.
             if drain.is_busy and not drain.holds and (not drain.awaits or drain.task is running_task()):
                 return drain.event
             drain = drain.outer
@@ -201,10 +200,10 @@ class Publishing:
                     _keep_or_raise(failures, error)
 
     def _own_local(self, *, awaits: bool) -> Local:
-        """Return what this task works with, for it may have begun with the drain of a task that is busy.
+        """Return the state of this task, which may have started with the drain of a busy task.
 
-        Who publishes synchronously is not written down, for speed. A subscriber of theirs cannot await, so
-        whoever does is another task; all others are taken for their subscribers.
+        A synchronous publish does not record its task, for speed. Its subscribers cannot await, so a caller that awaits
+        is another task; all other callers are taken for its subscribers.
         """
         local = self._state.local()
         drain = in_use(local.drain)
@@ -219,7 +218,7 @@ class Publishing:
 
 
 def explain(error: BaseException, handler: Handler, event: object) -> None:
-    """Note on the error which handler raised it on which event."""
+    """Add a note with the handler and the event to the error."""
     error.add_note(f"raised by {qualified_name(handler)}, handling {type(event).__qualname__}")
 
 
@@ -228,12 +227,12 @@ def _call_next(drain: Drain, failures: list[Exception] | None) -> None:
     drain.event, call = drain.afterwards.popleft()
     try:
         call()
-    except BaseException as error:  # which says itself what it is about
+    except BaseException as error:  # its text names the event
         _keep_or_raise(failures, error)
 
 
 def _no_failures(errors: ErrorPolicy) -> list[Exception] | None:
-    """Return where to collect what handlers raise; None to let it pass."""
+    """Return a list for the errors of handlers; None to raise them."""
     if errors not in ("raise", "collect"):
         raise ConfigurationError(f"errors must be 'raise' or 'collect', not {errors!r}")
     return [] if errors == "collect" else None

@@ -1,4 +1,4 @@
-"""Who hears an event: worked out once per class of event, then one dictionary hit."""
+"""The handlers of an event, computed once per class of event, then one dictionary look-up."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ _Compiled = dict[type, tuple[Handler, ...]]
 
 _all_routes: WeakSet[Routes] = WeakSet()
 _when_unheard: dict[object, tuple[Subscription, Handler]] = {}
-_lock = threading.RLock()  # the garbage collector may end one of the above while we hold it
+_lock = threading.RLock()  # the garbage collector may remove one of the above while we hold it
 
 
 class Routes:
     """Subscriptions, in order, and the handlers of each class of event that was published so far.
 
-    Never changed but for that memory, so threads and tasks may share it. ``compiled`` and ``compiled_async``
-    are that memory, for those who are in a hurry; a class that is missing there is looked up by
-    ``for_publish`` and ``for_publish_async``.
+    Only this cache changes, so threads and tasks may share it. ``compiled`` and ``compiled_async`` are the cache, for
+    direct access; ``for_publish`` and ``for_publish_async`` compute a class that is missing in it.
     """
 
     __slots__ = ("__weakref__", "compiled", "compiled_async", "subscriptions")
@@ -62,13 +61,13 @@ class Routes:
         return handlers
 
     def without(self, subscriber: object) -> Routes | None:
-        """Return the routes without this subscriber; None when it is in none of them."""
+        """Return the routes without this subscriber; None if it is in none of them."""
         unwanted = identity_of(subscriber)
         kept = tuple(one for one in self.subscriptions if one.identity != unwanted)
         return Routes(kept) if len(kept) < len(self.subscriptions) else None
 
     def _accepting(self, event_type: type) -> list[Subscription]:
-        # A subscriber that is there several times is called once, where it came first.
+        # A subscriber that is subscribed several times is called once, at its first position.
         accepting: dict[object, Subscription] = {}
         for subscription in self.subscriptions:
             if subscription.accepts(event_type):
@@ -110,10 +109,9 @@ NO_ROUTES = Routes()
 
 
 class Extension:
-    """The subscriptions of a group, and what came of adding them to routes: the same object each time.
+    """The subscriptions of a group, and the routes with them: the same object each time.
 
-    That is remembered as long as both are in use, so that a request, or a group that was made for it, leaves
-    nothing behind.
+    The routes are cached as long as both are in use, so that a request, or a group made for it, leaves nothing behind.
     """
 
     __slots__ = ("_extended", "subscriptions")

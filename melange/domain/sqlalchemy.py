@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from melange.domain.state import OnCommit
 from melange.errors import ConfigurationError
 
-if TYPE_CHECKING:  # importing it needs greenlet, which only those have to have who use it
+if TYPE_CHECKING:  # importing it needs greenlet, which only asynchronous programs need
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
     from sqlalchemy.orm import scoped_session
 
@@ -23,13 +23,13 @@ _INFO_KEY = "melange.domain.parked"
 
 
 def on_commit(session: AnySession) -> OnCommit:
-    """Return what ``scope`` and ``after_commit`` take as ``on_commit``, for this session.
+    """Return the ``on_commit`` of this session, for ``scope`` and ``after_commit``.
 
-    Calls made in a savepoint are forgotten when it is rolled back. The others are made when the outermost
-    transaction has ended with a commit, in order, in the code that commits: all of them, whatever one raises.
-    The data is safe by then. The session is free for a next transaction, but where ``with session.begin():``
-    commits: SQLAlchemy refuses to use it before that block's end, so take another session there. With an
-    ``AsyncSession`` the calls block the event loop.
+    Calls of a savepoint are dropped if it is rolled back. The others are made after the commit of the outermost
+    transaction, in order, in the code that commits. All of them are made, even if one raises. The data is safe by
+    then. The session can be used for the next transaction, except where ``with session.begin():`` commits: SQLAlchemy
+    refuses it before the end of that block, so use another session there. With an ``AsyncSession`` the calls block
+    the event loop.
     """
     return functools.partial(_park, session)
 
@@ -47,10 +47,10 @@ def _park(session: AnySession, call: _Call) -> None:
 
 
 def plain_session(session: AnySession) -> Session:
-    """Return the synchronous session that is behind this one, at this moment.
+    """Return the current synchronous session behind this one.
 
     Raises:
-        ConfigurationError: it is no session.
+        ConfigurationError: it is not a session.
     """
     current: Any = session
     if hasattr(session, "registry"):  # a scoped one: that of the scope
@@ -66,8 +66,8 @@ def plain_session(session: AnySession) -> Session:
 class _Parked:
     """The calls that wait for the transactions of one session.
 
-    SQLAlchemy's ``after_commit`` comes too early, and for savepoints too: it says how a transaction ended.
-    ``after_transaction_end`` says when.
+    SQLAlchemy's ``after_commit`` comes too early, and for savepoints too: it only records that a transaction committed.
+    The calls are made at ``after_transaction_end``.
     """
 
     def __init__(self, session: Session) -> None:
@@ -95,7 +95,7 @@ class _Parked:
 
 
 def _enclosing(transaction: SessionTransaction) -> SessionTransaction | None:
-    """Return the savepoint or outermost transaction around; what a flush opens is neither."""
+    """Return the current savepoint or outermost transaction; the transaction of a flush is neither."""
     outer = transaction.parent
     while outer is not None and outer.parent is not None and not outer.nested:
         outer = outer.parent
@@ -107,9 +107,11 @@ def _make(calls: list[_Call]) -> None:
     for call in calls:
         try:
             call()
-        except Exception as error:  # raised below; the others were promised a call too
+        except Exception as error:  # raised below; the others must be called too
             failures.append(error)
     if len(failures) == 1:
         raise failures[0]
     if failures:
-        raise ExceptionGroup(f"{len(failures)} handlers failed after the commit, which stands", failures)
+        raise ExceptionGroup(
+            f"{len(failures)} handlers failed after the commit, which stays in effect", failures
+        )

@@ -1,4 +1,4 @@
-"""What a bus is in one thread or task, within the scopes around it."""
+"""The state of a bus in one thread or task, within the open scopes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from melange.domain.tasks import this_thread
 from melange.domain.thread_variable import ThreadVariable
 
 OnCommit = Callable[[Callable[[], None]], object]
-"""Has a call made when the transaction of the moment was committed, never if it is rolled back, at once if there is none."""
+"""Makes a call after the commit of the current transaction, never after a rollback, at once without a transaction."""
 
 
 class Scope(Protocol):
-    """What a ``with`` block makes of the bus."""
+    """The change of a bus in a ``with`` block."""
 
     def inside(self, around: Local, block: ScopeBlock) -> Local:
-        """Return what the bus is in the block, for a thread or task in which it is ``around`` outside."""
+        """Return the state in the block, for a thread or task with the state ``around`` outside."""
 
 
 ScopeBlock = Block[Scope | None]
 
 
 class Local:
-    """The subscribers, what is being published, and how to wait for a commit. Replaced, never changed.
+    """The subscribers, the drain, and the way to wait for a commit. Replaced, never changed.
 
-    It is for one thread, and for the scope ``block``; ``around`` is what the bus was outside of that.
+    It is for one thread, and for the scope ``block``; ``around`` is the state outside of that scope.
     """
 
     __slots__ = ("around", "block", "compiled", "drain", "on_commit", "routes", "thread")
@@ -57,20 +57,20 @@ class Local:
         return Local(routes, self.drain, self.on_commit, self.block, self.around)
 
     def with_drain(self, drain: Drain) -> Local:
-        """Return the same where something else is being published."""
+        """Return the same with another drain."""
         return Local(self.routes, drain, self.on_commit, self.block, self.around)
 
     def inside(self, block: ScopeBlock, routes: Routes, drain: Drain, on_commit: OnCommit | None) -> Local:
-        """Return what the bus is in a scope that is opened here."""
+        """Return the state in a scope that is opened here."""
         return Local(routes, drain, on_commit, block, self)
 
 
 class State:
-    """Finds what the bus is here: subscriptions belong to the thread or task, scopes follow the context.
+    """Finds the state of the bus here: subscriptions belong to the thread or task, scopes follow the context.
 
-    So each thread or task has a ``Local`` of its own (``_here``), made again when it is found in other scopes than
-    before. ``current`` returns the one that was found last in this context, which is quick: it is right if its
-    ``thread`` is ``this_thread.token``. Where its block was left elsewhere, its drain is busy and says so.
+    So each thread or task has its own ``Local`` (``_here``), created again if the scopes have changed. ``current``
+    returns the last one of this context, which is fast: it is right if its ``thread`` is ``this_thread.token``. If its
+    block was left elsewhere, its drain is busy and ``is_left``.
     """
 
     __slots__ = ("_current", "_here", "_scopes", "current")
@@ -87,12 +87,12 @@ class State:
         self.current = self._current.get
 
     def local(self) -> Local:
-        """Return what the bus is here."""
+        """Return the state of the bus here."""
         local = self.current()
         return self.arrive() if local.thread is not this_thread.token or local.block.is_left else local
 
     def arrive(self) -> Local:
-        """Return what the bus is here, where it was another thing before, or in other scopes."""
+        """Return the state of the bus here, after a change of the thread or the scopes."""
         local = self._here.get()
         blocks = self._scopes.in_force()
         while local.around is not None and local.block not in blocks:
@@ -105,12 +105,12 @@ class State:
         return local
 
     def become(self, local: Local) -> None:
-        """Make the bus something else in this thread or task."""
+        """Set the state of the bus in this thread or task."""
         self._here.set(local)
         self._current.set(local)
 
     def inside(self, scope: Scope) -> OpenScope:
-        """Return a ``with`` block in which the scope is open."""
+        """Return a ``with`` block with the scope open."""
         return OpenScope(self, scope)
 
     def enter(self, scope: Scope) -> Entered:
@@ -122,7 +122,7 @@ class State:
         return Entered(block, None if local.drain is around.drain else local.drain)
 
     def leave(self, entered: Entered) -> None:
-        """Close it, and forget what the bus was in it here; another thread or task forgets it when it next looks."""
+        """Close it, and forget its state here; another thread or task forgets it at its next look."""
         block, drain = entered
         was_innermost = self._scopes.leave(block)
         local = self._here.get()
@@ -135,19 +135,19 @@ class State:
         if outside is not None and outside.around is not None:
             self._here.set(outside.around)
             self.arrive()
-        elif drain is not None:  # it was entered elsewhere: make them look there
+        elif drain is not None:  # it was entered elsewhere: let that thread look again
             drain.is_left = drain.is_busy = True
 
 
 class Entered(NamedTuple):
-    """A scope that was opened, and what it publishes with where that was, if with a drain of its own."""
+    """An open scope, and its own drain in the thread that opened it, if it has one."""
 
     block: ScopeBlock
     drain: Drain | None
 
 
 class OpenScope(ContextDecorator):
-    """A ``with`` block with a scope. One object may serve several, inside of each other or in several threads."""
+    """A ``with`` block with a scope. One object may serve several blocks, nested or in several threads."""
 
     __slots__ = ("_open", "_scope", "_state")
 
@@ -163,9 +163,7 @@ class OpenScope(ContextDecorator):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         entered = self._open.pop()
-        if (
-            self._open
-        ):  # in other threads perhaps: take the one that was entered here; if there is none, any will do
+        if self._open:  # perhaps in other threads: use the one that was entered here, otherwise any
             self._open.append(entered)
             here = self._state.local().block
             entered = next((one for one in self._open if one.block is here), entered)
@@ -174,6 +172,6 @@ class OpenScope(ContextDecorator):
 
 
 def drain_inside(around: Local) -> Drain:
-    """Return what a scope publishes with: on its own, but for events that are held back, which stay so."""
+    """Return the drain of a scope: its own, except while events are held."""
     drain = in_use(around.drain)
     return drain if drain.holds else Drain(drain)

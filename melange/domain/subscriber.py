@@ -1,4 +1,4 @@
-"""What users write to react to domain events, checked once when it is subscribed."""
+"""Subscribers of domain events, checked once when they are subscribed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DomainSubscriber(ABC):
 
     @abstractmethod
     def process(self, event: Any) -> Awaitable[None] | None:
-        """React to one event. What it raises reaches the publisher.
+        """React to one event. Exceptions reach the publisher.
 
         It may be an ``async def``: its events then need ``publish_async``.
         """
@@ -33,14 +33,14 @@ class DomainSubscriber(ABC):
     def listens_to(self) -> Sequence[type] | None:
         """Return the classes to react to, subclasses included; None or empty for every event.
 
-        Asked once, when the subscriber is subscribed.
+        Called once, when the subscriber is subscribed.
         """
         return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subscription:
-    """A subscriber as buses hold it: ``handle`` is called with each event of ``event_types``, empty for all."""
+    """A subscription: ``handle`` is called with each event of ``event_types``, empty for all."""
 
     subscriber: object
     handle: Handler
@@ -53,36 +53,36 @@ class Subscription:
         return qualified_name(self.subscriber)
 
     def accepts(self, event_type: type) -> bool:
-        """Return whether it wants events of exactly this class."""
+        """Return True if it accepts events of exactly this class."""
         return not self.event_types or issubclass(event_type, self.event_types)
 
     @property
     def identity(self) -> object:
-        """What is equal for subscriptions of the same subscriber or function, and only for those."""
+        """A key that is equal only for subscriptions of the same subscriber or function."""
         return identity_of(self.subscriber)
 
 
 class Recorder(Subscription):
-    """Takes note of every event, so that none is lost where it is subscribed."""
+    """Records every event."""
 
     __slots__ = ()
 
 
 def identity_of(subscriber: object) -> object:
-    """Return what tells this subscriber or function from all others, whatever its own ``__eq__`` says."""
+    """Return a key that is unique for this subscriber or function, independent of its ``__eq__``."""
     if isinstance(subscriber, (MethodType, BuiltinMethodType)):  # a new object each time it is looked up
         return (id(subscriber.__self__), getattr(subscriber, "__func__", subscriber.__name__))
     return id(subscriber)
 
 
 def subscription_for(subscriber: object, event_types: Sequence[object] = ()) -> Subscription:
-    """Return the subscriber or function, checked and ready to be called.
+    """Return the subscription of a subscriber or function, after checks.
 
-    A function without ``event_types`` is for those that its first parameter is annotated with.
+    Without ``event_types``, the annotation of a function's first parameter gives the events.
 
     Raises:
-        ConfigurationError: it is neither, its event types are no classes that can be asked for subclasses, it does
-            not take one argument, or calling it would run nothing.
+        ConfigurationError: it is neither, its event types are not classes, it does not take one argument, or calling
+            it would run nothing.
     """
     if isinstance(subscriber, type):
         name = subscriber.__name__

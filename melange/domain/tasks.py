@@ -1,4 +1,4 @@
-"""The thread that runs, and within it the task of asyncio or Trio."""
+"""The current thread, and within it the task of asyncio or Trio."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class _ThisThread(threading.local):
-    """Has an object that is the thread's own; the numbers of threads are given again."""
+    """Has an object for each thread; the ids of threads are used again."""
 
     def __init__(self) -> None:
         self.token = object()
@@ -20,12 +20,12 @@ this_thread = _ThisThread()
 
 
 def running_task() -> object | None:
-    """Return the task that runs in this thread, of asyncio or Trio, if any."""
+    """Return the running task of this thread, of asyncio or Trio, or None."""
     loop = _get_running_loop()
     task = None if loop is None else current_task(loop)
     if task is not None:
         return task
-    # Code that runs in a task of Trio has imported it; other programs need not have it.
+    # Code in a task of Trio has imported it; other programs need not have it.
     trio: Any = sys.modules.get("trio")
     if trio is None:
         return None
@@ -37,7 +37,7 @@ def running_task() -> object | None:
 
 
 class Whereabouts:
-    """A thread and the task that ran in it, to recognise them when they run again."""
+    """A thread and its task, to recognise them later."""
 
     __slots__ = ("_task", "_thread")
 

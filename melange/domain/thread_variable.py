@@ -1,4 +1,4 @@
-"""A variable of its own for each thread, and within a thread for each asyncio task."""
+"""A variable for each thread, and within a thread for each asyncio task."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ ValueT = TypeVar("ValueT")
 
 
 class ThreadVariable(threading.local, Generic[ValueT]):
-    """A variable that each thread sees with ``make_default()`` in it at first, however the thread was started.
+    """A variable that has ``make_default()`` at first in each thread.
 
-    A child task starts with what its parent had; what either sets from then on, the other does not see.
+    A child task starts with the value of its parent; later changes in one do not affect the other.
 
-    It is one context variable per thread. A thread-local value would be shared by the tasks of a thread;
-    a single context variable travels into other threads with the contexts that ``asyncio.to_thread``,
-    asgiref and free-threaded Python copy there.
+    It is one context variable per thread. The tasks of a thread would share a thread-local value. A single context
+    variable would travel into other threads with the contexts that ``asyncio.to_thread``, asgiref and free-threaded
+    Python copy.
     """
 
     def __init__(self, name: str, make_default: Callable[[], ValueT]) -> None:

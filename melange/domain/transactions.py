@@ -1,4 +1,4 @@
-"""Handlers that wait for the transaction around them."""
+"""Handlers that wait for the commit of a transaction."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Transactions:
         self._on_commit = on_commit
 
     def wait(self, handler: Handler, event: object) -> None:
-        """Have the handler called with the event after the commit, or at once where no transaction was named.
+        """Call the handler with the event after the commit, or at once without a transaction.
 
-        The transaction is looked for when all other subscribers have handled the event and what followed from it:
-        a subscriber that writes to the database begins one, and it may come later in the order.
+        It looks for the transaction after all other subscribers have handled the event and those that followed: a
+        later subscriber may begin one by writing to the database.
         """
         local = self._state.local()
         on_commit = self._on_commit or local.on_commit
@@ -41,7 +41,7 @@ class Transactions:
 
 
 def parked(handler: Handler, transactions: Transactions) -> Handler:
-    """Return a handler that has ``handler`` called when the transaction of the moment was committed.
+    """Return a handler that calls ``handler`` after the commit of the current transaction.
 
     Raises:
         ConfigurationError: it is asynchronous; databases call back without awaiting.
@@ -79,7 +79,7 @@ def _run(handler: Handler, event: object) -> None:
 
 
 def _run_explained(handler: Handler, event: object) -> None:
-    # Later than its publish, which would have said which handler it was.
+    # This is later than its publish, which would have named the handler.
     try:
         _run(handler, event)
     except BaseException as error:

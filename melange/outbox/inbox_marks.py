@@ -127,7 +127,7 @@ def _count_attempt(insert_into: Any, *conditions: ColumnElement[bool]) -> Execut
 
 _COUNT_ATTEMPT: dict[str, Executable] = {
     # A transaction that is open beyond its lease keeps its lock. The lock may come after the mark was looked for: if that
-    # was written in between, the listener runs in vain, for its own mark will be refused.
+    # was written in between, the listener runs without effect, because its own mark is refused.
     "postgresql": _count_attempt(postgresql.insert, cast("ColumnElement[bool]", _LOCK), _COMMITS_SOON),
     "sqlite": _count_attempt(sqlite.insert),
 }

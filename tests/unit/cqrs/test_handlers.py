@@ -236,18 +236,18 @@ class TestRefusals:
 
     @pytest.mark.parametrize("message", [5, "text", ProductNames(), AddProduct], ids=str)
     def test_what_is_no_command_is_refused(self, commands, message) -> None:
-        with pytest.raises(ConfigurationError, match="is no Command"):
+        with pytest.raises(ConfigurationError, match="is not a Command"):
             commands.send(message)
 
     def test_a_command_is_no_query(self, queries) -> None:
-        with pytest.raises(ConfigurationError, match=r"Ping .*is no Query"):
+        with pytest.raises(ConfigurationError, match=r"Ping .*is not a Query"):
             queries.ask(Ping())
 
     @pytest.mark.parametrize(
         ("handler", "says"),
         [
-            (5, "5 is no handler: give a function, or a class or object with a method `handle`"),
-            (Ping, "is no handler"),
+            (5, "5 is not a handler: give a function, or a class or object with a method `handle`"),
+            (Ping, "is not a handler"),
             (
                 lambda command: 1,
                 "the first parameter of .*<lambda> .* has no annotation: annotate it with its type",
