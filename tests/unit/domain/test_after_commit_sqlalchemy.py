@@ -221,7 +221,9 @@ def test_all_run_though_one_fails_and_the_commit_stands(bus, session, publish, s
     publish("in between")
     bus.publish(2)
 
-    with pytest.raises(ExceptionGroup, match="2 handlers failed after the commit, which stays in effect") as raised:
+    with pytest.raises(
+        ExceptionGroup, match="2 handlers failed after the commit, which stays in effect"
+    ) as raised:
         session.commit()
     session.rollback()
 
