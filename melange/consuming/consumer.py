@@ -264,13 +264,15 @@ class ExchangeMessageConsumer:
         received: list[Delivery] = []
 
         def poll() -> list[Delivery]:
-            received[:] = receive()
-            return received
+            deliveries = receive()
+            received.extend(deliveries)
+            return deliveries  # a hook may do to it what it likes
 
         try:
             wrapped(poll, self._around_poll)
         except BaseException:
-            self._settler.defer([(lease, 0) for lease in self._keeper.hold(received)])
+            if received:
+                self._settler.defer([(lease, 0) for lease in self._keeper.hold(received)])
             raise
         return received
 
@@ -296,7 +298,8 @@ class ExchangeMessageConsumer:
             _, data = self.serializer.read(delivery.message, self._event_type)
         except DecodeError:
             return None
-        value = data.get(self.options.ordered_by)
+        # Events of others may be lists and texts.
+        value = data.get(self.options.ordered_by) if isinstance(data, dict) else None
         return value if isinstance(value, (str, int)) else None
 
     def check_store(self) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from melange.deduplication.base import DeduplicationKey
+from melange.errors import shortened
+
+LONGEST_REASON = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,22 +18,37 @@ class Acknowledge:
 
 @dataclass(frozen=True, slots=True)
 class Defer:
-    """Not done: the message is delivered again after ``delay_seconds``."""
+    """Not done: the message is delivered again after ``delay_seconds``.
+
+    Raises:
+        ValueError: that is not a number of seconds.
+    """
 
     delay_seconds: float
+
+    def __post_init__(self) -> None:
+        # Checked here, where the slip is: settling must not fail for one message, its neighbours would suffer.
+        delay = self.delay_seconds
+        if not (isinstance(delay, (int, float)) and 0 <= delay < math.inf):
+            raise ValueError(f"a delay is a number of seconds, not {shortened(delay)}")
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """The message goes to the dead-letter queue, with the reason.
 
-    ``attempts`` is the highest number of attempts of its listeners. ``keys`` are those of the listeners that gave up.
+    ``attempts`` is the highest number of attempts of its listeners. ``keys`` are those of the listeners that gave up. A
+    reason that is not text is written as text.
     """
 
     reason: str
     listener_name: str | None = None
     attempts: int = 0
     keys: tuple[DeduplicationKey, ...] = ()
+
+    def __post_init__(self) -> None:
+        reason = self.reason if isinstance(self.reason, str) else shortened(self.reason, LONGEST_REASON)
+        object.__setattr__(self, "reason", reason[:LONGEST_REASON])
 
 
 @dataclass(frozen=True, slots=True)

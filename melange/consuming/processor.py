@@ -45,7 +45,6 @@ logger = logging.getLogger(__name__)
 
 MOST_REMEMBERED_CLAIMS = 1_000
 MOST_WARNED_TYPES = 100
-LONGEST_REASON = 1_000
 
 
 class DeliveryProcessor:
@@ -91,7 +90,7 @@ class DeliveryProcessor:
         """
         self._attempt: Callable[[ListenerCall], Outcome] = self._run
         for one in reversed(middleware):
-            self._attempt = partial(one.around_listener, run=self._attempt)
+            self._attempt = _through(one.around_listener, self._attempt)
 
     def _process(self, lease: Lease) -> Outcome:
         try:
@@ -132,8 +131,7 @@ class DeliveryProcessor:
         try:
             if attempt > self._retry.max_attempts:  # processes died in the last ones
                 return self._given_up(call, f"{attempt - 1} attempts did not come to an end", attempt - 1)
-            outcome = self._attempt(call)
-            return checked_outcome(outcome) if self._middleware else outcome
+            return self._attempt(call)
         except DeduplicationError:
             raise
         except Exception as error:  # from middleware: what listeners raise is an outcome by now
@@ -220,6 +218,7 @@ class DeliveryProcessor:
         listener, lease, claimed = call.subscription, call.lease, call.claimed
         lease.has_begun = True
         limit = self._timeout_seconds if listener.timeout_seconds is None else listener.timeout_seconds
+        has_returned = False
         outcome: Outcome
         try:
             if limit is None or listener.is_async:
@@ -228,16 +227,17 @@ class DeliveryProcessor:
                 result = run_limited(lambda: listener.run(call), limit, f"listener {listener.name}")
             if result is not None and inspect.isawaitable(result):
                 self._await(listener, result, limit)
-            if claimed is None:
-                return ACKNOWLEDGE
-            return self._complete(claimed, lease)
-        except DeduplicationError:
-            raise
+            has_returned = True
+            outcome = ACKNOWLEDGE if claimed is None else self._complete(claimed, lease)
+            lease.has_begun = False  # it has ended: what hooks do from now on is not an attempt
+            return outcome
         except Reject as steering:
             outcome = self._given_up(call, steering.reason, call.attempt)
         except Retry as steering:
             outcome = self._failed(call, steering, steering.delay_seconds)
         except Exception as error:  # from the listener, or from a store that says that it failed after all
+            if has_returned and isinstance(error, DeduplicationError):
+                raise
             outcome = self._failed(call, error)
         if claimed is not None:
             lease.claimed = None
@@ -287,7 +287,7 @@ class DeliveryProcessor:
 
     def _given_up(self, call: ListenerCall, reason: str, attempts: int) -> Outcome:
         keys = () if call.claimed is None else (call.claimed.key,)
-        return DeadLetter(reason[:LONGEST_REASON], call.listener_name, attempts, keys)
+        return DeadLetter(reason, call.listener_name, attempts, keys)
 
     def _log_failure(self, lease: Lease, where: str, attempt: int, error: BaseException) -> None:
         message_id = lease.delivery.message.message_id
@@ -320,6 +320,14 @@ class DeliveryProcessor:
                 name,
             )
         return ACKNOWLEDGE
+
+
+def _through(
+    hook: Callable[[ListenerCall, Callable[[ListenerCall], Outcome]], object],
+    run: Callable[[ListenerCall], Outcome],
+) -> Callable[[ListenerCall], Outcome]:
+    """Return ``run``, called through the hook."""
+    return lambda call: checked_outcome(hook(call, run))
 
 
 def _receives(lease: Lease) -> int:

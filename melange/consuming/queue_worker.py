@@ -41,7 +41,7 @@ _PERMANENT = (AccessDeniedError, ConfigurationError, QueueNotFoundError)
 """Errors that waiting seldom ends: tried for a while longer, in case the cause is repaired."""
 
 _SHORT_POLL_PAUSE_SECONDS = 0.1
-"""The pause between empty polls that do not wait."""
+"""The pause between empty polls that do not wait, or that a hook or the broker ends at once."""
 
 
 class QueueWorker:
@@ -155,11 +155,12 @@ class QueueWorker:
         if limit <= 0:
             self._threads.wait_for(lambda: self._stopping.is_set() or self._allowance() > 0, 1.0)
             return
+        started = time.monotonic()
         received = self.consumer.receive(limit, self._wait_seconds)
         self.last_poll_at = time.monotonic()
         if received:
             self._accept(received)
-        elif not self._wait_seconds:
+        elif self.last_poll_at - started < _SHORT_POLL_PAUSE_SECONDS:
             self._stopping.wait(_SHORT_POLL_PAUSE_SECONDS)
 
     def _allowance(self) -> int:

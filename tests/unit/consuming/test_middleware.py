@@ -12,7 +12,7 @@ from melange import (
     RetryPolicy,
     Worker,
 )
-from melange.consuming.outcomes import DeadLetter
+from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Leave
 from melange.drivers.memory import InMemoryDriver
 
 EVENT = {"event_type_name": "ProductAdded"}
@@ -201,4 +201,183 @@ def test_a_broken_hook_leaks_no_slot_of_a_worker(store, hook, when):
 
         for _ in range(5):
             assert done.acquire(timeout=30)
+        assert worker.stop(30)
+
+
+class FailingAfterwards(Middleware):
+    """Raises after each successful run of a listener."""
+
+    def around_listener(self, call, run):
+        run(call)
+        raise ValueError("the hook is broken")
+
+
+def test_a_hook_that_breaks_after_the_last_attempt_does_not_dead_letter_what_has_succeeded(
+    driver, clock, make_consumer, publisher, dead_letters
+):
+    consumer = make_consumer(middleware=[FailingAfterwards()], max_attempts=1)
+    seen = []
+    consumer.listener(name="see")(seen.append)
+    publisher.publish(EVENT)
+
+    consumer.consume_event()
+    clock.advance(10)
+    consumer.consume_event()
+
+    assert seen == [EVENT]
+    assert dead_letters() == []
+    depth = driver.measure_queue(consumer.queue)
+    assert (depth.visible, depth.in_flight) == (0, 0)
+
+
+def test_a_hook_around_a_listener_is_called_for_runs_alone(clock, make_consumer, publisher):
+    notes, failures = [], [ValueError()]
+    consumer = make_consumer(middleware=[Noting("hook", notes)])
+    consumer.listener(name="one")(lambda event: None)
+
+    @consumer.listener(name="two")
+    def fail_once(event):
+        if failures:
+            raise failures.pop()
+
+    publisher.publish(EVENT, message_id="id-1")
+    consumer.consume_event()
+    clock.advance(10)
+    consumer.consume_event()
+    publisher.publish(EVENT, message_id="id-1")
+    consumer.consume_event()
+
+    runs = [note for note in notes if note.startswith("hook before") and " of ProductAdded" in note]
+    assert runs == [
+        "hook before one of ProductAdded",
+        "hook before two of ProductAdded",
+        "hook before two of ProductAdded",
+    ]
+
+
+class NamesItsParametersOtherwise(Middleware):
+    def around_poll(self, the_queue, go_on):
+        return go_on()
+
+    def around_delivery(self, one, go_on):
+        return go_on()
+
+    def around_listener(self, this, go_on):
+        return go_on(this)
+
+
+def test_hooks_may_name_their_parameters_as_they_like(make_consumer, publisher):
+    consumer = make_consumer(middleware=[NamesItsParametersOtherwise(), NamesItsParametersOtherwise()])
+    seen = []
+    consumer.listener(name="see")(seen.append)
+    publisher.publish(EVENT)
+
+    consumer.consume_event()
+
+    assert seen == [EVENT]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "what_is_left"),
+    [
+        (Acknowledge(), (0, 0, 0)),
+        (Defer(5), (0, 1, 0)),
+        (DeadLetter(None), (0, 0, 1)),
+        (Leave(), (0, 1, 0)),
+        (None, (0, 1, 0)),
+        ("done", (0, 1, 0)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", ["around_delivery", "around_listener"])
+def test_a_hook_may_decide_anything_without_harm_to_the_neighbours(
+    driver, make_consumer, publisher, dead_letters, place, outcome, what_is_left
+):
+    class Deciding(Middleware):
+        pass
+
+    def decide(self, one, go_on):
+        delivery = one if place == "around_delivery" else one.delivery
+        if delivery.message.message_id == "id-1":
+            return outcome
+        return go_on() if place == "around_delivery" else go_on(one)
+
+    setattr(Deciding, place, decide)
+    consumer = make_consumer(middleware=[Deciding()])
+    seen = []
+    consumer.listener(name="see")(lambda event, message_id: seen.append(message_id))
+    for number in range(3):
+        publisher.publish(EVENT, message_id=f"id-{number}")
+
+    consumer.consume_event()
+
+    assert seen == ["id-0", "id-2"]
+    depth = driver.measure_queue(consumer.queue)
+    assert (depth.visible, depth.in_flight, len(dead_letters())) == what_is_left
+
+
+class Emptying(Middleware):
+    """Does to the list of deliveries what it must not."""
+
+    def around_poll(self, queue, poll):
+        poll().clear()
+        return []
+
+
+def test_a_hook_cannot_lose_what_was_received(make_consumer, publisher):
+    consumer = make_consumer(middleware=[Emptying()])
+    seen = []
+    consumer.listener(name="see")(seen.append)
+    publisher.publish(EVENT)
+
+    consumer.consume_event()
+
+    assert seen == [EVENT]
+
+
+class PollingTwice(Middleware):
+    def around_poll(self, queue, poll):
+        return [*poll(), *poll()]
+
+
+def test_what_a_hook_received_in_two_polls_is_worked_on(make_consumer, publisher):
+    consumer = make_consumer(middleware=[PollingTwice()])
+    seen = []
+    consumer.listener(name="see")(seen.append)
+    publisher.publish_batch([EVENT] * 13)
+
+    assert consumer.consume_event() == 13
+
+    assert len(seen) == 13
+
+
+class Swallowing(Middleware):
+    """Lets nothing through for a while, as a switch for maintenance might."""
+
+    polls = 0
+    is_open = False
+
+    def around_poll(self, queue, poll):
+        self.polls += 1
+        return poll() if self.is_open else []
+
+
+def test_a_hook_that_swallows_polls_does_not_make_a_worker_spin(store):
+    with InMemoryDriver() as driver:
+        swallowing = Swallowing()
+        consumer = ExchangeMessageConsumer(
+            "stock", "products", driver=driver, deduplication=store, middleware=[swallowing]
+        )
+        done = threading.Event()
+        consumer.listener(name="done")(lambda event: done.set())
+        worker = Worker(consumer, grace_seconds=10)
+        ExchangeMessagePublisher("products", driver).publish(EVENT)
+        worker.start()
+
+        threading.Event().wait(0.5)
+        polls = swallowing.polls
+        swallowing.is_open = True
+
+        assert polls <= 50  # a loop that spins makes thousands
+        assert done.wait(30)
         assert worker.stop(30)
