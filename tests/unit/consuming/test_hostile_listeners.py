@@ -188,9 +188,7 @@ def test_a_listener_of_everything_may_fail_on_an_immense_type_name(driver, make_
     assert all(len(record.getMessage()) < 1_000 for record in caplog.records)
 
 
-@pytest.mark.parametrize(
-    "body", [" ", "null", "[]", "5", '"text"', "{", '{"event_type_name": []}'], ids=repr
-)
+@pytest.mark.parametrize("body", [" ", "null", "[]", "5", '"text"', "{", '{"event_type_name": []}'], ids=repr)
 def test_a_body_of_any_kind_is_settled(driver, make_consumer, dead_letters, body):
     consumer = make_consumer(ordered_by="number")
     consumer.listener(name="listener")(lambda event: None)
