@@ -167,6 +167,8 @@ class DeliveryProcessor:
         key = DeduplicationKey(delivery.queue.address, listener.name, message_id, content_digest(message))
         token = new_token()
         try:
+            if self._unanswered_claims:
+                self.store_is_back()
             return self.store.claim(key, token, lease.remaining_seconds)
         except DeduplicationError:
             # It may have been granted all the same, with the answer lost: released when the store can be asked.
@@ -207,9 +209,17 @@ class DeliveryProcessor:
 
     def store_is_back(self) -> None:
         """Release the claims that were granted in an answer that got lost: the listeners did not run."""
-        while self._unanswered_claims and self.store is not None:
-            self.store.abandon(self._unanswered_claims[0], began=False)
-            self._unanswered_claims.popleft()
+        assert self.store is not None
+        while True:
+            try:
+                claimed = self._unanswered_claims.popleft()
+            except IndexError:
+                return
+            try:
+                self.store.abandon(claimed, began=False)
+            except DeduplicationError:
+                self._unanswered_claims.append(claimed)
+                raise
 
     # --- running -----------------------------------------------------------------------------------
 

@@ -26,9 +26,9 @@ class ManualClock:
 
     @property
     def waiting(self) -> int:
-        """The number of running waits: a test can poll it until its thread sleeps."""
+        """The number of waits that are not due yet: a test can poll it until its thread sleeps, or sleeps again."""
         with self._lock:
-            return len(self._waits)
+            return sum(end > self._seconds for end, _ in self._waits)
 
     def monotonic(self) -> float:
         with self._lock:
