@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 from melange.clock import Clock
 from melange.deduplication.base import Claimed, DeduplicationStore
@@ -28,20 +28,22 @@ IDLE_SECONDS = 2.0
 class Lease:
     """The right to work on one delivery, until its deadline.
 
-    ``delivery`` has the deadline of the last renewal. ``claimed`` is the claim of the running listener, None between
-    listeners; ``has_begun`` is True if that listener was called. ``retries`` counts the runs that failed while the
-    delivery was kept in flight. ``lane`` is the key of its order, None for no order. ``is_settling`` ends its renewal
-    before ``release`` does.
+    ``delivery`` has the deadline of the last renewal; at ``latest_deadline`` the broker shows the message to others in any
+    case. ``claimed`` is the claim of the running listener, None between listeners; ``has_begun`` is True if that listener
+    was called. ``retries`` counts the runs that failed while the delivery was kept in flight. ``lane`` is the key of its
+    order, None for no order. ``is_settling`` ends its renewal before ``release`` does.
     """
 
     delivery: Delivery
     _clock: Clock
+    latest_deadline: float = math.inf
     claimed: Claimed | None = None
     has_begun: bool = False
     retries: int = 0
     lane: Hashable | None = None
     is_renewing: bool = False
     is_settling: bool = False
+    is_reported_lost: bool = False
     _lost: bool = False
 
     @property
@@ -54,8 +56,11 @@ class Lease:
         return self._lost or self._clock.monotonic() >= self.delivery.deadline
 
     def renewed(self, deadline: float) -> None:
-        """Note that the broker keeps the delivery invisible until ``deadline``."""
-        self.delivery = self.delivery._replace(deadline=deadline)
+        """Note that the broker keeps the delivery invisible until ``deadline``, unless that comes too late."""
+        if self.is_lost():
+            self.lose()  # another receiver may have it by now
+        else:
+            self.delivery = self.delivery._replace(deadline=min(deadline, self.latest_deadline))
 
     def lose(self) -> None:
         """Note that the lease is lost, also before its deadline."""
@@ -66,9 +71,10 @@ class LeaseKeeper:
     """Renews the leases of one consumer, from their receipt to their settlement.
 
     A lease is renewed when less than half of the visibility timeout is left, and the claim of its listener with it.
-    A failed renewal is retried until the deadline; then the lease is lost, and ``on_lost`` is called with it.
-    Thread-safe. No lock is held during a call to broker or store, and each batch of ten has its own thread, so that a
-    slow call does not delay others.
+    A failed renewal is retried until the deadline; then the lease is lost, and ``on_lost`` is called with it. Brokers
+    limit how long a message can stay invisible from its receipt, and cut longer renewals without an error, so no lease
+    lasts longer than that. Thread-safe. No lock is held during a call to broker or store, and each batch of ten has its
+    own thread, so that a slow call does not delay others.
     """
 
     def __init__(
@@ -81,6 +87,12 @@ class LeaseKeeper:
         self.lost_count = 0
         self._driver = driver
         self._visibility_timeout_seconds = visibility_timeout_seconds
+        # Counted from the first deadline, which lies the visibility timeout and the wait of the poll after the receipt.
+        capabilities = driver.capabilities
+        self._longest_extension_seconds = max(
+            0,
+            capabilities.max_visibility_seconds - visibility_timeout_seconds - capabilities.max_wait_seconds,
+        )
         self._store = store
         self._on_lost = on_lost
         self._held: set[Lease] = set()
@@ -90,7 +102,8 @@ class LeaseKeeper:
     def hold(self, deliveries: Sequence[Delivery]) -> list[Lease]:
         """Return a lease for each delivery, renewed until ``release``."""
         clock = self._driver.clock
-        leases = list(map(Lease, deliveries, repeat(clock)))
+        longest = self._longest_extension_seconds
+        leases = [Lease(delivery, clock, delivery.deadline + longest) for delivery in deliveries]
         with self._changed:
             if not self._held:
                 self._changed.notify()
@@ -131,7 +144,8 @@ class LeaseKeeper:
             due = [
                 lease
                 for lease in self._held
-                if not (lease.is_renewing or lease.is_settling) and lease.remaining_seconds <= half
+                if lease.remaining_seconds <= half
+                and not (lease.is_renewing or lease.is_settling or lease.is_reported_lost)
             ]
             for lease in due:
                 lease.is_renewing = True
@@ -172,6 +186,8 @@ class LeaseKeeper:
                 for lease in leases:
                     lease.is_renewing = False
                 lost = [lease for lease in leases if lease in self._held and lease.is_lost()]
+                for lease in lost:
+                    lease.is_reported_lost = True
                 self._changed.notify_all()
             for lease in lost:
                 self.lost_count += 1

@@ -329,10 +329,10 @@ def test_deployments_use_no_attempts_of_a_failing_head_and_of_those_behind_it(dr
         eventually(lambda current=worker: current.health().ready)
         assert len(runs["head"]) == made  # what was left of the delay is waited for
         clock.advance(3_000)
-    for attempts in (runs["head"], runs["follower"]):
+    for name, attempts in [("head", 6), ("follower", 2)]:
         eventually(is_waiting_for_its_retry)
         clock.advance(3_600)
-        eventually(lambda made=len(attempts), of=attempts: len(of) > made)
+        eventually(lambda name=name, attempts=attempts: len(runs[name]) == attempts)
     eventually(lambda: left_in(driver, "stock.fifo") == 0)
 
     assert worker.stop(DEADLINE_SECONDS)
