@@ -20,7 +20,7 @@ class Settings:
     wait_seconds: int = 1
     concurrency: int = 10
     grace_seconds: float = 20.0
-    max_attempts: int = 5
+    max_attempts: int = 25
     sabotage: str = ""
 
     def to_text(self) -> str:

@@ -9,6 +9,8 @@ import pytest
 from chaos.checker import Findings
 from chaos.control import Control
 from chaos.controls import CONTROLS
+from chaos.inside.controls import CONTROLS as INSIDE_CONTROLS
+from chaos.inside.controls import InsideControl
 from chaos.rows import ROWS, run_row
 from chaos.scene import Services
 
@@ -22,8 +24,10 @@ def test_nothing_that_is_promised_breaks(services: Services, name: str) -> None:
     assert result.complaints() == []
 
 
-@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.sabotage)
-def test_a_worker_that_is_broken_on_purpose_is_caught(services: Services, control: Control) -> None:
+@pytest.mark.parametrize("control", [*CONTROLS, *INSIDE_CONTROLS], ids=lambda control: control.sabotage)
+def test_a_worker_that_is_broken_on_purpose_is_caught(
+    services: Services, control: Control | InsideControl
+) -> None:
     assert control.is_caught(services)
 
 

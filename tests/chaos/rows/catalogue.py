@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from chaos.outbox.stage import POSTGRESQL, SQLITE
+from chaos.rows.attempts import attempts
+from chaos.rows.backpressure import backpressure
 from chaos.rows.broker_faults import broker_faults
 from chaos.rows.crash import crash
 from chaos.rows.fail_points import fail_points
 from chaos.rows.fifo import fifo
+from chaos.rows.hang import hang
 from chaos.rows.outbox import outbox
 from chaos.rows.outbox_fail_points import outbox_fail_points
 from chaos.rows.outbox_outages import outbox_outages
@@ -67,6 +70,33 @@ ROWS = {
     "soak": Row(soak, full={"messages": 1_000_000}, short={"messages": 20_000}),
     "several listeners": Row(
         several_listeners, full={"messages": 5_000, "workers": 4}, short={"messages": 200, "workers": 1}
+    ),
+    "attempts": Row(
+        attempts,
+        full={
+            "minutes": 60,
+            "messages": 1_500,
+            "speed": 10,
+            "visibility_timeout_seconds": 30,
+            "busy_processes": 4,
+        },
+        short={
+            "minutes": 4,
+            "messages": 100,
+            "speed": 40,
+            "visibility_timeout_seconds": 120,
+            "busy_processes": 0,
+        },
+    ),
+    "backpressure": Row(
+        backpressure,
+        full={"groups": 5_000, "each": 4, "slow": 20_000, "seconds": 70},
+        short={"groups": 100, "each": 2, "slow": 100, "seconds": 1},
+    ),
+    "hang": Row(
+        hang,
+        full={"messages": 5_000, "hanging": 40, "timeout_seconds": 2, "silence_seconds": 90},
+        short={"messages": 100, "hanging": 4, "timeout_seconds": 0.5, "silence_seconds": 1},
     ),
     "outbox": Row(
         outbox,

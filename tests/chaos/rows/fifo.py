@@ -11,11 +11,12 @@ from chaos.stage import Job, Stage
 
 FAILING_ONCE, FAILING_ALWAYS = 0.04, 0.01
 ALWAYS = 1_000_000
+MAX_ATTEMPTS = 5
 
 
 def fifo(services: Services, seed: int, *, groups: int, each: int, kills: int, workers: int) -> RowResult:
     """Kill while the groups are worked off, evenly over all that is published."""
-    with Stage(services, "fifo", seed, is_fifo=True) as stage:
+    with Stage(services, "fifo", seed, is_fifo=True, max_attempts=MAX_ATTEMPTS) as stage:
         stage.start_workers(workers)
         jobs = list(_jobs(stage, groups, each))
         for number in range(kills):
