@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import importlib
+from importlib.resources import files
 
 import click
 
 from melange.errors import nearest
 
+
+@click.command()
+def guide() -> None:
+    """Print the library on three pages, for people and coding assistants."""
+    click.echo(files("melange").joinpath("guide.md").read_text(encoding="utf-8"), nl=False)
+
+
 _SUBCOMMANDS = {
-    "guide": "melange.cli.guide:guide",
+    "guide": "melange.cli.commands:guide",
     "outbox": "melange.cli.outbox:outbox",
     "worker": "melange.cli.worker:worker",
 }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from melange.cli.failures import TargetError
+from melange.cli.options import TargetError
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.worker import Worker
 from melange.errors import ConfigurationError, DeduplicationError, DriverError, OutboxError, nearest

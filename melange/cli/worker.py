@@ -10,9 +10,8 @@ from pathlib import Path
 import click
 
 from melange.cli import logs
-from melange.cli.failures import failures_shown
 from melange.cli.health_file import HealthFile, health_shown
-from melange.cli.options import health_file_option, log_options
+from melange.cli.options import failures_shown, health_file_option, log_options
 from melange.cli.processes import LEFT_WORK_BEHIND, Lifeline, ProcessGroup
 from melange.cli.targets import check_form, load_worker
 from melange.consuming.worker import Worker

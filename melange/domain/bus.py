@@ -15,7 +15,7 @@ from melange.domain.groups import HandlerT, Registry, Subscribers
 from melange.domain.publishing import Publishing
 from melange.domain.routes import NO_ROUTES, Extension, Routes
 from melange.domain.state import Local, OnCommit, ScopeBlock, drain_inside
-from melange.domain.subscriber import DomainSubscriber, Recorder, Subscription
+from melange.domain.subscriber import DomainSubscriber, EventSubscription, Recorder
 from melange.domain.transactions import ParkedSubscriber, Transactions, parked
 from melange.errors import ConfigurationError, HandlerNotFoundError
 
@@ -43,7 +43,7 @@ class DomainEventBus(Publishing, Registry):
         return _INSTANCE
 
     @property
-    def subscriptions(self) -> tuple[Subscription, ...]:
+    def subscriptions(self) -> tuple[EventSubscription, ...]:
         """The subscriptions of this thread or task, in order."""
         return self._state.local().routes.subscriptions
 
@@ -157,7 +157,7 @@ class DomainEventBus(Publishing, Registry):
 
         return carried
 
-    def _add(self, subscription: Subscription) -> None:
+    def _add(self, subscription: EventSubscription) -> None:
         self._replace_routes(Routes((*self.subscriptions, subscription)))
 
     def _replace_routes(self, routes: Routes) -> None:

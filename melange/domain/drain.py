@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from melange.domain.tasks import running_task
+from melange.domain.blocks import running_task
 from melange.errors import CascadeError
 
 

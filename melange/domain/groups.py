@@ -1,16 +1,51 @@
-"""Register subscribers on a bus, or at import time in a group."""
+"""Groups of subscribers, and their description as data and as a flowchart."""
 
 from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
-from melange.callables import Handler, is_type_form
-from melange.domain.description import describe, graph
+from melange.callables import Handler, is_type_form, qualified_name
 from melange.domain.routes import Extension
-from melange.domain.subscriber import DomainSubscriber, Subscription, subscription_for
+from melange.domain.subscriber import DomainSubscriber, EventSubscription, subscription_for
+
+EVERY_EVENT = "*"
+
+
+def describe(subscriptions: Sequence[EventSubscription]) -> dict[str, list[str]]:
+    """Return the names of handlers, in order, by the name of the event's class."""
+    described: dict[str, list[str]] = {}
+    for subscription in subscriptions:
+        names = [qualified_name(event_type) for event_type in subscription.event_types] or [EVERY_EVENT]
+        for name in names:
+            handlers = described.setdefault(name, [])
+            if subscription.name not in handlers:
+                handlers.append(subscription.name)
+    return described
+
+
+def graph(subscriptions: Sequence[EventSubscription]) -> str:
+    """Return a Mermaid flowchart from events to handlers."""
+    described = describe(subscriptions)
+    events = {event: f"event{number}" for number, event in enumerate(described)}
+    listening = dict.fromkeys(handler for handlers in described.values() for handler in handlers)
+    handlers = {handler: f"handler{number}" for number, handler in enumerate(listening)}
+    lines = [
+        *(f'{node}(["{_label(event)}"])' for event, node in events.items()),
+        *(f'{node}["{_label(handler)}"]' for handler, node in handlers.items()),
+        *(f"{events[event]} --> {handlers[name]}" for event, names in described.items() for name in names),
+    ]
+    return "\n    ".join(["flowchart LR", *lines]) + "\n"
+
+
+def _label(name: str) -> str:
+    if name == EVERY_EVENT:
+        return "every event"
+    # Angle brackets, as in <locals> and <lambda>, would be HTML.
+    return name.replace("<", "&lt;").replace(">", "&gt;")
+
 
 EventT = TypeVar("EventT")
 ResultT = TypeVar("ResultT")
@@ -24,11 +59,11 @@ class Registry(ABC):
 
     @property
     @abstractmethod
-    def subscriptions(self) -> tuple[Subscription, ...]:
+    def subscriptions(self) -> tuple[EventSubscription, ...]:
         """The subscriptions, in order."""
 
     @abstractmethod
-    def _add(self, subscription: Subscription) -> None: ...
+    def _add(self, subscription: EventSubscription) -> None: ...
 
     def subscribe(self, subscriber: DomainSubscriber | Callable[[Any], object]) -> None:
         """Add a subscriber, or a function for the events in the annotation of its parameter; last in order.
@@ -95,7 +130,7 @@ class Subscribers(Registry):
         self._extension = Extension()
 
     @property
-    def subscriptions(self) -> tuple[Subscription, ...]:
+    def subscriptions(self) -> tuple[EventSubscription, ...]:
         return self._extension.subscriptions
 
     @property
@@ -103,6 +138,6 @@ class Subscribers(Registry):
         """The current subscriptions, in the form for scopes."""
         return self._extension
 
-    def _add(self, subscription: Subscription) -> None:
+    def _add(self, subscription: EventSubscription) -> None:
         with self._lock:
             self._extension = Extension((*self.subscriptions, subscription))

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from weakref import WeakSet, ref
 
 from melange.callables import Handler
-from melange.domain.subscriber import Recorder, Subscription, identity_of
+from melange.domain.subscriber import EventSubscription, Recorder, identity_of
 from melange.errors import ConfigurationError
 
 _Compiled = dict[type, tuple[Handler, ...]]
 
 _all_routes: WeakSet[Routes] = WeakSet()
-_when_unheard: dict[object, tuple[Subscription, Handler]] = {}
+_when_unheard: dict[object, tuple[EventSubscription, Handler]] = {}
 _lock = threading.RLock()  # the garbage collector may remove one of the above while we hold it
 
 
@@ -26,7 +26,7 @@ class Routes:
 
     __slots__ = ("__weakref__", "compiled", "compiled_async", "subscriptions")
 
-    def __init__(self, subscriptions: tuple[Subscription, ...] = ()) -> None:
+    def __init__(self, subscriptions: tuple[EventSubscription, ...] = ()) -> None:
         self.subscriptions = subscriptions
         self.compiled: _Compiled = {}
         self.compiled_async: _Compiled = {}
@@ -66,9 +66,9 @@ class Routes:
         kept = tuple(one for one in self.subscriptions if one.identity != unwanted)
         return Routes(kept) if len(kept) < len(self.subscriptions) else None
 
-    def _accepting(self, event_type: type) -> list[Subscription]:
+    def _accepting(self, event_type: type) -> list[EventSubscription]:
         # A subscriber that is subscribed several times is called once, at its first position.
-        accepting: dict[object, Subscription] = {}
+        accepting: dict[object, EventSubscription] = {}
         for subscription in self.subscriptions:
             if subscription.accepts(event_type):
                 accepting.setdefault(subscription.identity, subscription)
@@ -77,11 +77,11 @@ class Routes:
             return handlers
         for subscription, handler in tuple(_when_unheard.values()):
             if subscription.accepts(event_type) and subscription.identity not in accepting:
-                handlers.insert(0, Subscription(handler, handler, (), is_asynchronous=False))
+                handlers.insert(0, EventSubscription(handler, handler, (), is_asynchronous=False))
         return handlers
 
 
-def call_when_unheard(subscription: Subscription, handler: Handler) -> Callable[[], None]:
+def call_when_unheard(subscription: EventSubscription, handler: Handler) -> Callable[[], None]:
     """Have ``handler`` called with events that a subscription is for, wherever it is not subscribed, on every bus.
 
     Not inside of ``DomainEventBus.recording()``, which keeps the events. The handler is called before the subscribers; what it raises reaches the publisher. Returns a function that
@@ -116,7 +116,7 @@ class Extension:
 
     __slots__ = ("_extended", "subscriptions")
 
-    def __init__(self, subscriptions: tuple[Subscription, ...] = ()) -> None:
+    def __init__(self, subscriptions: tuple[EventSubscription, ...] = ()) -> None:
         self.subscriptions = subscriptions
         # By the ids of routes that live; a WeakKeyDictionary takes five times as long.
         self._extended: dict[int, tuple[ref[Routes], Routes]] = {}

@@ -1,18 +1,37 @@
-"""The state of a bus in one thread or task, within the open scopes."""
+"""The state of the bus in each thread, and within a thread in each task."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from melange.domain.blocks import Block, Blocks
+from melange.domain.blocks import Block, Blocks, this_thread
 from melange.domain.drain import Drain, in_use
 from melange.domain.routes import NO_ROUTES, Routes
-from melange.domain.tasks import this_thread
-from melange.domain.thread_variable import ThreadVariable
+
+ValueT = TypeVar("ValueT")
+
+
+class ThreadVariable(threading.local, Generic[ValueT]):
+    """A variable that has ``make_default()`` at first in each thread.
+
+    A child task starts with the value of its parent; later changes in one do not affect the other.
+
+    It is one context variable per thread. The tasks of a thread would share a thread-local value. A single context
+    variable would travel into other threads with the contexts that ``asyncio.to_thread``, asgiref and free-threaded
+    Python copy.
+    """
+
+    def __init__(self, name: str, make_default: Callable[[], ValueT]) -> None:
+        # Called by threading.local once in each thread.
+        variable = ContextVar(name, default=make_default())  # noqa: B039  it is this thread's alone
+        self.get: Callable[[], ValueT] = variable.get
+        self.set: Callable[[ValueT], object] = variable.set
+
 
 OnCommit = Callable[[Callable[[], None]], object]
 """Makes a call after the commit of the current transaction, never after a rollback, at once without a transaction."""

@@ -39,7 +39,7 @@ class DomainSubscriber(ABC):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subscription:
+class EventSubscription:
     """A subscription: ``handle`` is called with each event of ``event_types``, empty for all."""
 
     subscriber: object
@@ -62,7 +62,7 @@ class Subscription:
         return identity_of(self.subscriber)
 
 
-class Recorder(Subscription):
+class Recorder(EventSubscription):
     """Records every event."""
 
     __slots__ = ()
@@ -75,7 +75,7 @@ def identity_of(subscriber: object) -> object:
     return id(subscriber)
 
 
-def subscription_for(subscriber: object, event_types: Sequence[object] = ()) -> Subscription:
+def subscription_for(subscriber: object, event_types: Sequence[object] = ()) -> EventSubscription:
     """Return the subscription of a subscriber or function, after checks.
 
     Without ``event_types``, the annotation of a function's first parameter gives the events.
@@ -101,7 +101,7 @@ def subscription_for(subscriber: object, event_types: Sequence[object] = ()) -> 
         raise ConfigurationError(
             f"{subscriber!r} is neither a DomainSubscriber nor a function that takes an event"
         )
-    return Subscription(subscriber, handle, classes, is_asynchronous(handle))
+    return EventSubscription(subscriber, handle, classes, is_asynchronous(handle))
 
 
 def _listened_to(subscriber: DomainSubscriber) -> tuple[type, ...]:

@@ -16,8 +16,7 @@ from melange.outbox.inbox import Inbox
 from melange.outbox.integration_events import IntegrationEvents
 from melange.outbox.outbox import Outbox
 from melange.outbox.relay import OutboxRelay, RelayHealth
-from melange.outbox.schema import create_statements
-from melange.outbox.tables import InboxMark, OutboxMessage, metadata
+from melange.outbox.tables import InboxMark, OutboxMessage, create_statements, metadata
 
 __all__ = [
     "FailedMessage",

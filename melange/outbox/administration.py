@@ -30,13 +30,13 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from melange.clock import Clock, SystemClock
 from melange.errors import OutboxError
-from melange.outbox.database_errors import explained
 from melange.outbox.locks import locks_for
+from melange.outbox.marking import explained
 from melange.outbox.tables import (
     IS_PENDING,
     PUBLISHED_AT_OR_NONE,
+    MessageState,
     OutboxMessage,
-    State,
     is_failed,
     is_stopped,
 )
@@ -111,15 +111,15 @@ class OutboxAdministration:
             select(*columns).where(IS_PENDING), select(*columns).where(is_stopped())
         ).subquery()
 
-        def count(state: State) -> ColumnElement[int]:
+        def count(state: MessageState) -> ColumnElement[int]:
             return func.count().filter(waiting.c.state == state)
 
         query = (
             select(
                 waiting.c.topic,
-                count(State.PENDING),
-                count(State.FAILED),
-                count(State.HELD),
+                count(MessageState.PENDING),
+                count(MessageState.FAILED),
+                count(MessageState.HELD),
                 func.min(waiting.c.published_at),
             )
             .group_by(waiting.c.topic)
@@ -135,7 +135,7 @@ class OutboxAdministration:
             select(func.count())
             .where(
                 is_stopped(follower),
-                follower.state == State.HELD,
+                follower.state == MessageState.HELD,
                 _has_same_key(follower),
             )
             .scalar_subquery()
@@ -161,11 +161,11 @@ class OutboxAdministration:
 
     def retry(self, which: Which | Sequence[Which] | None = None) -> int:
         """Retry refused messages, before the held messages of their keys; return their number. None: all of them."""
-        return self._decide(None if which is None else _are(which), State.PENDING)
+        return self._decide(None if which is None else _are(which), MessageState.PENDING)
 
     def skip(self, which: Which | Sequence[Which]) -> int:
         """Skip refused messages, so that their keys continue; return their number. The rows stay for a while."""
-        return self._decide(_are(which), State.SKIPPED)
+        return self._decide(_are(which), MessageState.SKIPPED)
 
     def skip_topic(self, topic: str) -> int:
         """Skip all messages of a topic that will never exist; return their number.
@@ -173,13 +173,13 @@ class OutboxAdministration:
         Messages that a relay is publishing at this moment may still be published.
         """
         is_of_topic = OutboxMessage.topic == topic
-        skipped = self._decide(is_of_topic, State.SKIPPED)
+        skipped = self._decide(is_of_topic, MessageState.SKIPPED)
         for waits in (IS_PENDING, is_stopped()):
             with self._transaction() as connection:
                 skipped += connection.execute(
                     update(OutboxMessage)
                     .where(waits, is_of_topic)
-                    .values(self._decided(State.SKIPPED))
+                    .values(self._decided(MessageState.SKIPPED))
                     .execution_options(synchronize_session=False)
                 ).rowcount
         return skipped
@@ -207,7 +207,7 @@ class OutboxAdministration:
             query = select(func.count()).select_from(OutboxMessage).where(is_old)
             return connection.execute(query).scalar_one()
 
-    def _decide(self, wanted: ColumnElement[bool] | None, state: State) -> int:
+    def _decide(self, wanted: ColumnElement[bool] | None, state: MessageState) -> int:
         conditions = [is_failed()] if wanted is None else [is_failed(), wanted]
         lock_key = func.coalesce(OutboxMessage.lock_key, 0)
         with self._transaction() as connection:
@@ -228,8 +228,8 @@ class OutboxAdministration:
                 connection.execute(_free_key_of(row_id))
         return decided
 
-    def _decided(self, state: State) -> dict[str, object]:
-        if state is State.SKIPPED:
+    def _decided(self, state: MessageState) -> dict[str, object]:
+        if state is MessageState.SKIPPED:
             return {"state": state, "done_at": self._clock.now()}
         return {"state": state, "attempts": 0, "error": None}
 
@@ -315,11 +315,11 @@ def _free_key_of(row_id: int) -> Update:
         update(OutboxMessage)
         .where(
             is_stopped(),
-            OutboxMessage.state == State.HELD,
+            OutboxMessage.state == MessageState.HELD,
             OutboxMessage.lock_key == select(decided.lock_key).where(decided.id == row_id).scalar_subquery(),
             exists().where(decided.id == row_id, _has_same_key(decided)),
             ~exists().where(is_failed(failed), _has_same_key(failed)),
         )
-        .values(state=State.PENDING)
+        .values(state=MessageState.PENDING)
         .execution_options(synchronize_session=False)
     )

@@ -13,8 +13,8 @@ from melange.domain import Subscribers
 from melange.domain.routes import call_when_unheard
 from melange.domain.subscriber import subscription_for
 from melange.errors import ConfigurationError
-from melange.outbox.destinations import Key, check_topic
 from melange.outbox.outbox import Outbox, open_outbox
+from melange.outbox.tables import Key, check_topic
 from melange.publishing import Event
 
 logger = logging.getLogger(__name__)

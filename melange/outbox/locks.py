@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import ARRAY, ColumnElement, Connection, Engine, Integer, and_, bindparam, func, select, text
 
 from melange.errors import ConfigurationError
-from melange.outbox.database_errors import require_whole_password
+from melange.outbox.marking import require_whole_password
 from melange.outbox.tables import IS_PENDING, OutboxMessage
 
 _LOCK_CLASS = 0x6D6C6F62

@@ -20,8 +20,7 @@ from melange.drivers.sqs_rules import FIFO_SUFFIX, check_message
 from melange.errors import ConfigurationError, InvalidMessageError
 from melange.messages import Message
 from melange.outbox.causation import DomainEventIds, trace_headers
-from melange.outbox.destinations import Key, check_topic, key_text_of, lock_key_of
-from melange.outbox.tables import OutboxMessage
+from melange.outbox.tables import Key, OutboxMessage, check_topic, key_text_of, lock_key_of
 from melange.publishing import Event, message_from, own_headers
 from melange.serialization.serializer import EventSerializer
 

@@ -18,12 +18,11 @@ from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError, DriverClosedError, MelangeError, OutboxError
 from melange.outbox.administration import purge_some
-from melange.outbox.database_errors import explained
 from melange.outbox.locks import locks_for
+from melange.outbox.marking import explained
 from melange.outbox.relay_batch import BatchRelay
-from melange.outbox.stopping import StopSignal
 from melange.outbox.topic_publisher import TopicPublisher
-from melange.outbox.waking import waker_for
+from melange.outbox.waking import StopSignal, waker_for
 from melange.signals import calling_on_signal
 
 logger = logging.getLogger(__name__)

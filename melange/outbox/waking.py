@@ -1,15 +1,40 @@
-"""Waits of an idle relay for new messages."""
+"""The waits of a relay: until there is something to publish, or until it stops."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any, Protocol
 
 from sqlalchemy import Engine
 
 from melange.clock import Clock
 from melange.outbox.outbox import CHANNEL
-from melange.outbox.stopping import StopSignal
+
+
+class StopSignal:
+    """A flag that asks to stop; it is set once. Thread-safe, and safe in signal handlers."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()  # with a lock that a signal handler may take again
+        self._is_set = False
+
+    def set(self) -> None:
+        """Ask all to stop, and end their waits."""
+        with self._condition:
+            self._is_set = True
+            self._condition.notify_all()
+
+    def is_set(self) -> bool:
+        """Return True if a stop was requested."""
+        return self._is_set
+
+    def wait(self, seconds: float, clock: Clock) -> None:
+        """Return after ``seconds`` of the clock, or as soon as a stop is requested."""
+        with self._condition:
+            if not self._is_set and seconds > 0:
+                clock.wait(self._condition, seconds)
+
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,45 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from typing import Any, NoReturn
 
 from melange.errors import DecodeError, EncodeError
-from melange.serialization.stack import NestedTooDeeplyError, on_a_fresh_stack
+
+
+class NestedTooDeeplyError(Exception):
+    """A whole stack is not enough."""
+
+
+def on_a_fresh_stack(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call ``function`` in a new thread, with a whole stack and the caller's context, and return its result.
+
+    So it does not depend on the depth of the consumer's own calls if a message can be read.
+
+    Raises:
+        NestedTooDeeplyError: it ends in a ``RecursionError`` there, too.
+        RecursionError: the caller's stack has no place left for this call.
+    """
+    results: list[Any] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(function(*arguments))
+        except BaseException as error:  # raised again in the thread that asked
+            errors.append(error)
+
+    thread = threading.Thread(target=copy_context().run, args=(run,), name="melange-fresh-stack")
+    thread.start()
+    thread.join()
+    for error in errors:
+        if isinstance(error, RecursionError):
+            raise NestedTooDeeplyError from error
+        raise error
+    return results[0]
+
 
 MAX_NESTING = 200
 """Deeper events are not written. Every version of Python can read this depth, with two frames for each level."""

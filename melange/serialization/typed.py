@@ -18,8 +18,8 @@ from melange.errors import DecodeError, EncodeError, SerializationError, shorten
 from melange.events import EVENT_TYPE_KEY, OCCURRED_ON_KEY, EventMessage
 from melange.serialization.dataclass_field import OCCURRED_ON, DataclassField
 from melange.serialization.fields import MOST_PROBLEMS
+from melange.serialization.json import NestedTooDeeplyError, on_a_fresh_stack
 from melange.serialization.schema import nested_fields
-from melange.serialization.stack import NestedTooDeeplyError, on_a_fresh_stack
 
 _LONGEST_PROBLEM = 200
 

@@ -9,8 +9,7 @@ pytest.register_assert_rewrite("melange.testing.store_behaviours")
 
 from melange.testing.store_behaviours.attempts import Attempts, AttemptsOfLeases  # noqa: E402
 from melange.testing.store_behaviours.claiming import Claiming  # noqa: E402
-from melange.testing.store_behaviours.leases import Leases  # noqa: E402
-from melange.testing.store_behaviours.transactions import Transactions  # noqa: E402
+from melange.testing.store_behaviours.leases import Leases, Transactions  # noqa: E402
 
 
 class DeduplicationStoreContract(Claiming, Leases, Attempts, AttemptsOfLeases):

@@ -7,17 +7,14 @@ import pytest
 # Before the parts are imported, so that their assertions show what they compared.
 pytest.register_assert_rewrite("melange.testing.driver_behaviours")
 
-from melange.testing.driver_behaviours.closing import Closing  # noqa: E402
-from melange.testing.driver_behaviours.concurrency import Concurrency  # noqa: E402
+from melange.testing.driver_behaviours.concurrency import Closing, Concurrency  # noqa: E402
 from melange.testing.driver_behaviours.dead_letters import DeadLetters  # noqa: E402
 from melange.testing.driver_behaviours.declaring import Declaring  # noqa: E402
-from melange.testing.driver_behaviours.delays import Delays  # noqa: E402
 from melange.testing.driver_behaviours.fifo import Fifo  # noqa: E402
-from melange.testing.driver_behaviours.filters import Filters  # noqa: E402
+from melange.testing.driver_behaviours.filters import Filters, Refusals  # noqa: E402
 from melange.testing.driver_behaviours.leases import Leases  # noqa: E402
-from melange.testing.driver_behaviours.refusals import Refusals  # noqa: E402
 from melange.testing.driver_behaviours.travelling import Travelling  # noqa: E402
-from melange.testing.driver_behaviours.waiting import Waiting  # noqa: E402
+from melange.testing.driver_behaviours.waiting import Delays, Waiting  # noqa: E402
 
 
 class DriverContract(

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from melange.cli.failures import WRONG_USAGE, complain
+from melange.cli.options import WRONG_USAGE, complain
 
 _NEEDED = ("filelock", "sqlalchemy")
 

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from melange.errors import ConfigurationError, OutboxError
-from melange.outbox.database_errors import may_show_password
+from melange.outbox.marking import may_show_password
 
 _FORMS = "write postgresql+psycopg://user:password@host/database or sqlite:///file.db"
 

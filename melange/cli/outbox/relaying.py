@@ -15,9 +15,8 @@ import click
 from click.core import ParameterSource
 
 from melange.cli import logs
-from melange.cli.failures import failures_shown
 from melange.cli.health_file import HealthFile, health_shown
-from melange.cli.options import health_file_option, log_options, progress_bar
+from melange.cli.options import failures_shown, health_file_option, log_options, progress_bar
 from melange.cli.outbox.database import database, database_url_option
 from melange.cli.targets import described, load
 from melange.drivers.registry import DriverManager

@@ -18,7 +18,7 @@ from melange.drivers.aws.clients import DEFAULT_CALL_TIMEOUT_SECONDS, Clients
 from melange.drivers.aws.dead_letters import TRACE_ATTRIBUTE, copies_of
 from melange.drivers.aws.operations import Entry
 from melange.drivers.aws.queues import SqsQueues
-from melange.drivers.aws.subscriptions import Subscriptions
+from melange.drivers.aws.subscriptions import SnsSubscriptions
 from melange.drivers.aws.topics import SnsTopics
 from melange.drivers.aws.wire import Received, delivery_from, publish_entry, send_entry
 from melange.drivers.base import (
@@ -101,7 +101,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         clients = Clients(session, region_name, endpoint_url, config, call_timeout_seconds)
         self._calls = BrokerCalls(clients, self.clock, call_timeout_seconds)
         self._topics = SnsTopics(self._calls, kms_master_key_id)
-        self._queues = SqsQueues(self._calls, Subscriptions(self._calls), kms_master_key_id)
+        self._queues = SqsQueues(self._calls, SnsSubscriptions(self._calls), kms_master_key_id)
 
     @property
     def capabilities(self) -> Capabilities:

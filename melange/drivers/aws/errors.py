@@ -19,7 +19,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from melange.drivers.aws.operations import Entry, UnreadableAnswer
-from melange.drivers.aws.quoting import denial_in, holds_token, quotes_handles, without_secrets
+from melange.drivers.aws.wire import denial_in, holds_token, quotes_handles, without_secrets
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,

@@ -21,8 +21,7 @@ from melange.drivers.aws.operations import (
     TAG_QUEUE,
     Attributes,
 )
-from melange.drivers.aws.policy import allowed_topics
-from melange.drivers.aws.subscriptions import Subscriptions
+from melange.drivers.aws.subscriptions import SnsSubscriptions, allowed_topics
 from melange.drivers.base import NO_DEAD_LETTER_QUEUE, Binding, QueueDepth
 from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, QueueSpec
 from melange.drivers.sqs_rules import FIFO_SUFFIX
@@ -39,7 +38,7 @@ class SqsQueues:
     """Declares and finds queues. Thread-safe."""
 
     def __init__(
-        self, calls: BrokerCalls, subscriptions: Subscriptions, kms_master_key_id: str | None
+        self, calls: BrokerCalls, subscriptions: SnsSubscriptions, kms_master_key_id: str | None
     ) -> None:
         self._calls = calls
         self._subscriptions = subscriptions

@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
-from melange.testing.store_behaviours.case import StoreCase, claim_of
+from melange.testing.store_behaviours.claiming import StoreCase, claim_of
 
 
 class Attempts(StoreCase):

@@ -16,7 +16,7 @@ from chaos.outbox.ways_out import WayOut
 from melange import ExchangeMessagePublisher
 from melange.messages import Message, Topic
 from melange.outbox import OutboxMessage
-from melange.outbox.tables import State
+from melange.outbox.tables import MessageState
 
 
 class PublishThenCommit(WayOut):
@@ -67,7 +67,9 @@ class NaiveRelay:
             rows = self._pending(connection)
             for row in rows:
                 self._publish(row)
-            connection.execute(update(OutboxMessage).where(self._are_done(rows)).values(state=State.SENT))
+            connection.execute(
+                update(OutboxMessage).where(self._are_done(rows)).values(state=MessageState.SENT)
+            )
         return len(rows)
 
     def _pending(self, connection: Connection) -> list[Any]:
@@ -107,7 +109,7 @@ class SkippingLockedRows(NaiveRelay):
     """Leaves out the rows that another relay has locked, and takes those that come after them."""
 
     def _pending(self, connection: Connection) -> list[Any]:
-        pending = select(*OutboxMessage.__table__.columns).where(OutboxMessage.state == State.PENDING)
+        pending = select(*OutboxMessage.__table__.columns).where(OutboxMessage.state == MessageState.PENDING)
         in_order = pending.order_by(OutboxMessage.id).limit(self._batch_size)
         return list(connection.execute(in_order.with_for_update(skip_locked=True)))
 

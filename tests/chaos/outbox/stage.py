@@ -24,7 +24,7 @@ from chaos.scene import Scene, Services
 from melange import ExchangeMessageConsumer
 from melange.messages import Queue
 from melange.outbox import InboxMark, OutboxMessage
-from melange.outbox.tables import State
+from melange.outbox.tables import MessageState
 from services.postgres import database_of_its_own
 
 WRITER = "writer"
@@ -172,7 +172,7 @@ class OutboxStage(Scene):
 
     def unsent(self) -> int:
         """Return how many messages are in the outbox and were not sent."""
-        return self.count(OutboxMessage, OutboxMessage.state != State.SENT)
+        return self.count(OutboxMessage, OutboxMessage.state != MessageState.SENT)
 
     def evidence(self) -> OutboxEvidence:
         """Collect what is known; the processes have to be stopped."""

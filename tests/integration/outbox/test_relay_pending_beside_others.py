@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, event, update
 
 from melange.outbox import OutboxMessage, OutboxRelay
-from melange.outbox.tables import State
+from melange.outbox.tables import MessageState
 
 
 def test_what_another_relay_sends_in_the_meantime_does_not_end_the_work(database, driver) -> None:
@@ -19,7 +19,9 @@ def test_what_another_relay_sends_in_the_meantime_does_not_end_the_work(database
         if "pg_try_advisory_xact_lock" in statement and not sent_by_the_other:
             sent_by_the_other.append(first)
             with database.engine.begin() as other:
-                other.execute(update(OutboxMessage).where(OutboxMessage.id == first).values(state=State.SENT))
+                other.execute(
+                    update(OutboxMessage).where(OutboxMessage.id == first).values(state=MessageState.SENT)
+                )
 
     count = OutboxRelay(database.engine, driver, batch_size=1).relay_pending()
 

@@ -13,8 +13,7 @@ from sqlalchemy.orm import Session
 
 from melange.clock import SystemClock
 from melange.outbox import Outbox, OutboxRelay
-from melange.outbox.stopping import StopSignal
-from melange.outbox.waking import NotifiedWaker
+from melange.outbox.waking import NotifiedWaker, StopSignal
 from outbox_behaviours.databases import Database, named
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from melange.drivers.aws.policy import allow_topics, allowed_topics
+from melange.drivers.aws.subscriptions import allow_topics, allowed_topics
 from melange.errors import ConfigurationError
 
 QUEUE_ARN = "arn:aws:sqs:us-east-1:123456789012:stock"

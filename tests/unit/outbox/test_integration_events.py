@@ -36,6 +36,12 @@ class OrderShipped(EventMessage):
     order_id: int
 
 
+@pytest.fixture(autouse=True)
+def no_groups_of_other_tests() -> None:
+    """Have the groups of tests before collected: on every bus their events need an open outbox."""
+    gc.collect()
+
+
 @pytest.fixture
 def bus() -> Iterator[DomainEventBus]:
     bus = DomainEventBus.instance()

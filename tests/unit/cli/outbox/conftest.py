@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 import melange.cli.outbox.commands  # noqa: F401
 from melange.outbox import OutboxMessage, metadata
-from melange.outbox.tables import State
+from melange.outbox.tables import MessageState
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def add(engine) -> Callable[..., int]:
     """Write a message into the outbox, as it came to be; return its id."""
 
     def add_message(
-        topic: str = "orders", *, state: State = State.PENDING, seconds: float = 0, **columns
+        topic: str = "orders", *, state: MessageState = MessageState.PENDING, seconds: float = 0, **columns
     ) -> int:
         at = datetime.now(UTC) - timedelta(seconds=seconds)
-        done_at = at if state in {State.SENT, State.SKIPPED} else None
+        done_at = at if state in {MessageState.SENT, MessageState.SKIPPED} else None
         values = {
             "topic": topic,
             "lock_key": 1,

@@ -6,16 +6,16 @@ from contextlib import closing
 
 import pytest
 
-from melange.outbox.tables import State
+from melange.outbox.tables import MessageState
 
 
 class TestStatus:
     def test_it_counts_by_topic_and_says_how_old_the_oldest_is(self, run, add) -> None:
         add("orders", seconds=200)
         add("orders", seconds=20)
-        add("stock", state=State.FAILED, seconds=7200)
-        add("stock", state=State.HELD)
-        add("stock", state=State.SENT, seconds=999_999)
+        add("stock", state=MessageState.FAILED, seconds=7200)
+        add("stock", state=MessageState.HELD)
+        add("stock", state=MessageState.SENT, seconds=999_999)
 
         result = run("outbox", "status")
 
@@ -27,7 +27,7 @@ class TestStatus:
         )
 
     def test_it_says_so_when_nothing_waits(self, run, add) -> None:
-        add(state=State.SENT)
+        add(state=MessageState.SENT)
 
         assert run("outbox", "status").stdout == "nothing waits\n"
         assert json.loads(run("outbox", "status", "--json").stdout) == []
@@ -43,10 +43,10 @@ class TestStatus:
     @pytest.mark.parametrize(
         ("state", "seconds", "complaint"),
         [
-            (State.PENDING, 30, None),
-            (State.PENDING, 90, "orders: the oldest message waits for 1m"),
-            (State.FAILED, 0, "orders: 1 message failed"),
-            (State.SENT, 90, None),
+            (MessageState.PENDING, 30, None),
+            (MessageState.PENDING, 90, "orders: the oldest message waits for 1m"),
+            (MessageState.FAILED, 0, "orders: 1 message failed"),
+            (MessageState.SENT, 90, None),
         ],
     )
     def test_it_ends_with_1_when_something_waits_too_long_or_has_failed(
@@ -60,7 +60,7 @@ class TestStatus:
         assert result.stderr == ("" if complaint is None else f"Error: {complaint}\n")
 
     def test_a_message_without_a_time_that_can_be_read_is_shown_all_the_same(self, run, engine, add) -> None:
-        add(state=State.FAILED)
+        add(state=MessageState.FAILED)
         with engine.begin() as connection:
             connection.exec_driver_sql("UPDATE melange_outbox SET published_at = 'yesterday'")
 
@@ -73,7 +73,7 @@ class TestStatus:
         assert json.loads(in_json)[0]["oldest_published_at"] is None
 
     def test_without_that_option_it_ends_with_0_whatever_has_failed(self, run, add) -> None:
-        add(state=State.FAILED, seconds=999_999)
+        add(state=MessageState.FAILED, seconds=999_999)
 
         assert run("outbox", "status").exit_code == 0
 
@@ -81,10 +81,10 @@ class TestStatus:
 class TestFailed:
     def test_it_shows_what_was_refused_and_why_and_what_it_holds(self, run, add) -> None:
         columns = {"key": "17", "lock_key": 5}
-        id_ = add(state=State.FAILED, error="InvalidMessageError: no", seconds=60, **columns)
-        add(state=State.HELD, **columns)
-        without_key = add(state=State.FAILED, error="no", message_id="m-2")
-        add(state=State.PENDING)
+        id_ = add(state=MessageState.FAILED, error="InvalidMessageError: no", seconds=60, **columns)
+        add(state=MessageState.HELD, **columns)
+        without_key = add(state=MessageState.FAILED, error="no", message_id="m-2")
+        add(state=MessageState.PENDING)
 
         result = run("outbox", "failed")
 
@@ -96,7 +96,7 @@ class TestFailed:
         )
 
     def test_json_has_the_names_of_the_class_and_no_body(self, run, add) -> None:
-        id_ = add(state=State.FAILED, error="no", key="17")
+        id_ = add(state=MessageState.FAILED, error="no", key="17")
 
         output = run("outbox", "failed", "--json").stdout
 
@@ -113,7 +113,7 @@ class TestFailed:
         }
 
     def test_it_says_when_there_are_more_than_it_shows(self, run, add) -> None:
-        ids = [add(state=State.FAILED) for _ in range(3)]
+        ids = [add(state=MessageState.FAILED) for _ in range(3)]
 
         result = run("outbox", "failed", "--limit", "2", "--json")
         all_of_them = run("outbox", "failed", "--limit", "3", "--json")
@@ -133,7 +133,7 @@ class TestFailed:
     def test_nothing_from_the_database_can_control_the_terminal(self, run, add, command) -> None:
         nasty = "\x1b[2J\x9b1A\r\n\u202eforged"
         columns = dict.fromkeys(("key", "event_type_name", "message_id", "error"), nasty)
-        add(nasty, state=State.FAILED, **columns)
+        add(nasty, state=MessageState.FAILED, **columns)
 
         output = run("outbox", *command).stdout
 
@@ -144,41 +144,45 @@ class TestFailed:
 
 class TestRetry:
     def test_failed_messages_and_what_they_hold_are_pending_again(self, run, add, states) -> None:
-        first = add(state=State.FAILED, key="17")
-        held = add(state=State.HELD, key="17")
-        other = add(state=State.FAILED, key="18")
+        first = add(state=MessageState.FAILED, key="17")
+        held = add(state=MessageState.HELD, key="17")
+        other = add(state=MessageState.FAILED, key="18")
 
         result = run("outbox", "retry", str(first))
 
         assert (result.exit_code, result.stdout) == (0, "1 message to be tried again\n")
-        assert states() == {first: State.PENDING, held: State.PENDING, other: State.FAILED}
+        assert states() == {
+            first: MessageState.PENDING,
+            held: MessageState.PENDING,
+            other: MessageState.FAILED,
+        }
 
     def test_they_can_be_named_by_message_id(self, run, add, states) -> None:
-        first = add(state=State.FAILED, message_id="m-1")
-        other = add(state=State.FAILED, message_id="m-2")
+        first = add(state=MessageState.FAILED, message_id="m-1")
+        other = add(state=MessageState.FAILED, message_id="m-2")
 
         result = run("outbox", "retry", "m-1", "m-3")
 
         assert (result.exit_code, result.stdout) == (1, "1 message to be tried again\n")
         assert result.stderr == "Error: there is no failed message with the id m-3\n"
-        assert states() == {first: State.PENDING, other: State.FAILED}
+        assert states() == {first: MessageState.PENDING, other: MessageState.FAILED}
 
     def test_all_of_them_can_be(self, run, add, states) -> None:
-        ids = [add(state=State.FAILED) for _ in range(2)]
+        ids = [add(state=MessageState.FAILED) for _ in range(2)]
 
         result = run("outbox", "retry", "--all")
 
         assert (result.exit_code, result.stdout) == (0, "2 messages to be tried again\n")
-        assert states() == dict.fromkeys(ids, State.PENDING)
+        assert states() == dict.fromkeys(ids, MessageState.PENDING)
 
     def test_an_id_that_is_not_failed_makes_it_end_with_1_after_the_others(self, run, add, states) -> None:
-        failed, pending = add(state=State.FAILED), add()
+        failed, pending = add(state=MessageState.FAILED), add()
 
         result = run("outbox", "retry", str(pending), "4711", str(failed), str(failed))
 
         assert (result.exit_code, result.stdout) == (1, "1 message to be tried again\n")
         assert result.stderr == f"Error: there is no failed message with the id {pending}, 4711\n"
-        assert states() == {failed: State.PENDING, pending: State.PENDING}
+        assert states() == {failed: MessageState.PENDING, pending: MessageState.PENDING}
 
     @pytest.mark.parametrize("arguments", [[], ["1", "--all"], ["0"], [str(2**63)]], ids=" ".join)
     def test_it_wants_either_ids_or_all(self, run, engine, arguments) -> None:
@@ -193,39 +197,42 @@ class TestSkip:
     def test_failed_messages_are_left_out_and_what_they_hold_goes_on(
         self, run, add, states, options, typed
     ) -> None:
-        failed, held = add(state=State.FAILED, key="17"), add(state=State.HELD, key="17")
+        failed, held = add(state=MessageState.FAILED, key="17"), add(state=MessageState.HELD, key="17")
 
         result = run("outbox", "skip", str(failed), *options, typed=typed)
 
         assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "1 message skipped")
-        assert states() == {failed: State.SKIPPED, held: State.PENDING}
+        assert states() == {failed: MessageState.SKIPPED, held: MessageState.PENDING}
 
     @pytest.mark.parametrize("typed", ["", "n\n", "\n"], ids=["nothing", "no", "enter"])
     def test_without_a_yes_nothing_happens(self, run, add, states, typed) -> None:
-        failed = add(state=State.FAILED)
+        failed = add(state=MessageState.FAILED)
 
         result = run("outbox", "skip", str(failed), typed=typed)
 
         assert result.exit_code == 1
         assert f"Never publish {failed}?" in result.stderr
-        assert states() == {failed: State.FAILED}
+        assert states() == {failed: MessageState.FAILED}
 
     def test_an_id_that_is_not_failed_makes_it_end_with_1(self, run, add, states) -> None:
-        sent = add(state=State.SENT)
+        sent = add(state=MessageState.SENT)
 
         result = run("outbox", "skip", "--yes", str(sent))
 
         assert (result.exit_code, result.stdout) == (1, "0 messages skipped\n")
-        assert states() == {sent: State.SENT}
+        assert states() == {sent: MessageState.SENT}
 
 
 class TestPurge:
     def test_it_deletes_what_was_sent_or_skipped_longer_ago(self, run, add, states) -> None:
-        add(state=State.SENT, seconds=100_000)
-        add(state=State.SKIPPED, seconds=100_000)
+        add(state=MessageState.SENT, seconds=100_000)
+        add(state=MessageState.SKIPPED, seconds=100_000)
         kept = [
-            add(state=State.SENT, seconds=80_000),
-            *(add(state=state, seconds=100_000) for state in (State.PENDING, State.FAILED, State.HELD)),
+            add(state=MessageState.SENT, seconds=80_000),
+            *(
+                add(state=state, seconds=100_000)
+                for state in (MessageState.PENDING, MessageState.FAILED, MessageState.HELD)
+            ),
         ]
 
         result = run("outbox", "purge", "--older-than", "1d")
@@ -244,7 +251,7 @@ class TestPurge:
         ids=ascii,
     )
     def test_what_is_no_duration_is_refused(self, run, add, states, duration) -> None:
-        id_ = add(state=State.SENT, seconds=999_999)
+        id_ = add(state=MessageState.SENT, seconds=999_999)
 
         result = run("outbox", "purge", "--older-than", duration)
 
@@ -279,12 +286,16 @@ class TestSchema:
 
 class TestSkippingATopic:
     def test_all_that_waits_for_it_is_left_out(self, run, add, states) -> None:
-        gone, failed, other = add("gone"), add("gone", state=State.FAILED), add("orders")
+        gone, failed, other = add("gone"), add("gone", state=MessageState.FAILED), add("orders")
 
         result = run("outbox", "skip", "--topic", "gone", "--yes")
 
         assert (result.exit_code, result.stdout) == (0, "2 messages skipped\n")
-        assert states() == {gone: State.SKIPPED, failed: State.SKIPPED, other: State.PENDING}
+        assert states() == {
+            gone: MessageState.SKIPPED,
+            failed: MessageState.SKIPPED,
+            other: MessageState.PENDING,
+        }
 
     @pytest.mark.parametrize("arguments", [[], ["1", "--topic", "gone"]])
     def test_it_wants_to_know_what_to_skip(self, run, engine, arguments) -> None:

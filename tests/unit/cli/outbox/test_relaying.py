@@ -9,7 +9,7 @@ import pytest
 from melange import DriverClosedError, DriverManager
 from melange.cli.options import progress_bar
 from melange.drivers.memory import InMemoryDriver
-from melange.outbox.tables import State
+from melange.outbox.tables import MessageState
 
 SHOP = """
 import os, signal
@@ -54,7 +54,7 @@ def test_until_empty_it_publishes_what_is_pending_with_the_relay_of_the_program(
 
     assert (result.exit_code, result.stdout) == (0, "")
     assert "published 3 messages" in result.stderr
-    assert states() == dict.fromkeys(ids, State.SENT)
+    assert states() == dict.fromkeys(ids, MessageState.SENT)
     assert len(sys.modules["shop"].driver.receive(sys.modules["shop"].queue, 10, 0)) == 3
 
 
@@ -68,7 +68,7 @@ def test_without_a_program_the_url_says_which_outbox_and_the_name_which_driver(r
     result = run("outbox", "relay", "--driver", "kept", "--batch-size", "7", "--until-empty")
 
     assert result.exit_code == 0
-    assert states() == {id_: State.SENT}
+    assert states() == {id_: MessageState.SENT}
     with pytest.raises(DriverClosedError):
         drivers[0].get_topic("orders")
 
@@ -87,7 +87,7 @@ def test_a_topic_that_takes_nothing_makes_until_empty_end_with_1(run, add, state
 
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("Error: ")
-    assert states() == {id_: State.PENDING}
+    assert states() == {id_: MessageState.PENDING}
 
 
 def test_a_signal_ends_until_empty_after_the_batch_in_hand(run, add, states) -> None:
@@ -98,7 +98,7 @@ def test_a_signal_ends_until_empty_after_the_batch_in_hand(run, add, states) -> 
 
     assert result.exit_code == 1
     assert "stopped before the outbox was empty" in result.stderr
-    assert states() == {first: State.SENT, second: State.PENDING}
+    assert states() == {first: MessageState.SENT, second: MessageState.PENDING}
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -135,7 +135,7 @@ def test_wrong_usage_ends_with_2_and_one_complaint(run, add, states, arguments) 
     assert result.exit_code == 2
     assert result.stderr.count("Error: ") == 1
     assert "Traceback" not in result.stderr
-    assert states() == {id_: State.PENDING}
+    assert states() == {id_: MessageState.PENDING}
 
 
 def test_a_failure_inside_the_program_is_shown_from_where_the_program_begins(run, write) -> None:
@@ -172,7 +172,7 @@ def test_messages_that_were_refused_make_until_empty_end_with_1(run, add, states
 
     assert result.exit_code == 1
     assert "see `melange outbox failed`" in result.stderr
-    assert states() == {refused: State.FAILED, sent: State.SENT}
+    assert states() == {refused: MessageState.FAILED, sent: MessageState.SENT}
 
 
 def test_without_declaring_a_topic_that_is_not_there_is_waited_for(run, add, states) -> None:
@@ -183,4 +183,4 @@ def test_without_declaring_a_topic_that_is_not_there_is_waited_for(run, add, sta
 
     assert result.exit_code == 1
     assert "no topic 'mistyped'" in result.stderr
-    assert states() == {id_: State.PENDING}
+    assert states() == {id_: MessageState.PENDING}
