@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import threading
@@ -261,6 +260,7 @@ class DeliveryProcessor:
             raise ConfigurationError(
                 f"listener {listener.name} is asynchronous: it needs the event loop of a worker, consumer.run()"
             )
+        import asyncio  # noqa: PLC0415 - half of what importing melange costs, and plain listeners do without
 
         async def finish() -> None:
             try:
