@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, TypeVar, overload
 
 from melange.backoff import dependable
 from melange.consuming.declaration import QueueDeclaration
@@ -36,7 +36,6 @@ from melange.serialization.serializer import EventSerializer, EventTypeOf
 
 ListenerFunction = TypeVar("ListenerFunction", bound=Callable[..., object])
 EventT = TypeVar("EventT", bound=EventMessage)
-Rest = ParamSpec("Rest")
 Result = TypeVar("Result")
 
 _default_store_lock = threading.Lock()
@@ -164,7 +163,7 @@ class ExchangeMessageConsumer:
     def listener(  # type: ignore[overload-overlap]
         self, event_type: type[EventT], /, *, name: str | None = ..., timeout_seconds: float | None = ...
     ) -> Callable[
-        [Callable[Concatenate[EventT, Rest], Result]], Callable[Concatenate[EventT, Rest], Result]
+        [Callable[Concatenate[EventT, ...], Result]], Callable[Concatenate[EventT, ...], Result]
     ]: ...
 
     @overload
