@@ -23,6 +23,6 @@ def lowest_versions() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(
-        subprocess.run([sys.executable, "-m", "pip", "install", *lowest_versions()], check=False).returncode
-    )
+    # With uv, as tox does: there is no pip in the environments that it makes.
+    command = [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable, *lowest_versions()]
+    sys.exit(subprocess.run(command, check=False).returncode)

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -43,14 +42,14 @@ def environment_with(requirements: Path, kept_in: Path = ENVIRONMENTS) -> Path:
 
 def _build(environment: Path, requirements: Path) -> None:
     shutil.rmtree(environment, ignore_errors=True)
-    venv.create(environment, with_pip=True)
+    _uv("venv", "--python", sys.executable, environment)
+    _uv("pip", "install", "--python", environment / "bin" / "python", "--requirement", requirements)
+
+
+def _uv(*arguments: str | Path) -> None:
     isolated = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
-    subprocess.run(
-        [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--requirement", requirements],
-        check=True,
-        stdin=subprocess.DEVNULL,
-        env=isolated,
-    )
+    command = [sys.executable, "-m", "uv", "--quiet", *arguments]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env=isolated)
 
 
 if __name__ == "__main__":
