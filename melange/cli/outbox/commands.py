@@ -85,7 +85,7 @@ _ROW_ID = click.IntRange(1, 2**63 - 1)
 def _row_or_message_ids(
     context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[int | str, ...]:
-    """Reads an ID: a number is that of a row, any other text is a message id."""
+    """Read an ID: a number is that of a row, any other text is a message id."""
     return tuple(
         # It reads text; the annotation of the base class is wider.
         _ROW_ID.convert(text, parameter, context) if text.isascii() and text.isdigit() else text  # type: ignore[arg-type]
