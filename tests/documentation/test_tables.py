@@ -53,6 +53,31 @@ def test_the_capability_table_holds_what_the_drivers_say() -> None:
     assert rows == [(name, str(memory[name]), str(aws[name])) for name, _, _ in rows]
 
 
+def test_the_times_of_the_retry_settings_are_those_of_the_code() -> None:
+    table = (DOCS / "delivery-guarantees.md").read_text()
+    rows = re.findall(r"^\| `(RetryPolicy\(.*\))` \| ([\d.]+ .*) \| ([\d.]+ .*) \|", table, re.MULTILINE)
+
+    assert len(rows) == 7
+    for setting, *times in rows:
+        retry = eval(setting, {"RetryPolicy": melange.RetryPolicy, "Backoff": melange.Backoff})
+        assert times == [in_words(total_seconds(retry, random)) for random in (0.0, 1.0)], setting
+
+
+def total_seconds(retry: melange.RetryPolicy, random: float) -> float:
+    """Return the time from the first to the last attempt."""
+    backoff = retry.backoff
+    if isinstance(backoff, melange.Backoff):
+        backoff = dataclasses.replace(backoff, random=lambda: random)
+    return sum(backoff(attempt) for attempt in range(1, retry.max_attempts))
+
+
+def in_words(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    if not minutes:
+        return f"{rest:g} s"
+    return f"{minutes:.0f} min" + (f" {int(rest)} s" if rest else "")
+
+
 def test_the_annotations_of_the_events_page_are_those_of_the_code() -> None:
     table = (DOCS / "events.md").read_text().partition("| annotation |")[2].partition("\n\n")[0]
 
