@@ -17,7 +17,7 @@ from melange.consuming.outcomes import Outcome
 from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.settling import Settler
 from melange.consuming.subscriptions import Subscription, Subscriptions, subscription_for
-from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects
+from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
 from melange.deduplication.base import NO_DEDUPLICATION, DeduplicationStore, NoDeduplication
 from melange.deduplication.memory import MemoryDeduplicationStore
 from melange.drivers.base import MessagingDriver
@@ -328,6 +328,8 @@ class ExchangeMessageConsumer:
                         del unsettled[lease]
                 finally:
                     settled += sum(self._settler.settle(outcomes))
+                if batch is not batches[0]:
+                    self._suspects.survived()
         except BaseException as error:
             # The store is unavailable, or the process is asked to end: what is finished was settled all the same, the
             # rest is released.
@@ -339,7 +341,10 @@ class ExchangeMessageConsumer:
     def _batches(self, leases: list[Lease]) -> list[list[Lease]]:
         """Return what to settle together: messages that may kill the process come last, each on its own."""
         suspects = [lease for lease in leases if self._suspects.includes(lease.delivery)]
-        return [[lease for lease in leases if lease not in suspects], *([one] for one in suspects)]
+        return [
+            [lease for lease in leases if lease not in suspects],
+            *([one] for one in shuffled(suspects)),
+        ]
 
     @property
     def _store_keywords(self) -> tuple[str, ...]:

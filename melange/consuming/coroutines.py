@@ -22,9 +22,18 @@ class EventLoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
+    def start(self) -> None:
+        """Start the loop.
+
+        Raises:
+            RuntimeError: the system cannot start a thread.
+        """
+        self._started()
+
     def run(self, coroutine: Coroutine[Any, Any, object]) -> object:
         """Run the coroutine on the loop and return what it returned; blocks until then."""
-        return asyncio.run_coroutine_threadsafe(_contained(coroutine), self._started()).result()
+        loop = self._started()
+        return asyncio.run_coroutine_threadsafe(_contained(coroutine), loop).result()
 
     def stop(self) -> bool:
         """Cancel the coroutines at work, let them clean up for some seconds, and end the loop; return True if it ended."""
@@ -45,17 +54,17 @@ class EventLoopThread:
         loop.close()
         return True
 
-    def __contains__(self, thread: threading.Thread) -> bool:
-        return thread is self._thread
-
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="melange-event-loop", daemon=True
-                )
-                self._thread.start()
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=loop.run_forever, name="melange-event-loop", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    loop.close()
+                    raise
+                self._loop, self._thread = loop, thread
             return self._loop
 
 

@@ -25,8 +25,7 @@ class Lanes:
         """Put a lease at the end of its lane; return True if it is the head and may begin."""
         with self._lock:
             lane = self._lanes.get(key)
-            if lane is None or (lane[0] in self._waiting and lane[0].is_lost()):
-                self._waiting.difference_update(lane or ())
+            if lane is None:
                 self._lanes[key] = deque([lease])
                 return True
             lane.append(lease)
@@ -63,9 +62,26 @@ class Lanes:
             self._waiting.difference_update(lane)
             return True
 
-    def is_waiting(self, head: Lease) -> bool:
-        """Return True if the head waits for its retry."""
-        return head in self._waiting
+    @property
+    def waiting(self) -> int:
+        """The number of deliveries that wait for a retry."""
+        return len(self._waiting)
+
+    def lost_head(self, key: Hashable) -> Lease | None:
+        """Return the head of a lane if it waits for its retry and its lease is lost."""
+        with self._lock:
+            lane = self._lanes.get(key)
+            return lane[0] if lane and lane[0] in self._waiting and lane[0].is_lost() else None
+
+    def clear_waiting(self, key: Hashable, head: Lease) -> list[Lease]:
+        """Dissolve a lane if its head is this one, and waits for its retry; return its members, in order."""
+        with self._lock:
+            lane = self._lanes.get(key)
+            if not lane or lane[0] is not head or head not in self._waiting:
+                return []
+            del self._lanes[key]
+            self._waiting.difference_update(lane)
+            return list(lane)
 
     def followers(self, key: Hashable) -> list[Lease]:
         """Remove all but the head from a lane and return them, in order."""

@@ -110,22 +110,33 @@ class LeaseKeeper:
             self._held.update(leases)
             # A fork leaves the thread behind.
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="melange-leases", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="melange-leases", daemon=True)
+                try:
+                    thread.start()
+                    self._thread = thread
+                except RuntimeError as error:
+                    logger.warning("leases are not renewed for now: %s", error)
         return leases
 
-    def release(self, leases: Sequence[Lease], *, to_defer: bool = False) -> None:
-        """Renew these no longer, from now on: to be called before they are settled or left to others.
-
-        With ``to_defer`` it returns only when no renewal of theirs is under way: one that arrived after its delivery was
-        deferred would hide it again.
-        """
+    def release(self, leases: Sequence[Lease]) -> None:
+        """Renew these no longer, they are in flight no more: to be called when they are settled or left to others."""
         with self._changed:
             self._held.difference_update(leases)
-            if to_defer:
-                self._changed.wait_for(
-                    lambda: not any(lease.is_renewing for lease in leases), LONGEST_WAIT_FOR_RENEWAL_SECONDS
-                )
+
+    def stop_renewing(self, leases: Sequence[Lease]) -> None:
+        """Renew these no longer, and return when no renewal of theirs runs: it would hide them again later."""
+        with self._changed:
+            for lease in leases:
+                lease.is_settling = True
+            self._changed.wait_for(
+                lambda: not any(lease.is_renewing for lease in leases), LONGEST_WAIT_FOR_RENEWAL_SECONDS
+            )
+
+    @property
+    def is_settled(self) -> bool:
+        """True if nothing in flight is being settled."""
+        with self._changed:
+            return not any(lease.is_settling for lease in self._held)
 
     def release_all(self) -> None:
         """Stop all renewals: deliveries still in flight are redelivered later."""

@@ -7,7 +7,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from queue import Empty, SimpleQueue
 
 from melange.backoff import Backoff
@@ -16,7 +15,7 @@ from melange.consuming.lanes import Lanes
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import ACKNOWLEDGE, Acknowledge, Defer, Outcome
 from melange.consuming.scheduling import Isolation, Task, Threads, Timers
-from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects
+from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -89,7 +88,8 @@ class QueueWorker:
         self._settler = consumer.settler(self._keeper, suspects)
         self._mean_seconds = math.inf
         self._done: SimpleQueue[Lease | None] = SimpleQueue()
-        self._not_begun: list[Lease] | None = []
+        self._releasing = threading.Lock()
+        self._held_back: list[tuple[Lease, float]] | None = []
         self._stranded = 0
         name = consumer.queue.name
         self._poller = threading.Thread(target=self._poll_on, name=f"melange-poll-{name}", daemon=True)
@@ -109,8 +109,8 @@ class QueueWorker:
 
     @property
     def is_settled(self) -> bool:
-        """True if all finished messages are acknowledged."""
-        return self._done.empty()
+        """True if everything that has finished is settled."""
+        return self._keeper.is_settled
 
     def start(self) -> None:
         """Start to poll."""
@@ -125,6 +125,7 @@ class QueueWorker:
     # --- polling -----------------------------------------------------------------------------------
 
     def _poll_on(self) -> None:
+        self._threads.enter()
         failures, denied_since = 0, math.inf
         while not self._stopping.is_set():
             try:
@@ -167,7 +168,9 @@ class QueueWorker:
         """Return the number of deliveries to ask for."""
         allowed = self.limit - len(self._keeper)
         if self._mean_seconds * AHEAD > QUICK_SECONDS * self._threads.size:
-            allowed = min(allowed, self._threads.free, self._share - len(self._keeper))
+            # Retries that wait take no thread.
+            at_work = len(self._keeper) - self._lanes.waiting
+            allowed = min(allowed, self._threads.free, self._share - at_work)
         return min(allowed, self.consumer.driver.capabilities.max_receive_batch)
 
     def _accept(self, received: list[Delivery]) -> None:
@@ -175,6 +178,10 @@ class QueueWorker:
         ready: list[Lease] = []
         for lease in leases:
             lease.lane = self.consumer.lane_of(lease.delivery)
+            if lease.lane is not None:
+                lost = self._lanes.lost_head(lease.lane)
+                if lost is not None:
+                    self._lost(lost)
             if lease.lane is None or self._lanes.enter(lease.lane, lease):
                 ready.append(lease)
         self._begin(ready)
@@ -204,17 +211,16 @@ class QueueWorker:
 
     def _begin(self, leases: list[Lease]) -> None:
         tasks: list[Task] = []
-        suspects: list[Lease] = []
+        suspects: list[Task] = []
         for lease in leases:
-            if lease.delivery.receive_count >= SUSPECT_RECEIVES and self._suspects.includes(lease.delivery):
-                suspects.append(lease)
-            else:
-                tasks.append(Task(self, lease))
-        if not self._threads.put(tasks):
-            self._not_begin(leases)
-            return
-        for lease in suspects:
-            self._isolation.begin(partial(self.work, lease))
+            is_suspect = lease.delivery.receive_count >= SUSPECT_RECEIVES and self._suspects.includes(
+                lease.delivery
+            )
+            (suspects if is_suspect else tasks).append(Task(self, lease))
+        if tasks and not self._threads.put(tasks):
+            self._release([task.lease for task in tasks], 0)
+        if suspects and not self._isolation.put(shuffled(suspects)):
+            self._release([task.lease for task in suspects], 0)
 
     def work(self, lease: Lease) -> None:
         """Process a delivery and settle it. Called on the worker's threads."""
@@ -237,6 +243,8 @@ class QueueWorker:
         elif isinstance(outcome, Acknowledge):
             lease.is_settling = True
             self._done.put(lease)
+        elif isinstance(outcome, Defer) and self._stopping.is_set() and not lease.is_lost():
+            self._release([lease], outcome.delay_seconds)
         else:
             self._settle([(lease, outcome)])
 
@@ -307,43 +315,54 @@ class QueueWorker:
 
     def _lost(self, lease: Lease) -> None:
         """Free the lane of a head that waits for its retry: its message is delivered again, and comes first again."""
-        if lease.lane is not None and self._lanes.is_waiting(lease):
-            lane = self._lanes.clear(lease.lane)
+        if lease.lane is None:
+            return
+        lane = self._lanes.clear_waiting(lease.lane, lease)
+        if lane:
             self._keeper.release([lease])
-            self._release([other for other in lane if other is not lease], 0)
+            self._release(lane[1:], 0)
+            self._threads.changed()
 
     # --- releasing -------------------------------------------------------------------------------
 
     def _release(self, leases: list[Lease], delay_seconds: float) -> None:
-        """Make visible to others, after ``delay_seconds``, what was not finished here."""
+        """Make visible again, after the delay, what was not finished here.
+
+        While the worker stops, only when the last poll has ended: before, that would receive it again.
+        """
         if not leases:
             return
-        released = self._settler.defer([(lease, delay_seconds) for lease in leases])
         if self._stopping.is_set():
-            self._stranded += len(leases) - released
+            due = self.consumer.driver.clock.monotonic() + delay_seconds
+            with self._releasing:
+                if self._held_back is not None:
+                    self._held_back.extend((lease, due) for lease in leases)
+                    return
+        self._defer([(lease, delay_seconds) for lease in leases])
+
+    def _defer(self, deferrals: list[tuple[Lease, float]]) -> None:
+        released = self._settler.defer(deferrals)
+        if self._stopping.is_set():
+            self._stranded += len(deferrals) - released
         self._threads.changed()
 
-    def _not_begin(self, leases: list[Lease]) -> None:
-        """Release, when the last poll has ended, what cannot begin any more since the worker stops."""
-        waiting = self._not_begun
-        if waiting is None:
-            self._release(leases, 0)
-        else:
-            waiting.extend(leases)
-
-    def release_waiting(self, not_begun: list[Lease], retries: dict[Lease, float], deadline: float) -> None:
-        """Release what has not begun, once the last poll has ended: before, it would be received again by that.
-
-        Retries are released with the delay that is left of theirs.
-        """
+    def release_waiting(
+        self, not_begun: list[Lease], retries: list[tuple[Lease, float]], deadline: float
+    ) -> None:
+        """Release what has not begun, once the last poll has ended; retries with the rest of their delay."""
         self._join_poller(deadline - 1.0)
-        waiting, self._not_begun = self._not_begun or [], None
+        with self._releasing:
+            held_back, self._held_back = self._held_back or [], None
         address = self.consumer.queue.address
-        for lease, seconds in retries.items():
-            if lease.delivery.queue.address == address:
-                self._release([lease], seconds)
-        ours = [lease for lease in not_begun if lease.delivery.queue.address == address]
-        self._release([*ours, *waiting, *self._lanes.close()], 0)
+        now = self.consumer.driver.clock.monotonic()
+        self._defer(
+            [
+                (lease, max(0.0, due - now))
+                for lease, due in (*retries, *held_back, *((lease, now) for lease in not_begun))
+                if lease.delivery.queue.address == address
+            ]
+            + [(lease, 0.0) for lease in self._lanes.close()]
+        )
 
     def _join_poller(self, deadline: float) -> None:
         while self._poller.is_alive() and time.monotonic() < deadline:
@@ -353,6 +372,8 @@ class QueueWorker:
 
     def finish(self, deadline: float) -> bool:
         """Wait for the last poll and acknowledge what is finished; return True if nothing is left in flight."""
+        if self._acknowledger.ident is None:  # it could not be started, so nothing was received
+            return True
         self._join_poller(deadline)
         self._done.put(None)
         self._acknowledger.join(max(1.0, deadline - time.monotonic()))

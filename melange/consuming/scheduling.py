@@ -5,9 +5,12 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -20,8 +23,15 @@ logger = logging.getLogger(__name__)
 LONGEST_WAIT_FOR_OTHERS_SECONDS = 30.0
 LONGEST_ALONE_SECONDS = 60.0
 
+NO_THREADS_PAUSE_SECONDS = 10.0
+"""How long to go on with fewer threads before the system is asked for another."""
+
 _LONGEST_WAIT_SECONDS = 3600.0
 """Longer waits are split: the system's own timers refuse waits of centuries."""
+
+
+_current: ContextVar[object] = ContextVar("melange.threads", default=None)
+"""The threads of the worker that runs the caller; it passes on to coroutines and to runs with a time limit."""
 
 
 class WorksOnLeases(Protocol):
@@ -51,7 +61,10 @@ class Threads:
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._running: dict[int, tuple[float, Task]] = {}
+        self._extra: list[threading.Thread] = []
         self._starting = threading.Lock()
+        self._start_again_at = -math.inf
+        self._putting = threading.Lock()
         self._closed = False
         self._open = threading.Event()
         self._open.set()
@@ -68,17 +81,25 @@ class Threads:
 
     def put(self, tasks: Sequence[Task]) -> bool:
         """Run the tasks, each as soon as a thread is free; return False after ``close``, when none of them will run."""
-        if self._closed:
-            return False
-        for task in tasks:
-            self._tasks.put(task)
-        while self._tasks.qsize() and len(self._threads) < self.size and not self._closed:
-            try:
-                self._start_thread()
-            except RuntimeError:
-                logger.warning("the system has no more threads to give: going on with %d", len(self._threads))
-                break
+        with self._putting:  # nothing is put behind the back of close()
+            if self._closed:
+                return False
+            for task in tasks:
+                self._tasks.put(task)
+        if self._tasks.qsize() and len(self._threads) < self.size:
+            self._start_threads()
         return True
+
+    def run_apart(self, task: Task) -> threading.Thread:
+        """Run the task on a thread beyond ``size``, also during a pause; return the thread.
+
+        Raises:
+            RuntimeError: the system cannot start a thread.
+        """
+        thread = threading.Thread(target=self._run_one, args=(task,), name="melange-alone", daemon=True)
+        thread.start()
+        self._extra = [*(one for one in self._extra if one.is_alive()), thread]
+        return thread
 
     @property
     def free(self) -> int:
@@ -114,67 +135,89 @@ class Threads:
             with self._changed:
                 self._changed.notify_all()
 
+    def is_idle(self, young_seconds: float) -> bool:
+        """Return True if no task runs that began less than ``young_seconds`` ago."""
+        since = time.monotonic() - young_seconds
+        return all(started < since for started, _ in list(self._running.values()))
+
+    def enter(self) -> None:
+        """Make the calling thread one of the worker's, with the coroutines and threads that it runs listeners on."""
+        _current.set(self)
+
     @property
-    def is_idle(self) -> bool:
-        """True if no task runs."""
-        return not self._running
+    def are_calling(self) -> bool:
+        """True if the caller is run by this worker: a listener or a hook, on whatever thread."""
+        return _current.get() is self
 
     def close(self) -> list[Task]:
         """Start no further task; return the tasks that have not started."""
-        with self._starting:  # no thread starts from now on, and those that did are counted
+        with self._starting, self._putting:  # no thread starts from now on, and those that did are counted
             self._closed = True
-        self.resume()
-        waiting = self.drain()
-        for _ in self._threads:
-            self._tasks.put(None)
-        return waiting
-
-    def drain(self) -> list[Task]:
-        """Remove the tasks that have not started: after ``close``, those that were put at the same moment."""
         waiting: list[Task] = []
         while True:
             try:
                 task = self._tasks.get_nowait()
             except Empty:
-                return waiting
+                break
             if task is not None:
                 waiting.append(task)
+        for _ in self._threads:
+            self._tasks.put(None)
+        self.resume()
+        return waiting
 
     def join(self, deadline: float) -> bool:
         """Wait until the tasks at work have ended, ``deadline`` (monotonic) at the latest; return True if they have."""
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        threads = [*self._threads, *self._extra]
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
 
-    def __contains__(self, thread: threading.Thread) -> bool:
-        return thread in self._threads
+    def _start_threads(self) -> None:
+        while self._tasks.qsize() and len(self._threads) < self.size and not self._closed:
+            if time.monotonic() < self._start_again_at:
+                return
+            try:
+                self._start_thread()
+            except RuntimeError as error:
+                self._start_again_at = time.monotonic() + NO_THREADS_PAUSE_SECONDS
+                logger.warning("working with %d threads of %d: %s", len(self._threads), self.size, error)
 
     def _start_thread(self) -> None:
         with self._starting:
             if len(self._threads) < self.size and not self._closed:
                 name = f"melange-work-{len(self._threads)}"
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._threads.append(thread)  # before its first task may ask whether it is one of them
-                try:
-                    thread.start()
-                except RuntimeError:
-                    self._threads.remove(thread)
-                    raise
+                thread.start()
+                self._threads.append(thread)
 
     def _run(self) -> None:
+        self.enter()
         number = threading.get_ident()
         while (task := self._tasks.get()) is not None:
-            if not self._open.is_set():
-                self._open.wait()
             self._running[number] = (time.monotonic(), task)
-            try:
-                task.owner.work(task.lease)
-            except BaseException:  # or a thread would be missing from now on
-                logger.exception("settling a delivery failed; it will be delivered again")
+            while not self._open.is_set():  # a pause counts from the moment that no task is seen to run
+                del self._running[number]
+                self.changed()
+                self._open.wait()
+                self._running[number] = (time.monotonic(), task)
+            self._work(task)
             del self._running[number]
             if self._waiters:
                 self.changed()
+
+    def _run_one(self, task: Task) -> None:
+        self.enter()
+        number = threading.get_ident()
+        self._running[number] = (time.monotonic(), task)
+        self._work(task)
+        del self._running[number]
+
+    def _work(self, task: Task) -> None:
+        try:
+            task.owner.work(task.lease)
+        except BaseException:  # or a thread would be missing from now on
+            logger.exception("settling a delivery failed; it will be delivered again")
 
 
 class Timers:
@@ -189,24 +232,28 @@ class Timers:
         self._closed = False
 
     def after(self, seconds: float, call: Callable[[Lease], None], lease: Lease) -> bool:
-        """Call ``call(lease)`` after ``seconds``; return False after ``close``, when it will not be called."""
+        """Call ``call(lease)`` after ``seconds``; return False when it will not be called: after ``close``, or
+        without a thread."""
         with self._changed:
             if self._closed:
                 return False
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="melange-timers", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system cannot start a thread
+                    return False
+                self._thread = thread
             due = self._clock.monotonic() + seconds
             heapq.heappush(self._calls, (due, next(self._order), lease, call))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="melange-timers", daemon=True)
-                self._thread.start()
             self._changed.notify()
             return True
 
-    def close(self) -> dict[Lease, float]:
-        """Make no further calls; return the waiting leases with their remaining seconds."""
+    def close(self) -> list[tuple[Lease, float]]:
+        """Make no further calls; return the waiting leases, each with the time of its call."""
         with self._changed:
             self._closed = True
-            now = self._clock.monotonic()
-            waiting = {lease: max(0.0, due - now) for due, _, lease, _ in self._calls}
+            waiting = [(lease, due) for due, _, lease, _ in self._calls]
             self._calls.clear()
             self._changed.notify()
             return waiting
@@ -235,39 +282,74 @@ class Timers:
 
 
 class Isolation:
-    """Runs suspects one at a time, with nothing else at work in the worker.
+    """Runs suspects one at a time, with nothing else at work in the worker. Thread-safe.
 
-    ``is_settled`` tells whether everything that has finished is acknowledged, too.
+    A suspect waits for what is at work, and others wait for it, both for a limited time: a run of minutes must not stop
+    the worker, nor the other suspects. ``is_settled`` returns True if everything that has finished is acknowledged, too.
     """
 
     def __init__(self, threads: Threads, suspects: Suspects, is_settled: Callable[[], bool]) -> None:
         self._threads = threads
         self._suspects = suspects
         self._is_settled = is_settled
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()
+        self._waiting: deque[Task] = deque()
+        self._thread: threading.Thread | None = None
+        self._closed = False
 
-    def begin(self, work: Callable[[], None]) -> None:
-        """Run ``work`` alone, on a thread of its own; returns at once.
+    def put(self, tasks: Sequence[Task]) -> bool:
+        """Run each of the tasks alone, soon; return False after ``close``, when none of them will run."""
+        with self._lock:
+            if self._closed:
+                return False
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="melange-isolation", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system cannot start a thread: better among others than never
+                    return self._threads.put(tasks)
+                self._thread = thread
+            self._waiting.extend(tasks)
+            return True
 
-        It waits for what is at work, and others wait for it, both for a limited time: a run of minutes must not stop the
-        worker.
-        """
-        threading.Thread(target=self._run, args=(work,), name="melange-alone", daemon=True).start()
+    def close(self) -> list[Task]:
+        """Start no further task; return the tasks that have not started."""
+        with self._lock:
+            self._closed = True
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        self._threads.changed()
+        return waiting
 
-    def _run(self, work: Callable[[], None]) -> None:
-        with self._one_at_a_time:
+    def _run(self) -> None:
+        while self._has_next():
             self._threads.pause()
-            resume = threading.Timer(
-                LONGEST_WAIT_FOR_OTHERS_SECONDS + LONGEST_ALONE_SECONDS, self._threads.resume
-            )
-            resume.daemon = True
-            resume.start()
             try:
-                self._threads.wait_for(
-                    lambda: self._threads.is_idle and self._is_settled(), LONGEST_WAIT_FOR_OTHERS_SECONDS
-                )
-                work()
-                self._suspects.survived()
+                self._threads.wait_for(self._may_begin, LONGEST_WAIT_FOR_OTHERS_SECONDS)
+                self._run_next()
             finally:
-                resume.cancel()
                 self._threads.resume()
+
+    def _has_next(self) -> bool:
+        with self._lock:
+            if self._waiting:
+                return True
+            self._thread = None
+            return False
+
+    def _may_begin(self) -> bool:
+        # What takes longer than others are waited for is not waited for again.
+        return self._closed or (self._threads.is_idle(LONGEST_WAIT_FOR_OTHERS_SECONDS) and self._is_settled())
+
+    def _run_next(self) -> None:
+        with self._lock:
+            if not self._waiting:  # closed meanwhile
+                return
+            task = self._waiting.popleft()
+            try:
+                thread = self._threads.run_apart(task)  # under the lock, so that close() and join() see it
+            except RuntimeError:
+                self._threads.put([task])
+                return
+        thread.join(LONGEST_ALONE_SECONDS)
+        self._suspects.survived()

@@ -77,7 +77,14 @@ class Settler:
 
     def defer(self, deferrals: Sequence[tuple[Lease, float]]) -> int:
         """Make the deliveries visible again, each after its seconds, 0 for now; return the number of those deferred."""
-        self._keeper.release([lease for lease, _ in deferrals], to_defer=True)
+        leases = [lease for lease, _ in deferrals]
+        self._keeper.stop_renewing(leases)
+        try:
+            return self._defer(deferrals)
+        finally:
+            self._keeper.release(leases)
+
+    def _defer(self, deferrals: Sequence[tuple[Lease, float]]) -> int:
         longest = self._driver.capabilities.max_visibility_seconds
         by_seconds: defaultdict[int, list[Delivery]] = defaultdict(list)
         for lease, seconds in deferrals:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
 from melange.messages import Delivery
 
 SUSPECT_RECEIVES = 3
@@ -12,6 +16,8 @@ MOST_ISOLATED = 20
 as an outage, and isolation would only delay all. After a kill the next process isolates again."""
 
 _MOST_REMEMBERED = 10_000
+
+Suspect = TypeVar("Suspect")
 
 
 class Suspects:
@@ -38,3 +44,8 @@ class Suspects:
     def survived(self) -> None:
         """Note that a suspect did not kill the process."""
         self._left -= 1
+
+
+def shuffled(suspects: Sequence[Suspect]) -> list[Suspect]:
+    """Return the suspects in random order: the poison among them must not kill each process before the others ran."""
+    return random.sample(suspects, len(suspects))

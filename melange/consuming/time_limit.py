@@ -58,7 +58,11 @@ def run_limited(call: Callable[[], Any], timeout_seconds: float, what: str) -> A
     """
     companion = _local.companion
     if companion is None or not companion.thread.is_alive():
-        companion = _local.companion = _Companion()
+        try:
+            companion = _local.companion = _Companion()
+        except RuntimeError as error:  # the system cannot start a thread; that must not use up attempts
+            logger.warning("%s runs without its time limit: %s", what, error)
+            return call()
     result: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
     context = contextvars.copy_context()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.coroutines import EventLoopThread
@@ -65,7 +67,7 @@ class Worker:
         self._timers = Timers(consumers[0].driver.clock)
         self._event_loop = EventLoopThread()
         suspects = Suspects()
-        isolation = Isolation(
+        self._isolation = Isolation(
             self._threads, suspects, lambda: all(one.is_settled for one in self._queue_workers)
         )
         self._queue_workers = [
@@ -73,7 +75,7 @@ class Worker:
                 consumer,
                 threads=self._threads,
                 timers=self._timers,
-                isolation=isolation,
+                isolation=self._isolation,
                 suspects=suspects,
                 others=len(consumers) - 1,
                 longest_wait_seconds=_longest_wait(grace_seconds),
@@ -131,14 +133,13 @@ class Worker:
         """Stop, and wait for the end; return True if the worker has ended with nothing left behind.
 
         Blocks at most for the grace period, or ``timeout_seconds``. Safe to call twice, before ``start``, and from a
-        listener, where it returns False at once.
+        listener or a hook, where it returns False at once.
         """
         self._stopping.set()
         with self._lifecycle:
             if not self.has_started:
                 return True
-        this_thread = threading.current_thread()
-        if this_thread in self._threads or this_thread in self._event_loop:
+        if self._threads.are_calling:
             return False
         return self._ended.wait(timeout_seconds) and self._exit_code == 0
 
@@ -169,37 +170,43 @@ class Worker:
     def _supervise(self) -> None:
         finished = False
         try:
-            self._threads.start()
-            for one in self._queue_workers:
-                one.start()
+            try:
+                self._start_threads()
+            except RuntimeError:  # nothing should be received that could not begin
+                logger.critical("the worker cannot start its threads", exc_info=True)
+                self._give_up()
             self._stopping.wait()
             finished = self._shut_down(time.monotonic() + self._grace_seconds)
         except Exception:
             logger.exception("the worker broke off")
             self._stopping.set()
-            for one in self._queue_workers:
-                one.stop_polling()
         finally:  # whatever happened: threads in stop() and run() must not wait forever
             self._exit_code = 0 if finished and not self._gave_up else 1
             self._ended.set()
+
+    def _start_threads(self) -> None:
+        self._threads.start()
+        if any(one.consumer.subscriptions.need_event_loop for one in self._queue_workers):
+            self._event_loop.start()
+        for one in self._queue_workers:
+            one.start()
 
     def _shut_down(self, deadline: float) -> bool:
         """Release what has not begun, let finish what has; return True if nothing is left behind."""
         logger.info("stopping: listeners at work have %g s to finish", self._grace_seconds)
         for one in self._queue_workers:
             one.stop_polling()
-        not_begun = [task.lease for task in self._threads.close()]
+        not_begun = [task.lease for task in (*self._threads.close(), *self._isolation.close())]
         retries = self._timers.close()
         # On threads of their own: a broker that does not answer must not stretch the grace period.
         releasing = [
-            threading.Thread(target=one.release_waiting, args=(not_begun, retries, deadline), daemon=True)
+            _in_background(partial(one.release_waiting, not_begun, retries, deadline))
             for one in self._queue_workers
         ]
-        for thread in releasing:
-            thread.start()
         finished = self._threads.join(deadline)
         for thread in releasing:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
             finished &= not thread.is_alive()
         finished &= self._event_loop.stop()
         if not finished:  # cancelled listeners release their messages
@@ -207,6 +214,16 @@ class Worker:
         for one in self._queue_workers:
             finished &= one.finish(deadline)
         return finished
+
+
+def _in_background(call: Callable[[], None]) -> threading.Thread:
+    """Return a thread that runs the call, or has run it: here, if the system cannot start another."""
+    thread = threading.Thread(target=call, name="melange-releasing", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        call()
+    return thread
 
 
 def _longest_wait(grace_seconds: float) -> int:
