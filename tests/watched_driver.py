@@ -1,5 +1,6 @@
 """A driver in memory that writes down what is received and settled, and can be slow."""
 
+import json
 import threading
 import time
 
@@ -76,7 +77,7 @@ def send(driver, queue, count, group=lambda number: None, first=0):
             [
                 Message(
                     f"id-{number}",
-                    '{"event_type_name": "Counted", "number": %d}' % number,
+                    json.dumps({"event_type_name": "Counted", "number": number}),
                     message_group_id=group(number),
                     message_deduplication_id=f"{number}" if queue.is_fifo else None,
                 )

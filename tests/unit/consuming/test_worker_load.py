@@ -54,7 +54,10 @@ def test_thousands_of_failing_groups_stay_within_the_bound_and_leave_capacity_to
 ):
     driver = WatchedDriver(deferring_seconds=0.02)
     consumer = consumer_of(
-        driver, "stock.fifo", retry=RetryPolicy(backoff=lambda attempts: 60), queue=QueueOptions(wait_seconds=1)
+        driver,
+        "stock.fifo",
+        retry=RetryPolicy(backoff=lambda attempts: 60),
+        queue=QueueOptions(wait_seconds=1),
     )
     healthy = []
 
@@ -104,7 +107,10 @@ def test_deferrals_under_way_count_as_in_flight(running):
 def test_groups_that_wait_for_a_retry_take_no_thread_from_the_others(running):
     driver = WatchedDriver()
     consumer = consumer_of(
-        driver, "stock.fifo", retry=RetryPolicy(backoff=lambda attempts: 600), queue=QueueOptions(wait_seconds=1)
+        driver,
+        "stock.fifo",
+        retry=RetryPolicy(backoff=lambda attempts: 600),
+        queue=QueueOptions(wait_seconds=1),
     )
     healthy = []
 
@@ -192,7 +198,9 @@ def test_a_redelivery_that_comes_before_the_loss_is_noticed_takes_over_its_lane(
 def test_an_empty_queue_with_work_in_flight_is_polled_as_seldom_as_alone(running):
     driver = WatchedDriver()
     consumers = [
-        consumer_of(driver, name, queue=QueueOptions(wait_seconds=20), deduplication=MemoryDeduplicationStore())
+        consumer_of(
+            driver, name, queue=QueueOptions(wait_seconds=20), deduplication=MemoryDeduplicationStore()
+        )
         for name in ("busy", "quiet")
     ]
     started, gate = threading.Event(), threading.Event()
@@ -217,7 +225,9 @@ def test_an_empty_queue_with_work_in_flight_is_polled_as_seldom_as_alone(running
 def test_a_queue_of_slow_work_leaves_a_thread_to_each_of_the_others(running):
     driver = WatchedDriver()
     slow, quick = (
-        consumer_of(driver, name, queue=QueueOptions(wait_seconds=1), deduplication=MemoryDeduplicationStore())
+        consumer_of(
+            driver, name, queue=QueueOptions(wait_seconds=1), deduplication=MemoryDeduplicationStore()
+        )
         for name in ("slow", "quick")
     )
     gate, done = threading.Event(), threading.Semaphore(0)
