@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, services: Services, seed: int, *, short: bool) -> bool:
-    """Run a row and print its line; return whether nothing is wrong."""
+    """Run a row and print its line; return True if nothing is wrong."""
     began_at = time.monotonic()
     try:
         result = run_row(ROWS[name], services, seed, short=short)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
-from chaos.deaths import may_die_at
+from chaos.deaths import EXIT_CODE, may_die_at
 from chaos.journal import BEGAN, EFFECT, FAILED, Journal
 from chaos.journaling import JournalingDriver, JournalingStore
 from chaos.program import run_program
-from chaos.sabotage import DRIVERS, STORES, WITHOUT_STORE
+from chaos.sabotage import DRIVERS, STORES, WITHOUT_ISOLATION, WITHOUT_STORE
 from chaos.settings import Settings
 from melange import (
     NO_DEDUPLICATION,
@@ -22,15 +23,16 @@ from melange import (
     RetryPolicy,
     Worker,
 )
+from melange.consuming import suspects
 from melange.deduplication.base import NoDeduplication
 
 
 class JobFailed(Exception):
-    """The listener was told to fail this time."""
+    """The event asks the listener to fail this time."""
 
 
 class Job(ExchangeListener):
-    """Works for as long as the event says, and fails as often."""
+    """Works for as long as the event says, fails as often, and kills the process if the event says so."""
 
     def __init__(self, name: str, journal: Journal) -> None:
         self.name = name
@@ -40,6 +42,8 @@ class Job(ExchangeListener):
         self._journal.write(BEGAN, message_id, self.name)
         may_die_at("before-effect")
         time.sleep(event["work_seconds"])
+        if event["deadly"]:
+            os._exit(EXIT_CODE)
         if attempt <= event["failures"].get(self.name, 0):
             self._journal.write(FAILED, message_id, self.name)
             raise JobFailed
@@ -55,6 +59,8 @@ def main(argument: str) -> int:
     store: DeduplicationStore | NoDeduplication = NO_DEDUPLICATION
     if settings.sabotage != WITHOUT_STORE:
         store = STORES.get(settings.sabotage, JournalingStore)(journal, settings.redis_url)
+    if settings.sabotage == WITHOUT_ISOLATION:
+        suspects.MOST_ISOLATED = 0
     consumer = ExchangeMessageConsumer(
         settings.queue,
         settings.topic,

@@ -12,7 +12,7 @@ def driver_for(endpoint_url: str) -> AwsDriver:
 
 
 def left_in(driver: AwsDriver, queue: Queue) -> int:
-    """Return how many messages are in a queue, seen or unseen."""
+    """Return the number of messages in a queue, invisible ones included."""
     depth = driver.measure_queue(queue)
     return depth.visible + depth.in_flight + depth.delayed
 

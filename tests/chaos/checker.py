@@ -1,4 +1,4 @@
-"""The judgement: what was published and what workers wrote down, compared. Pure, and told nothing but facts."""
+"""Compare what was published with what the workers recorded. The checker does no I/O and sees only the facts."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Evidence:
 
 @dataclass
 class Findings:
-    """Message ids, or (message id, listener), by what is wrong with them; explained duplicates are not wrong."""
+    """Message ids, or (message id, listener), by what is wrong with them. Explained duplicates are not wrong."""
 
     lost: list[Pair] = field(default_factory=list)
     stuck: int = 0
@@ -80,11 +80,11 @@ class Findings:
     stale_acknowledges: list[str] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
-        """Return how many there are of each kind."""
+        """Return the number of findings of each kind."""
         return {one.name: _count(getattr(self, one.name)) for one in fields(self)}
 
     def wrong(self) -> dict[str, int]:
-        """Return what there should be nothing of, and is."""
+        """Return the counts that should be 0 and are not."""
         return {
             name: count for name, count in self.counts().items() if count and name != "explained_duplicates"
         }
@@ -222,7 +222,7 @@ def _stale_completes(records: Iterable[Record]) -> list[Pair]:
 
 
 def _stale_acknowledges(records: Iterable[Record]) -> list[str]:
-    """Return the messages that were acknowledged by one receipt when somebody had a later one.
+    """Return the messages that were acknowledged with one receipt after another worker had a later one.
 
     The broker's receive count, their token, tells which receipt is later.
     """

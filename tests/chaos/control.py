@@ -18,5 +18,5 @@ class Control:
     caught_by: str
 
     def is_caught(self, services: Services) -> bool:
-        """Run the scenario with the sabotage; return whether the checker notices."""
+        """Run the scenario with the sabotage; return True if the checker notices."""
         return self.caught_by in self.scenario(services, self.sabotage).wrong()

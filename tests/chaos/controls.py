@@ -7,6 +7,8 @@ from chaos.control import Control
 from chaos.journal import BEGAN
 from chaos.outbox import controls as outbox_controls
 from chaos.processes import WorkerProcess
+from chaos.rows.poison import MAX_ATTEMPTS, live_until_empty
+from chaos.sabotage import WITHOUT_ISOLATION
 from chaos.scene import Services
 from chaos.stage import Job, Stage
 
@@ -14,7 +16,7 @@ FEW = 5
 
 
 def killed_before_the_effect(services: Services, sabotage: str = "") -> Findings:
-    """A worker dies with claimed messages in hand, another one goes on."""
+    """A worker dies with claimed messages in flight, and another one continues."""
     with Stage(services, "killed before the effect", 0, sabotage=sabotage, concurrency=1) as stage:
         stage.publish([Job()] * FEW)
         stage.await_death(stage.start_worker(fail_point="before-effect"))
@@ -28,9 +30,9 @@ def published_twice(services: Services, sabotage: str = "") -> Findings:
         return _finished(stage)
 
 
-def overslept(services: Services, sabotage: str = "") -> Findings:
-    """A worker sleeps until another has taken its message over, and then goes on as if nothing was."""
-    with Stage(services, "overslept", 0, sabotage=sabotage) as stage:
+def lease_expired(services: Services, sabotage: str = "") -> Findings:
+    """A worker is paused until another has taken over its message, and then continues."""
+    with Stage(services, "lease expired", 0, sabotage=sabotage) as stage:
         stage.start_workers(2)
         stage.publish([Job(work_seconds=2)])
         stage.wait_for(lambda: len(_began(stage)) == 1, "the first to begin")
@@ -39,11 +41,21 @@ def overslept(services: Services, sabotage: str = "") -> Findings:
         return _finished(stage)
 
 
+def killed_by_a_message(services: Services, sabotage: str = "") -> Findings:
+    """A message kills every process that works on it, in the middle of the work of its neighbours."""
+    with Stage(services, "killed by a message", 0, sabotage=sabotage, max_attempts=MAX_ATTEMPTS) as stage:
+        poison = Job(work_seconds=0.5, rejected=True, deadly=True)
+        stage.publish([Job(work_seconds=1)] * FEW + [poison])
+        live_until_empty(stage, MAX_ATTEMPTS + 1)
+        return _finished(stage)
+
+
 CONTROLS = (
     Control("mark before run", killed_before_the_effect, caught_by="lost"),
     Control("acknowledge early", killed_before_the_effect, caught_by="lost"),
     Control("no deduplication", published_twice, caught_by="unexplained_duplicates"),
-    Control("unfenced complete", overslept, caught_by="stale_completes"),
+    Control("unfenced complete", lease_expired, caught_by="stale_completes"),
+    Control(WITHOUT_ISOLATION, killed_by_a_message, caught_by="wrongly_dead_lettered"),
     *outbox_controls.CONTROLS,
 )
 

@@ -17,7 +17,7 @@ END_SECONDS = 60.0
 
 
 class ProcessSettings(Protocol):
-    """What a process is told; it has its journal in the directory ``journals``."""
+    """The settings of a process; its journal is in the directory ``journals``."""
 
     @property
     def journals(self) -> str: ...
@@ -42,19 +42,19 @@ class WorkerProcess:
         self._journal = Path(settings.journals, f"{self.pid}.journal")
 
     def has_journal(self) -> bool:
-        """Tell whether it has come so far that it can be told to stop."""
+        """Return True once it can be stopped."""
         return self._journal.exists()
 
     def has_polled(self) -> bool:
-        """Tell whether it has begun to work."""
+        """Return True once it has polled."""
         return self.count(POLLED) > 0
 
     def count(self, kind: str) -> int:
-        """Return how many records of a kind are in its journal."""
+        """Return the number of records of a kind in its journal."""
         return self._journal.read_text().count(f'"{kind}"') if self.has_journal() else 0
 
     def is_alive(self) -> bool:
-        """Tell whether the process is there."""
+        """Return True while the process runs."""
         return self._process.poll() is None
 
     def send(self, number: signal.Signals) -> None:

@@ -63,7 +63,7 @@ class Proxy:
     async def _serve_client(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         upstream = await asyncio.open_connection("127.0.0.1", self._upstream_port)
         try:
-            # Who ends a connection early, on either side, ends the other one too.
+            # A connection that ends early, on either side, ends the other one too.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 while (answer := await self._answer(await _read_message(client), *upstream)) is not None:
                     answers.write(answer)

@@ -11,7 +11,7 @@ from melange.messages import Delivery, Queue
 
 
 class AcknowledgingEarly(JournalingDriver):
-    """Acknowledges what it has only just received."""
+    """Acknowledges messages on receipt."""
 
     def receive(
         self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
@@ -24,7 +24,7 @@ class AcknowledgingEarly(JournalingDriver):
 
 
 class MarkingBeforeTheRun(JournalingStore):
-    """Marks as done what it only claims."""
+    """Stores the mark with the claim."""
 
     def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
         answer = super().claim(key, token, lease_seconds)
@@ -34,7 +34,7 @@ class MarkingBeforeTheRun(JournalingStore):
 
 
 class CompletingUnfenced(JournalingStore):
-    """Marks as done whoever asks, also who has lost the claim."""
+    """Stores every mark, also that of a worker that has lost its claim."""
 
     def complete(self, claimed: Claimed) -> bool:
         asked_at = time.monotonic()
@@ -49,3 +49,4 @@ class CompletingUnfenced(JournalingStore):
 DRIVERS = {"acknowledge early": AcknowledgingEarly}
 STORES = {"mark before run": MarkingBeforeTheRun, "unfenced complete": CompletingUnfenced}
 WITHOUT_STORE = "no deduplication"
+WITHOUT_ISOLATION = "poison messages are not isolated"

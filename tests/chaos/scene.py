@@ -1,4 +1,4 @@
-"""What every run has: processes, a seed for what is done to them, and a place for what they write down."""
+"""What every run has: processes, a seed for the faults, and a directory for the journals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOG_TAIL_CHARACTERS = 4_000
 
 @dataclass(frozen=True)
 class Services:
-    """The servers that all runs share, where progress is told, and where journals and logs are kept, if they are."""
+    """The servers that all runs share. ``tell`` shows progress; journals and logs stay in ``kept``, if that is given."""
 
     sns_sqs_url: str
     redis: RedisServer
@@ -78,7 +78,7 @@ class Scene:
         self._opened.close()
 
     def tell(self, text: str) -> None:
-        """Tell how far the run has come."""
+        """Show the progress of the run."""
         self._services.tell(f"{self._name}: {text}")
 
     # --- processes and faults ----------------------------------------------------------------------
@@ -107,7 +107,7 @@ class Scene:
 
     @contextmanager
     def paused(self, worker: WorkerProcess) -> Iterator[None]:
-        """Stop a worker in mid-air, and let it go on after the block."""
+        """Pause a worker during the block."""
         began_at = time.monotonic()
         worker.send(signal.SIGSTOP)
         try:
@@ -117,7 +117,7 @@ class Scene:
             self.faults.append(Fault(PAUSE, began_at, time.monotonic(), worker.pid))
 
     def await_death(self, worker: WorkerProcess) -> bool:
-        """Wait for a worker to die at its fail point; return whether that is what ended it."""
+        """Wait for a worker to die at its fail point; return True if it did."""
         exit_code = worker.wait()
         last = max((record.at for record in self.records() if record.pid == worker.pid), default=0.0)
         self.faults.append(Fault(KILL, last, inf, worker.pid))
@@ -144,7 +144,7 @@ class Scene:
         deadline = time.monotonic() + START_SECONDS
         while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self._name}: waited in vain for {what}\n{self.log_tail()}")
+                raise TimeoutError(f"{self._name}: waited too long for {what}\n{self.log_tail()}")
             time.sleep(LOOK_EVERY_SECONDS)
 
     def wait_until_none(self, left: Callable[[], int], of_what: str) -> None:
@@ -162,10 +162,10 @@ class Scene:
     # --- evidence ----------------------------------------------------------------------------------
 
     def records(self) -> list[Record]:
-        """Return what the workers have written down so far."""
+        """Return what the workers have recorded so far."""
         return read_journals(self._directory)
 
     def log_tail(self) -> str:
-        """Return the end of what the workers have logged."""
+        """Return the end of the workers' log."""
         log = self._directory / "log"
         return log.read_text()[-LOG_TAIL_CHARACTERS:] if log.exists() else ""

@@ -1,4 +1,4 @@
-"""What a worker process is told."""
+"""The settings of a worker process."""
 
 from __future__ import annotations
 

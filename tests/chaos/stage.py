@@ -1,4 +1,4 @@
-"""Where a run takes place: its queue, its workers, and what is done to them."""
+"""The queue and the workers of one run, and the faults."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, PublishEr
 
 @dataclass(frozen=True)
 class Job:
-    """A message to publish: how long its listeners work, and how often each fails first."""
+    """A message to publish: how long its listeners work, how often each fails first, whether they kill the process."""
 
     work_seconds: float = 0.0
     failures: Mapping[str, int] = field(default_factory=dict)
     group: str | None = None
     number: int = 0
     rejected: bool = False
+    deadly: bool = False
 
 
 class Stage(Scene):
@@ -80,6 +81,7 @@ class Stage(Scene):
             "group": job.group,
             "work_seconds": job.work_seconds,
             "failures": dict(job.failures),
+            "deadly": job.deadly,
         }
 
     def _publish(self, events: list[dict[str, Any]]) -> None:
@@ -97,15 +99,15 @@ class Stage(Scene):
                 return
 
     def left(self) -> int:
-        """Return how many messages are in the queue, seen or unseen."""
+        """Return the number of messages in the queue, invisible ones included."""
         return left_in(self._driver, self.queue)
 
     def in_flight(self) -> int:
-        """Return how many messages are hidden from receivers."""
+        """Return the number of invisible messages."""
         return self._driver.measure_queue(self.queue).in_flight
 
     def wait_until_empty(self) -> None:
-        """Wait until nothing is left in the queue, or nothing has moved for a long while."""
+        """Wait until nothing is left in the queue, or nothing moves for half a minute."""
         self.wait_until_none(self.left, "messages")
 
     # --- workers and faults ------------------------------------------------------------------------
@@ -125,7 +127,7 @@ class Stage(Scene):
         return self.random.choice([worker for worker in self.workers if worker.has_polled()])
 
     def stall_redis(self, seconds: float) -> Fault:
-        """Stop Redis in mid-air for a while; return when it was away."""
+        """Pause Redis for some seconds; return when it was unavailable."""
         began_at = time.monotonic()
         self._services.redis.stall()
         time.sleep(seconds)
@@ -136,7 +138,7 @@ class Stage(Scene):
         return fault
 
     def restart_redis(self, away_seconds: float) -> Fault:
-        """Kill Redis, which forgets everything, and start it after a while; return when it was away."""
+        """Kill Redis, which loses its data, and start it after some seconds; return when it was unavailable."""
         began_at = time.monotonic()
         self._services.redis.kill()
         killed_at = time.monotonic()

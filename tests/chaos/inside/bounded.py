@@ -1,4 +1,4 @@
-"""One queue in memory whose workers are measured from the broker's side: in flight, leases, stops."""
+"""One queue in memory, measured from the broker's side: in flight, leases, stops."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class BoundedQueue:
         )
 
     def work_while(self, goes_on: Callable[[], bool]) -> None:
-        """Run a worker while the condition holds, stop it, and judge what it has left behind."""
+        """Run a worker while the condition holds, stop it, and record what is wrong."""
         worker = Worker(
             self._consumer(), concurrency=CONCURRENCY, grace_seconds=GRACE_SECONDS, handle_signals=False
         )
@@ -74,7 +74,7 @@ class BoundedQueue:
         return depth.visible + depth.in_flight + depth.delayed
 
     def out_of_order(self) -> list[str]:
-        """Return the groups whose effects were not in the order of publishing."""
+        """Return the groups with effects that were not in the order of publishing."""
         return [group for group, numbers in self.effects.items() if numbers != sorted(numbers)]
 
     def _judge(self, worker: Worker) -> None:

@@ -16,10 +16,10 @@ from melange.messages import Delivery, Queue
 
 
 class CountingDriver(InMemoryDriver):
-    """Counts the messages that were received and neither acknowledged nor given back, and how often each was received.
+    """Counts the messages that were received and neither acknowledged nor released, and how often each was received.
 
     A lease is renewed by deferring for exactly ``renewal_seconds``, the consumer's visibility timeout; any other deferral
-    gives the message back. So no retry of a run may have that delay. ``taken_over`` counts the messages that were
+    releases the message. So no retry of a run may have that delay. ``taken_over`` counts the messages that were
     received again while they were held, which means that their leases were lost. ``acknowledge_seconds`` is
     how long ten acknowledgements take.
     """

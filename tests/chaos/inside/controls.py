@@ -26,7 +26,7 @@ class InsideControl:
     caught_by: str
 
     def is_caught(self, services: Services) -> bool:
-        """Run it; return whether the complaint is made."""
+        """Run it; return True if the complaint is made."""
         result = self.run(services, SEED, sabotage=self.sabotage)
         return any(one.startswith(self.caught_by) for one in result.complaints())
 

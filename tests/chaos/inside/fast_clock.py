@@ -28,5 +28,5 @@ class FastClock:
         time.sleep(max(0.0, self.real(seconds)))
 
     def real(self, seconds: float) -> float:
-        """Return how many real seconds the simulated ones take."""
+        """Return the real seconds that the simulated ones take."""
         return seconds / self._speed

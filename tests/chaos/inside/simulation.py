@@ -41,7 +41,7 @@ class Planned:
 
 
 class JobFailed(Exception):
-    """The listener was told to fail this time."""
+    """The event asks the listener to fail this time."""
 
 
 class Simulation:
@@ -127,7 +127,7 @@ class Simulation:
         self.left_behind += self._loop.is_alive()
 
     def left(self) -> int:
-        """Return how many messages are in the queues."""
+        """Return the number of messages in the queues."""
         depths = [self.driver.measure_queue(queue) for queue in self._queues]
         return sum(depth.visible + depth.in_flight + depth.delayed for depth in depths)
 

@@ -56,7 +56,7 @@ def _for(seconds: float) -> Callable[[], bool]:
 
 
 def _until_empty(queue: BoundedQueue) -> Callable[[], bool]:
-    """Return whether it still has messages and they still become fewer."""
+    """Return a function that is true while the queue has messages and their number still falls."""
     fewest, since = queue.left, time.monotonic()
 
     def goes_on() -> bool:

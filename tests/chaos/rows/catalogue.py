@@ -18,6 +18,7 @@ from chaos.rows.outbox import outbox
 from chaos.rows.outbox_fail_points import outbox_fail_points
 from chaos.rows.outbox_outages import outbox_outages
 from chaos.rows.paused import paused_workers
+from chaos.rows.poison import poison
 from chaos.rows.redis_outages import redis_outages
 from chaos.rows.result import RowResult
 from chaos.rows.several import several_listeners
@@ -71,6 +72,7 @@ ROWS = {
     "several listeners": Row(
         several_listeners, full={"messages": 5_000, "workers": 4}, short={"messages": 200, "workers": 1}
     ),
+    "poison": Row(poison, full={"messages": 1_000, "deadly": 10}, short={"messages": 40, "deadly": 1}),
     "attempts": Row(
         attempts,
         full={

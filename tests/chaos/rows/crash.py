@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chaos.checker import check
-from chaos.rows.result import RowResult, cut_off, wrong_exit_codes
+from chaos.rows.result import RowResult, killed_listeners, wrong_exit_codes
 from chaos.scene import Services
 from chaos.stage import Job, Stage
 
@@ -25,6 +25,6 @@ def crash(services: Services, seed: int, *, messages: int, kills: int, workers: 
     return RowResult(
         load=f"{messages:,} messages, {kills} SIGKILLs over {workers} workers",
         findings=check(evidence),
-        measured={"listeners cut off": cut_off(evidence)},
+        measured={"listeners killed": killed_listeners(evidence)},
         wrong=wrong_exit_codes(codes),
     )

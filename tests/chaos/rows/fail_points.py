@@ -21,11 +21,11 @@ POINTS = (
     "after-acknowledge",
 )
 BETWEEN_EFFECT_AND_MARK = {"after-effect", "before-mark"}
-"""Where a death costs a second effect of the one message at hand, as documented; elsewhere of none."""
+"""Where a death costs a second effect of the one message at work, as documented; elsewhere of none."""
 
 
 def fail_points(services: Services, seed: int, *, deaths_each: int) -> RowResult:
-    """One worker after the other, each with one message at a time, dies; the last one clears up."""
+    """One worker after the other, each with one message at a time, dies; the last one finishes the rest."""
     wrong: list[str] = []
     points = POINTS * deaths_each
     with Stage(services, "fail points", seed, concurrency=1) as stage:

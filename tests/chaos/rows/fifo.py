@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from chaos.checker import check
-from chaos.rows.result import RowResult, cut_off, wrong_exit_codes
+from chaos.rows.result import RowResult, killed_listeners, wrong_exit_codes
 from chaos.scene import Services
 from chaos.stage import Job, Stage
 
@@ -32,7 +32,7 @@ def fifo(services: Services, seed: int, *, groups: int, each: int, kills: int, w
     return RowResult(
         load=f"{groups} groups of {each}, 5 % failing, {kills} SIGKILLs over {workers} workers",
         findings=check(evidence),
-        measured={"listeners cut off": cut_off(evidence), "dead letters, as they should be": rejected},
+        measured={"listeners killed": killed_listeners(evidence), "dead letters, as planned": rejected},
         wrong=wrong_exit_codes(codes),
     )
 

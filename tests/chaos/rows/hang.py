@@ -65,7 +65,7 @@ def hang(
 
 
 class HangingQueue:
-    """A queue in memory, some of whose messages make their listeners hang."""
+    """A queue in memory; some of its messages make their listeners hang."""
 
     def __init__(
         self, messages: int, hanging: int, timeout_seconds: float | None, grace_seconds: float = GRACE_SECONDS
@@ -90,7 +90,7 @@ class HangingQueue:
         )
 
     def is_ready(self) -> bool:
-        """Return what the worker's health says."""
+        """Return True if the worker is ready, as its health says."""
         return self._worker.health().ready
 
     def start(self) -> None:
@@ -174,7 +174,7 @@ class HangingQueue:
 
 
 def _seconds_until_not_ready(silence_seconds: float) -> float:
-    """Hang all listeners without a time limit; return how long after the beginning the health says so."""
+    """Hang all listeners without a time limit; return the seconds until the health says so."""
     queue = HangingQueue(CONCURRENCY, CONCURRENCY, None, GRACE_OF_HANGING_SECONDS)
     with mock.patch.object(health, "LONGEST_SILENCE_SECONDS", silence_seconds):
         queue.start()

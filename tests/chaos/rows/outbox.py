@@ -68,7 +68,7 @@ def measured(evidence: OutboxEvidence) -> dict[str, object]:
         "messages committed": len(evidence.committed),
         "transactions rolled back": kinds[ROLLED_BACK, False],
         "published again": sum(1 for _ in second_publications(evidence)),
-        "listeners cut off": kinds[BEGAN, True] - kinds[EFFECT, True],
+        "listeners killed": kinds[BEGAN, True] - kinds[EFFECT, True],
     }
 
 

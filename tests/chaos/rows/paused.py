@@ -1,4 +1,4 @@
-"""Workers are stopped in mid-air until their messages have gone to others, and then go on."""
+"""Workers are paused until other workers have received their messages, and then continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The deduplication store is killed and comes back empty, or stalls and comes back."""
+"""The deduplication store is killed and starts again empty, or stalls for some seconds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def redis_outages(
             disturb = stage.restart_redis if is_kill[number] else stage.stall_redis
             outage = disturb(stage.random.uniform(1, 4))
             outages.append(outage)
-            stage.publish([Job()])  # work to go on with, whatever was finished
+            stage.publish([Job()])  # work to continue with, whatever was finished
             stage.wait_for(partial(_works_again, stage, outage), "an effect")
         stage.wait_until_empty()
         codes = stage.stop_workers()
@@ -42,14 +42,14 @@ def redis_outages(
     )
     wrong = wrong_exit_codes(codes)
     if without_store:
-        wrong.append(f"{without_store} listeners ran while the store was away")
+        wrong.append(f"{without_store} listeners ran while the store was unavailable")
     if recovery_seconds > RECOVERY_SECONDS:
-        wrong.append(f"work went on only after {recovery_seconds:.1f} s")
+        wrong.append(f"work continued only after {recovery_seconds:.1f} s")
     return RowResult(
         load=f"{messages:,} messages, {kills} kills and restarts of Redis, {stalls} stalls, {workers} workers",
         findings=check(evidence),
         measured={
-            "listeners run while the store is away": without_store,
+            "listeners run while the store is unavailable": without_store,
             "longest recovery": f"{recovery_seconds:.1f} s",
         },
         wrong=wrong,

@@ -1,4 +1,4 @@
-"""What a run comes to."""
+"""The result of a run."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class RowResult:
     wrong: Sequence[str] = ()
 
     def complaints(self) -> list[str]:
-        """Return all that is wrong, in words."""
+        """Return everything that is wrong, as text."""
         return [f"{name}: {count}" for name, count in self.findings.wrong().items()] + list(self.wrong)
 
 
-def cut_off(evidence: Evidence) -> int:
-    """Count the runs of listeners that neither ended nor failed: that the kills met workers at work."""
+def killed_listeners(evidence: Evidence) -> int:
+    """Count the runs of listeners that neither ended nor failed. They show that the kills met workers at work."""
     kinds = Counter(record.kind for record in evidence.records)
     return kinds[BEGAN] - kinds[EFFECT] - kinds[FAILED]
 
 
 def wrong_exit_codes(codes: Sequence[int]) -> list[str]:
-    """Return what is wrong with the exit codes of workers that were told to stop."""
-    return [f"a worker that was told to stop exited with {code}" for code in codes if code != 0]
+    """Return what is wrong with the exit codes of workers that were stopped."""
+    return [f"a stopped worker exited with {code}" for code in codes if code != 0]

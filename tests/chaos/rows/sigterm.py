@@ -1,4 +1,4 @@
-"""Workers are told to stop while they work, again and again."""
+"""Workers get SIGTERM while they work, again and again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JOBS_EACH = 60
 
 
 def sigterm(services: Services, seed: int, *, stops: int) -> RowResult:
-    """One worker at a time, so that what is invisible after its end is what it has left behind."""
+    """One worker at a time, so that what is invisible after its end was left behind by it."""
     codes: list[int] = []
     longest_seconds, invisible = 0.0, 0
     # What is left behind stays invisible for long enough to be seen.
