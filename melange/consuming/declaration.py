@@ -1,4 +1,4 @@
-"""What a consumer declares on its driver: the queue, its bindings, its dead-letter queue."""
+"""The declaration of a consumer: its queue, bindings and dead-letter queue."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ DEAD_LETTER_SUFFIX = "-dlq"
 DEAD_LETTER_RETENTION_SECONDS = 14 * 24 * 3600
 
 MOST_RECEIVES = 1_000
-"""The highest ``maxReceiveCount`` that SQS knows."""
+"""The highest ``maxReceiveCount`` of SQS."""
 FEWEST_RECEIVES = 100
-"""Where attempts are forgotten when a process dies: far above what deployments and waits add to the attempts, and still
-an end for a poison message that kills every process."""
+"""For stores that do not outlive the process: far above the receives of deployments and waits, and still an end for a poison
+message that kills every process."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueDeclaration:
-    """What a consumer asks its driver for; None for ``filter_events`` leaves an existing filter as it is."""
+    """The declaration of a queue; None for ``filter_events`` leaves an existing filter."""
 
     queue_name: str
     topic_names: Sequence[str]
@@ -43,7 +43,7 @@ class QueueDeclaration:
     options: QueueOptions
     max_attempts: int
     outlives_process: bool
-    """Whether attempts are still known when a process has died."""
+    """True if attempts survive the death of a process."""
 
     def queue(self, driver: MessagingDriver) -> Queue:
         """Return the queue with its dead-letter queue: created or completed, or only looked up with ``declare=False``.
@@ -51,7 +51,7 @@ class QueueDeclaration:
         Idempotent, and safe from several processes at once.
 
         Raises:
-            ConfigurationError: something is asked for that the driver does not offer, or that only declaring can do.
+            ConfigurationError: an option is not supported by the driver, or needs ``declare=True``.
             QueueNotFoundError, TopicNotFoundError: with ``declare=False``, something is missing.
         """
         self._check_capabilities(driver)
@@ -63,11 +63,11 @@ class QueueDeclaration:
 
     @property
     def wanted_receives(self) -> int:
-        """The broker's own limit of receives: the net for messages that kill the process before it can count.
+        """The broker's own limit of receives: the last resort for messages that kill the process before it can count.
 
-        Far above the attempts, since deployments, waits and kills of neighbours count as receives too and must not
-        dead-letter healthy messages: as high as can be where attempts outlive the process, where rejected messages are
-        to stay, and on FIFO, where those behind a failing message are received again with it.
+        It is far above the attempts, because deployments, waits and kills of neighbours also count as receives, and must
+        not dead-letter healthy messages. It is the highest possible if attempts outlive the process, if rejected
+        messages stay, and on FIFO, where the followers of a failing message are received again with it.
         """
         if (
             self.outlives_process
@@ -88,7 +88,7 @@ class QueueDeclaration:
         if isinstance(name, NoDeadLetterQueue):
             dead_letter_queue = NO_DEAD_LETTER_QUEUE
         elif name is not None or (existing is None and not _is_dead_letter_name(self.queue_name)):
-            # Only a new queue is given one unasked: an existing one may be without on purpose.
+            # Only a new queue gets one by default: an existing queue may have none on purpose.
             dead_letter_queue = driver.declare_queue(
                 name or default_dead_letter_name(self.queue_name),
                 retention_seconds=DEAD_LETTER_RETENTION_SECONDS,
@@ -123,7 +123,7 @@ class QueueDeclaration:
         return queue
 
     def _report_surplus(self, driver: MessagingDriver, queue: Queue) -> None:
-        """Warn of bindings and filters that the code no longer names: they stay, and nothing else would show them."""
+        """Warn of bindings and filters that the code does not name any more: they stay, and nothing else shows them."""
         if not isinstance(driver, BrokerAdministration):
             return
         try:
@@ -156,7 +156,7 @@ class QueueDeclaration:
         return EventFilter(tuple(sorted(names)), self.options.filter_scope)
 
     def _check_capabilities(self, driver: MessagingDriver) -> None:
-        """Raise ``ConfigurationError`` for what the driver's broker does not offer."""
+        """Raise ``ConfigurationError`` for options that the driver's broker does not support."""
         capabilities = driver.capabilities
         driver_name = type(driver).__name__
         if self.queue_name.endswith(FIFO_SUFFIX) and not capabilities.fifo:
@@ -177,8 +177,8 @@ class QueueDeclaration:
             is_wanted = self.options.dead_letter_queue_name is not NO_DEAD_LETTER_QUEUE
             if is_wanted and not _is_dead_letter_name(queue.name):
                 logger.warning(
-                    "queue %s exists without a dead-letter queue: what is rejected stays in it. Name one with "
-                    "dead_letter_queue_name=, or say NO_DEAD_LETTER_QUEUE",
+                    "queue %s exists without a dead-letter queue: rejected messages stay in it. Name one with "
+                    "dead_letter_queue_name=, or pass NO_DEAD_LETTER_QUEUE",
                     queue.name,
                 )
         elif queue.max_receive_count is not None and queue.max_receive_count <= self.max_attempts:
