@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
+
+from melange.errors import TimeLimitExceeded
+
+logger = logging.getLogger(__name__)
 
 CANCELLING_SECONDS = 5.0
 
@@ -66,6 +72,36 @@ class EventLoopThread:
                     raise
                 self._loop, self._thread = loop, thread
             return self._loop
+
+
+async def within(limit_seconds: float, awaitable: Awaitable[object], what: str) -> None:
+    """Await it; past the limit cancel it, and give it up if it has not ended some seconds later.
+
+    Raises:
+        TimeLimitExceeded: it took longer. What it raises itself is passed on.
+    """
+    task = asyncio.ensure_future(awaitable)
+    try:
+        await asyncio.wait([task], timeout=limit_seconds)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCELLING_SECONDS)
+    except asyncio.CancelledError:  # the worker stops
+        task.cancel()
+        raise
+    if not task.done():
+        where = io.StringIO()
+        if isinstance(task, asyncio.Task):
+            task.print_stack(file=where)
+        logger.error(
+            "%s ignores its cancellation after %g s and is given up; it is at\n%s",
+            what,
+            limit_seconds,
+            where.getvalue(),
+        )
+    if not task.done() or task.cancelled():
+        raise TimeLimitExceeded(what, limit_seconds)
+    task.result()
 
 
 async def _cancel_all() -> None:

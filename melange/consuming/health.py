@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,12 +49,11 @@ class WorkerHealth:
 
 def health_of(queue_workers: Sequence[QueueWorker], threads: Threads, *, running: bool) -> WorkerHealth:
     """Return the health of a worker with these queues."""
-    now = time.monotonic()
     queues = [
         QueueHealth(
             queue_name=one.consumer.queue.name,
-            seconds_since_poll=_since(one.last_poll_at, now),
-            seconds_since_settled=_since(one.last_settled_at, now),
+            seconds_since_poll=_since(one.last_poll_at, one),
+            seconds_since_settled=_since(one.last_settled_at, one),
             in_flight=one.in_flight,
             limit=one.limit,
             store_is_available=one.store_is_available,
@@ -72,8 +70,8 @@ def health_of(queue_workers: Sequence[QueueWorker], threads: Threads, *, running
     )
 
 
-def _since(moment: float | None, now: float) -> float | None:
-    return None if moment is None else now - moment
+def _since(moment: float | None, queue_worker: QueueWorker) -> float | None:
+    return None if moment is None else queue_worker.consumer.driver.clock.monotonic() - moment
 
 
 def _is_ready(queue: QueueHealth) -> bool:

@@ -6,7 +6,7 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -260,18 +260,12 @@ class DeliveryProcessor:
             raise ConfigurationError(
                 f"listener {listener.name} is asynchronous: it needs the event loop of a worker, consumer.run()"
             )
-        import asyncio  # noqa: PLC0415 - half of what importing melange costs, and plain listeners do without
+        if limit is not None:
+            # It brings asyncio, half of what importing melange costs, and plain listeners do without.
+            from melange.consuming.coroutines import within  # noqa: PLC0415
 
-        async def finish() -> None:
-            try:
-                async with asyncio.timeout(limit) as timeout:
-                    await result
-            except TimeoutError:
-                if limit is None or not timeout.expired():
-                    raise
-                raise TimeLimitExceeded(f"listener {listener.name}", limit) from None
-
-        self.run_coroutine(finish())
+            result = within(limit, result, f"listener {listener.name}")
+        self.run_coroutine(_awaited(result))
 
     # --- failures ----------------------------------------------------------------------------------
 
@@ -338,6 +332,10 @@ def _through(
 ) -> Callable[[ListenerCall], Outcome]:
     """Return ``run``, called through the hook."""
     return lambda call: checked_outcome(hook(call, run))
+
+
+async def _awaited(awaitable: Awaitable[object]) -> None:
+    await awaitable
 
 
 def _receives(lease: Lease) -> int:

@@ -158,7 +158,7 @@ class QueueWorker:
             return
         started = time.monotonic()
         received = self.consumer.receive(limit, self._wait_seconds)
-        self.last_poll_at = time.monotonic()
+        self.last_poll_at = self.consumer.driver.clock.monotonic()
         if received:
             self._accept(received)
         elif self.last_poll_at - started < _SHORT_POLL_PAUSE_SECONDS:
@@ -253,7 +253,7 @@ class QueueWorker:
         try:
             return self._settler.settle(outcomes).gone == len(outcomes)
         finally:
-            self.last_settled_at = time.monotonic()
+            self.last_settled_at = self.consumer.driver.clock.monotonic()
             self._threads.changed()
 
     def _acknowledge_on(self) -> None:
