@@ -75,7 +75,7 @@ class EventLoopThread:
 
 
 async def within(limit_seconds: float, awaitable: Awaitable[object], what: str) -> None:
-    """Await it; past the limit cancel it, and give it up if it has not ended some seconds later.
+    """Await it; after the limit cancel it, and give it up if it has not ended some seconds later.
 
     Raises:
         TimeLimitExceeded: it took longer. What it raises itself is passed on.
@@ -83,25 +83,25 @@ async def within(limit_seconds: float, awaitable: Awaitable[object], what: str) 
     task = asyncio.ensure_future(awaitable)
     try:
         await asyncio.wait([task], timeout=limit_seconds)
-        if not task.done():
+        is_over = not task.done()
+        if is_over:
             task.cancel()
             await asyncio.wait([task], timeout=CANCELLING_SECONDS)
     except asyncio.CancelledError:  # the worker stops
         task.cancel()
         raise
     if not task.done():
-        where = io.StringIO()
-        if isinstance(task, asyncio.Task):
-            task.print_stack(file=where)
-        logger.error(
-            "%s ignores its cancellation after %g s and is given up; it is at\n%s",
-            what,
-            limit_seconds,
-            where.getvalue(),
-        )
-    if not task.done() or task.cancelled():
+        logger.error("%s ignores its cancellation and is given up; it is at\n%s", what, _stack_of(task))
+    if is_over and (not task.done() or task.cancelled()):
         raise TimeLimitExceeded(what, limit_seconds)
     task.result()
+
+
+def _stack_of(task: asyncio.Future[object]) -> str:
+    text = io.StringIO()
+    if isinstance(task, asyncio.Task):
+        task.print_stack(file=text)
+    return text.getvalue()
 
 
 async def _cancel_all() -> None:

@@ -230,14 +230,15 @@ def test_an_asynchronous_listener_that_ignores_its_cancellation_is_given_up(
     released.set()
 
 
-def test_a_timeout_error_of_the_listener_itself_is_not_counted_as_its_limit(consumer_of, start):
+@pytest.mark.parametrize("error", [TimeoutError, asyncio.CancelledError])
+def test_an_end_of_the_listeners_own_is_not_counted_as_its_limit(consumer_of, start, error):
     driver = InMemoryDriver()
     consumer = consumer_of(driver, timeout_seconds=DEADLINE_SECONDS)
 
     @consumer.listener()
     async def ship(event, attempt):
         if attempt == 1:
-            raise TimeoutError("the carrier does not answer")
+            raise error("the carrier does not answer")
 
     publish(driver, 0)
     worker = start(consumer)
