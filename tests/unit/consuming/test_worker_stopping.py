@@ -1,0 +1,310 @@
+"""What a worker leaves behind when it stops: nothing lost, nothing received again, delays kept."""
+
+import threading
+import time
+
+import pytest
+
+from melange import QueueOptions, Retry, RetryPolicy, ThreadedExchangeMessageConsumer
+from melange.consuming.middleware import Middleware
+from melange.drivers.memory import InMemoryDriver
+from waiting import eventually
+from watched_driver import WatchedDriver, consumer_of, left_in, send, worker_on
+
+DEADLINE_SECONDS = 30
+
+
+def receives_since(driver, moment):
+    return [
+        deliveries for _, received_at, deliveries in driver.receives if received_at > moment and deliveries
+    ]
+
+
+@pytest.mark.parametrize("is_patient", [True, False])
+def test_a_retry_that_waits_is_released_with_the_rest_of_its_delay(is_patient):
+    driver = WatchedDriver(is_patient=is_patient)
+    consumer = consumer_of(driver, "stock.fifo", queue=QueueOptions(wait_seconds=3))
+    failed = threading.Event()
+
+    @consumer.listener(name="listener")
+    def ask_for_later(event):
+        failed.set()
+        raise Retry(100)
+
+    send(driver, consumer.queue, 1, lambda number: "a")
+    worker = worker_on(consumer, grace_seconds=9)
+    worker.start()
+    assert failed.wait(DEADLINE_SECONDS)
+    eventually(lambda: worker._queue_workers[0]._lanes.waiting)
+    failed_at = time.monotonic()
+    threading.Event().wait(1.2)
+    assert worker.stop(DEADLINE_SECONDS)
+
+    passed = time.monotonic() - failed_at
+    assert 100 - passed - 1 <= driver.released["id-0"] <= 99
+    assert driver.measure_queue(consumer.queue).in_flight == 1  # until its delay is over
+    assert driver.in_flight == 0
+
+
+@pytest.mark.parametrize("queue_name", ["stock", "stock.fifo"])
+def test_what_is_released_on_a_stop_is_not_received_by_the_workers_own_open_poll(queue_name):
+    driver = WatchedDriver(is_patient=True)
+    consumer = consumer_of(
+        driver, queue_name, queue=QueueOptions(wait_seconds=3), retry=RetryPolicy(backoff=lambda attempts: 0)
+    )
+    started, gate = threading.Semaphore(0), threading.Event()
+
+    @consumer.listener(name="listener")
+    def fail_late(event):
+        started.release()
+        gate.wait(DEADLINE_SECONDS)
+        raise ValueError
+
+    worker = worker_on(consumer, concurrency=3, grace_seconds=9)
+    send(driver, consumer.queue, 2, lambda number: f"{number}")
+    worker.start()
+    for _ in range(2):
+        assert started.acquire(timeout=DEADLINE_SECONDS)
+    threading.Event().wait(0.2)  # the next poll is open
+    stopped_at = time.monotonic()
+    threading.Timer(0.2, gate.set).start()
+
+    assert worker.stop(DEADLINE_SECONDS)
+    assert time.monotonic() - stopped_at >= 1  # the poll was waited for
+    assert receives_since(driver, stopped_at) == []
+    assert driver.measure_queue(consumer.queue).visible == 2
+    assert driver.in_flight == 0
+
+
+def test_what_the_last_poll_still_brings_is_released():
+    driver = WatchedDriver(is_patient=True)
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=3))
+    seen = []
+    consumer.listener(name="listener")(seen.append)
+    worker = worker_on(consumer, grace_seconds=9)
+    worker.start()
+    threading.Event().wait(0.2)
+    threading.Timer(0.3, send, [driver, consumer.queue, 5]).start()
+
+    assert worker.stop(DEADLINE_SECONDS)
+
+    assert seen == []
+    assert driver.measure_queue(consumer.queue).visible == 5
+
+
+@pytest.mark.parametrize("queue_name", ["stock", "stock.fifo"])
+def test_restarts_use_no_attempts_and_few_receives(queue_name):
+    driver = InMemoryDriver()
+    attempts, receives = [], []
+    for _ in range(5):
+        consumer = consumer_of(
+            driver,
+            queue_name,
+            queue=QueueOptions(wait_seconds=0),
+            retry=RetryPolicy(backoff=lambda attempts: 0.01),
+        )
+        begun, gate = threading.Event(), threading.Event()
+
+        @consumer.listener(name="listener")
+        def fail_once_in_each_process(event, attempt, receive_count):
+            if event["number"]:
+                attempts.append(attempt)
+                receives.append(receive_count)
+            else:
+                begun.set()
+                gate.wait(DEADLINE_SECONDS)
+                raise Retry(0)
+
+        if not attempts and not driver.measure_queue(consumer.queue).visible:
+            send(driver, consumer.queue, 10, lambda number: "a")
+        worker = worker_on(consumer, concurrency=1)
+        worker.start()
+        assert begun.wait(DEADLINE_SECONDS)
+        threading.Timer(0.05, gate.set).start()
+        assert worker.stop(DEADLINE_SECONDS)
+
+    last = consumer_of(driver, queue_name, queue=QueueOptions(wait_seconds=0))
+    last.listener(name="listener")(lambda event, attempt: attempts.append(attempt))
+    worker = worker_on(last)
+    worker.start()
+    eventually(lambda: left_in(driver, queue_name) == 0)
+    assert worker.stop(DEADLINE_SECONDS)
+    assert left_in(driver, last.queue.dead_letter_queue.name) == 0
+    assert sorted(attempts) == [*[1] * 9, 6]  # the head failed in each of five processes
+    assert all(count <= 6 for count in receives)
+
+
+class StopsTheWorker(Middleware):
+    """Stops the worker from a hook."""
+
+    worker = None
+
+    def __init__(self, place):
+        self.place = place
+        self.answers = []
+
+    def _stop(self, place):
+        if place == self.place and self.worker is not None and not self.answers:
+            self.answers.append(self.worker.stop())
+
+    def around_poll(self, queue, poll):
+        self._stop("poll")
+        return poll()
+
+    def around_delivery(self, delivery, process):
+        self._stop("delivery")
+        return process()
+
+    def around_listener(self, call, run):
+        self._stop("listener")
+        return run(call)
+
+
+@pytest.mark.parametrize("place", ["poll", "delivery", "listener"])
+def test_a_hook_may_stop_its_worker(place):
+    driver = InMemoryDriver()
+    hook = StopsTheWorker(place)
+    consumer = consumer_of(driver, middleware=[hook], queue=QueueOptions(wait_seconds=1))
+    consumer.listener(name="listener")(lambda event: None)
+    send(driver, consumer.queue, 3)
+    hook.worker = worker_on(consumer)
+    hook.worker.start()
+
+    eventually(lambda: hook.worker.has_ended)
+
+    assert hook.answers == [False]
+    assert hook.worker.stop()
+
+
+@pytest.mark.parametrize("kind", ["plain", "with a time limit", "a suspect"])
+def test_a_listener_may_stop_its_worker_on_whatever_thread_it_runs(kind):
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1))
+    answers = []
+
+    @consumer.listener(name="listener", timeout_seconds=20 if kind == "with a time limit" else None)
+    def stop(event):
+        answers.append(worker.stop())
+
+    send(driver, consumer.queue, 1)
+    for _ in range(2 if kind == "a suspect" else 0):
+        driver.defer(driver.receive(consumer.queue, 1, 0), 0)
+    worker = worker_on(consumer)
+    worker.start()
+
+    eventually(lambda: worker.has_ended)
+
+    assert answers == [False]
+    assert worker.stop()
+
+
+def test_another_thread_that_a_listener_started_waits_for_the_end():
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1))
+    answers = []
+    consumer.listener(name="listener")(
+        lambda event: threading.Thread(target=lambda: answers.append(worker.stop())).start()
+    )
+    send(driver, consumer.queue, 1)
+    worker = worker_on(consumer)
+    worker.start()
+
+    eventually(lambda: answers == [True])
+
+
+def test_suspects_that_have_not_begun_are_released_and_the_one_at_work_is_waited_for():
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=0))
+    begun, gate, seen = threading.Event(), threading.Event(), []
+
+    @consumer.listener(name="listener")
+    def wait(event):
+        begun.set()
+        gate.wait(DEADLINE_SECONDS)
+        seen.append(event["number"])
+
+    send(driver, consumer.queue, 5)
+    for _ in range(2):
+        driver.defer(driver.receive(consumer.queue, 10, 0), 0)
+    worker = worker_on(consumer, concurrency=5)
+    worker.start()
+    assert begun.wait(DEADLINE_SECONDS)
+    threading.Timer(0.3, gate.set).start()
+
+    assert worker.stop(DEADLINE_SECONDS)
+    assert len(seen) == 1
+    assert driver.measure_queue(consumer.queue).visible == 4
+
+
+def test_a_suspect_that_waits_for_others_is_released_on_a_stop():
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=0))
+    begun, gate, seen = threading.Event(), threading.Event(), []
+
+    @consumer.listener(name="listener")
+    def wait(event):
+        begun.set()
+        gate.wait(DEADLINE_SECONDS)
+        seen.append(event["number"])
+
+    send(driver, consumer.queue, 1, first=1)
+    driver.defer(driver.receive(consumer.queue, 1, 0), 0)
+    driver.defer(driver.receive(consumer.queue, 1, 0), 1)  # a suspect, once it is visible again
+    send(driver, consumer.queue, 1)
+    worker = worker_on(consumer, concurrency=5)
+    worker.start()
+    assert begun.wait(DEADLINE_SECONDS)
+    eventually(lambda: worker.health().queues[0].in_flight == 2)
+    threading.Timer(0.3, gate.set).start()
+
+    assert worker.stop(DEADLINE_SECONDS)
+    assert seen == [0]
+    assert driver.measure_queue(consumer.queue).visible == 1
+
+
+def test_a_threaded_consumer_starts_again_while_runs_of_the_last_time_still_finish():
+    driver = InMemoryDriver()
+    consumer = ThreadedExchangeMessageConsumer(
+        "stock", driver=driver, concurrency=2, grace_seconds=0.5, queue=QueueOptions(wait_seconds=0)
+    )
+    begun, gate, seen = threading.Event(), threading.Event(), []
+
+    @consumer.listener(name="listener")
+    def hang_at_first(event):
+        if not begun.is_set():
+            begun.set()
+            gate.wait(DEADLINE_SECONDS)
+        seen.append(event["number"])
+
+    send(driver, consumer.queue, 1)
+    consumer.start()
+    assert begun.wait(DEADLINE_SECONDS)
+    assert not consumer.shutdown()
+
+    consumer.start()
+    send(driver, consumer.queue, 3, first=1)
+    eventually(lambda: sorted(seen) == [1, 2, 3])
+    gate.set()
+    eventually(lambda: sorted(seen) == [0, 1, 2, 3])
+    assert consumer.shutdown()
+
+
+def test_restarts_leave_no_threads():
+    driver = InMemoryDriver()
+    before = set(threading.enumerate())
+    consumer = ThreadedExchangeMessageConsumer(
+        "stock", driver=driver, concurrency=2, queue=QueueOptions(wait_seconds=0)
+    )
+    seen = []
+
+    @consumer.listener(name="listener")
+    async def listen(event):
+        seen.append(event["number"])
+
+    for number in range(5):
+        consumer.start()
+        send(driver, consumer.queue, 1, first=number)
+        eventually(lambda number=number: len(seen) == number + 1)
+        assert consumer.shutdown()
+
+    eventually(lambda: not set(threading.enumerate()) - before)
