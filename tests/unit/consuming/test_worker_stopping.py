@@ -106,7 +106,7 @@ def test_restarts_use_no_attempts_and_few_receives(queue_name):
         begun, gate = threading.Event(), threading.Event()
 
         @consumer.listener(name="listener")
-        def fail_once_in_each_process(event, attempt, receive_count):
+        def fail_once_in_each_process(event, attempt, receive_count, begun=begun, gate=gate):
             if event["number"]:
                 attempts.append(attempt)
                 receives.append(receive_count)
