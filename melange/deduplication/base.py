@@ -67,8 +67,8 @@ def content_digest(message: Message) -> str:
     for name in sorted(message.headers) if message.headers else ():
         if not name.lower().startswith(RESERVED_HEADER_PREFIX) and not _TRACE_HEADERS.fullmatch(name):
             texts += (name, message.headers[name])
-    # Each part with its length, so that no two messages read the same; the body comes last.
-    parts = "".join([f"{len(text)}:{text}" for text in texts]) + message.body
+    # With the number of parts and the length of each, so that no two messages read the same; the body comes last.
+    parts = f"{len(texts)};{''.join([f'{len(text)}:{text}' for text in texts])}{message.body}"
     return blake2b(parts.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 

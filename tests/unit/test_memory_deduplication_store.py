@@ -1,5 +1,7 @@
 """What only the in-memory store has: its bounds, and being shared by a process's consumers."""
 
+import tracemalloc
+
 from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey, MemoryDeduplicationStore
 from melange.testing.clock import ManualClock
 
@@ -58,6 +60,92 @@ def test_claims_of_crashed_listeners_do_not_pile_up():
         clock.advance(2)
 
     assert len(store._claims) <= 1_001
+
+
+def fail(store: MemoryDeduplicationStore, number: int) -> int:
+    claimed = store.claim(key(number), f"token-{number}", 30)
+    assert isinstance(claimed, Claimed)
+    store.abandon(claimed)
+    return claimed.attempt
+
+
+def test_attempts_are_forgotten_after_the_retention():
+    clock = ManualClock()
+    store = MemoryDeduplicationStore(retention_seconds=60, clock=clock)
+    assert [fail(store, 1), fail(store, 1)] == [1, 2]
+
+    clock.advance(61)
+
+    assert fail(store, 1) == 1
+
+
+def test_each_attempt_keeps_the_number_for_another_retention():
+    clock = ManualClock()
+    store = MemoryDeduplicationStore(retention_seconds=60, clock=clock)
+
+    attempts = []
+    for _ in range(3):
+        attempts.append(fail(store, 1))
+        clock.advance(59)
+
+    assert attempts == [1, 2, 3]
+
+
+def test_attempts_of_messages_that_never_come_back_are_bounded_by_time():
+    clock = ManualClock()
+    store = MemoryDeduplicationStore(retention_seconds=60, clock=clock)
+
+    for number in range(5_000):
+        fail(store, number)
+        clock.advance(1)
+
+    assert len(store._attempts) <= 1_001
+
+
+def test_attempts_of_messages_that_never_come_back_are_bounded_by_number_and_the_newest_stay():
+    store = MemoryDeduplicationStore(max_marks=2_000)
+
+    for number in range(10_000):
+        fail(store, number)
+
+    assert len(store._attempts) <= 2_000
+    assert fail(store, 9_000) == 2
+    assert fail(store, 0) == 1
+
+
+def test_attempts_of_claims_that_never_ended_stay_counted():
+    clock = ManualClock()
+    store = MemoryDeduplicationStore(clock=clock)
+    for number in range(3_000):
+        store.claim(key(number), "token", 1)
+        clock.advance(2)
+    assert len(store._claims) <= 1_001
+
+    assert fail(store, 0) == 2
+
+
+def test_a_completed_message_leaves_no_attempts():
+    store = MemoryDeduplicationStore()
+    fail(store, 1)
+
+    complete(store, 1)
+
+    assert not store._attempts
+    assert not store._claims
+
+
+def test_a_mark_takes_at_most_200_bytes():
+    store = MemoryDeduplicationStore()
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            complete(store, number)
+        used_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    print(f"{used_bytes / len(store):.0f} bytes for each mark")  # noqa: T201
+    assert used_bytes / len(store) < 200
 
 
 def test_a_lease_of_no_length_does_not_break_the_store():

@@ -1,0 +1,68 @@
+"""What makes two messages the same one: the id and the content."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melange.deduplication import DeduplicationKey
+from melange.deduplication.base import content_digest
+from melange.messages import Message
+
+
+def message(body: str = "{}", event_type_name: str | None = "Added", **headers: str) -> Message:
+    return Message(body=body, event_type_name=event_type_name, message_id="m-1", headers=headers)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        message(body="[]"),
+        message(event_type_name="Removed"),
+        message(event_type_name=None),
+        message(tenant="a"),
+        message(body="\ud800"),
+    ],
+)
+def test_another_type_body_or_header_is_another_content(other: Message) -> None:
+    assert content_digest(other) != content_digest(message())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["traceparent", "TraceParent", "X-Amzn-Trace-Id", "x-b3-traceid", "sentry-trace", "baggage", "melange-cause"],
+)
+def test_headers_that_differ_between_repetitions_are_not_part_of_the_content(name: str) -> None:
+    first = Message(body="{}", event_type_name="Added", message_id="m-1", headers={name: "1"})
+    again = Message(body="{}", event_type_name="Added", message_id="m-1", headers={name: "2"})
+
+    assert content_digest(first) == content_digest(again) == content_digest(message())
+
+
+def test_the_order_of_headers_does_not_matter() -> None:
+    assert content_digest(message(a="1", b="2")) == content_digest(message(b="2", a="1"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        message(body="1:a1:b{}"),  # as the header a=b and the body {} are written
+        message(a="b1:c1:d"),
+        message(a1="b"),
+        message(event_type_name="Added1:a1:b"),
+    ],
+)
+def test_parts_of_the_content_do_not_run_together(other: Message) -> None:
+    assert content_digest(other) != content_digest(message(a="b"))
+
+
+parts = st.tuples(*[st.text(alphabet=["a", "1", ":", "\0", "\ud800"], max_size=4)] * 4)
+
+
+@given(parts, parts)
+def test_keys_have_one_digest_if_and_only_if_they_are_equal(one: tuple[str, ...], other: tuple[str, ...]) -> None:
+    first, second = DeduplicationKey(*one), DeduplicationKey(*other)
+
+    assert (first.digest() == second.digest()) == (one == other)
+    assert len(first.digest()) == 16
