@@ -16,11 +16,12 @@ from melange.outbox.inbox import Inbox
 from melange.outbox.integration_events import IntegrationEvents
 from melange.outbox.outbox import Outbox
 from melange.outbox.relay import OutboxRelay, RelayHealth
-from melange.outbox.tables import InboxMark, OutboxMessage, create_statements, metadata
+from melange.outbox.tables import InboxAttempts, InboxMark, OutboxMessage, create_statements, metadata
 
 __all__ = [
     "FailedMessage",
     "Inbox",
+    "InboxAttempts",
     "InboxMark",
     "IntegrationEvents",
     "Outbox",

@@ -15,8 +15,7 @@ import waiting
 from consumer_options import grouped
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, Worker
 from melange.drivers.memory import InMemoryDriver
-from melange.outbox import Inbox, InboxMark, metadata
-from melange.outbox.tables import InboxAttempts
+from melange.outbox import Inbox, InboxAttempts, InboxMark, metadata
 
 DEADLINE_SECONDS = 30
 

@@ -13,8 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from melange import ConfigurationError, DeduplicationError
 from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey
-from melange.outbox import Inbox, InboxMark, metadata
-from melange.outbox.tables import InboxAttempts
+from melange.outbox import Inbox, InboxAttempts, InboxMark, metadata
 
 EVENT = {"event_type_name": "ProductAdded"}
 

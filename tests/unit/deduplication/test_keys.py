@@ -31,7 +31,15 @@ def test_another_type_body_or_header_is_another_content(other: Message) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["traceparent", "TraceParent", "X-Amzn-Trace-Id", "x-b3-traceid", "sentry-trace", "baggage", "melange-cause"],
+    [
+        "traceparent",
+        "TraceParent",
+        "X-Amzn-Trace-Id",
+        "x-b3-traceid",
+        "sentry-trace",
+        "baggage",
+        "melange-cause",
+    ],
 )
 def test_headers_that_differ_between_repetitions_are_not_part_of_the_content(name: str) -> None:
     first = Message(body="{}", event_type_name="Added", message_id="m-1", headers={name: "1"})
@@ -61,7 +69,9 @@ parts = st.tuples(*[st.text(alphabet=["a", "1", ":", "\0", "\ud800"], max_size=4
 
 
 @given(parts, parts)
-def test_keys_have_one_digest_if_and_only_if_they_are_equal(one: tuple[str, ...], other: tuple[str, ...]) -> None:
+def test_keys_have_one_digest_if_and_only_if_they_are_equal(
+    one: tuple[str, ...], other: tuple[str, ...]
+) -> None:
     first, second = DeduplicationKey(*one), DeduplicationKey(*other)
 
     assert (first.digest() == second.digest()) == (one == other)
