@@ -30,7 +30,7 @@ class Lease:
 
     ``delivery`` has the deadline of the last renewal; at ``latest_deadline`` the broker shows the message to others in any
     case. ``claimed`` is the claim of the running listener, None between listeners; ``has_begun`` is True if that listener
-    was called. ``retries`` counts the runs that failed while the delivery was kept in flight. ``lane`` is the key of its
+    was called, ``is_completing`` if it has returned. ``retries`` counts the runs that failed while the delivery was kept in flight. ``lane`` is the key of its
     order, None for no order. ``is_settling`` ends its renewal before ``release`` does.
     """
 
@@ -39,6 +39,7 @@ class Lease:
     latest_deadline: float = math.inf
     claimed: Claimed | None = None
     has_begun: bool = False
+    is_completing: bool = False
     retries: int = 0
     lane: Hashable | None = None
     is_renewing: bool = False
@@ -234,7 +235,8 @@ class LeaseKeeper:
                 # A store that does not answer is asked once, not for each claim.
                 logger.warning("claims could not be renewed: %s", error)
                 return
-            if not held and lease.claimed is claimed:  # otherwise it is being completed
+            # A claim that is being completed is not held any more, even if the answer to the completion got lost.
+            if not held and lease.claimed is claimed and not lease.is_completing:
                 lease.lose()
 
 

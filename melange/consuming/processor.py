@@ -124,7 +124,7 @@ class DeliveryProcessor:
         """Run the listener with its hooks, and leave no claim behind."""
         lease, attempt = call.lease, call.attempt
         lease.claimed = call.claimed
-        lease.has_begun = False
+        lease.has_begun = lease.is_completing = False
         # Around the completion too: with an inbox it commits what the listener did.
         outside = handled_message.set(lease.delivery.message)
         try:
@@ -180,8 +180,9 @@ class DeliveryProcessor:
         """Mark the listener as finished; wait while the store is unavailable, because the effect has happened."""
         assert self.store is not None
         pause_seconds = 0.1
+        # From now on the answer to the completion decides if the claim was held, not a renewal.
+        lease.is_completing = True
         while True:
-            # From now on the answer to the completion decides if the claim was held, not a concurrent renewal.
             lease.claimed = None
             try:
                 is_marked = self.store.complete(claimed)

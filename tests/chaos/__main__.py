@@ -7,6 +7,7 @@ goes to standard output, progress to standard error.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import platform
 import sys
@@ -55,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(names) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     os.environ.update(CREDENTIALS)
+    if options.keep:  # of the runs inside this process; the others have a log each
+        options.keep.mkdir(parents=True, exist_ok=True)
+        logging.basicConfig(
+            filename=options.keep / "log", format="%(asctime)s %(threadName)s %(levelname)s %(message)s"
+        )
     with ministack.run() as url, redis.run() as redis_server, postgres.run() as postgres_server:
         services = Services(url, redis_server, postgres_server, tell, options.keep)
         print_head()

@@ -9,7 +9,16 @@ from functools import partial
 
 from chaos.checker import check
 from chaos.inside.load import busy_machine
-from chaos.inside.simulation import BATCH, FIFO, MAX_ATTEMPTS, STANDARD, Planned, Simulation
+from chaos.inside.simulation import (
+    ALWAYS,
+    BATCH,
+    FIFO,
+    LONGEST_OUTAGE_SECONDS,
+    LONGEST_RUN,
+    STANDARD,
+    Planned,
+    Simulation,
+)
 from chaos.rows.result import RowResult
 from chaos.scene import Services
 
@@ -67,7 +76,10 @@ def _events(
         at = 60 * minutes * (planned.number / messages if planned.group else chance.random())
         yield at, partial(simulation.publish, planned)
     for minute in range(minutes):
-        yield 60 * (minute + chance.uniform(0, 0.5)), partial(simulation.outage, chance.uniform(2, 20))
+        yield (
+            60 * (minute + chance.uniform(0, 0.5)),
+            partial(simulation.outage, chance.uniform(2, LONGEST_OUTAGE_SECONDS)),
+        )
         yield 60 * (minute + chance.random()), partial(simulation.deploy, minute % WORKERS)
 
 
@@ -76,11 +88,13 @@ def _plan(simulation: Simulation, messages: int, visibility_timeout_seconds: int
 
     def failures() -> int:
         luck = chance.random()
-        return MAX_ATTEMPTS if luck < POISON else chance.randint(1, 3) if luck < POISON + FAILING else 0
+        return ALWAYS if luck < POISON else chance.randint(1, 3) if luck < POISON + FAILING else 0
 
     for _ in range(messages):
         is_slow = chance.random() < SLOW
-        seconds = visibility_timeout_seconds * chance.uniform(1, 1.5) if is_slow else chance.uniform(0, 2)
+        seconds = (
+            visibility_timeout_seconds * chance.uniform(1, LONGEST_RUN) if is_slow else chance.uniform(0, 2)
+        )
         yield Planned(STANDARD, seconds, failures())
     groups = max(2, messages // 100)
     for number in range(messages):
