@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy import Engine
 
 import waiting
 from melange.drivers.base import MessagingDriver
@@ -38,11 +39,14 @@ def relay_pending(database: Database, driver: JudgingDriver) -> Callable[..., in
 
 @pytest.fixture
 def start_relay(database: Database, driver: JudgingDriver) -> Iterator[Callable[..., OutboxRelay]]:
-    """Start relays in the background, and stop them in the end."""
+    """Start relays in the background, and stop them in the end, also those of a test that failed."""
     relays: list[OutboxRelay] = []
+    threads_before = set(_relay_threads())
 
-    def start(driver: MessagingDriver = driver, **options: object) -> OutboxRelay:
-        relay = OutboxRelay(database.engine, driver, **{"poll_seconds": 0.02, **options})
+    def start(
+        driver: MessagingDriver = driver, engine: Engine = database.engine, **options: object
+    ) -> OutboxRelay:
+        relay = OutboxRelay(engine, driver, **{"poll_seconds": 0.02, **options})
         relay.start()
         relays.append(relay)
         return relay
@@ -50,7 +54,11 @@ def start_relay(database: Database, driver: JudgingDriver) -> Iterator[Callable[
     yield start
     for relay in relays:
         relay.stop(DEADLINE_SECONDS)
-    assert not [thread.name for thread in threading.enumerate() if thread.name == "melange-outbox-relay"]
+    assert not set(_relay_threads()) - threads_before
+
+
+def _relay_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "melange-outbox-relay"]
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from sqlalchemy import URL, NullPool, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from melange.drivers.memory import InMemoryDriver
 from melange.errors import DriverConnectionError, OutboxError
 from melange.outbox import InboxMark, Outbox, OutboxAdministration, OutboxMessage, OutboxRelay, metadata
 from melange.outbox.locks import PostgresLocks
@@ -231,11 +230,12 @@ class TestWaking:
             eventually(lambda number=number: len(driver.accepted) == number + 1)
         assert "not notified of new messages for now" in caplog.text
 
-    def test_without_psycopg_it_looks_from_time_to_time(self, database, driver, eventually) -> None:
+    def test_without_psycopg_it_looks_from_time_to_time(
+        self, database, driver, start_relay, eventually
+    ) -> None:
         engine = create_engine(database.engine.url)
         engine.dialect.driver = "another"
-        relay = OutboxRelay(engine, driver, poll_seconds=0.05)
-        relay.start()
+        relay = start_relay(engine=engine, poll_seconds=0.05)
         database.write("a0")
 
         eventually(lambda: driver.accepted == ["a0"])
@@ -268,10 +268,9 @@ class TestWaking:
 
         eventually(lambda: self._others(database) == [])
 
-    def test_a_pool_of_one_is_enough(self, database, driver, eventually) -> None:
+    def test_a_pool_of_one_is_enough(self, database, driver, start_relay, eventually) -> None:
         engine = create_engine(database.engine.url, pool_size=1, max_overflow=0, pool_timeout=5)
-        relay = OutboxRelay(engine, driver, poll_seconds=3_600)
-        relay.start()
+        relay = start_relay(engine=engine, poll_seconds=3_600)
         self._wait_for_listening(database, eventually)
 
         database.write("a0")
@@ -384,12 +383,13 @@ class TestLostConnections:
             assert session.scalars(query).all() == [True]
 
     @pytest.mark.parametrize("end", ["kill", "stop"])
-    def test_a_restart_of_the_database_is_waited_out(self, postgres_server, eventually, caplog, end) -> None:
+    def test_a_restart_of_the_database_is_waited_out(
+        self, postgres_server, start_relay, eventually, caplog, end
+    ) -> None:
         engine = create_engine(postgres_server.url)
         metadata.create_all(engine)
         outside, driver = apart(postgres_server.url), JudgingDriver()
-        relay = OutboxRelay(engine, driver, poll_seconds=3_600)
-        relay.start()
+        relay = start_relay(driver, engine, poll_seconds=3_600)
         outside.write("a0")
         eventually(lambda: driver.accepted == ["a0"])
 
@@ -405,11 +405,12 @@ class TestLostConnections:
         assert relay.stop(30)
         engine.dispose()
 
-    def test_it_stops_at_once_while_the_database_is_away(self, postgres_server, eventually, caplog) -> None:
+    def test_it_stops_at_once_while_the_database_is_unavailable(
+        self, postgres_server, start_relay, eventually, caplog
+    ) -> None:
         engine = create_engine(postgres_server.url)
         metadata.create_all(engine)
-        relay = OutboxRelay(engine, InMemoryDriver())
-        relay.start()
+        relay = start_relay(engine=engine, poll_seconds=0.5)
         postgres_server.kill()
         eventually(lambda: caplog.text.count("trying again") >= 3)
 
@@ -433,15 +434,14 @@ class TestElsewhere:
         assert (waiting, sent, database.states) == (2, 2, [])
         metadata.drop_all(engine)
 
-    def test_the_password_is_not_logged(self, postgres_url, caplog) -> None:
+    def test_the_password_is_not_logged(self, start_relay, eventually, caplog) -> None:
         caplog.set_level(logging.DEBUG, "melange")
         engine = create_engine(
             "postgresql+psycopg://user:S3CRET@127.0.0.1:1/db?password=S3CRET&sslpassword=S3CRET"
         )
-        relay = OutboxRelay(engine, InMemoryDriver())
 
-        relay.start()
-        threading.Event().wait(0.3)
+        relay = start_relay(engine=engine)
+        eventually(lambda: "relaying failed" in caplog.text)
         relay.stop(30)
 
         assert "relaying the outbox of" in caplog.text
@@ -469,7 +469,7 @@ class TestPurging:
         assert database.states == []
 
     def test_a_relay_that_must_not_delete_goes_on_publishing(
-        self, database, driver, clock, eventually, caplog
+        self, database, driver, start_relay, clock, eventually, caplog
     ) -> None:
         with database.engine.begin() as connection:
             connection.exec_driver_sql(
@@ -485,8 +485,7 @@ class TestPurging:
                 )
             )
         engine = create_engine(database.engine.url, connect_args={"options": "-c role=keeper"})
-        relay = OutboxRelay(engine, driver, poll_seconds=0.02)
-        relay.start()
+        relay = start_relay(engine=engine)
         eventually(lambda: driver.accepted == ["a0"])
 
         clock.advance(120)

@@ -108,8 +108,7 @@ def test_a_database_that_is_locked_is_waited_for(database, driver, start_relay, 
     with database.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA locking_mode = EXCLUSIVE")
         connection.exec_driver_sql("UPDATE melange_outbox SET attempts = 0")
-        relay = OutboxRelay(engine, driver)
-        relay.start()
+        relay = start_relay(engine=engine, poll_seconds=0.5)
         eventually(lambda: "database is locked" in caplog.text)
         connection.rollback()
         connection.exec_driver_sql("PRAGMA locking_mode = NORMAL")

@@ -141,7 +141,7 @@ def test_a_mark_that_cannot_be_committed_leaves_the_database_unlocked(database, 
 
 
 def test_a_message_that_got_the_id_of_one_that_could_not_be_marked_is_published(
-    database, driver, eventually, caplog
+    database, driver, start_relay, eventually, caplog
 ) -> None:
     """An older backup is restored under a running relay, and the sequence gives the same id again."""
     engine = create_engine(database.engine.url, connect_args={"timeout": 0.05})
@@ -155,8 +155,7 @@ def test_a_message_that_got_the_id_of_one_that_could_not_be_marked_is_published(
                 writer.execute("BEGIN IMMEDIATE")
 
         driver.judge = lock
-        relay = OutboxRelay(engine, driver, poll_seconds=0.02)
-        relay.start()
+        relay = start_relay(engine=engine)
         eventually(lambda: "relaying failed, trying again" in caplog.text)
 
         writer.execute(
@@ -171,15 +170,14 @@ def test_a_message_that_got_the_id_of_one_that_could_not_be_marked_is_published(
 
 
 def test_while_the_database_is_locked_nothing_is_published_a_second_time(
-    database, driver, eventually, caplog
+    database, driver, start_relay, eventually, caplog
 ) -> None:
     engine = create_engine(database.engine.url, connect_args={"timeout": 0.05})
     database.write("a0", "a1", "b0")
-    relay = OutboxRelay(engine, driver, poll_seconds=0.02)
 
     with closing(sqlite3.connect(str(engine.url.database), isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
-        relay.start()
+        relay = start_relay(engine=engine)
         eventually(lambda: caplog.text.count("relaying failed, trying again") >= 3)
         writer.execute("ROLLBACK")
     eventually(lambda: database.states == ["sent"] * 3)
