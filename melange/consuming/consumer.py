@@ -334,7 +334,13 @@ class ExchangeMessageConsumer:
             # The store is unavailable, or the process is asked to end: what is finished was settled all the same, the
             # rest is released.
             self._store_is_available = not isinstance(error, DeduplicationError)
-            self._settler.defer([(lease, 0) for lease in unsettled])
+            undecided = self.processor.undecided
+            self._settler.defer(
+                [
+                    (lease, 0 if self._store_is_available else undecided(lease).delay_seconds)
+                    for lease in unsettled
+                ]
+            )
             raise
         return settled
 

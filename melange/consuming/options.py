@@ -121,7 +121,8 @@ def check_choice(name: str, value: object, *choices: str) -> None:
 
 def check_time_limit(timeout_seconds: float | None) -> None:
     """Raise ``ConfigurationError`` unless it is a time limit or None."""
-    if timeout_seconds is not None and not (
-        isinstance(timeout_seconds, (int, float)) and 0 < timeout_seconds < math.inf
-    ):
+    if timeout_seconds is None:
+        return
+    is_number = isinstance(timeout_seconds, (int, float)) and not isinstance(timeout_seconds, bool)
+    if not is_number or not 0 < timeout_seconds < math.inf:
         raise ConfigurationError(f"timeout_seconds must be above 0, or None, not {timeout_seconds!r}")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from melange.backoff import dependable
+from melange.backoff import Backoff, dependable
 from melange.consuming.leases import Lease
 from melange.consuming.middleware import Middleware, checked_outcome, wrapped
 from melange.consuming.options import Deduplication, RetryPolicy
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_RECEIVES_WITHOUT_DELAY = 5
+_UNDECIDED_BACKOFF = Backoff(first_seconds=1.0, max_seconds=30.0)
 MOST_REMEMBERED_CLAIMS = 1_000
 MOST_WARNED_TYPES = 100
 
@@ -128,7 +130,8 @@ class DeliveryProcessor:
         # Around the completion too: with an inbox it commits what the listener did.
         outside = handled_message.set(lease.delivery.message)
         try:
-            if attempt > self._retry.max_attempts:  # processes died in the last ones
+            is_counted = call.claimed is not None or self.store is None
+            if is_counted and attempt > self._retry.max_attempts:  # processes died in the last ones
                 return self._given_up(call, f"{attempt - 1} attempts did not come to an end", attempt - 1)
             return self._attempt(call)
         except DeduplicationError:
@@ -270,6 +273,15 @@ class DeliveryProcessor:
 
     # --- failures ----------------------------------------------------------------------------------
 
+    def undecided(self, lease: Lease) -> Defer:
+        """Return the outcome of a delivery when the deduplication store is unavailable: nothing was attempted.
+
+        The first few times it comes back at once. Then the delay grows, because the broker limits receives: a store can
+        answer ``check`` and still refuse claims.
+        """
+        again = _receives(lease) - _RECEIVES_WITHOUT_DELAY
+        return Defer(_UNDECIDED_BACKOFF(again) if again > 0 else 0)
+
     def broken_off(self, lease: Lease, error: BaseException, where: str = "processing") -> Outcome:
         """Return the outcome of a delivery when its processing broke off outside of any listener.
 
@@ -283,7 +295,7 @@ class DeliveryProcessor:
         """Return the outcome of a failed attempt: another one after the backoff, or rejection after the last."""
         self.timed_out_count += isinstance(error, TimeLimitExceeded)
         self._log_failure(call.lease, call.listener_name, call.attempt, error)
-        if isinstance(error, self._retry.reject_on):
+        if delay_seconds is None and isinstance(error, self._retry.reject_on):
             return self._given_up(call, f"{_described(error)} is never retried (reject_on)", call.attempt)
         if call.attempt < self._retry.max_attempts:
             return Defer(self._backoff(call.attempt) if delay_seconds is None else delay_seconds)

@@ -231,7 +231,7 @@ class QueueWorker:
         except DeduplicationError as error:
             self.store_is_available = False
             logger.warning("message %s waits: %s", lease.delivery.message.message_id, error)
-            outcome = Defer(self._backoff(1))
+            outcome = self.consumer.processor.undecided(lease)
         except BaseException as error:  # SystemExit from a listener must not end a thread silently
             outcome = self.consumer.processor.broken_off(lease, error)
         seconds = time.perf_counter() - started

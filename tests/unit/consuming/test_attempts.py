@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -157,6 +158,48 @@ def test_a_claim_with_a_lost_answer_uses_no_attempt(clock, make_consumer, publis
     consumer.consume_event()
 
     assert runs == [(1, 4)]
+
+
+class RefusesClaims(MemoryDeduplicationStore):
+    """Answers that it is available, and refuses to write until its clock says 30 minutes: a database without space."""
+
+    def claim(self, key, token, lease_seconds):
+        if self._clock.monotonic() < 1_800:
+            raise DeduplicationError("read-only")
+        return super().claim(key, token, lease_seconds)
+
+
+def test_a_store_that_refuses_claims_for_half_an_hour_does_not_use_up_the_brokers_receives(
+    driver, clock, make_consumer, publisher
+):
+    consumer = make_consumer(deduplication=RefusesClaims(clock=clock))
+    runs = listen(consumer, Runs())
+    publisher.publish(EVENT)
+
+    while not runs and clock.monotonic() < 3_600:
+        with contextlib.suppress(DeduplicationError):
+            consumer.consume_event()
+        clock.advance(1)
+
+    assert runs.attempts == [1]
+    assert left_in(driver) == left_in(driver, "stock-dlq") == 0
+
+
+def test_receives_are_no_reason_to_dead_letter_unread_while_the_store_is_done_without(
+    driver, clock, make_consumer, publisher, dead_letters
+):
+    consumer = make_consumer(
+        deduplication=LosesAnswers(clock=clock), on_unavailable="process", max_attempts=3
+    )
+    runs = listen(consumer, Runs())
+    publisher.publish(EVENT)
+    for _ in range(5):
+        driver.defer(driver.receive(consumer.queue, 10, 0), 0)
+
+    consumer.consume_event()
+
+    assert len(runs) == 1
+    assert dead_letters() == []
 
 
 def test_a_claim_with_a_lost_answer_holds_nothing_up_where_the_store_is_not_waited_for(

@@ -14,6 +14,7 @@ from melange import (
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
     QueueOptions,
+    Retry,
     RetryPolicy,
     Worker,
 )
@@ -177,6 +178,25 @@ def test_other_exceptions_are_tried_again(driver, clock, make_consumer, publishe
     for _ in range(2):
         consumer.consume_event()
         clock.advance(10)
+
+    assert len(runs) == 2
+    assert left_in(driver, "stock-dlq") == 0
+
+
+def test_a_retry_is_asked_for_and_never_rejected(driver, clock, make_consumer, publisher):
+    consumer = make_consumer(reject_on=(Exception,))
+    runs = []
+
+    @consumer.listener()
+    def ship(event):
+        runs.append(event)
+        if len(runs) == 1:
+            raise Retry(5)
+
+    publisher.publish(EVENT)
+    for _ in range(2):
+        consumer.consume_event()
+        clock.advance(5)
 
     assert len(runs) == 2
     assert left_in(driver, "stock-dlq") == 0

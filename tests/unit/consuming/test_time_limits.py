@@ -169,7 +169,7 @@ def test_a_listener_may_have_a_limit_of_its_own(consumer_of, gate, how):
     assert left_in(driver) == 0
 
 
-@pytest.mark.parametrize("timeout_seconds", [0, -1, float("inf"), float("nan"), "1"])
+@pytest.mark.parametrize("timeout_seconds", [0, -1, float("inf"), float("nan"), "1", True])
 def test_a_limit_out_of_bounds_is_refused(consumer_of, timeout_seconds):
     with pytest.raises(ConfigurationError, match="timeout_seconds must be above 0"):
         consumer_of(InMemoryDriver(), timeout_seconds=timeout_seconds)
