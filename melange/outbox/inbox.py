@@ -39,7 +39,7 @@ class Inbox(DeduplicationStore):
     step that may fail by itself.
 
     Each running delivery holds one connection: the engine's pool has to allow the worker's ``concurrency``. The
-    table ``melange_inbox`` must exist. On PostgreSQL a message in work at another process is detected before its
+    tables ``melange_inbox`` and ``melange_inbox_attempts`` must exist. On PostgreSQL a message in work at another process is detected before its
     listener runs. Elsewhere it is detected at the latest after the run, which is then rolled back. A claim lasts as
     long as its transaction, also beyond its lease.
 
@@ -93,14 +93,16 @@ class Inbox(DeduplicationStore):
             self._claims[key] = None  # no other thread of this process meanwhile
             never_ran = self._never_ran.pop(key, None)
         claim: InboxClaim | ClaimRefusal | None = None
-        opened = self._sessions.open()
         try:
             claim = open_claim(
-                opened, key, token, now=self._clock.now(), lease_seconds=lease_seconds, never_ran=never_ran
+                self._sessions.open(),
+                key,
+                token,
+                now=self._clock.now(),
+                lease_seconds=lease_seconds,
+                never_ran=never_ran,
             )
         finally:
-            if not isinstance(claim, InboxClaim):
-                opened.close()
             with self._lock:
                 if isinstance(claim, InboxClaim):
                     self._claims[key] = claim

@@ -130,7 +130,7 @@ def open_claim(
 ) -> InboxClaim | ClaimRefusal:
     """Count the attempt in its own transaction, which no crash undoes, then open the listener's.
 
-    ``never_ran`` is as in ``count_attempt``. The caller closes the session unless it gets a claim.
+    ``never_ran`` is as in ``count_attempt``. The session is closed unless there is a claim.
     """
     leased_until = now + timedelta(seconds=lease_seconds)
 
@@ -154,7 +154,13 @@ def open_claim(
                 inbox_marks.give_back(connection, key, token, began=False)
             return ClaimRefusal.BUSY
 
-    return opened.run(begin)
+    claim: InboxClaim | ClaimRefusal | None = None
+    try:
+        claim = opened.run(begin)
+    finally:
+        if not isinstance(claim, InboxClaim):
+            opened.close()
+    return claim
 
 
 def _begin_on_sqlite(connection: Connection) -> None:

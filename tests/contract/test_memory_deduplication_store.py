@@ -2,7 +2,7 @@
 
 import pytest
 
-from melange.deduplication import DeduplicationKey, DeduplicationStore, MemoryDeduplicationStore
+from melange.deduplication import ClaimRefusal, DeduplicationKey, DeduplicationStore, MemoryDeduplicationStore
 from melange.testing.clock import ManualClock
 from melange.testing.deduplication_contract import DeduplicationStoreContract
 
@@ -57,15 +57,55 @@ class _BelievesWhatWasGivenBack(MemoryDeduplicationStore):
         return super().complete(claimed)
 
 
+class _CountsRefusals(MemoryDeduplicationStore):
+    """Negative control: waiting for another claim uses up attempts."""
+
+    def claim(self, key, token, lease_seconds):
+        answer = super().claim(key, token, lease_seconds)
+        if answer is ClaimRefusal.BUSY:
+            holder, attempt, leased_until = self._claims[key.digest()]
+            self._claims[key.digest()] = holder, attempt + 1, leased_until
+        return answer
+
+
+class _CountsWhatNeverBegan(MemoryDeduplicationStore):
+    """Negative control: what was given back before the listener ran is counted as an attempt."""
+
+    def abandon(self, claimed, *, began=True):
+        return super().abandon(claimed)
+
+
+class _CountsFailuresOnly(MemoryDeduplicationStore):
+    """Negative control: an attempt is counted when it has failed, and never if its process died."""
+
+    def claim(self, key, token, lease_seconds):
+        held = self._claims.get(key.digest())
+        if held is not None and held[2] <= self._clock.monotonic():
+            del self._claims[key.digest()]
+        return super().claim(key, token, lease_seconds)
+
+
+class _ForgetsClaimsWithAttempts(MemoryDeduplicationStore):
+    """Negative control: forgetting attempts lets another claim in."""
+
+    def forget_attempts(self, key):
+        super().forget_attempts(key)
+        self._claims.pop(key.digest(), None)
+
+
 @pytest.mark.parametrize(
     ("broken_store", "test_name"),
     [
         (_MarksBeforeRunning, "test_a_claim_ends_with_its_lease"),
         (_MarksBeforeRunning, "test_an_abandoned_key_can_be_claimed_at_once"),
-        (_Unfenced, "test_who_overslept_cannot_complete_for_the_successor"),
+        (_Unfenced, "test_a_lost_claim_cannot_complete_for_the_successor"),
         (_ForgetsWhatRanOut, "test_a_lease_that_ran_out_counts_until_another_takes_over"),
         (_ForgetsWhatRanOut, "test_a_completion_that_is_sent_twice_recognises_itself"),
-        (_BelievesWhatWasGivenBack, "test_who_overslept_cannot_complete_what_the_successor_gave_back"),
+        (_BelievesWhatWasGivenBack, "test_a_lost_claim_cannot_complete_what_the_successor_gave_back"),
+        (_CountsRefusals, "test_refused_claims_count_no_attempt"),
+        (_CountsWhatNeverBegan, "test_a_run_that_never_began_counts_no_attempt"),
+        (_CountsFailuresOnly, "test_a_claim_whose_lease_expired_was_an_attempt"),
+        (_ForgetsClaimsWithAttempts, "test_forgetting_attempts_leaves_a_live_claim"),
     ],
 )
 def test_the_contract_catches_a_broken_store(broken_store, test_name):

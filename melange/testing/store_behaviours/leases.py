@@ -51,65 +51,65 @@ class Leases(StoreCase):
 
         assert isinstance(store.claim(key, "successor", 30), Claimed)
 
-    def test_who_overslept_cannot_complete_for_the_successor(
+    def test_a_lost_claim_cannot_complete_for_the_successor(
         self, store: DeduplicationStore, key: DeduplicationKey
     ) -> None:
-        overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        lost = claim_of(store, key, "lost", lease_seconds=self.short_lease_seconds)
         self.pass_short_lease()
         claim_of(store, key, "successor")
 
-        assert not store.complete(overslept)
+        assert not store.complete(lost)
 
         assert store.claim(key, "third", 30) is ClaimRefusal.BUSY
 
-    def test_who_overslept_cannot_abandon_for_the_successor(
+    def test_a_lost_claim_cannot_abandon_for_the_successor(
         self, store: DeduplicationStore, key: DeduplicationKey
     ) -> None:
-        overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        lost = claim_of(store, key, "lost", lease_seconds=self.short_lease_seconds)
         self.pass_short_lease()
         claim_of(store, key, "successor")
 
-        assert not store.abandon(overslept)
+        assert not store.abandon(lost)
 
         assert store.claim(key, "third", 30) is ClaimRefusal.BUSY
 
-    def test_who_overslept_cannot_renew(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
-        overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+    def test_a_lost_claim_cannot_renew(self, store: DeduplicationStore, key: DeduplicationKey) -> None:
+        lost = claim_of(store, key, "lost", lease_seconds=self.short_lease_seconds)
         self.pass_short_lease()
         successor = claim_of(store, key, "successor")
 
-        assert not store.renew(overslept, 30)
+        assert not store.renew(lost, 30)
 
         assert store.complete(successor)
 
-    def test_who_overslept_cannot_complete_what_the_successor_gave_back(
+    def test_a_lost_claim_cannot_complete_what_the_successor_gave_back(
         self, store: DeduplicationStore, key: DeduplicationKey
     ) -> None:
-        overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        lost = claim_of(store, key, "lost", lease_seconds=self.short_lease_seconds)
         self.pass_short_lease()
         store.abandon(claim_of(store, key, "successor"))
 
-        assert not store.complete(overslept)
+        assert not store.complete(lost)
 
         assert isinstance(store.claim(key, "third", 30), Claimed)
 
-    def test_who_overslept_cannot_renew_what_the_successor_completed(
+    def test_a_lost_claim_cannot_renew_what_the_successor_completed(
         self, store: DeduplicationStore, key: DeduplicationKey
     ) -> None:
-        overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        lost = claim_of(store, key, "lost", lease_seconds=self.short_lease_seconds)
         self.pass_short_lease()
         store.complete(claim_of(store, key, "successor"))
 
-        assert not store.renew(overslept, 30)
-        assert not store.abandon(overslept)
+        assert not store.renew(lost, 30)
+        assert not store.abandon(lost)
 
         assert store.claim(key, "third", 30) is ClaimRefusal.DONE
 
-    def test_who_overslept_does_not_take_the_successors_completion_for_its_own(
+    def test_a_lost_claim_does_not_take_the_successors_completion_for_its_own(
         self, store: DeduplicationStore, key: DeduplicationKey
     ) -> None:
-        overslept = claim_of(store, key, "overslept", lease_seconds=self.short_lease_seconds)
+        lost = claim_of(store, key, "lost", lease_seconds=self.short_lease_seconds)
         self.pass_short_lease()
         store.complete(claim_of(store, key, "successor"))
 
-        assert not store.complete(overslept)
+        assert not store.complete(lost)

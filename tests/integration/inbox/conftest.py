@@ -153,7 +153,7 @@ def eventually() -> Callable[[Callable[[], object]], object]:
 
 @pytest.fixture
 def left_in(driver: InMemoryDriver) -> Callable[..., int]:
-    """Return how many messages are in a queue, in hand or not."""
+    """Return how many messages are in a queue, in flight or not."""
 
     def count(queue_name: str = "stock") -> int:
         depth = driver.measure_queue(driver.get_queue(queue_name))

@@ -199,6 +199,23 @@ def test_an_outage_of_the_database_uses_up_no_attempt(database, troubled_engine,
     assert inbox.abandon(claimed)
 
 
+def test_a_message_can_be_claimed_after_no_session_could_be_made(database, key):
+    makers = [database.sessions]
+
+    def make_session():
+        return makers[0]()
+
+    inbox = Inbox(make_session)
+    makers.insert(0, lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        inbox.claim(key, "token", 30)
+
+    makers.pop(0)
+
+    claimed = inbox.claim(key, "token", 30)
+    assert inbox.abandon(claimed)
+
+
 def test_old_attempts_are_deleted_with_old_marks(database, key):
     clock = ManualClock()
     inbox = Inbox(database.sessions, retention_seconds=60, clock=clock)
