@@ -103,6 +103,7 @@ class Subscriptions:
         self.all: tuple[Subscription, ...] = ()
         self.need_event_loop = False
         self._accepting: dict[str, tuple[Subscription, ...]] = {}
+        self._of_everything: tuple[Subscription, ...] | None = None
 
     def add(self, subscription: Subscription) -> None:
         """Add a listener, last in order.
@@ -131,7 +132,7 @@ class Subscriptions:
         """Return the listeners that accept events of this type, in order of subscription."""
         # Read before the subscriptions: a result from old ones must not outlive them.
         remembered = self._accepting
-        known = remembered.get(event_type_name)
+        known = self._of_everything or remembered.get(event_type_name)
         if known is not None:
             return known
         accepting = tuple(one for one in self.all if one.accepts(event_type_name))
@@ -143,6 +144,7 @@ class Subscriptions:
     def _replace(self, subscriptions: tuple[Subscription, ...]) -> None:
         self.all = subscriptions
         self.need_event_loop = any(one.is_async for one in subscriptions)
+        self._of_everything = None if any(one.event_type_names for one in subscriptions) else subscriptions
         self._accepting = {}
 
 
