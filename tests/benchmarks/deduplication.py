@@ -15,6 +15,7 @@ from melange import (
     QueueOptions,
     RedisDeduplicationStore,
 )
+from melange.deduplication.base import NO_DEDUPLICATION, NoDeduplication
 from melange.drivers.memory import InMemoryDriver
 from services.redis import RedisServer
 
@@ -27,7 +28,7 @@ def rows(server: RedisServer, repetitions: int, progress: Progress) -> list[Row]
     costs = interleaved(
         title,
         {
-            "none": consuming(None),
+            "none": consuming(NO_DEDUPLICATION),
             "memory": consuming(MemoryDeduplicationStore()),
             "Redis": consuming(RedisDeduplicationStore(server.url)),
             "two bare commands": two_commands(server),
@@ -55,7 +56,7 @@ def counts(server: RedisServer) -> list[Count]:
     return [Count("Redis round trips per message and listener", sent / MESSAGES, "at most 2")]
 
 
-def consuming(store: DeduplicationStore | None) -> Contender:
+def consuming(store: DeduplicationStore | NoDeduplication) -> Contender:
     """Consume what is queued with one listener that does nothing; publishing is not counted."""
     driver = InMemoryDriver()
     consumer = ExchangeMessageConsumer(
