@@ -132,7 +132,9 @@ class DeliveryProcessor:
         try:
             is_counted = call.claimed is not None or self.store is None
             if is_counted and attempt > self._retry.max_attempts:  # processes died in the last ones
-                return self._given_up(call, f"{attempt - 1} attempts did not come to an end", attempt - 1)
+                return self._given_up(
+                    call, f"{attempt - 1} attempts failed or did not come to an end", attempt - 1
+                )
             return self._attempt(call)
         except DeduplicationError:
             raise

@@ -267,7 +267,7 @@ def test_a_message_that_killed_its_process_in_each_attempt_is_dead_lettered_with
 
     assert runs == []
     (dead_letter,) = dead_letters()
-    assert "3 attempts did not come to an end" in dead_letter.headers["melange-dead-letter"]
+    assert "3 attempts failed or did not come to an end" in dead_letter.headers["melange-dead-letter"]
     assert left_in(driver) == 0
 
 
@@ -314,6 +314,27 @@ def test_each_listener_has_attempts_of_its_own(clock, make_consumer, publisher):
 
     assert quick.attempts == [1]
     assert slow.attempts == [1, 2]
+
+
+def test_a_listener_without_attempts_left_does_not_run_while_another_is_waited_for(
+    driver, clock, store, make_consumer, publisher, dead_letters
+):
+    consumer = make_consumer(max_attempts=2)
+    failing, waiting = Runs(failures=9), Runs()
+    consumer.listener(name="failing")(failing)
+    consumer.listener(name="waiting")(waiting)
+    message_id = publisher.publish(EVENT)
+    store.claim(key_of(consumer.queue, "waiting", message_id, EVENT), "another process", 45)
+
+    for _ in range(6):
+        consumer.consume_event()
+        clock.advance(10)
+
+    assert failing.attempts == [1, 2]
+    assert waiting.attempts == [2]  # the other process did not finish
+    (dead_letter,) = dead_letters()
+    assert "2 attempts failed or did not come to an end" in dead_letter.headers["melange-dead-letter"]
+    assert left_in(driver) == 0
 
 
 def test_without_a_store_receives_count_as_attempts(driver, clock, make_consumer, publisher, dead_letters):

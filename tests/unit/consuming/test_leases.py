@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 import pytest
 
@@ -12,6 +13,8 @@ from melange import (
     ExchangeMessagePublisher,
     MemoryDeduplicationStore,
     QueueOptions,
+    RetryPolicy,
+    Worker,
 )
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.suspects import Suspects
@@ -177,6 +180,43 @@ def test_a_slow_renewal_delays_no_other_lease(blocking_driver, clock, make_keepe
 
     assert driver.acknowledge([lease.delivery for lease in quick]) == []
     assert len(keeper) == 10
+
+
+def test_a_slow_renewal_delays_no_other_run_of_a_worker() -> None:
+    driver = BlockingDriver()
+    consumer = ExchangeMessageConsumer(
+        "stock",
+        "products",
+        driver=driver,
+        queue=QueueOptions(wait_seconds=0, visibility_timeout_seconds=4),
+        retry=RetryPolicy(backoff=lambda attempts: 0),
+    )
+    runs: Counter[int] = Counter()
+    others_are_done = threading.Event()
+
+    @consumer.listener()
+    def run(event, attempt):
+        if event["number"] == 0:
+            others_are_done.wait(30)
+        runs[event["number"]] += 1
+        if event["number"] % 10 == 1 and attempt == 1:
+            raise ConnectionError("tried again")
+
+    publish = ExchangeMessagePublisher("products", driver).publish
+    driver.slow_ids = {publish({"event_type_name": "Held", "number": 0})}
+    worker = Worker(consumer, concurrency=4, grace_seconds=5)
+    worker.start()
+    try:
+        assert driver.asked.wait(30)  # the renewal of the slow one hangs
+        for number in range(1, 201):
+            publish({"event_type_name": "Held", "number": number})
+        eventually(lambda: driver.measure_queue(consumer.queue).in_flight == 1 and len(runs) == 200)
+    finally:
+        driver.answer.set()
+        others_are_done.set()
+        worker.stop(30)
+
+    assert [runs[number] for number in range(1, 11)] == [2, *[1] * 9]
 
 
 def test_a_renewal_that_is_answered_after_the_deadline_does_not_bring_the_lease_back(
