@@ -397,5 +397,5 @@ def _default_store(driver: MessagingDriver) -> DeduplicationStore:
     """Return the default store: the driver's, or one in memory."""
     with _default_store_lock:
         if driver.deduplication_store is None:
-            driver.deduplication_store = MemoryDeduplicationStore()
+            driver.deduplication_store = MemoryDeduplicationStore(clock=driver.clock)
         return driver.deduplication_store

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -57,6 +57,7 @@ class Settler:
         """Carry out the outcomes, in as few calls as the driver can."""
         done: list[Lease] = []
         deferred: list[tuple[Lease, float]] = []
+        dead_lettered: dict[str, DeadLetter] = {}
         for lease, outcome in outcomes:
             if isinstance(outcome, Leave) or lease.is_lost():
                 # A dead letter would decide for another receiver, which may still succeed.
@@ -68,11 +69,13 @@ class Settler:
             elif isinstance(outcome, Defer):
                 deferred.append((lease, outcome.delay_seconds))
             elif self._dead_letter(lease.delivery, outcome):
+                dead_lettered[lease.delivery.receipt_handle] = outcome
                 done.append(lease)
             else:
                 deferred.append((lease, max(1.0, self._backoff(lease.delivery.receive_count))))
         return Settlement(
-            gone=self._acknowledge(done) if done else 0, deferred=self.defer(deferred) if deferred else 0
+            gone=self._acknowledge(done, dead_lettered) if done else 0,
+            deferred=self.defer(deferred) if deferred else 0,
         )
 
     def defer(self, deferrals: Sequence[tuple[Lease, float]]) -> int:
@@ -102,7 +105,7 @@ class Settler:
             deferred += len(deliveries) - len(failures)
         return deferred
 
-    def _acknowledge(self, leases: Sequence[Lease]) -> int:
+    def _acknowledge(self, leases: Sequence[Lease], dead_lettered: Mapping[str, DeadLetter]) -> int:
         deliveries = list(map(attrgetter("delivery"), leases))
         try:
             failures = self._driver.acknowledge(deliveries)
@@ -115,6 +118,11 @@ class Settler:
             self._keeper.release(leases)
         for failure in failures:
             _log_failure(failure.item, "acknowledged", failure.error)
+        if dead_lettered:
+            # What could not be acknowledged comes back: with its attempts it is dead-lettered again and does not run.
+            failed = {failure.item.receipt_handle for failure in failures}
+            for receipt_handle in dead_lettered.keys() - failed:
+                self._forget_attempts(dead_lettered[receipt_handle])
         return len(deliveries) - len(failures)
 
     def _dead_letter(self, delivery: Delivery, outcome: DeadLetter) -> bool:
@@ -141,7 +149,6 @@ class Settler:
             )
             return False
         _log_rejected(logging.WARNING, delivery, outcome, f"dead-lettered to {dead_letter_queue.name}")
-        self._forget_attempts(outcome)
         return True
 
     def _forget_attempts(self, outcome: DeadLetter) -> None:

@@ -11,6 +11,7 @@ from consumer_options import key_of
 from melange import (
     NO_DEDUPLICATION,
     DeduplicationError,
+    DriverConnectionError,
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
     MemoryDeduplicationStore,
@@ -20,6 +21,7 @@ from melange import (
     RetryPolicy,
     Worker,
 )
+from melange.drivers.memory import InMemoryDriver
 from waiting import eventually
 
 EVENT = {"event_type_name": "ProductAdded"}
@@ -299,6 +301,38 @@ def test_a_dead_letter_that_is_moved_back_starts_with_the_first_attempt(
     assert attempts == [1, 2, 3, 1, 2]
     assert dead_letters() == []
     assert left_in(driver) == 0
+
+
+class RefusesAcknowledgements(InMemoryDriver):
+    refused = 0
+
+    def acknowledge(self, deliveries):
+        if self.refused < 2:
+            self.refused += 1
+            raise DriverConnectionError("throttled")
+        return super().acknowledge(deliveries)
+
+
+def test_a_dead_letter_that_is_not_acknowledged_does_not_run_again(clock, store):
+    driver = RefusesAcknowledgements(clock=clock)
+    consumer = ExchangeMessageConsumer(
+        "stock",
+        "products",
+        driver=driver,
+        deduplication=store,
+        queue=QueueOptions(wait_seconds=0),
+        retry=RetryPolicy(max_attempts=2, backoff=lambda attempts: 10),
+    )
+    runs = listen(consumer, Runs(failures=9))
+    ExchangeMessagePublisher("products", driver).publish(EVENT)
+
+    for _ in range(6):
+        consumer.consume_event()
+        clock.advance(30)
+
+    assert runs.attempts == [1, 2]
+    assert left_in(driver) == 0
+    assert left_in(driver, "stock-dlq") == 3  # one for each time that it came back
 
 
 def test_each_listener_has_attempts_of_its_own(clock, make_consumer, publisher):

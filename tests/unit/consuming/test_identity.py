@@ -71,6 +71,19 @@ def test_consumers_on_one_driver_share_the_default_store(driver):
     assert driver.measure_queue(consumer.queue).visible == 0
 
 
+def test_the_default_store_lives_in_the_time_of_its_driver(driver, clock, publisher, make_consumer):
+    consumer = make_consumer(deduplication=None)
+    received = []
+    consumer.listener(name="note")(received.append)
+
+    for _ in range(2):
+        publisher.publish(EVENT, message_id="order-1")
+        consumer.consume_event()
+        clock.advance(19 * 24 * 3_600)  # longer than marks are kept
+
+    assert len(received) == 2
+
+
 @pytest.mark.parametrize("deduplication", [None, Deduplication()], ids=["None", "Deduplication()"])
 def test_no_argument_by_accident_turns_deduplication_off(driver, publisher, make_consumer, deduplication):
     consumer = make_consumer(deduplication=deduplication)
