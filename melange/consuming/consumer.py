@@ -12,7 +12,7 @@ from melange.consuming.declaration import QueueDeclaration
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.listener import EventType, ExchangeListener
 from melange.consuming.middleware import Middleware, wrapped
-from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy, check_time_limit
+from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy, check_kind, check_time_limit
 from melange.consuming.outcomes import Outcome
 from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.settling import Settler
@@ -88,6 +88,13 @@ class ExchangeMessageConsumer:
         """
         if not isinstance(event_queue_name, str):
             raise InvalidNameError("queue", event_queue_name, "give its name as text, or its ARN")
+        check_kind("driver", driver, MessagingDriver, type(None))
+        check_kind("retry", retry, RetryPolicy)
+        check_kind("queue", queue, QueueOptions)
+        if not isinstance(middleware, Sequence) or not all(isinstance(one, Middleware) for one in middleware):
+            raise ConfigurationError(f"middleware= takes a list of Middleware objects, not {middleware!r}")
+        if event_type is not None and not callable(event_type):
+            raise ConfigurationError(f"event_type= takes a function of body and headers, not {event_type!r}")
         self.driver = DriverManager.instance().get_driver() if driver is None else driver
         capabilities = self.driver.capabilities
         check_whole_seconds(

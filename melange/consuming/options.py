@@ -113,6 +113,14 @@ class Deduplication:
             )
 
 
+def check_kind(name: str, value: object, *kinds: type) -> None:
+    """Raise ``ConfigurationError`` unless ``value`` is an object of one of the classes."""
+    if not isinstance(value, kinds):
+        raise ConfigurationError(
+            f"{name}= takes an object of the class {kinds[0].__name__}, such as {kinds[0].__name__}(...), not {value!r}"
+        )
+
+
 def check_choice(name: str, value: object, *choices: str) -> None:
     """Raise ``ConfigurationError`` unless ``value`` is one of the choices."""
     if value not in choices:

@@ -14,7 +14,7 @@ from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.lanes import Lanes
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import ACKNOWLEDGE, Acknowledge, Defer, Outcome
-from melange.consuming.scheduling import Isolation, Task, Threads, Timers
+from melange.consuming.scheduling import AHEAD, Isolation, Task, Threads, Timers
 from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
 from melange.errors import (
     AccessDeniedError,
@@ -26,9 +26,6 @@ from melange.errors import (
 from melange.messages import Delivery
 
 logger = logging.getLogger(__name__)
-
-AHEAD = 10
-"""The least number of deliveries in flight beyond those being processed: received ahead, or being settled."""
 
 QUICK_SECONDS = 1.0
 """Deliveries are received ahead only if they would start within this time: a slow worker leaves them to others."""
@@ -64,7 +61,7 @@ class QueueWorker:
         give_up: Callable[[], None],
     ) -> None:
         self.consumer = consumer
-        self.limit = threads.size + max(AHEAD, threads.size)
+        self.limit = threads.in_flight_limit
         self.last_poll_at: float | None = None
         self.last_settled_at: float | None = None
         self.store_is_available = not consumer.needs_store  # asked before the first poll

@@ -20,6 +20,9 @@ from melange.consuming.suspects import Suspects
 
 logger = logging.getLogger(__name__)
 
+AHEAD = 10
+"""The least number of deliveries in flight beyond those being processed: received ahead, or being settled."""
+
 LONGEST_WAIT_FOR_OTHERS_SECONDS = 30.0
 LONGEST_ALONE_SECONDS = 60.0
 
@@ -100,6 +103,11 @@ class Threads:
         thread.start()
         self._extra = [*(one for one in self._extra if one.is_alive()), thread]
         return thread
+
+    @property
+    def in_flight_limit(self) -> int:
+        """The most deliveries of one queue in flight: received and not yet settled, waiting retries included."""
+        return self.size + max(AHEAD, self.size)
 
     @property
     def free(self) -> int:

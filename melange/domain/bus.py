@@ -10,9 +10,9 @@ from typing import ParamSpec, TypeVar, overload
 
 from melange.callables import place
 from melange.domain.deferral import Deferral, ErrorPolicy
+from melange.domain.dispatch import Publishing
 from melange.domain.drain import Drain
 from melange.domain.groups import HandlerT, Registry, Subscribers
-from melange.domain.publishing import Publishing
 from melange.domain.routes import NO_ROUTES, Extension, Routes
 from melange.domain.state import Local, OnCommit, ScopeBlock, drain_inside
 from melange.domain.subscriber import DomainSubscriber, EventSubscription, Recorder

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from melange.callables import Handler, hides_a_coroutine_function, place, refuse_awaitable
-from melange.domain.publishing import explain
+from melange.domain.dispatch import explain
 from melange.domain.state import OnCommit, State
 from melange.domain.subscriber import DomainSubscriber
 from melange.errors import ConfigurationError

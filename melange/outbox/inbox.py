@@ -17,7 +17,7 @@ from melange.deduplication.base import (
     RunCoroutine,
 )
 from melange.errors import ConfigurationError, DeduplicationError
-from melange.outbox import inbox_marks
+from melange.outbox import inbox_statements
 from melange.outbox.inbox_sessions import MakeSession, Sessions
 from melange.outbox.inbox_transaction import InboxClaim, open_claim
 
@@ -144,7 +144,9 @@ class Inbox(DeduplicationStore):
 
     def forget_attempts(self, key: DeduplicationKey) -> None:
         """Delete the row of the attempts."""
-        self._sessions.run("forget attempts", lambda connection: inbox_marks.forget_attempts(connection, key))
+        self._sessions.run(
+            "forget attempts", lambda connection: inbox_statements.forget_attempts(connection, key)
+        )
 
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
         """Return True if the transaction is open: no other claim is possible then."""
@@ -152,7 +154,7 @@ class Inbox(DeduplicationStore):
 
     def check(self) -> None:
         """Raise ``DeduplicationError`` while the database is unavailable, or has no table of marks."""
-        self._sessions.run("look for the inbox", inbox_marks.look)
+        self._sessions.run("look for the inbox", inbox_statements.look)
 
     def purge(self) -> int:
         """Delete the marks and attempts that are older than the retention; return their number.
@@ -172,7 +174,8 @@ class Inbox(DeduplicationStore):
     def _purge_batch(self) -> tuple[int, int]:
         before = self._clock.now() - self._retention
         return self._sessions.run(
-            "delete old marks", lambda connection: inbox_marks.delete_old(connection, before, _PURGE_BATCH)
+            "delete old marks",
+            lambda connection: inbox_statements.delete_old(connection, before, _PURGE_BATCH),
         )
 
     def _purge_now_and_then(self) -> None:
@@ -188,9 +191,9 @@ class Inbox(DeduplicationStore):
     def _find_out(self, claimed: Claimed) -> bool:
         """Return True if the completion of this claim is in the table."""
         mark = self._sessions.run(
-            "look for the mark", lambda connection: inbox_marks.find_mark(connection, claimed.key)
+            "look for the mark", lambda connection: inbox_statements.find_mark(connection, claimed.key)
         )
-        is_marked = mark == inbox_marks.digest_of(claimed.token)
+        is_marked = mark == inbox_statements.digest_of(claimed.token)
         claim = self._held(claimed)
         if claim is not None:
             self._let_go(claim)
@@ -216,5 +219,5 @@ class Inbox(DeduplicationStore):
     def _give_back(self, claim: InboxClaim, *, began: bool) -> None:
         self._sessions.run(
             "give the message back",
-            lambda connection: inbox_marks.give_back(connection, claim.key, claim.token, began=began),
+            lambda connection: inbox_statements.give_back(connection, claim.key, claim.token, began=began),
         )

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey
 from melange.errors import ConfigurationError
-from melange.outbox import inbox_marks
+from melange.outbox import inbox_statements
 from melange.outbox.inbox_sessions import (
     Database,
     OpenedSession,
@@ -70,7 +70,7 @@ class InboxClaim(Claimed):
         self._transaction = session.begin()
         connection = connection_to(session, database)
         self._transaction_of_connection = connection.get_transaction()
-        if not inbox_marks.take_lock(connection, self.key):
+        if not inbox_statements.take_lock(connection, self.key):
             return False
         _begin_on_sqlite(connection)
         event.listen(session, "before_commit", self._before_commit)
@@ -87,7 +87,7 @@ class InboxClaim(Claimed):
         session.flush()  # the listener's unwritten changes: if they cannot be written, the listener has failed
         connection = connection_to(session, self._database)
         try:
-            inbox_marks.write_mark(connection, self.key, self.token, done_at)
+            inbox_statements.write_mark(connection, self.key, self.token, done_at)
             self._may_commit = True
             _commit_or_forget(session, connection)
         except IntegrityError:
@@ -140,7 +140,7 @@ def open_claim(
         database = database_of(session)
         with mapped_errors("claim the message"):
             with transaction_on(database) as connection:
-                attempt = inbox_marks.count_attempt(
+                attempt = inbox_statements.count_attempt(
                     connection, key, token, now=now, leased_until=leased_until, never_ran=never_ran
                 )
             if isinstance(attempt, ClaimRefusal):
@@ -151,7 +151,7 @@ def open_claim(
             # Another claim came in between, because this one waited for longer than its lease.
             session.close()
             with transaction_on(database) as connection:
-                inbox_marks.give_back(connection, key, token, began=False)
+                inbox_statements.give_back(connection, key, token, began=False)
             return ClaimRefusal.BUSY
 
     claim: InboxClaim | ClaimRefusal | None = None

@@ -186,7 +186,7 @@ def test_two_workers_that_share_a_queue_have_one_effect_per_message(
 
 def test_of_two_who_get_as_far_as_the_mark_one_is_rolled_back(database, effect, key, monkeypatch):
     # As where the database has no locks to say who is at work.
-    monkeypatch.setattr("melange.outbox.inbox_marks.take_lock", lambda connection, key: True)
+    monkeypatch.setattr("melange.outbox.inbox_statements.take_lock", lambda connection, key: True)
     first, second = Inbox(database.sessions), Inbox(database.sessions)
     of_first = first.claim(key, "first", 0)  # and the lease is over
     of_second = second.claim(key, "second", 30)

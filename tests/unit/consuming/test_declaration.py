@@ -274,3 +274,19 @@ def test_what_the_code_names_is_not_reported(make_consumer, caplog):
         make_consumer(filter_events=["ProductAdded"])
 
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("driver", "memory"),
+        ("retry", 3),
+        ("queue", {"wait_seconds": 0}),
+        ("middleware", 5),
+        ("middleware", ["tracing"]),
+        ("event_type", "body.type"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_by_its_name(driver, option, value):
+    with pytest.raises(ConfigurationError, match=f"{option}= takes"):
+        ExchangeMessageConsumer("stock", **{"driver": driver, option: value})
