@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from melange import Deduplication, EventSerializer, QueueOptions, RetryPolicy
-from melange.deduplication.base import DeduplicationKey, content_digest
+from melange.deduplication.base import DeduplicationKey, content_of
 from melange.messages import Message, Queue
 
 
@@ -29,4 +29,4 @@ def key_of(queue: Queue, listener_name: str, message_id: str, event: dict[str, A
     """Return the key under which a listener's work on a published event is claimed."""
     event_type_name, body = EventSerializer.instance().encode(event)
     message = Message(message_id, body, event_type_name)
-    return DeduplicationKey(queue.address, listener_name, message_id, content_digest(message))
+    return DeduplicationKey(queue.address, listener_name, message_id, content_of(message))

@@ -23,7 +23,7 @@ from melange.deduplication.base import (
     DeduplicationKey,
     DeduplicationStore,
     RunCoroutine,
-    content_digest,
+    content_of,
 )
 from melange.errors import (
     ConfigurationError,
@@ -168,7 +168,7 @@ class DeliveryProcessor:
         message_id = message.message_id
         if self._deduplication.identity == "broker":
             message_id = delivery.broker_message_id or message_id
-        key = DeduplicationKey(delivery.queue.address, listener.name, message_id, content_digest(message))
+        key = DeduplicationKey(delivery.queue.address, listener.name, message_id, content_of(message))
         token = new_token()
         try:
             if self._unanswered_claims:

@@ -26,14 +26,14 @@ class _KeyParts(NamedTuple):
     queue_address: str
     listener_name: str
     message_id: str
-    content_digest: str
+    content: str
 
 
 class DeduplicationKey(_KeyParts):
     """One listener's work on one message of one queue.
 
-    ``queue_address`` is unique among all brokers. ``content_digest`` is ``content_digest(message)``: two messages with one
-    id are the same only if their contents are equal.
+    ``queue_address`` is unique among all brokers. ``content`` is ``content_of(message)``: two messages with one id are the
+    same only if their contents are equal.
     """
 
     _digest: bytes | None = None
@@ -58,18 +58,20 @@ _TRACE_HEADERS = re.compile(
 )
 
 
-def content_digest(message: Message) -> str:
-    """Return a digest of type, body and headers, which differs for another message with the same id.
+def content_of(message: Message) -> str:
+    """Return type, headers and body in one text, which differs for another message with the same id.
 
     Headers for tracing, and melange's own, are not included: they may differ when the same message is sent again.
     """
-    texts = [message.event_type_name or ""]
-    for name in sorted(message.headers) if message.headers else ():
+    event_type_name = message.event_type_name or ""
+    if not message.headers:
+        return f"1;{len(event_type_name)}:{event_type_name}{message.body}"
+    texts = [event_type_name]
+    for name in sorted(message.headers):
         if not name.lower().startswith(RESERVED_HEADER_PREFIX) and not _TRACE_HEADERS.fullmatch(name):
             texts += (name, message.headers[name])
     # With the number of parts and the length of each, so that no two messages read the same; the body comes last.
-    parts = f"{len(texts)};{''.join([f'{len(text)}:{text}' for text in texts])}{message.body}"
-    return blake2b(parts.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return f"{len(texts)};{''.join([f'{len(text)}:{text}' for text in texts])}{message.body}"
 
 
 class Claimed(NamedTuple):
