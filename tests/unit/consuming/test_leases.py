@@ -380,3 +380,24 @@ def test_a_renewal_that_failed_is_matched_whatever_object_the_driver_returns(clo
     renew(keeper, leases)
 
     assert [lease.delivery.message.message_id for lease in leases if lease.is_lost()] == [ids[1]]
+
+
+def test_messages_of_one_poll_keep_their_leases_in_real_time() -> None:
+    driver = InMemoryDriver()
+    consumer = ExchangeMessageConsumer(
+        "stock",
+        "products",
+        driver=driver,
+        queue=QueueOptions(wait_seconds=0, visibility_timeout_seconds=2),
+    )
+    receive_counts = []
+
+    @consumer.listener()
+    def slow(event, receive_count):
+        receive_counts.append(receive_count)
+        threading.Event().wait(1)
+
+    ExchangeMessagePublisher("products", driver).publish_batch([{"event_type_name": "Held"}] * 4)
+
+    assert consumer.consume_event() == 4
+    assert receive_counts == [1, 1, 1, 1]
