@@ -137,18 +137,20 @@ def test_a_lease_is_reported_lost_once(driver, clock, store, hold, make_keeper) 
 
 
 class BlockingDriver(InMemoryDriver):
-    """Answers a call to ``defer`` with one of the chosen messages only when told to."""
+    """Answers a renewal of the chosen messages only when told to; ``deferred_for`` has the seconds in order."""
 
     def __init__(self, **options) -> None:
         super().__init__(**options)
         self.slow_ids: set[str] = set()
+        self.deferred_for: list[int] = []
         self.asked = threading.Event()
         self.answer = threading.Event()
 
     def defer(self, deliveries, seconds):
-        if any(delivery.message.message_id in self.slow_ids for delivery in deliveries):
+        if seconds and any(delivery.message.message_id in self.slow_ids for delivery in deliveries):
             self.asked.set()
             assert self.answer.wait(30)
+        self.deferred_for.append(seconds)
         return super().defer(deliveries, seconds)
 
 
@@ -258,10 +260,13 @@ def test_what_is_given_back_during_its_renewal_is_not_hidden_again(
     given_back: list[int] = []
     giving_back = threading.Thread(target=lambda: given_back.append(settler.defer([(lease, 0)])))
     giving_back.start()
+    giving_back.join(0.2)
+    assert giving_back.is_alive()  # it waits for the renewal
     driver.answer.set()
     giving_back.join(30)
 
     assert given_back == [1]
+    assert driver.deferred_for == [TIMEOUT_SECONDS, 0]
     assert driver.measure_queue(consumer.queue).visible == 1
 
 
