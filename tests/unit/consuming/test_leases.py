@@ -313,6 +313,49 @@ def test_a_claim_that_is_completed_during_its_renewal_is_not_judged_lost(driver,
     assert driver.measure_queue(consumer.queue).in_flight == 0
 
 
+class LosesAnswers(MemoryDeduplicationStore):
+    """Completes the first time and loses the answer; is unavailable until the claim was renewed."""
+
+    def __init__(self, clock) -> None:
+        super().__init__(clock=clock)
+        self.renewed = threading.Event()
+
+    def complete(self, claimed):
+        if not self.renewed.is_set():
+            super().complete(claimed)
+            raise DeduplicationError("no answer")
+        return super().complete(claimed)
+
+    def renew(self, claimed, lease_seconds):
+        held = super().renew(claimed, lease_seconds)
+        self.renewed.set()
+        return held
+
+
+def test_a_renewal_after_a_completion_without_an_answer_costs_no_lease(driver, clock, publisher) -> None:
+    store = LosesAnswers(clock)
+    consumer = ExchangeMessageConsumer(
+        "stock",
+        "products",
+        driver=driver,
+        deduplication=store,
+        queue=QueueOptions(wait_seconds=0, visibility_timeout_seconds=TIMEOUT_SECONDS),
+    )
+    consumer.listener()(lambda event: None)
+    publisher.publish({"event_type_name": "Held"})
+    settled: list[int] = []
+    consuming = threading.Thread(target=lambda: settled.append(consumer.consume_event()))
+    consuming.start()
+    eventually(lambda: len(store) == 1)  # completed
+
+    clock.advance(TIMEOUT_SECONDS / 2)
+    eventually(lambda: clock.advance(0.05) or store.renewed.is_set())
+    consuming.join(30)
+
+    assert settled == [1]
+    assert driver.measure_queue(consumer.queue).in_flight == 0
+
+
 class EqualAndNotIdentical(InMemoryDriver):
     """Reports failures with copies of what it was given."""
 
