@@ -172,7 +172,7 @@ def test_a_hook_may_stop_its_worker(place):
 
     eventually(lambda: hook.worker.has_ended)
 
-    assert hook.answers == [False]
+    assert set(hook.answers) == {False}  # several may ask at once
     assert hook.worker.stop()
 
 
