@@ -381,3 +381,16 @@ def test_a_hook_that_swallows_polls_does_not_make_a_worker_spin(store):
         assert polls <= 50  # a loop that spins makes thousands
         assert done.wait(30)
         assert worker.stop(30)
+
+
+class Leaving(Middleware):
+    def around_poll(self, queue, poll):
+        raise SystemExit
+
+
+def test_a_hook_that_exits_ends_the_worker_with_1():
+    with InMemoryDriver() as driver:
+        consumer = ExchangeMessageConsumer("stock", "products", driver=driver, middleware=[Leaving()])
+        consumer.listener(name="listener")(lambda event: None)
+
+        assert Worker(consumer, grace_seconds=5).run() == 1
