@@ -11,10 +11,11 @@ from queue import Empty, SimpleQueue
 
 from melange.backoff import Backoff
 from melange.consuming.consumer import ExchangeMessageConsumer
+from melange.consuming.isolation import Isolation
 from melange.consuming.lanes import Lanes
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import ACKNOWLEDGE, Acknowledge, Defer, Outcome
-from melange.consuming.scheduling import AHEAD, Isolation, Task, Threads, Timers
+from melange.consuming.scheduling import AHEAD, Task, Threads, Timers
 from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
 from melange.errors import (
     AccessDeniedError,

@@ -12,8 +12,9 @@ from functools import partial
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.coroutines import EventLoopThread
 from melange.consuming.health import WorkerHealth, health_of
+from melange.consuming.isolation import Isolation
 from melange.consuming.queue_worker import QueueWorker
-from melange.consuming.scheduling import Isolation, Threads, Timers
+from melange.consuming.scheduling import Threads, Timers
 from melange.consuming.suspects import Suspects
 from melange.errors import ConfigurationError
 from melange.signals import calling_on_signal

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from melange import QueueOptions, RetryPolicy
-from melange.consuming import scheduling
+from melange.consuming import isolation
 from melange.consuming.suspects import MOST_ISOLATED
 from melange.drivers.memory import InMemoryDriver
 from waiting import eventually
@@ -141,8 +141,8 @@ def test_what_this_process_released_itself_is_not_a_suspect(running):
 
 
 def test_a_suspect_that_hangs_stops_neither_the_worker_nor_the_other_suspects(running, monkeypatch):
-    monkeypatch.setattr(scheduling, "LONGEST_ALONE_SECONDS", 0.2)
-    monkeypatch.setattr(scheduling, "LONGEST_WAIT_FOR_OTHERS_SECONDS", 0.2)
+    monkeypatch.setattr(isolation, "LONGEST_ALONE_SECONDS", 0.2)
+    monkeypatch.setattr(isolation, "LONGEST_WAIT_FOR_OTHERS_SECONDS", 0.2)
     driver = InMemoryDriver()
     consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=0))
     gate, seen = threading.Event(), []
@@ -167,7 +167,7 @@ def test_a_suspect_that_hangs_stops_neither_the_worker_nor_the_other_suspects(ru
 
 
 def test_a_listener_that_runs_for_long_delays_a_suspect_and_is_not_waited_for_again(running, monkeypatch):
-    monkeypatch.setattr(scheduling, "LONGEST_WAIT_FOR_OTHERS_SECONDS", 0.5)
+    monkeypatch.setattr(isolation, "LONGEST_WAIT_FOR_OTHERS_SECONDS", 0.5)
     driver = InMemoryDriver()
     consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=0))
     begun, gate, seen = threading.Event(), threading.Event(), []
