@@ -27,6 +27,8 @@ class Interruption:
     def strike(self, operation: Callable[[], Any]) -> None:
         """Run the operation and interrupt it; swallow the interrupt."""
         before = sys.gettrace()
+        # From Python 3.12 on, instructions are traced only if a frame has asked for them before.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace_call)
         try:
             operation()
@@ -39,6 +41,7 @@ class Interruption:
     def _trace_call(self, frame: FrameType, event: str, argument: object) -> Any:
         if not frame.f_globals.get("__name__", "").startswith(_INTERRUPTED_PACKAGE):
             return None
+        frame.f_trace = self._trace_instruction  # Python 3.13 looks for it when instructions are asked for
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         return self._trace_instruction
