@@ -373,6 +373,7 @@ class QueueWorker:
         if self._acknowledger.ident is None:  # it could not be started, so nothing was received
             return True
         self._join_poller(deadline)
+        self._release_unanswered_claims()
         self._done.put(None)
         self._acknowledger.join(max(1.0, deadline - time.monotonic()))
         left = self.in_flight + self._stranded
@@ -384,3 +385,12 @@ class QueueWorker:
             )
         self._keeper.release_all()
         return not left and not self._poller.is_alive()
+
+    def _release_unanswered_claims(self) -> None:
+        """Release claims with lost answers: after this process nothing could, and their attempts would stay counted."""
+        if self.store_is_available:
+            return
+        try:
+            self.consumer.check_store()
+        except Exception as error:  # still unavailable: an attempt may stay counted without a run
+            logger.warning("the store of queue %s is still unavailable: %s", self.consumer.queue.name, error)

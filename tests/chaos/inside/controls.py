@@ -35,7 +35,7 @@ CONTROLS = (
     InsideControl(
         RECEIVES_AS_ATTEMPTS,
         partial(
-            attempts, minutes=4, messages=100, speed=40, visibility_timeout_seconds=120, busy_processes=0
+            attempts, minutes=4, messages=200, speed=40, visibility_timeout_seconds=120, busy_processes=0
         ),
         caught_by="wrongly_dead_lettered",
     ),

@@ -65,6 +65,7 @@ class CountingReceives(DisturbedStore):
 
     def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
         answer = super().claim(key, token, lease_seconds)
-        return (
-            answer._replace(attempt=self._receives[key.message_id]) if isinstance(answer, Claimed) else answer
-        )
+        if isinstance(answer, ClaimRefusal):
+            return answer
+        # A head that is retried in flight is not received again: its runs count, or it would be retried without end.
+        return answer._replace(attempt=max(answer.attempt, self._receives[key.message_id]))

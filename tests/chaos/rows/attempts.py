@@ -23,7 +23,7 @@ from chaos.rows.result import RowResult
 from chaos.scene import Services
 
 WORKERS = 2
-SLOW, FAILING, POISON = 0.02, 0.1, 0.01
+SLOW, FAILING, POISON = 0.02, 0.25, 0.01
 """The shares of messages that outlast the visibility timeout, that fail some runs, and that fail all."""
 
 

@@ -1,4 +1,4 @@
-"""Some messages kill every process that works on them; their neighbours must neither die with them nor wait for ever."""
+"""Some messages kill every process that works on them; their neighbours must neither die with them nor wait without end."""
 
 from __future__ import annotations
 

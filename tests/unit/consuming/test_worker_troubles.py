@@ -17,7 +17,7 @@ from melange import (
     Middleware,
     Worker,
 )
-from melange.deduplication.base import Claimed
+from melange.deduplication.base import Claimed, ClaimRefusal
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import Failure, LeaseLostError
 from melange.messages import DEAD_LETTER_HEADER
@@ -523,6 +523,41 @@ def test_an_outage_of_the_store_uses_up_no_receives(start):
 
     eventually(lambda: left_in(driver) == 0)
     assert counts in ([1], [2])
+
+
+class LosesAnAnswer(AwayForAWhile):
+    """Grants the first claim, loses the answer, and is unavailable then."""
+
+    def __init__(self):
+        super().__init__()
+        self.granted = []
+        self.refused_checks = 0
+
+    def check(self):
+        self.refused_checks += self.is_away
+        super().check()
+
+    def claim(self, key, token, lease_seconds):
+        answer = super().claim(key, token, lease_seconds)
+        if not self.granted:
+            self.granted.append(key)
+            self.is_away = True
+            raise DeduplicationError("no answer")
+        return answer
+
+
+def test_a_stop_releases_a_claim_whose_answer_was_lost(start):
+    driver, store = InMemoryDriver(), LosesAnAnswer()
+    worker = start(driver, lambda event: None, deduplication=store)
+    publish(driver, 0)
+    eventually(lambda: store.refused_checks)
+
+    store.is_away = False
+    assert worker.stop(DEADLINE_SECONDS)
+
+    # Done, if the worker was quick enough to see that the store is back.
+    (key,) = store.granted
+    assert store.claim(key, "next", 30) in {Claimed(key, "next", 1), ClaimRefusal.DONE}
 
 
 def test_the_claim_is_kept_with_the_lease_so_that_a_copy_waits(start):
