@@ -35,12 +35,18 @@ class _Companion:
             call()
 
 
-class _Local(threading.local):
-    companion: _Companion | None = None
+class _Ownership:
+    """Ends a companion when its owner ends: only the owner's thread-local state refers to this."""
+
+    def __init__(self, companion: _Companion) -> None:
+        self.companion = companion
 
     def __del__(self) -> None:
-        if self.companion is not None:
-            self.companion.end()
+        self.companion.end()
+
+
+class _Local(threading.local):
+    ownership: _Ownership | None = None
 
 
 _local = _Local()
@@ -56,10 +62,11 @@ def run_limited(call: Callable[[], Any], timeout_seconds: float, what: str) -> A
     Raises:
         TimeLimitExceeded: it took longer.
     """
-    companion = _local.companion
+    companion = None if _local.ownership is None else _local.ownership.companion
     if companion is None or not companion.thread.is_alive():
         try:
-            companion = _local.companion = _Companion()
+            companion = _Companion()
+            _local.ownership = _Ownership(companion)
         except RuntimeError as error:  # the system cannot start a thread; that must not use up attempts
             logger.warning("%s runs without its time limit: %s", what, error)
             return call()
@@ -76,8 +83,7 @@ def run_limited(call: Callable[[], Any], timeout_seconds: float, what: str) -> A
     try:
         succeeded, value = result.get(timeout=timeout_seconds)
     except Empty:
-        companion.end()  # if it ever returns
-        _local.companion = None
+        _local.ownership = None  # it ends, if its run ever returns
         frame = sys._current_frames().get(companion.thread.ident or 0)
         logger.error(
             "%s runs for more than %g s and is given up; its thread is at\n%s",

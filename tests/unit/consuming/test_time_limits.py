@@ -353,3 +353,17 @@ def test_system_exit_out_of_a_hook_around_a_poll_ends_the_worker_with_1(consumer
     assert exit_codes == [1]
     assert worker.has_ended
     assert not worker.health().ready
+
+
+def test_the_threads_of_limited_runs_end_with_their_worker(consumer_of, start):
+    with InMemoryDriver() as driver:
+        consumer = consumer_of(driver, timeout_seconds=30)
+        consumer.listener("ProductAdded", name="quick")(lambda event: None)
+        worker = start(consumer, concurrency=3)
+        publish(driver, *range(9))
+        eventually(lambda: left_in(driver) == 0)
+        assert "melange-limited" in {thread.name for thread in threading.enumerate()}
+
+        assert worker.stop(DEADLINE_SECONDS)
+
+        eventually(lambda: "melange-limited" not in {thread.name for thread in threading.enumerate()})
