@@ -356,14 +356,19 @@ def test_system_exit_out_of_a_hook_around_a_poll_ends_the_worker_with_1(consumer
 
 
 def test_the_threads_of_limited_runs_end_with_their_worker(consumer_of, start):
+    before = set(threading.enumerate())
+
+    def limited() -> set[threading.Thread]:
+        return {thread for thread in set(threading.enumerate()) - before if thread.name == "melange-limited"}
+
     with InMemoryDriver() as driver:
         consumer = consumer_of(driver, timeout_seconds=30)
         consumer.listener("ProductAdded", name="quick")(lambda event: None)
         worker = start(consumer, concurrency=3)
         publish(driver, *range(9))
         eventually(lambda: left_in(driver) == 0)
-        assert "melange-limited" in {thread.name for thread in threading.enumerate()}
+        assert limited()
 
         assert worker.stop(DEADLINE_SECONDS)
 
-        eventually(lambda: "melange-limited" not in {thread.name for thread in threading.enumerate()})
+        eventually(lambda: not limited())
