@@ -30,6 +30,7 @@ def main() -> int:
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0
     _exit_at_the_latest(code)
+    _drop_what_cannot_be_written()
     return code
 
 
@@ -41,6 +42,15 @@ def _exit_at_the_latest(code: int) -> None:
     timer = threading.Timer(EXIT_SECONDS, os._exit, [code])
     timer.daemon = True
     timer.start()
+
+
+def _drop_what_cannot_be_written() -> None:
+    # The interpreter writes out its buffers at the end, and where that fails it ends with code 120 instead of ours.
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (AttributeError, OSError, ValueError):  # there is none, a full disk, a closed terminal
+            setattr(sys, name, None)
 
 
 def _ignore_signals() -> None:
