@@ -12,8 +12,7 @@ from melange.cli.commands import melange
 
 @pytest.fixture(autouse=True)
 def fresh_process(monkeypatch, tmp_path):
-    """Give each test an empty working directory; afterwards modules, log handlers and driver are as before."""
-    modules = set(sys.modules)
+    """Give each test an empty working directory; afterwards its programs, log handlers and driver are as before."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     monkeypatch.setattr(DriverManager, "_instance", None)
@@ -22,8 +21,11 @@ def fresh_process(monkeypatch, tmp_path):
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
+    # Only the programs that the test wrote: libraries in C that were imported by them crash when they are imported again.
+    for name, module in list(sys.modules.items()):
+        places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
+        if any(place.startswith(str(tmp_path)) for place in places):
+            del sys.modules[name]
 
 
 @pytest.fixture
