@@ -23,8 +23,9 @@ def fresh_process(monkeypatch, tmp_path):
     root.setLevel(level)
     # Only the programs that the test wrote: libraries in C that were imported by them crash when they are imported again.
     for name, module in list(sys.modules.items()):
-        places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
-        if any(place.startswith(str(tmp_path)) for place in places):
+        namespace = getattr(module, "__dict__", {})
+        places = [namespace.get("__file__"), *(namespace.get("__path__") or ())]
+        if any(str(place).startswith(str(tmp_path)) for place in places):
             del sys.modules[name]
 
 
