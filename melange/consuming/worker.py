@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -122,6 +123,11 @@ class Worker:
                 one.consumer.processor.run_coroutine = self._event_loop.run
                 if one.consumer.processor.store is not None:
                     one.consumer.processor.store.use_event_loop(self._event_loop.run)
+            if not getattr(sys, "_is_gil_enabled", lambda: True)():
+                logger.warning(
+                    "this Python runs without its global interpreter lock, where melange is not tested: see "
+                    "'Free-threaded Python' in docs/worker.md"
+                )
             logger.info(
                 "working on %s; concurrency %d, grace period %g s",
                 ", ".join(map(_described, self._queue_workers)),

@@ -1,6 +1,7 @@
 """A worker on a system that cannot start threads, or not as many as it wants."""
 
 import asyncio
+import sys
 import threading
 
 import pytest
@@ -187,3 +188,17 @@ def test_a_stop_without_threads_to_be_had_releases_everything(refuse_threads):
 
     assert worker.stop(DEADLINE_SECONDS)
     assert driver.in_flight == 0
+
+
+@pytest.mark.parametrize(("has_lock", "warnings"), [(True, 0), (False, 1)])
+def test_a_worker_warns_on_a_build_without_the_interpreter_lock(monkeypatch, caplog, has_lock, warnings):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: has_lock, raising=False)
+    driver = WatchedDriver()
+    consumer = consumer_of(driver)
+    consumer.listener(name="listener")(lambda event: None)
+    worker = Worker(consumer, grace_seconds=5)
+
+    worker.start()
+
+    assert worker.stop(DEADLINE_SECONDS)
+    assert caplog.text.count("without its global interpreter lock") == warnings
