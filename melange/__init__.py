@@ -100,6 +100,7 @@ __all__ = [
     "TopicNotFoundError",
     "UnknownDriverError",
     "Worker",
+    "masked_body",
 ]
 
 # Applications decide where logs go; a library stays silent until they do.
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from melange.consuming.worker import Worker
     from melange.deduplication import RedisDeduplicationStore
     from melange.domain import DomainEvent, DomainEventBus, DomainSubscriber
+    from melange.serialization.masking import masked_body
 else:  # hidden from type checkers, which would take any name for one that may exist
     # Only programs that use one of these pay for what it imports: a client library, asyncio, thread pools.
     _IMPORTED_WHEN_ASKED_FOR = {
@@ -119,6 +121,7 @@ else:  # hidden from type checkers, which would take any name for one that may e
         "RedisDeduplicationStore": "melange.deduplication",
         "ThreadedExchangeMessageConsumer": "melange.consuming.threaded",
         "Worker": "melange.consuming.worker",
+        "masked_body": "melange.serialization.masking",
     }
 
     def __getattr__(name: str) -> object:

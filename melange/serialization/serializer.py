@@ -160,6 +160,10 @@ class EventSerializer:
         """Raise ``ConfigurationError`` if events of this class cannot be written and read."""
         self._schema_of(event_class)
 
+    def registered_schema(self, event_type_name: str) -> EventSchema | None:
+        """Return the schema that was written by hand and registered for this type."""
+        return self._schemas.get(event_type_name)
+
     def _schema_of(self, event_class: type[EventMessage]) -> Schema | DataclassField:
         written = self._schemas.get(event_class.event_type_name)
         if written is not None and written.event_class in (None, event_class):
