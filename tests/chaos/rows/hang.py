@@ -177,10 +177,10 @@ def _seconds_until_not_ready(silence_seconds: float) -> float:
     """Hang all listeners without a time limit; return the seconds until the health says so."""
     queue = HangingQueue(CONCURRENCY, CONCURRENCY, None, GRACE_OF_HANGING_SECONDS)
     with mock.patch.object(health, "LONGEST_SILENCE_SECONDS", silence_seconds):
+        began_at = time.monotonic()  # before the first poll, so that a shorter silence is always found
         queue.start()
         while not queue.is_ready():  # not before its first poll
             time.sleep(0.005)
-        began_at = time.monotonic()
         while queue.is_ready() and time.monotonic() - began_at < silence_seconds + LATE_SECONDS:
             time.sleep(0.05)
         seconds = time.monotonic() - began_at
