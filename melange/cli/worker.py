@@ -15,6 +15,8 @@ from melange.cli.options import failures_shown, health_file_option, log_options
 from melange.cli.processes import LEFT_WORK_BEHIND, Lifeline, ProcessGroup
 from melange.cli.targets import check_form, load_worker
 from melange.consuming.worker import Worker
+from melange.drivers.memory import InMemoryDriver
+from melange.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +73,20 @@ def worker(
     with failures_shown():
         loaded = load_worker(target, concurrency=concurrency, grace_seconds=grace_seconds)
         if lifeline is not None:
+            _refuse_brokers_in_memory(loaded)
             lifeline.stops(loaded)
         code = _run(loaded, file.of_process(process_number) if file and process_number else file)
     sys.exit(LEFT_WORK_BEHIND if code and lifeline is not None else code)
+
+
+def _refuse_brokers_in_memory(loaded: Worker) -> None:
+    # Each process would have a broker of its own, and run the work of all others once more.
+    for consumer in loaded.consumers:
+        if isinstance(consumer.driver, InMemoryDriver):
+            raise ConfigurationError(
+                f"queue {consumer.queue.name} is on the in-memory driver, which several processes cannot share: leave "
+                "--processes out, or use the driver 'aws'"
+            )
 
 
 def _command(process_number: int) -> list[str]:

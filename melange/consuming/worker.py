@@ -93,6 +93,11 @@ class Worker:
         self._exit_code = 0
         self._supervisor = threading.Thread(target=self._supervise, name="melange-worker", daemon=True)
 
+    @property
+    def consumers(self) -> tuple[ExchangeMessageConsumer, ...]:
+        """The consumers it works for, in the order given."""
+        return tuple(one.consumer for one in self._queue_workers)
+
     def run(self) -> int:
         """Work until SIGTERM, SIGINT or ``stop``; return the exit code for the process.
 

@@ -58,6 +58,14 @@ if sys.argv[sys.argv.index("--process-number") + 1] == "1":
 from application import consumer
 """
 
+IN_MEMORY = """
+from melange import ExchangeMessageConsumer
+from melange.drivers.memory import InMemoryDriver
+
+consumer = ExchangeMessageConsumer("stock", "products", driver=InMemoryDriver())
+consumer.listener("ProductAdded", name="shelves")(print)
+"""
+
 
 class Command:
     """The command as a process, and what it has logged."""
@@ -130,6 +138,7 @@ def start(tmp_path, sns_sqs_server, queue_name) -> Iterator[Callable[..., Comman
     """Start ``melange worker`` with these options on the application, and kill what is left at the end."""
     (tmp_path / "application.py").write_text(APPLICATION)
     (tmp_path / "half_crashing.py").write_text(HALF_CRASHING)
+    (tmp_path / "in_memory.py").write_text(IN_MEMORY)
     (tmp_path / "mistaken.py").write_text("import nowhere_to_be_found\n")
     commands = []
 
@@ -371,3 +380,10 @@ class TestSeveralProcesses:
 
         assert command.end() == 0
         assert [left.name for left in tmp_path.glob("health*")] == []
+
+
+def test_several_processes_refuse_a_broker_in_memory_that_each_would_have_for_itself(start) -> None:
+    command = start("--processes", "2", target="in_memory:consumer")
+
+    assert command.end() == 2
+    assert "queue stock is on the in-memory driver, which several processes cannot share" in command.log

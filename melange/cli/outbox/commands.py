@@ -13,7 +13,7 @@ import click
 
 from melange.cli.logs import printable
 from melange.cli.options import complain, duration, failures_shown, progress_bar
-from melange.cli.outbox.database import database, database_url_option
+from melange.cli.outbox.database import database, database_url_option, dialect_of
 from melange.cli.outbox.relaying import relay
 from melange.outbox import FailedMessage, OutboxAdministration, TopicStatus, create_statements
 
@@ -199,10 +199,17 @@ def purge(*, database_url: str, older_than: int) -> None:
 
 
 @click.command()
-@click.argument("dialect", type=click.Choice(["postgresql", "sqlite"]))
-def schema(*, dialect: str) -> None:
-    """Print the SQL that creates the tables of outbox and inbox."""
-    click.echo(create_statements(dialect), nl=False)
+@click.argument("dialect", type=click.Choice(["postgresql", "sqlite"]), required=False)
+@database_url_option(required=False)
+def schema(*, dialect: str | None, database_url: str | None) -> None:
+    """Print the SQL that creates the tables of outbox and inbox. Nothing is executed.
+
+    DIALECT is postgresql or sqlite; without it, --database-url says which one.
+    """
+    if dialect is None and database_url is None:
+        raise click.UsageError("say for which database: postgresql or sqlite, or --database-url")
+    with failures_shown():
+        click.echo(create_statements(dialect or dialect_of(database_url or "")), nl=False)
 
 
 COMMANDS = (relay, status, failed, retry, skip, purge, schema)

@@ -46,6 +46,15 @@ def database(url: str) -> Iterator[Engine]:
         engine.dispose()
 
 
+def dialect_of(url: str) -> str:
+    """Return the database of this URL, ``postgresql`` or ``sqlite``, without connecting.
+
+    Raises:
+        ConfigurationError: it is not the URL of one of these.
+    """
+    return _parsed(url).get_backend_name()
+
+
 def _parsed(text: str) -> URL:
     try:
         url = make_url(text)

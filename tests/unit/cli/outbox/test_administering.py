@@ -283,6 +283,19 @@ class TestSchema:
     def test_another_database_is_refused(self, run) -> None:
         assert run("outbox", "schema", "mysql").exit_code == 2
 
+    def test_the_url_of_a_database_says_which_one_without_a_connection(self, run) -> None:
+        result = run("outbox", "schema", "--database-url", "postgresql+psycopg://shop:secret@nowhere/shop")
+
+        assert result.stdout == run("outbox", "schema", "postgresql").stdout
+
+    def test_without_a_database_it_says_what_to_give(self, run, monkeypatch) -> None:
+        monkeypatch.delenv("DATABASE_URL", raising=False)
+
+        result = run("outbox", "schema")
+
+        assert result.exit_code == 2
+        assert "postgresql or sqlite, or --database-url" in result.stderr
+
 
 class TestSkippingATopic:
     def test_all_that_waits_for_it_is_left_out(self, run, add, states) -> None:
