@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
+from melange.declarations import are_collected, collect
 from melange.drivers.base import MessagingDriver, find_topic
 from melange.drivers.registry import DriverManager
 from melange.errors import (
+    ConfigurationError,
     DriverConnectionError,
     Failure,
     InvalidMessageError,
@@ -43,12 +45,23 @@ class ExchangeMessagePublisher:
     The topic is declared at the first publish, on the driver given, or else the one in use then. Thread-safe.
     """
 
-    def __init__(self, topic: str, driver: MessagingDriver | None = None, *, declare: bool = True) -> None:
+    def __init__(
+        self,
+        topic: str,
+        driver: MessagingDriver | None = None,
+        *,
+        declare: bool = True,
+        event_types: Sequence[str | type[EventMessage]] | None = None,
+    ) -> None:
         """Name the topic: ``*.fifo`` for a FIFO topic; an ARN names an existing one.
 
-        ``declare=False`` only looks it up, for roles that may not create topics.
+        ``declare=False`` only looks it up, for roles that may not create topics. ``event_types`` says what is published,
+        for ``melange topology``, which then finds filters and listeners of other types; publishing does not check it.
         """
         _require_text("topic", topic)
+        self.topic_name = topic
+        self.event_types = event_types
+        collect(self)
         self._topic = _Destination(
             driver,
             find=lambda driver: find_topic(driver, topic, declare=declare),
@@ -153,6 +166,8 @@ class QueueMessagePublisher:
     def __init__(self, queue_name: str, driver: MessagingDriver | None = None) -> None:
         """Name the queue, or give its ARN."""
         _require_text("queue", queue_name)
+        self.queue_name = queue_name
+        collect(self)
         self._queue = _Destination(
             driver,
             find=lambda driver: driver.get_queue(queue_name),
@@ -340,6 +355,11 @@ class _Destination(Generic[DestinationT]):
         found = self._found
         if found is not None and found[0] is driver:
             return found[1]
+        if are_collected():
+            raise ConfigurationError(
+                "nothing can be published while the declarations of the program are collected: name a function that only "
+                "creates publishers and consumers"
+            )
         with self._lock:  # so that many threads declare it once
             found = self._found
             if found is None or found[0] is not driver:

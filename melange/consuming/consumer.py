@@ -18,6 +18,7 @@ from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.settling import Settler
 from melange.consuming.subscriptions import Subscription, Subscriptions, subscription_for
 from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
+from melange.declarations import collect
 from melange.deduplication.base import NO_DEDUPLICATION, DeduplicationStore, NoDeduplication
 from melange.deduplication.memory import MemoryDeduplicationStore
 from melange.drivers.base import MessagingDriver
@@ -108,14 +109,17 @@ class ExchangeMessageConsumer:
         deduplication, store = _deduplication(deduplication, self.driver)
         self.options = queue
         self.needs_store = store is not None and deduplication.on_unavailable == "retry"
-        self.queue = QueueDeclaration(
+        self.timeout_seconds = timeout_seconds
+        self.declaration = QueueDeclaration(
             event_queue_name,
             topics_to_subscribe,
             filter_events,
             queue,
             retry.max_attempts,
             outlives_process=store is not None and store.outlives_process,
-        ).queue(self.driver)
+        )
+        is_collected = collect(self)
+        self.queue = self.declaration.undeclared() if is_collected else self.declaration.queue(self.driver)
         self.subscriptions = Subscriptions()
         self.serializer = (
             EventSerializer.instance() if self.driver.serializer is None else self.driver.serializer

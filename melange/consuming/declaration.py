@@ -55,11 +55,27 @@ class QueueDeclaration:
             QueueNotFoundError, TopicNotFoundError: with ``declare=False``, something is missing.
         """
         self._check_capabilities(driver)
-        # An ARN or a URL means a queue that exists.
-        is_address = self.queue_name.startswith(("arn:", "http://", "https://"))
-        queue = self._declare(driver) if self.options.declare and not is_address else self._look_up(driver)
+        declares = self.options.declare and not self.names_an_address
+        queue = self._declare(driver) if declares else self._look_up(driver)
         self._warn(queue)
         return queue
+
+    def undeclared(self) -> Queue:
+        """Return a stand-in for a consumer whose declaration is only collected: no broker has this queue."""
+        return Queue(self.queue_name, f"undeclared:{self.queue_name}", self.queue_name.endswith(FIFO_SUFFIX))
+
+    @property
+    def names_an_address(self) -> bool:
+        """True for the ARN or URL of a queue, which must exist."""
+        return self.queue_name.startswith(("arn:", "http://", "https://"))
+
+    @property
+    def event_filter(self) -> EventFilter | None:
+        """The filter of all bindings; None leaves an existing one, and one without types takes it off."""
+        if self.filter_events is None:
+            return None
+        names, _ = resolve_event_types("filter_events", self.filter_events)
+        return EventFilter(tuple(sorted(names)), self.options.filter_scope)
 
     @property
     def wanted_receives(self) -> int:
@@ -103,14 +119,14 @@ class QueueDeclaration:
             *topics,
             dead_letter_queue=dead_letter_queue,
             max_receive_count=max_receive_count,
-            event_filter=self._event_filter(),
+            event_filter=self.event_filter,
             tags=self.options.tags,
         )
 
     def _look_up(self, driver: MessagingDriver) -> Queue:
-        if self.filter_events is not None or self.options.tags:
+        if self.names_an_address and (self.filter_events is not None or self.options.tags):
             raise ConfigurationError(
-                "filter_events= and tags= change the queue: they need declare=True and the queue's name"
+                "filter_events= and tags= change the queue, and one given by its address is never changed: give its name"
             )
         for name in self.topic_names:
             find_topic(driver, name, declare=False)
@@ -148,12 +164,6 @@ class QueueDeclaration:
                     ", ".join(binding.event_filter.event_type_names),
                     queue.name,
                 )
-
-    def _event_filter(self) -> EventFilter | None:
-        if self.filter_events is None:
-            return None
-        names, _ = resolve_event_types("filter_events", self.filter_events)
-        return EventFilter(tuple(sorted(names)), self.options.filter_scope)
 
     def _check_capabilities(self, driver: MessagingDriver) -> None:
         """Raise ``ConfigurationError`` for options that the driver's broker does not support."""

@@ -69,6 +69,7 @@ class QueueOptions:
             messages that were published without melange; ``"body"`` includes them, and Amazon bills for it.
         tags: cost tags and the like, for the queues.
         declare: False creates and changes nothing: the queue, its dead-letter queue and the topics must exist.
+            ``filter_events`` and ``tags`` then say what ``melange topology apply``, or its export, creates.
     """
 
     dead_letter_queue_name: str | NoDeadLetterQueue | None = None

@@ -80,6 +80,9 @@ class MessagingDriver(ABC):
     clock: Clock = SystemClock()
     """The clock by which deadlines are counted."""
 
+    prefix: str = ""
+    """Stands before the names of topics and queues at the broker; programs, errors and logs use names without it."""
+
     serializer: EventSerializer | None = None
     """Writes and reads the events of the publishers and consumers on this driver; None means the process's own."""
 

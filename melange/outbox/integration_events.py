@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from melange.callables import Handler, annotated_types, is_asynchronous, place
+from melange.declarations import collect
 from melange.domain import Subscribers
 from melange.domain.routes import call_when_unheard
 from melange.domain.subscriber import subscription_for
@@ -58,6 +59,9 @@ class IntegrationEvents(Subscribers):
         if without_outbox not in ("raise", "warn"):
             raise ConfigurationError(f"without_outbox must be 'raise' or 'warn', not {without_outbox!r}")
         self._raises = without_outbox == "raise"
+        self.mappings: list[tuple[str, Callable[[Any], Event | None]]] = []
+        """The topics and their mappings, for ``melange topology``."""
+        collect(self)
 
     def to(
         self, topic: str, *event_types: type, key: Callable[[Any], Key | None] | None = None
@@ -86,6 +90,7 @@ class IntegrationEvents(Subscribers):
             end = call_when_unheard(subscription, _guarding(mapping, topic, raises=self._raises))
             # A deleted group cannot be opened any more, so its events are not mapped any more.
             weakref.finalize(self, end).atexit = False
+            self.mappings.append((topic, mapping))
             return mapping
 
         return subscribe

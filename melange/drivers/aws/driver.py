@@ -30,6 +30,7 @@ from melange.drivers.base import (
     NoDeadLetterQueue,
     QueueDepth,
 )
+from melange.drivers.prefix import NamePrefix
 from melange.drivers.queue_spec import QueueSpec
 from melange.drivers.sqs_rules import (
     MAX_BATCH,
@@ -71,6 +72,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         endpoint_url: another SNS and SQS, such as a local server.
         config: botocore settings, merged over melange's own. Its timeouts and number of attempts apply to each
             attempt within ``call_timeout_seconds``; a long poll reads for 30 s, or longer if ``config`` says so.
+        prefix: stands before the names of topics and queues, such as ``staging-``; ARNs and URLs are left alone.
         kms_master_key_id: the customer key with which declared topics and queues are encrypted. Its
             policy must let ``sns.amazonaws.com`` use ``kms:GenerateDataKey*`` and ``kms:Decrypt``.
         call_timeout_seconds: the limit of one call to SNS or SQS, including its retries; a ``publish`` or ``send``
@@ -89,6 +91,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         region_name: str | None = None,
         endpoint_url: str | None = None,
         config: Config | None = None,
+        prefix: str = "",
         kms_master_key_id: str | None = None,
         call_timeout_seconds: float = DEFAULT_CALL_TIMEOUT_SECONDS,
         clock: Clock | None = None,
@@ -100,8 +103,10 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         self.clock = clock or SystemClock()
         clients = Clients(session, region_name, endpoint_url, config, call_timeout_seconds)
         self._calls = BrokerCalls(clients, self.clock, call_timeout_seconds)
-        self._topics = SnsTopics(self._calls, kms_master_key_id)
-        self._queues = SqsQueues(self._calls, SnsSubscriptions(self._calls), kms_master_key_id)
+        self.prefix = prefix
+        names = NamePrefix(prefix)
+        self._topics = SnsTopics(self._calls, kms_master_key_id, names)
+        self._queues = SqsQueues(self._calls, SnsSubscriptions(self._calls), kms_master_key_id, names)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -23,6 +23,7 @@ from melange.drivers.aws.operations import (
 )
 from melange.drivers.aws.subscriptions import SnsSubscriptions, allowed_topics
 from melange.drivers.base import NO_DEAD_LETTER_QUEUE, Binding, QueueDepth
+from melange.drivers.prefix import NamePrefix
 from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, QueueSpec
 from melange.drivers.sqs_rules import FIFO_SUFFIX
 from melange.errors import AccessDeniedError, ConfigurationError, QueueNotFoundError
@@ -38,17 +39,22 @@ class SqsQueues:
     """Declares and finds queues. Thread-safe."""
 
     def __init__(
-        self, calls: BrokerCalls, subscriptions: SnsSubscriptions, kms_master_key_id: str | None
+        self,
+        calls: BrokerCalls,
+        subscriptions: SnsSubscriptions,
+        kms_master_key_id: str | None,
+        prefix: NamePrefix = NamePrefix(),  # noqa: B008 - frozen
     ) -> None:
         self._calls = calls
+        self._prefix = prefix
         self._subscriptions = subscriptions
         self._kms_master_key_id = kms_master_key_id
 
     def declare(self, spec: QueueSpec, tags: Mapping[str, str]) -> Queue:
         """See ``AwsDriver.declare_queue``."""
-        place = queue_place(spec.name, self._region)
+        place = queue_place(self._prefix.add(spec.name), self._region)
         may_create = not (is_arn(spec.name) or is_queue_url(spec.name))
-        spec = replace(spec, name=place.name)
+        spec = replace(spec, name=self._prefix.strip(place.name))
         spec.check()
         dead_letter_arn = None
         if isinstance(spec.dead_letter_queue, Queue):
@@ -74,14 +80,14 @@ class SqsQueues:
 
     def get(self, name: str) -> Queue:
         """See ``MessagingDriver.get_queue``."""
-        place = queue_place(name, self._region)
+        place = queue_place(self._prefix.add(name), self._region)
         address = self._find(place.name, place.account)
-        return self._queue(place.name, address, self._attributes(place.name, address))
+        return self._queue(self._prefix.strip(place.name), address, self._attributes(place.name, address))
 
     def bindings(self, queue: Queue) -> list[Binding]:
         """See ``BrokerAdministration.list_bindings``."""
         attributes = self._attributes_of(queue, "QueueArn", "Policy")
-        return self._subscriptions.list(attributes["QueueArn"], _topics_let_in(attributes))
+        return self._subscriptions.list(attributes["QueueArn"], self._topics_let_in(attributes))
 
     def measure(self, queue: Queue) -> QueueDepth:
         """See ``BrokerAdministration.measure_queue``."""
@@ -94,7 +100,7 @@ class SqsQueues:
         """See ``BrokerAdministration.delete_queue``."""
         try:
             attributes = self._attributes_of(queue, "QueueArn", "Policy")
-            self._subscriptions.unsubscribe(attributes["QueueArn"], _topics_let_in(attributes))
+            self._subscriptions.unsubscribe(attributes["QueueArn"], self._topics_let_in(attributes))
             self._calls(DELETE_QUEUE, queue.name, QueueUrl=queue.address)
         except QueueNotFoundError:
             return
@@ -111,14 +117,13 @@ class SqsQueues:
         attributes = attributes_to_change(spec, {}, dead_letter_arn, self._kms_master_key_id)
         if spec.is_fifo:
             attributes["FifoQueue"] = "true"
+        name = self._prefix.add(spec.name)
         try:
-            url = self._calls(
-                CREATE_QUEUE, spec.name, QueueName=spec.name, Attributes=attributes, tags=dict(tags)
-            )
+            url = self._calls(CREATE_QUEUE, name, QueueName=name, Attributes=attributes, tags=dict(tags))
         except ConfigurationError as refused:
             # Refused for its attributes, or created by another process just now with others: then it exists.
             try:
-                return self._find(spec.name)
+                return self._find(name)
             except QueueNotFoundError:
                 raise refused from refused.__cause__
         return queue_address(url, self._region)
@@ -175,7 +180,14 @@ class SqsQueues:
         except QueueNotFoundError:
             logger.warning("the dead-letter queue %s does not exist: declare it again", arn)
             return None
-        return Queue(arn.name, address, arn.name.endswith(FIFO_SUFFIX), _max_bytes(attributes))
+        name = self._prefix.strip(arn.name)
+        return Queue(name, address, name.endswith(FIFO_SUFFIX), _max_bytes(attributes))
+
+    def _topics_let_in(self, attributes: Attributes) -> list[Topic]:
+        arns = allowed_topics(attributes.get("Policy"))
+        return [
+            Topic(self._prefix.strip(arn.rpartition(":")[2]), arn, arn.endswith(FIFO_SUFFIX)) for arn in arns
+        ]
 
 
 def attributes_to_change(
@@ -223,11 +235,6 @@ def _redrive_policy(spec: QueueSpec, current_text: str | None, dead_letter_arn: 
     if (target, count) == (current_arn, current_count):
         return None
     return json.dumps({"deadLetterTargetArn": target, "maxReceiveCount": str(count)})
-
-
-def _topics_let_in(attributes: Attributes) -> list[Topic]:
-    arns = allowed_topics(attributes.get("Policy"))
-    return [Topic(arn.rpartition(":")[2], arn, arn.endswith(FIFO_SUFFIX)) for arn in arns]
 
 
 def _max_bytes(attributes: Attributes) -> int:

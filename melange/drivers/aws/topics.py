@@ -18,6 +18,7 @@ from melange.drivers.aws.operations import (
     TAG_TOPIC,
     Attributes,
 )
+from melange.drivers.prefix import NamePrefix
 from melange.drivers.sqs_rules import FIFO_SUFFIX, check_topic_name
 from melange.errors import AccessDeniedError, ConfigurationError, DriverError, TopicNotFoundError
 from melange.messages import Topic
@@ -30,13 +31,18 @@ DEFAULT_MAX_TOPIC_BYTES = 262_144
 class SnsTopics:
     """Declares and finds topics. Thread-safe."""
 
-    def __init__(self, calls: BrokerCalls, kms_master_key_id: str | None) -> None:
+    def __init__(
+        self, calls: BrokerCalls, kms_master_key_id: str | None, prefix: NamePrefix = NamePrefix()  # noqa: B008 - frozen
+    ) -> None:
         self._calls = calls
+        self._prefix = prefix
         self._kms_master_key_id = kms_master_key_id
         self._account: str | None = None
 
     def declare(self, name: str, tags: Mapping[str, str] | None) -> Topic:
         """See ``MessagingDriver.declare_topic``."""
+        check_topic_name(name)
+        name = self._prefix.add(name)
         check_topic_name(name)
         kind = {"FifoTopic": "true"} if name.endswith(FIFO_SUFFIX) else {}
         wanted = {"KmsMasterKeyId": self._kms_master_key_id} if self._kms_master_key_id else {}
@@ -47,7 +53,7 @@ class SnsTopics:
             # Not with CreateTopic: that refuses an existing topic with other tags.
             listed = [{"Key": key, "Value": value} for key, value in tags.items()]
             self._calls(TAG_TOPIC, name, ResourceArn=address, Tags=listed)
-        return _topic(address, attributes)
+        return self._topic(address, attributes)
 
     def get(self, name: str) -> Topic:
         """See ``MessagingDriver.get_topic``."""
@@ -62,7 +68,7 @@ class SnsTopics:
                 DEFAULT_MAX_TOPIC_BYTES,
             )
             attributes = {}
-        return _topic(address, attributes)
+        return self._topic(address, attributes)
 
     def delete(self, topic: Topic) -> None:
         """See ``BrokerAdministration.delete_topic``."""
@@ -111,6 +117,7 @@ class SnsTopics:
         clients = self._calls.clients
         if is_arn(name):
             return arn_in_region(name, "sns", clients.region_name)
+        name = self._prefix.add(name)
         check_topic_name(name)
         self._account = self._account or self._account_of(name)
         return Arn(clients.partition, "sns", clients.region_name, self._account, name)
@@ -140,12 +147,11 @@ class SnsTopics:
                 raise TopicNotFoundError(topic_name)
             parameters = {"NextToken": answer["NextToken"]}
 
-
-def _topic(address: str, attributes: Attributes) -> Topic:
-    name = parse_arn(address, "sns").name
-    return Topic(
-        name=name,
-        address=address,
-        is_fifo=name.endswith(FIFO_SUFFIX),
-        max_message_bytes=int(attributes.get("MaximumMessageSize", DEFAULT_MAX_TOPIC_BYTES)),
-    )
+    def _topic(self, address: str, attributes: Attributes) -> Topic:
+        name = parse_arn(address, "sns").name
+        return Topic(
+            name=self._prefix.strip(name),
+            address=address,
+            is_fifo=name.endswith(FIFO_SUFFIX),
+            max_message_bytes=int(attributes.get("MaximumMessageSize", DEFAULT_MAX_TOPIC_BYTES)),
+        )

@@ -20,6 +20,7 @@ from melange.drivers.memory.disorder import Disorder
 from melange.drivers.memory.queue import MemoryQueue
 from melange.drivers.memory.topology import Topology
 from melange.drivers.memory.waiting import Waiter
+from melange.drivers.prefix import NamePrefix
 from melange.drivers.queue_spec import QueueSpec
 from melange.drivers.sqs_rules import (
     MAX_BATCH,
@@ -60,6 +61,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
 
     Args:
         clock: the clock of deadlines, delays, ages and waits.
+        prefix: stands before the names of topics and queues in their addresses.
         duplicates: the share of messages, from 0 to 1, that a standard queue delivers twice, as SQS may.
         shuffle: True has standard queues deliver out of order, as SQS may.
         seed: makes duplicates and order the same in each run. They depend on the order of arrival alone.
@@ -72,6 +74,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         self,
         *,
         clock: Clock | None = None,
+        prefix: str = "",
         duplicates: float = 0,
         shuffle: bool = False,
         seed: int | None = None,
@@ -79,7 +82,8 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         self.clock = clock or SystemClock()
         disorder = Disorder(seed=seed, duplicates=duplicates, shuffle=shuffle)
         self._lock = threading.Lock()  # guards everything below, and each of the queues
-        self._topology = Topology(disorder.new_queue)
+        self.prefix = prefix
+        self._topology = Topology(disorder.new_queue, NamePrefix(prefix))
         self._closed = False
 
     @property

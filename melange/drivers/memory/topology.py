@@ -11,8 +11,9 @@ from melange.drivers.base import Binding, EventFilter, NoDeadLetterQueue
 from melange.drivers.memory.deduplication import DeduplicationWindow
 from melange.drivers.memory.fifo import FifoQueue
 from melange.drivers.memory.queue import MemoryQueue
+from melange.drivers.prefix import NamePrefix
 from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, QueueSpec
-from melange.drivers.sqs_rules import FIFO_SUFFIX, check_topic_name
+from melange.drivers.sqs_rules import FIFO_SUFFIX, check_queue_name, check_topic_name
 from melange.errors import ConfigurationError, QueueNotFoundError, TopicNotFoundError, nearest
 from melange.messages import Message, Queue, Topic, new_token
 
@@ -22,13 +23,14 @@ NewStandardQueue = Callable[[Queue, str, Iterator[int]], MemoryQueue]
 class Topology:
     """The topics and queues of one broker by address. Guarded by the driver's lock."""
 
-    def __init__(self, new_standard_queue: NewStandardQueue) -> None:
+    def __init__(self, new_standard_queue: NewStandardQueue, prefix: NamePrefix) -> None:
+        self._prefix = prefix
         self.topics: dict[str, MemoryTopic] = {}
         self.queues: dict[str, MemoryQueue] = {}
         self._new_standard_queue = new_standard_queue
         self._broker = new_token()
-        self._topic_arn = f"arn:aws:sns:memory:{self._broker}:"
-        self._queue_arn = f"arn:aws:sqs:memory:{self._broker}:"
+        self._topic_arn = f"arn:aws:sns:memory:{self._broker}:{prefix.text}"
+        self._queue_arn = f"arn:aws:sqs:memory:{self._broker}:{prefix.text}"
         self._numbers = itertools.count()
 
     def topic(self, topic: Topic) -> MemoryTopic:
@@ -62,6 +64,7 @@ class Topology:
     def declare_topic(self, name: str) -> Topic:
         """See ``MessagingDriver.declare_topic``."""
         check_topic_name(name)
+        check_topic_name(self._prefix.add(name))
         address = self._topic_arn + name
         if address not in self.topics:
             is_fifo = name.endswith(FIFO_SUFFIX)
@@ -72,6 +75,7 @@ class Topology:
     def declare_queue(self, spec: QueueSpec) -> Queue:
         """See ``MessagingDriver.declare_queue``. Contradictions are found before anything is changed."""
         spec.check()
+        check_queue_name(self._prefix.add(spec.name))
         topics = [self.topic(topic) for topic in spec.topics]
         existing = self.queues.get(self._queue_arn + spec.name)
         dead_letters, max_receive_count = self._dead_letters(spec, existing)

@@ -11,9 +11,12 @@ from melange import (
     ExchangeMessagePublisher,
     InvalidNameError,
     NoDriverError,
+    QueueOptions,
     QueueNotFoundError,
     TopicNotFoundError,
 )
+from melange.declarations import collecting
+from melange.drivers.memory import InMemoryDriver
 
 
 def test_what_is_published_after_building_is_not_missed(driver, make_consumer, publisher):
@@ -181,11 +184,20 @@ def test_without_declaring_a_dead_letter_queue_is_looked_up(driver, make_consume
 
 
 @pytest.mark.parametrize("options", [{"filter_events": ["A"]}, {"tags": {"team": "stock"}}])
-def test_what_only_declaring_can_do_is_refused_without_it(make_consumer, options):
+def test_without_declaring_filters_and_tags_are_left_to_what_creates_the_queue(driver, make_consumer, options):
     make_consumer()
 
-    with pytest.raises(ConfigurationError, match="need declare=True"):
-        make_consumer(declare=False, **options)
+    queue = make_consumer(declare=False, **options).queue
+
+    assert [binding.event_filter for binding in driver.list_bindings(queue)] == [None]
+
+
+@pytest.mark.parametrize("options", [{"filter_events": ["A"]}, {"queue": QueueOptions(tags={"team": "stock"})}])
+def test_what_changes_a_queue_is_refused_for_one_given_by_its_address(driver, options):
+    address = driver.declare_queue("stock").address
+
+    with pytest.raises(ConfigurationError, match="give its name"):
+        ExchangeMessageConsumer(address, driver=driver, **options)
 
 
 @pytest.mark.parametrize(
@@ -290,3 +302,35 @@ def test_what_the_code_names_is_not_reported(make_consumer, caplog):
 def test_an_option_of_another_kind_is_refused_by_its_name(driver, option, value):
     with pytest.raises(ConfigurationError, match=f"{option}= takes"):
         ExchangeMessageConsumer("stock", **{"driver": driver, option: value})
+
+
+def test_while_declarations_are_collected_a_consumer_calls_no_broker(driver, make_consumer):
+    with collecting() as collected:
+        consumer = make_consumer("stock", "products")
+
+    assert collected == [consumer]
+    with pytest.raises(QueueNotFoundError):
+        driver.get_queue("stock")
+
+
+def test_while_declarations_are_collected_nothing_can_be_published(driver):
+    publisher = ExchangeMessagePublisher("products", driver)
+
+    with collecting(), pytest.raises(ConfigurationError, match="only creates publishers and consumers"):
+        publisher.publish({}, "ProductAdded")
+
+
+def test_the_prefix_of_a_driver_is_in_addresses_and_not_in_names():
+    with InMemoryDriver(prefix="staging-") as driver:
+        consumer = ExchangeMessageConsumer("stock", "products", driver=driver)
+
+        assert consumer.queue.name == "stock"
+        assert consumer.queue.address.endswith(":staging-stock")
+        assert consumer.queue.dead_letter_queue.name == "stock-dlq"
+        assert driver.get_queue(consumer.queue.address) == driver.get_queue("stock") == consumer.queue
+
+
+@pytest.mark.parametrize("prefix", ["staging.", "x" * 41, None])
+def test_a_prefix_that_names_cannot_have_is_refused(prefix):
+    with pytest.raises(ConfigurationError, match="prefix must be"):
+        InMemoryDriver(prefix=prefix)
