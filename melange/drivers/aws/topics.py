@@ -32,7 +32,10 @@ class SnsTopics:
     """Declares and finds topics. Thread-safe."""
 
     def __init__(
-        self, calls: BrokerCalls, kms_master_key_id: str | None, prefix: NamePrefix = NamePrefix()  # noqa: B008 - frozen
+        self,
+        calls: BrokerCalls,
+        kms_master_key_id: str | None,
+        prefix: NamePrefix = NamePrefix(),  # noqa: B008 - frozen
     ) -> None:
         self._calls = calls
         self._prefix = prefix

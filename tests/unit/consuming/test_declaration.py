@@ -11,8 +11,8 @@ from melange import (
     ExchangeMessagePublisher,
     InvalidNameError,
     NoDriverError,
-    QueueOptions,
     QueueNotFoundError,
+    QueueOptions,
     TopicNotFoundError,
 )
 from melange.declarations import collecting
@@ -184,7 +184,9 @@ def test_without_declaring_a_dead_letter_queue_is_looked_up(driver, make_consume
 
 
 @pytest.mark.parametrize("options", [{"filter_events": ["A"]}, {"tags": {"team": "stock"}}])
-def test_without_declaring_filters_and_tags_are_left_to_what_creates_the_queue(driver, make_consumer, options):
+def test_without_declaring_filters_and_tags_are_left_to_what_creates_the_queue(
+    driver, make_consumer, options
+):
     make_consumer()
 
     queue = make_consumer(declare=False, **options).queue
@@ -192,7 +194,9 @@ def test_without_declaring_filters_and_tags_are_left_to_what_creates_the_queue(d
     assert [binding.event_filter for binding in driver.list_bindings(queue)] == [None]
 
 
-@pytest.mark.parametrize("options", [{"filter_events": ["A"]}, {"queue": QueueOptions(tags={"team": "stock"})}])
+@pytest.mark.parametrize(
+    "options", [{"filter_events": ["A"]}, {"queue": QueueOptions(tags={"team": "stock"})}]
+)
 def test_what_changes_a_queue_is_refused_for_one_given_by_its_address(driver, options):
     address = driver.declare_queue("stock").address
 
