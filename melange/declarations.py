@@ -18,7 +18,8 @@ def collecting() -> Iterator[list[object]]:
     """
     global _collected  # noqa: PLW0603 - programs create consumers in threads too, so a context variable would not do
     with _lock:
-        _collected = collected = []
+        collected: list[object] = []
+        _collected = collected
         try:
             yield collected
         finally:
