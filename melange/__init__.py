@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from melange.backoff import Backoff
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.listener import ExchangeListener
-from melange.consuming.middleware import Middleware
 from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy
 from melange.deduplication import NO_DEDUPLICATION, DeduplicationStore, MemoryDeduplicationStore
 from melange.drivers.base import NO_DEAD_LETTER_QUEUE, MessagingDriver
@@ -45,6 +44,7 @@ from melange.errors import (
     UnknownDriverError,
 )
 from melange.events import EventMessage
+from melange.middleware import Middleware
 from melange.publishing import ExchangeMessagePublisher, QueueMessagePublisher
 from melange.serialization.schema import EventSchema
 from melange.serialization.serializer import EventSerializer

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
+from melange.correlation import caused_by
 from melange.declarations import are_collected, collect
 from melange.drivers.base import MessagingDriver, find_topic
 from melange.drivers.registry import DriverManager
@@ -29,8 +31,10 @@ from melange.messages import (
     Message,
     Queue,
     Topic,
+    handled_message,
     new_message_id,
 )
+from melange.middleware import publish_through
 from melange.serialization.serializer import EventSerializer
 
 Event = Mapping[str, Any] | EventMessage
@@ -85,8 +89,8 @@ class ExchangeMessagePublisher:
             event: an ``EventMessage``, or a dict with its type inside as ``event_type_name`` or given as
                 the argument. It is never changed.
             event_type_name: the type of a dict that does not say it.
-            headers: texts that travel beside the event, a correlation id for instance. Names beginning
-                with ``melange-`` are reserved.
+            headers: texts that travel beside the event. Names beginning with ``melange-`` are reserved.
+                ``correlation-id`` and ``causation-id`` are added if a message is being handled.
             message_id: the id to recognise the message by; a new UUID by default.
             message_group_id: within it a FIFO topic keeps the order, and needs it; on a standard
                 topic it is a fairness key and implies no order.
@@ -105,7 +109,7 @@ class ExchangeMessagePublisher:
             driver.serializer or EventSerializer.instance(),
             event,
             event_type_name=event_type_name,
-            headers=own_headers(headers) if headers else NO_HEADERS,
+            headers=_headers(headers),
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
@@ -140,7 +144,7 @@ class ExchangeMessagePublisher:
             driver.serializer or EventSerializer.instance(),
             events,
             event_type_name=event_type_name,
-            headers=own_headers(headers) if headers else NO_HEADERS,
+            headers=_headers(headers),
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
@@ -150,7 +154,10 @@ class ExchangeMessagePublisher:
 
     def _publish(self, driver: MessagingDriver, messages: Sequence[Message]) -> list[Failure[Message]]:
         try:
-            return driver.publish(self._topic.on(driver), messages)
+            topic = self._topic.on(driver)
+            if driver.middleware:
+                return publish_through(driver.middleware, topic, messages, partial(driver.publish, topic))
+            return driver.publish(topic, messages)
         except TopicNotFoundError:
             self._topic.is_gone(driver)
             raise
@@ -199,7 +206,7 @@ class QueueMessagePublisher:
             driver.serializer or EventSerializer.instance(),
             event,
             event_type_name=event_type_name,
-            headers=own_headers(headers) if headers else NO_HEADERS,
+            headers=_headers(headers),
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
@@ -230,7 +237,7 @@ class QueueMessagePublisher:
             driver.serializer or EventSerializer.instance(),
             events,
             event_type_name=event_type_name,
-            headers=own_headers(headers) if headers else NO_HEADERS,
+            headers=_headers(headers),
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
@@ -242,7 +249,11 @@ class QueueMessagePublisher:
         self, driver: MessagingDriver, messages: Sequence[Message], delay_seconds: int
     ) -> list[Failure[Message]]:
         try:
-            return driver.send(self._queue.on(driver), messages, delay_seconds=delay_seconds)
+            queue = self._queue.on(driver)
+            if driver.middleware:
+                send = partial(driver.send, queue, delay_seconds=delay_seconds)
+                return publish_through(driver.middleware, queue, messages, send)
+            return driver.send(queue, messages, delay_seconds=delay_seconds)
         except QueueNotFoundError:
             self._queue.is_gone(driver)
             raise
@@ -305,6 +316,14 @@ def messages_from(
 
 def _id_of(event: Event, identifier: str | IdOf | None) -> str | None:
     return identifier(event) if callable(identifier) else identifier
+
+
+def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return the caller's headers, and those that name the message that is being handled."""
+    cause = handled_message.get()
+    if cause is None:
+        return own_headers(headers) if headers else NO_HEADERS
+    return MappingProxyType({**caused_by(cause), **own_headers(headers)})
 
 
 def own_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:

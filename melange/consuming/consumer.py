@@ -11,7 +11,6 @@ from melange.backoff import dependable
 from melange.consuming.declaration import QueueDeclaration
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.listener import EventType, ExchangeListener
-from melange.consuming.middleware import Middleware, wrapped
 from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy, check_kind, check_time_limit
 from melange.consuming.outcomes import Outcome
 from melange.consuming.processor import DeliveryProcessor
@@ -33,6 +32,7 @@ from melange.errors import (
 )
 from melange.events import EventMessage
 from melange.messages import Delivery
+from melange.middleware import Middleware, checked_middleware, wrapped
 from melange.serialization.serializer import EventSerializer, EventTypeOf
 
 ListenerFunction = TypeVar("ListenerFunction", bound=Callable[..., object])
@@ -76,7 +76,8 @@ class ExchangeMessageConsumer:
             deduplication: the store that keeps listeners from running twice for one message, or how to deduplicate; by
                 default a store in this process's memory. ``NO_DEDUPLICATION`` switches it off: then the receives of a
                 message count as attempts.
-            middleware: hooks around polls, deliveries and listeners, the first outermost.
+            middleware: hooks around polls, deliveries, listeners and settling, the first outermost, inside of those of
+                the driver.
             event_type: finds the type of messages that melange did not publish: see ``melange.serialization.aws_events``.
             timeout_seconds: how long one run of a listener may take, unless the listener says otherwise. Asynchronous
                 ones are cancelled; plain ones are given up, and their thread is left to itself. Either is a failed
@@ -92,11 +93,11 @@ class ExchangeMessageConsumer:
         check_kind("driver", driver, MessagingDriver, type(None))
         check_kind("retry", retry, RetryPolicy)
         check_kind("queue", queue, QueueOptions)
-        if not isinstance(middleware, Sequence) or not all(isinstance(one, Middleware) for one in middleware):
-            raise ConfigurationError(f"middleware= takes a list of Middleware objects, not {middleware!r}")
+        middleware = checked_middleware(middleware)
         if event_type is not None and not callable(event_type):
             raise ConfigurationError(f"event_type= takes a function of body and headers, not {event_type!r}")
         self.driver = DriverManager.instance().get_driver() if driver is None else driver
+        self.middleware = (*self.driver.middleware, *middleware)
         capabilities = self.driver.capabilities
         check_whole_seconds(
             "visibility_timeout_seconds",
@@ -130,7 +131,7 @@ class ExchangeMessageConsumer:
             store,
             retry=retry,
             deduplication=deduplication,
-            middleware=middleware,
+            middleware=self.middleware,
             event_type=event_type,
             timeout_seconds=timeout_seconds,
             on_unhandled=queue.on_unhandled,
@@ -138,7 +139,7 @@ class ExchangeMessageConsumer:
         self._store = store
         self._backoff = dependable(retry.backoff)
         self._event_type = event_type
-        self._around_poll = [partial(one.around_poll, self.queue) for one in middleware]
+        self._around_poll = [partial(one.around_poll, self.queue) for one in self.middleware]
         self._keeper = LeaseKeeper(self.driver, queue.visibility_timeout_seconds, store)
         self._suspects = Suspects()
         self._settler = self.settler(self._keeper, self._suspects)
@@ -296,6 +297,7 @@ class ExchangeMessageConsumer:
             keeper=keeper,
             suspects=suspects,
             keeps_rejected=self.queue.is_fifo and self.options.on_reject == "block",
+            middleware=self.middleware,
         )
 
     def lane_of(self, delivery: Delivery) -> Hashable | None:

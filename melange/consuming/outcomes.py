@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from melange.deduplication.base import DeduplicationKey
-from melange.errors import shortened
+from melange.errors import ConfigurationError, shortened
 
 LONGEST_REASON = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """All listeners have finished: the message leaves its queue."""
+    """All listeners have finished: the message leaves its queue.
+
+    ``reason`` tells the cases apart: listeners ran (``"done"``), all of them had finished this message before
+    (``"duplicate"``), or no listener accepts its type (``"unhandled"``).
+    """
+
+    reason: Literal["done", "duplicate", "unhandled"] = field(default="done", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Defer:
     """Not done: the message is delivered again after ``delay_seconds``.
 
+    ``error`` is the exception of the failed run, and ``attempt`` its number; None and 0 if no listener ran.
+
     Raises:
         ValueError: that is not a number of seconds.
     """
 
     delay_seconds: float
+    error: BaseException | None = field(default=None, compare=False, repr=False)
+    attempt: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         # Checked here, where the slip is: settling must not fail for one message, its neighbours would suffer.
@@ -37,14 +48,15 @@ class Defer:
 class DeadLetter:
     """The message goes to the dead-letter queue, with the reason.
 
-    ``attempts`` is the highest number of attempts of its listeners. ``keys`` are those of the listeners that gave up. A
-    reason that is not text is written as text.
+    ``attempts`` is the highest number of attempts of its listeners. ``keys`` are those of the listeners that gave up.
+    ``error`` is the exception of the last run, if there was one. A reason that is not text is written as text.
     """
 
     reason: str
     listener_name: str | None = None
     attempts: int = 0
     keys: tuple[DeduplicationKey, ...] = ()
+    error: BaseException | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         reason = self.reason if isinstance(self.reason, str) else shortened(self.reason, LONGEST_REASON)
@@ -59,6 +71,8 @@ class Leave:
 Outcome = Acknowledge | Defer | DeadLetter | Leave
 
 ACKNOWLEDGE = Acknowledge()
+DUPLICATE = Acknowledge("duplicate")
+UNHANDLED = Acknowledge("unhandled")
 LEAVE = Leave()
 
 
@@ -70,15 +84,26 @@ def combined(outcomes: list[Outcome]) -> Outcome:
     """
     if any(isinstance(outcome, Leave) for outcome in outcomes):
         return LEAVE
-    delays = [outcome.delay_seconds for outcome in outcomes if isinstance(outcome, Defer)]
+    delays = [outcome for outcome in outcomes if isinstance(outcome, Defer)]
     if delays:
-        return Defer(max(delays))
+        return max(delays, key=lambda outcome: outcome.delay_seconds)
     rejections = [outcome for outcome in outcomes if isinstance(outcome, DeadLetter)]
     if not rejections:
-        return ACKNOWLEDGE
+        all_before = all(isinstance(one, Acknowledge) and one.reason == "duplicate" for one in outcomes)
+        return DUPLICATE if all_before else ACKNOWLEDGE
     return DeadLetter(
         reason="; ".join(rejection.reason for rejection in rejections),
         listener_name=", ".join(rejection.listener_name or "" for rejection in rejections),
         attempts=max(rejection.attempts for rejection in rejections),
         keys=tuple(key for rejection in rejections for key in rejection.keys),
+        error=next((rejection.error for rejection in rejections if rejection.error is not None), None),
     )
+
+
+def checked_outcome(outcome: object) -> Outcome:
+    """Return what a hook returned; raise ``ConfigurationError`` if that is not an outcome."""
+    if not isinstance(outcome, Outcome):
+        raise ConfigurationError(
+            f"middleware returned {type(outcome).__name__}: return the outcome of what it wraps"
+        )
+    return outcome

@@ -12,9 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from melange.backoff import Backoff, dependable
 from melange.consuming.leases import Lease
-from melange.consuming.middleware import Middleware, checked_outcome, wrapped
 from melange.consuming.options import Deduplication, RetryPolicy
-from melange.consuming.outcomes import ACKNOWLEDGE, LEAVE, DeadLetter, Defer, Outcome, combined
+from melange.consuming.outcomes import (
+    ACKNOWLEDGE,
+    DUPLICATE,
+    LEAVE,
+    UNHANDLED,
+    DeadLetter,
+    Defer,
+    Outcome,
+    checked_outcome,
+    combined,
+)
 from melange.consuming.subscriptions import ListenerCall, Subscription, Subscriptions
 from melange.consuming.time_limit import run_limited
 from melange.deduplication.base import (
@@ -35,6 +44,7 @@ from melange.errors import (
     shortened,
 )
 from melange.messages import handled_message, new_token
+from melange.middleware import Middleware, wrapped
 from melange.serialization.serializer import EventSerializer
 
 if TYPE_CHECKING:
@@ -118,7 +128,7 @@ class DeliveryProcessor:
         claimed = self._claim(listener, lease)
         if isinstance(claimed, ClaimRefusal):
             # Another copy of the message is in work: there was no attempt, so none is used up.
-            return ACKNOWLEDGE if claimed is ClaimRefusal.DONE else Defer(self._backoff(_receives(lease)))
+            return DUPLICATE if claimed is ClaimRefusal.DONE else Defer(self._backoff(_receives(lease)))
         attempt = _receives(lease) if claimed is None else claimed.attempt
         return self._attempted(ListenerCall(listener, event, event_type_name, lease, attempt, claimed))
 
@@ -247,7 +257,7 @@ class DeliveryProcessor:
             lease.has_begun = False  # it has ended: what hooks do from now on is not an attempt
             return outcome
         except Reject as steering:
-            outcome = self._given_up(call, steering.reason, call.attempt)
+            outcome = self._given_up(call, steering.reason, call.attempt, steering)
         except Retry as steering:
             outcome = self._failed(call, steering, steering.delay_seconds)
         except Exception as error:  # from the listener, or from a store that says that it failed after all
@@ -291,22 +301,26 @@ class DeliveryProcessor:
         """
         receives = _receives(lease)
         self._log_failure(lease, where, receives, error)
-        return Defer(self._backoff(receives))
+        return Defer(self._backoff(receives), error)
 
     def _failed(self, call: ListenerCall, error: Exception, delay_seconds: float | None = None) -> Outcome:
         """Return the outcome of a failed attempt: another one after the backoff, or rejection after the last."""
         self.timed_out_count += isinstance(error, TimeLimitExceeded)
         self._log_failure(call.lease, call.listener_name, call.attempt, error)
         if delay_seconds is None and isinstance(error, self._retry.reject_on):
-            return self._given_up(call, f"{_described(error)} is never retried (reject_on)", call.attempt)
+            reason = f"{_described(error)} is never retried (reject_on)"
+            return self._given_up(call, reason, call.attempt, error)
         if call.attempt < self._retry.max_attempts:
-            return Defer(self._backoff(call.attempt) if delay_seconds is None else delay_seconds)
+            delay_seconds = self._backoff(call.attempt) if delay_seconds is None else delay_seconds
+            return Defer(delay_seconds, error, call.attempt)
         reason = f"attempt {call.attempt} of {self._retry.max_attempts} failed: {_described(error)}"
-        return self._given_up(call, reason, call.attempt)
+        return self._given_up(call, reason, call.attempt, error)
 
-    def _given_up(self, call: ListenerCall, reason: str, attempts: int) -> Outcome:
+    def _given_up(
+        self, call: ListenerCall, reason: str, attempts: int, error: Exception | None = None
+    ) -> Outcome:
         keys = () if call.claimed is None else (call.claimed.key,)
-        return DeadLetter(reason, call.listener_name, attempts, keys)
+        return DeadLetter(reason, call.listener_name, attempts, keys, error)
 
     def _log_failure(self, lease: Lease, where: str, attempt: int, error: BaseException) -> None:
         message_id = lease.delivery.message.message_id
@@ -338,7 +352,7 @@ class DeliveryProcessor:
                 "or dead-letter them with on_unhandled='reject'",
                 name,
             )
-        return ACKNOWLEDGE
+        return UNHANDLED
 
 
 def _through(

@@ -7,6 +7,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from melange.deduplication.base import DeduplicationStore
 from melange.drivers.base import MessagingDriver
 from melange.errors import DeduplicationError, LeaseLostError, shortened
 from melange.messages import Delivery, Queue
+from melange.middleware import Middleware
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Settler:
         keeper: LeaseKeeper,
         suspects: Suspects,
         keeps_rejected: bool,
+        middleware: Sequence[Middleware],
     ) -> None:
         self._driver = driver
         self._queue = queue
@@ -52,9 +55,34 @@ class Settler:
         self._keeper = keeper
         self._suspects = suspects
         self._keeps_rejected = keeps_rejected
+        self._middleware = middleware
 
     def settle(self, outcomes: Sequence[tuple[Lease, Outcome]]) -> Settlement:
         """Carry out the outcomes, in as few calls as the driver can."""
+        return self._settle_hooked(outcomes) if self._middleware and outcomes else self._settle(outcomes)
+
+    def _settle_hooked(self, outcomes: Sequence[tuple[Lease, Outcome]]) -> Settlement:
+        """Settle inside of the hooks; what they do wrong must not keep anything from being settled."""
+        settled: list[Settlement] = []
+
+        def settle() -> None:
+            if not settled:
+                settled.append(self._settle(outcomes))
+
+        call: Callable[[], object] = settle
+        shown = [(lease.delivery, outcome) for lease, outcome in outcomes]
+        for one in reversed(self._middleware):
+            call = partial(one.around_settle, self._queue, shown, call)
+        try:
+            call()
+        except Exception:
+            logger.exception("middleware failed around the settling of %d messages", len(outcomes))
+        if not settled:
+            logger.error("middleware did not settle %d messages: it is done without it", len(outcomes))
+            settle()
+        return settled[0]
+
+    def _settle(self, outcomes: Sequence[tuple[Lease, Outcome]]) -> Settlement:
         done: list[Lease] = []
         deferred: list[tuple[Lease, float]] = []
         dead_lettered: dict[str, DeadLetter] = {}

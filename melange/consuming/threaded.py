@@ -8,11 +8,11 @@ from typing import TypedDict, Unpack
 
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.listener import EventType
-from melange.consuming.middleware import Middleware
 from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy
 from melange.consuming.worker import Worker
 from melange.deduplication.base import DeduplicationStore, NoDeduplication
 from melange.drivers.base import MessagingDriver
+from melange.middleware import Middleware
 from melange.serialization.serializer import EventTypeOf
 
 

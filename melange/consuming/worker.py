@@ -139,6 +139,10 @@ class Worker:
                 self._threads.size,
                 self._grace_seconds,
             )
+            for hook in dict.fromkeys(
+                hook for one in self._queue_workers for hook in one.consumer.middleware
+            ):
+                hook.worker_started(self)
             self._supervisor.start()
 
     def stop(self, timeout_seconds: float | None = None) -> bool:

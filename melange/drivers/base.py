@@ -19,6 +19,7 @@ from melange.messages import DEAD_LETTER_HEADER, NO_HEADERS, Delivery, Message, 
 
 if TYPE_CHECKING:
     from melange.deduplication.base import DeduplicationStore
+    from melange.middleware import Middleware
     from melange.serialization.serializer import EventSerializer
 
 
@@ -88,6 +89,9 @@ class MessagingDriver(ABC):
 
     deduplication_store: DeduplicationStore | None = None
     """The store of the consumers on this driver without one of their own; None means one in memory, made when needed."""
+
+    middleware: Sequence[Middleware] = ()
+    """The hooks around everything that publishes and consumes through this driver; set it before consumers are made."""
 
     @property
     @abstractmethod

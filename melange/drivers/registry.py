@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from melange.drivers.base import MessagingDriver
 from melange.errors import ConfigurationError, NoDriverError, UnknownDriverError, nearest
+from melange.middleware import Middleware, checked_middleware
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -61,12 +62,15 @@ class DriverManager:
         self,
         driver: MessagingDriver | None = None,
         driver_name: str | None = None,
+        *,
+        middleware: Sequence[Middleware] | None = None,
         **options: Any,
     ) -> MessagingDriver:
         """Set the driver of all publishers and consumers without ``driver=``; return it.
 
-        Pass a driver object, or a name with the options of its constructor. The previous driver stays open,
-        since consumers may still use it: close it when they are done.
+        Pass a driver object, or a name with the options of its constructor. ``middleware`` are the hooks around
+        everything that publishes and consumes through the driver. The previous driver stays open, since consumers may
+        still use it: close it when they are done.
 
         Raises:
             UnknownDriverError: no driver has this name.
@@ -84,6 +88,8 @@ class DriverManager:
                 f"the options {sorted(options)} go with driver_name=; a driver object has its own already"
             )
         _require_driver(driver)
+        if middleware is not None:
+            driver.middleware = checked_middleware(middleware)
         with self._lock:
             self._driver = driver
         return driver

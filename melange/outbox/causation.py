@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from melange.correlation import CAUSATION_HEADER, caused_by
 from melange.messages import message_being_handled, new_message_id
-
-CORRELATION_HEADER = "correlation-id"
-CAUSATION_HEADER = "causation-id"
 
 _KEPT_EVENTS = 16
 """The limit of remembered events: several are handled at once only in nested scopes."""
@@ -17,10 +15,7 @@ _KEPT_EVENTS = 16
 def trace_headers(domain_event_id: str | None) -> dict[str, str]:
     """Return the headers for a message published now, from the message and the domain event being handled."""
     cause = message_being_handled()
-    trace = {}
-    if cause is not None:
-        trace[CORRELATION_HEADER] = cause.headers.get(CORRELATION_HEADER, cause.message_id)
-        trace[CAUSATION_HEADER] = cause.message_id
+    trace = {} if cause is None else caused_by(cause)
     if domain_event_id is not None:
         trace[CAUSATION_HEADER] = domain_event_id
     return trace

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,9 +16,11 @@ from sqlalchemy.orm import Session
 from melange.domain import DomainEventBus, Subscribers
 from melange.domain.blocks import Block, Blocks
 from melange.domain.sqlalchemy import AnySession, on_commit, plain_session
+from melange.drivers.registry import DriverManager
 from melange.drivers.sqs_rules import FIFO_SUFFIX, check_message
-from melange.errors import ConfigurationError, InvalidMessageError
+from melange.errors import ConfigurationError, InvalidMessageError, NoDriverError
 from melange.messages import Message
+from melange.middleware import Middleware, checked_middleware, prepared
 from melange.outbox.causation import DomainEventIds, trace_headers
 from melange.outbox.tables import Key, OutboxMessage, check_topic, key_text_of, lock_key_of
 from melange.publishing import Event, message_from, own_headers
@@ -45,6 +47,7 @@ class Outbox:
         *,
         max_message_bytes: int = _DEFAULT_MAX_MESSAGE_BYTES,
         notify: bool = True,
+        middleware: Sequence[Middleware] | None = None,
     ) -> None:
         """Write to this session, plain or asynchronous, or to the one behind a scoped session.
 
@@ -54,12 +57,14 @@ class Outbox:
             notify: wake the relays when the transaction commits; PostgreSQL only. PostgreSQL runs commits that notify
                 one after the other (https://www.postgresql.org/docs/current/sql-notify.html). With thousands of
                 transactions a second pass False: relays then find the messages by polling.
+            middleware: hooks that prepare the written messages; by default those of the driver in use.
 
         Raises:
             ConfigurationError: the session has no engine for the outbox's table.
         """
         self._session = plain_session(session)
         self._max_message_bytes = max_message_bytes
+        self._middleware = _middleware_in_use() if middleware is None else checked_middleware(middleware)
         self._serializer = EventSerializer.instance()
         self._ids = DomainEventIds()
         self._open: list[_Opened] = []
@@ -216,6 +221,8 @@ class Outbox:
             message_deduplication_id=message_deduplication_id,
             is_fifo=is_fifo,
         )
+        if self._middleware:
+            message = prepared(self._middleware, topic, message)
         check_message(message, max_bytes=self._max_message_bytes, is_fifo=is_fifo)
         self._session.add(_row(topic, key_text, message))
         return message.message_id
@@ -223,6 +230,13 @@ class Outbox:
     def _id_of_handled_event(self) -> str | None:
         domain_event = DomainEventBus.instance().event_being_handled()
         return None if domain_event is None else self._ids.of(domain_event)
+
+
+def _middleware_in_use() -> Sequence[Middleware]:
+    try:
+        return DriverManager.instance().get_driver().middleware
+    except NoDriverError:  # a relay in another process publishes
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

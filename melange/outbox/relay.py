@@ -158,6 +158,8 @@ class OutboxRelay:
                     "create_engine(url, poolclass=StaticPool), or relay_pending()"
                 )
             self._driver = self._chosen_driver()
+            for one in self._driver.middleware:
+                one.relay_started(self)
             self._thread.start()
 
     def stop(self, timeout_seconds: float | None = None) -> bool:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from melange.backoff import Backoff
 from melange.drivers.base import MessagingDriver, find_topic
@@ -21,6 +22,7 @@ from melange.errors import (
     TopicNotFoundError,
 )
 from melange.messages import Message, Topic
+from melange.middleware import publish_through
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +140,8 @@ class TopicPublisher:
             return Answer(refused=dict.fromkeys(range(len(messages)), error))
         self._found[name] = topic
         try:
-            failures = self._driver.publish(topic, messages)
+            publish = partial(self._driver.publish, topic)
+            failures = publish_through(self._driver.middleware, topic, messages, publish)
         except InvalidMessageError as error:
             return self._publish_each(name, messages) if len(messages) > 1 else Answer(refused={0: error})
         return _answer(messages, failures)

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from melange import QueueOptions, Retry, RetryPolicy, ThreadedExchangeMessageConsumer
-from melange.consuming.middleware import Middleware
 from melange.drivers.memory import InMemoryDriver
+from melange.middleware import Middleware
 from waiting import eventually
 from watched_driver import WatchedDriver, consumer_of, left_in, send, worker_on
 

@@ -1,0 +1,89 @@
+"""The ids that say which message caused which."""
+
+import pytest
+
+from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, QueueMessagePublisher, QueueOptions
+from melange.correlation import fields_of_handled_message, log_fields
+from melange.drivers.memory import InMemoryDriver
+from melange.messages import Message
+
+EVENT = {"event_type_name": "OrderPlaced"}
+
+
+@pytest.fixture
+def driver():
+    with InMemoryDriver() as driver:
+        yield driver
+
+
+def consumer_of(queue_name, topic_name, driver):
+    return ExchangeMessageConsumer(queue_name, topic_name, driver=driver, queue=QueueOptions(wait_seconds=0))
+
+
+def headers_in(consumer):
+    seen = []
+    consumer.listener(name="see")(lambda event, headers: seen.append(dict(headers)))
+    consumer.consume_event()
+    return seen
+
+
+def test_a_message_that_is_published_while_another_is_handled_names_it(driver):
+    orders, invoices = consumer_of("billing", "orders", driver), consumer_of("mail", "invoices", driver)
+    invoice_publisher = ExchangeMessagePublisher("invoices", driver)
+
+    @orders.listener("OrderPlaced")
+    def bill(event):
+        invoice_publisher.publish({"event_type_name": "InvoiceWritten"}, headers={"own": "1"})
+        invoice_publisher.publish_batch([{"event_type_name": "InvoiceSent"}])
+        QueueMessagePublisher("mail", driver).send({"event_type_name": "SendMail"})
+
+    ExchangeMessagePublisher("orders", driver).publish(EVENT, message_id="order-7")
+    orders.consume_event()
+
+    named = {"correlation-id": "order-7", "causation-id": "order-7"}
+    assert headers_in(invoices) == [{**named, "own": "1"}, named, named]
+
+
+def test_the_correlation_id_stays_the_same_along_a_chain_and_the_causation_id_does_not(driver):
+    first, second = consumer_of("first", "orders", driver), consumer_of("second", "steps", driver)
+    third = consumer_of("third", "more-steps", driver)
+    first.listener()(lambda event: ExchangeMessagePublisher("steps", driver).publish(EVENT, message_id="2"))
+    second.listener()(
+        lambda event: ExchangeMessagePublisher("more-steps", driver).publish(EVENT, message_id="3")
+    )
+    ExchangeMessagePublisher("orders", driver).publish(
+        EVENT, message_id="1", headers={"correlation-id": "web-42"}
+    )
+
+    first.consume_event()
+    second.consume_event()
+
+    assert headers_in(third) == [{"correlation-id": "web-42", "causation-id": "2"}]
+
+
+def test_headers_of_the_caller_win(driver):
+    first, second = consumer_of("first", "orders", driver), consumer_of("second", "steps", driver)
+    publisher = ExchangeMessagePublisher("steps", driver)
+    first.listener()(lambda event: publisher.publish(EVENT, headers={"correlation-id": "mine"}))
+    ExchangeMessagePublisher("orders", driver).publish(EVENT, message_id="1")
+
+    first.consume_event()
+
+    assert headers_in(second) == [{"correlation-id": "mine", "causation-id": "1"}]
+
+
+def test_outside_of_a_listener_nothing_is_added(driver):
+    consumer = consumer_of("first", "orders", driver)
+
+    ExchangeMessagePublisher("orders", driver).publish(EVENT)
+
+    assert headers_in(consumer) == [{}]
+    assert fields_of_handled_message() == {}
+
+
+def test_the_ids_of_a_message_are_fields_of_a_log_record():
+    first = Message("1", "{}")
+    caused = Message("2", "{}", headers={"correlation-id": "web-42", "causation-id": "1"})
+
+    assert log_fields(first) == {"message_id": "1", "correlation_id": "1"}
+    assert log_fields(caused) == {"message_id": "2", "correlation_id": "web-42", "causation_id": "1"}
