@@ -199,7 +199,7 @@ def test_combined_outcomes_keep_the_exception_and_tell_duplicates():
     assert combined([DUPLICATE, Acknowledge()]).reason == "done"
     assert combined([Defer(1, error, 3), Defer(0)]).error is error
     assert combined([DeadLetter("no"), DeadLetter("no", error=error)]).error is error
-    assert UNHANDLED == Acknowledge()  # the reason does not change what is done
+    assert Acknowledge() == UNHANDLED  # the reason does not change what is done
 
 
 # --- settling ------------------------------------------------------------------------------------
