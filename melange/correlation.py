@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
 
 from melange.messages import Message, message_being_handled
 
@@ -30,7 +30,16 @@ def log_fields(message: Message) -> dict[str, str]:
     return fields if causation_id is None else {**fields, "causation_id": causation_id}
 
 
-def fields_of_handled_message() -> Mapping[str, str]:
-    """Return ``log_fields`` of the message that the current listener works on; nothing outside of a listener."""
-    cause = message_being_handled()
-    return {} if cause is None else log_fields(cause)
+class CorrelationFilter(logging.Filter):
+    """Gives each record that is logged in a listener the ids of its message, as ``extra`` would. It drops nothing.
+
+    Add it to a handler, so that it sees the records of all loggers. ``melange worker`` has it already.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add ``message_id``, ``correlation_id`` and ``causation_id``, where the record does not have them."""
+        cause = message_being_handled()
+        if cause is not None:
+            for name, value in log_fields(cause).items():
+                record.__dict__.setdefault(name, value)
+        return True

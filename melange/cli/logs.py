@@ -13,6 +13,8 @@ import math
 import sys
 from datetime import UTC, datetime
 
+from melange.correlation import CorrelationFilter
+
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -31,6 +33,7 @@ def configure(level: str, log_format: str) -> None:
     in_terminal = sys.stderr is not None and sys.stderr.isatty()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(in_terminal=in_terminal))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    handler.addFilter(CorrelationFilter())
     for name in _CLIENT_LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
 

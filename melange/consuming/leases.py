@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from melange.clock import Clock
+from melange.correlation import log_fields
 from melange.deduplication.base import Claimed, DeduplicationStore
 from melange.drivers.base import MessagingDriver
 from melange.errors import DeduplicationError, DriverClosedError, LeaseLostError, MelangeError
@@ -247,5 +248,5 @@ def _note_failure(lease: Lease, error: MelangeError) -> None:
         "the lease of message %s could not be renewed: %s",
         lease.delivery.message.message_id,
         error,
-        extra={"message_id": lease.delivery.message.message_id, "queue_name": lease.delivery.queue.name},
+        extra=log_fields(lease.delivery.message) | {"queue_name": lease.delivery.queue.name},
     )

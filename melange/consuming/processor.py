@@ -26,6 +26,7 @@ from melange.consuming.outcomes import (
 )
 from melange.consuming.subscriptions import ListenerCall, Subscription, Subscriptions
 from melange.consuming.time_limit import run_limited
+from melange.correlation import log_fields
 from melange.deduplication.base import (
     Claimed,
     ClaimRefusal,
@@ -332,7 +333,7 @@ class DeliveryProcessor:
             self._retry.max_attempts,
             exc_info=None if isinstance(error, (Retry, TimeLimitExceeded)) else error,
             extra={
-                "message_id": message_id,
+                **log_fields(lease.delivery.message),
                 "queue_name": lease.delivery.queue.name,
                 "listener_name": where,
                 "attempt": attempt,

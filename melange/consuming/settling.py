@@ -14,6 +14,7 @@ from typing import NamedTuple
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Leave, Outcome
 from melange.consuming.suspects import Suspects
+from melange.correlation import log_fields
 from melange.deduplication.base import DeduplicationStore
 from melange.drivers.base import MessagingDriver
 from melange.errors import DeduplicationError, LeaseLostError, shortened
@@ -229,7 +230,7 @@ def _log_rejected(level: int, delivery: Delivery, outcome: DeadLetter, what: str
 
 def _log_fields(delivery: Delivery) -> dict[str, object]:
     return {
-        "message_id": delivery.message.message_id,
+        **log_fields(delivery.message),
         "queue_name": delivery.queue.name,
         "receive_count": delivery.receive_count,
     }

@@ -1,9 +1,17 @@
 """The ids that say which message caused which."""
 
+import logging
+
 import pytest
 
-from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, QueueMessagePublisher, QueueOptions
-from melange.correlation import fields_of_handled_message, log_fields
+from melange import (
+    ExchangeMessageConsumer,
+    ExchangeMessagePublisher,
+    QueueMessagePublisher,
+    QueueOptions,
+    RetryPolicy,
+)
+from melange.correlation import CorrelationFilter, log_fields
 from melange.drivers.memory import InMemoryDriver
 from melange.messages import Message
 
@@ -78,7 +86,6 @@ def test_outside_of_a_listener_nothing_is_added(driver):
     ExchangeMessagePublisher("orders", driver).publish(EVENT)
 
     assert headers_in(consumer) == [{}]
-    assert fields_of_handled_message() == {}
 
 
 def test_the_ids_of_a_message_are_fields_of_a_log_record():
@@ -87,3 +94,58 @@ def test_the_ids_of_a_message_are_fields_of_a_log_record():
 
     assert log_fields(first) == {"message_id": "1", "correlation_id": "1"}
     assert log_fields(caused) == {"message_id": "2", "correlation_id": "web-42", "causation_id": "1"}
+
+
+def test_each_record_that_is_logged_in_a_listener_has_the_ids_of_its_message(driver, caplog):
+    consumer = consumer_of("first", "orders", driver)
+    consumer.listener()(lambda event: logging.getLogger("shop").warning("told"))
+    caplog.handler.addFilter(CorrelationFilter())
+    ExchangeMessagePublisher("orders", driver).publish(
+        EVENT, message_id="2", headers={"correlation-id": "web-42", "causation-id": "1"}
+    )
+
+    consumer.consume_event()
+    logging.getLogger("shop").warning("afterwards")
+
+    told, afterwards = caplog.records
+    assert (told.message_id, told.correlation_id, told.causation_id) == ("2", "web-42", "1")
+    assert not hasattr(afterwards, "correlation_id")
+
+
+def test_a_record_keeps_the_ids_that_it_has(driver, caplog):
+    consumer = consumer_of("first", "orders", driver)
+    about_another = {"message_id": "another"}
+    consumer.listener()(lambda event: logging.getLogger("shop").warning("told", extra=about_another))
+    caplog.handler.addFilter(CorrelationFilter())
+    ExchangeMessagePublisher("orders", driver).publish(EVENT, message_id="2")
+
+    consumer.consume_event()
+
+    assert caplog.records[0].message_id == "another"
+
+
+def test_the_log_of_a_failed_listener_and_of_a_dead_letter_has_the_ids(driver, caplog):
+    consumer = ExchangeMessageConsumer(
+        "first",
+        "orders",
+        driver=driver,
+        queue=QueueOptions(wait_seconds=0),
+        retry=RetryPolicy(max_attempts=1),
+    )
+
+    @consumer.listener()
+    def fail(event):
+        raise ValueError
+
+    ExchangeMessagePublisher("orders", driver).publish(
+        EVENT, message_id="2", headers={"correlation-id": "web-42", "causation-id": "1"}
+    )
+
+    consumer.consume_event()
+
+    assert {record.name for record in caplog.records} == {
+        "melange.consuming.processor",
+        "melange.consuming.settling",
+    }
+    for record in caplog.records:
+        assert (record.message_id, record.correlation_id, record.causation_id) == ("2", "web-42", "1")
