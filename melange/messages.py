@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,6 +16,13 @@ RESERVED_HEADER_PREFIX = "melange-"
 
 DEAD_LETTER_HEADER = "melange-dead-letter"
 """Carries, as JSON, why a message was dead-lettered."""
+
+TRACE_HEADERS = re.compile(
+    r"traceparent|tracestate|baggage|b3|x-b3-.*|x-amzn-trace-id|awstraceheader|x-ray-.*|sentry-trace|_datadog|x-datadog-.*"
+    r"|newrelic|uber-trace-id",
+    re.IGNORECASE,
+)
+"""The names of headers for tracing: other programs read them, and they may differ when the same message is sent again."""
 
 JSON_CONTENT_TYPE = "application/json"
 

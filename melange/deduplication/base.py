@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum
@@ -10,7 +9,7 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from melange.messages import RESERVED_HEADER_PREFIX, Message
+from melange.messages import RESERVED_HEADER_PREFIX, TRACE_HEADERS, Message
 
 DEFAULT_RETENTION_SECONDS = 18 * 24 * 3600.0
 """The time in which a message can come back: the default 4 days of a queue and 14 of its dead-letter queue."""
@@ -51,11 +50,6 @@ class DeduplicationKey(_KeyParts):
 
 
 # Instrumentation may change these each time a message is sent, also when the same message is sent again.
-_TRACE_HEADERS = re.compile(
-    r"traceparent|tracestate|baggage|b3|x-b3-.*|x-amzn-trace-id|awstraceheader|x-ray-.*|sentry-trace|_datadog|x-datadog-.*"
-    r"|newrelic|uber-trace-id",
-    re.IGNORECASE,
-)
 
 
 def content_of(message: Message) -> str:
@@ -68,7 +62,7 @@ def content_of(message: Message) -> str:
         return f"1;{len(event_type_name)}:{event_type_name}{message.body}"
     texts = [event_type_name]
     for name in sorted(message.headers):
-        if not name.lower().startswith(RESERVED_HEADER_PREFIX) and not _TRACE_HEADERS.fullmatch(name):
+        if not name.lower().startswith(RESERVED_HEADER_PREFIX) and not TRACE_HEADERS.fullmatch(name):
             texts += (name, message.headers[name])
     # With the number of parts and the length of each, so that no two messages read the same; the body comes last.
     return f"{len(texts)};{''.join([f'{len(text)}:{text}' for text in texts])}{message.body}"

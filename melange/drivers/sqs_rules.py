@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TypeGuard
 
 from melange.errors import ConfigurationError, InvalidMessageError, InvalidNameError, MessageTooLargeError
-from melange.messages import JSON_CONTENT_TYPE, NO_HEADERS, Message
+from melange.messages import JSON_CONTENT_TYPE, NO_HEADERS, TRACE_HEADERS, Message
 
 FIFO_SUFFIX = ".fifo"
 MAX_DELAY_SECONDS = 900
@@ -254,7 +254,9 @@ def _fold(headers: Mapping[str, str], room: int) -> dict[str, str]:
     plain = {name: value for name, value in headers.items() if value and name != FOLDED_HEADERS_ATTRIBUTE}
     if len(plain) == len(headers) <= room:
         return plain
-    kept = dict(list(plain.items())[: room - 1])
+    # Headers for tracing come first: other programs look for them as attributes.
+    ordered = sorted(plain, key=lambda name: not TRACE_HEADERS.fullmatch(name))
+    kept = {name: plain[name] for name in ordered[: room - 1]}
     folded = {name: value for name, value in headers.items() if name not in kept}
     return {**kept, FOLDED_HEADERS_ATTRIBUTE: json.dumps(folded, separators=(",", ":"))}
 

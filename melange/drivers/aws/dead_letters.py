@@ -8,6 +8,7 @@ from typing import Any
 
 from melange.drivers.aws.operations import Parameters
 from melange.drivers.aws.wire import Received
+from melange.drivers.aws.xray import TRACE_ATTRIBUTE
 from melange.drivers.base import dead_letter_of
 from melange.drivers.sqs_rules import (
     ATTRIBUTE_TYPE,
@@ -16,9 +17,7 @@ from melange.drivers.sqs_rules import (
     MESSAGE_ID_ATTRIBUTE,
     OWN_ATTRIBUTES,
 )
-from melange.messages import DEAD_LETTER_HEADER, Delivery, Queue
-
-TRACE_ATTRIBUTE = "AWSTraceHeader"
+from melange.messages import DEAD_LETTER_HEADER, TRACE_HEADERS, Delivery, Queue
 
 _SHORT_TEXT_CHARACTERS = 60
 
@@ -69,7 +68,8 @@ def _with_note(attributes: Attributes, note: str) -> Attributes:
 
 
 def _is_foldable(name: str, attribute: Attribute) -> bool:
-    return name not in OWN_ATTRIBUTES and attribute["DataType"] == ATTRIBUTE_TYPE
+    is_for_others = name in OWN_ATTRIBUTES or TRACE_HEADERS.fullmatch(name)
+    return not is_for_others and attribute["DataType"] == ATTRIBUTE_TYPE
 
 
 def _folded_headers(attributes: Attributes) -> dict[str, Any] | None:

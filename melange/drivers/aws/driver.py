@@ -15,12 +15,13 @@ from melange.drivers.aws import operations
 from melange.drivers.aws.batches import send_messages, settle_deliveries
 from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.clients import DEFAULT_CALL_TIMEOUT_SECONDS, Clients
-from melange.drivers.aws.dead_letters import TRACE_ATTRIBUTE, copies_of
+from melange.drivers.aws.dead_letters import copies_of
 from melange.drivers.aws.operations import Entry
 from melange.drivers.aws.queues import SqsQueues
 from melange.drivers.aws.subscriptions import SnsSubscriptions
 from melange.drivers.aws.topics import SnsTopics
 from melange.drivers.aws.wire import Received, delivery_from, publish_entry, send_entry
+from melange.drivers.aws.xray import TRACE_ATTRIBUTE
 from melange.drivers.base import (
     Binding,
     BrokerAdministration,

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from melange.drivers.aws.operations import Entry
+from melange.drivers.aws.xray import TRACE_ATTRIBUTE, TRACEPARENT_HEADER, trace_header_of, traceparent_of
 from melange.drivers.sqs_rules import (
     ATTRIBUTE_NAME,
     ATTRIBUTE_TYPE,
@@ -90,8 +91,16 @@ def entry_of(body_field: str, message: Message, delay_seconds: int = 0) -> Entry
 publish_entry = partial(entry_of, "Message")
 """Makes an entry of SNS ``PublishBatch``."""
 
-send_entry = partial(entry_of, "MessageBody")
-"""Makes an entry of SQS ``SendMessageBatch``."""
+
+def send_entry(message: Message, delay_seconds: int = 0) -> Entry:
+    """Return the message as an entry of SQS ``SendMessageBatch``, without its ``Id``."""
+    entry = entry_of("MessageBody", message, delay_seconds)
+    trace_header = trace_header_of(message)
+    if trace_header is not None:
+        entry["MessageSystemAttributes"] = {
+            TRACE_ATTRIBUTE: {"DataType": ATTRIBUTE_TYPE, "StringValue": trace_header}
+        }
+    return entry
 
 
 def delivery_from(
@@ -114,6 +123,10 @@ def delivery_from(
             attributes |= _envelope_attributes(envelope)
             if _is_identifier(envelope.get("MessageId")):
                 fallback_message_id = envelope["MessageId"]
+    if TRACE_ATTRIBUTE in system and TRACEPARENT_HEADER not in attributes:
+        traceparent = traceparent_of(system[TRACE_ATTRIBUTE])
+        if traceparent is not None:
+            attributes[TRACEPARENT_HEADER] = traceparent
     message = message_from_attributes(
         body,
         attributes,

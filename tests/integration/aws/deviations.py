@@ -16,6 +16,7 @@ class Deviation:
 
 
 BATCHES = "tests/unit/aws/test_aws_batches.py"
+TRACES = "tests/unit/aws/test_aws_trace_context.py"
 FIFO = "melange/testing/driver_behaviours/fifo.py"
 DEAD_LETTERS = "melange/testing/driver_behaviours/dead_letters.py"
 """These run on LocalStack and on the in-memory driver."""
@@ -37,6 +38,10 @@ DEVIATIONS: dict[str, dict[str, Deviation]] = {
         "test_a_dead_letter_queue_with_one_of_its_own_counts_only_its_receives": Deviation(
             rule="only receives from a queue count for its redrive; MiniStack counts those from its source",
             covered_by=f"{DEAD_LETTERS}::test_a_dead_letter_queue_with_one_of_its_own_counts_only_its_receives",
+        ),
+        "test_a_message_sent_to_a_queue_has_the_header_of_x_ray": Deviation(
+            rule="a batch carries AWSTraceHeader; MiniStack keeps it for a single message alone",
+            covered_by=f"{TRACES}::test_what_is_sent_to_a_queue_has_the_header_of_x_ray_too",
         ),
     },
     "localstack": {},

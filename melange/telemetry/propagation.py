@@ -1,0 +1,51 @@
+"""The trace context of a message, in its headers: by default the W3C's ``traceparent`` and ``tracestate``."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from types import MappingProxyType
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanContext
+
+from melange.messages import Message
+
+_NO_CONTEXT = Context()
+
+
+def with_context(message: Message, context: Context) -> Message:
+    """Return the message with the trace context, as the process's propagators write it."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier, context)
+    if not carrier:
+        return message
+    return message._replace(headers=MappingProxyType({**message.headers, **carrier}))
+
+
+def context_of(message: Message) -> Context:
+    """Return the whole context in a message's headers, for what continues its trace."""
+    return propagate.extract(message.headers, _NO_CONTEXT)
+
+
+def span_context_of(message: Message) -> SpanContext | None:
+    """Return the creation context of a message; None if it has none, or one that cannot be read."""
+    headers = message.headers
+    if not headers:
+        return None
+    fields = _fields()
+    values = tuple([(name, headers[name]) for name in fields if name in headers])
+    return _span_context(values) if values else None
+
+
+@lru_cache(maxsize=1)
+def _fields() -> tuple[str, ...]:
+    # Asked once: the propagators are set when a program starts, and collecting their fields costs as much as a span's start.
+    return tuple(sorted(propagate.get_global_textmap().fields))
+
+
+@lru_cache(maxsize=4_096)
+def _span_context(headers: tuple[tuple[str, str], ...]) -> SpanContext | None:
+    # A message is asked when it is received, processed and settled; reading it costs half of a span.
+    span_context = trace.get_current_span(propagate.extract(dict(headers), _NO_CONTEXT)).get_span_context()
+    return span_context if span_context.is_valid else None

@@ -1,0 +1,293 @@
+"""Spans around publishing and consuming, by the semantic conventions for messaging."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from typing import Final
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TracerProvider
+
+from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Outcome
+from melange.consuming.subscriptions import ListenerCall
+from melange.correlation import CORRELATION_HEADER
+from melange.errors import Failure, MessageTooLargeError, shortened
+from melange.messages import Delivery, Message, Queue, Topic
+from melange.middleware import Middleware, Publish
+from melange.telemetry.conventions import (
+    ATTEMPT,
+    CONVERSATION_ID,
+    DESTINATION_NAME,
+    ERROR_TYPE,
+    EVENT_TYPE,
+    LISTENER_NAME,
+    MESSAGE_COUNT,
+    MESSAGE_ID,
+    OPERATION_NAME,
+    OPERATION_TYPE,
+    OUTBOX_SYSTEM,
+    OUTCOME,
+    RECEIVE_COUNT,
+    SYSTEM,
+    Attributes,
+    Operation,
+    address_attributes_of,
+    attributes_of,
+    error_of,
+    error_type,
+    outcome_name,
+)
+from melange.telemetry.propagation import context_of, span_context_of, with_context
+
+INSTRUMENTATION_NAME: Final = "melange"
+
+_LONGEST_DESCRIPTION = 1_000
+
+_QUIET: Final = "suppress_instrumentation"
+"""Instrumentations of client libraries, botocore's for one, look for this key. Their spans would repeat melange's, and
+botocore's would also write its own context over that of the message."""
+
+
+class Tracing(Middleware):
+    """Makes a span for each operation, and sends its context with the messages.
+
+    ``send`` and ``create`` for what is published, ``receive``, ``process``, one for each run of a listener, and ``settle``. The
+    context travels in headers of the message, through an outbox, redeliveries and dead-letter queues.
+
+    By default the span of a message that is processed starts a new trace, with a link to the span that created the message.
+    ``continue_traces=True`` makes it a child of that span, so that one trace shows all: choose it where a message causes few others.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        *,
+        continue_traces: bool = False,
+        create_spans: bool = True,
+    ) -> None:
+        """Trace with this provider, or with the process's own.
+
+        Args:
+            tracer_provider: makes the spans; by default what ``opentelemetry.trace.set_tracer_provider`` was given.
+            continue_traces: process a message in the trace in which it was published.
+            create_spans: make a span for each message of a batch; without them the messages of a batch have the context of
+                the one ``send`` span.
+        """
+        self._tracer = trace.get_tracer(INSTRUMENTATION_NAME, version("melange"), tracer_provider)
+        self._continue_traces = continue_traces
+        self._create_spans = create_spans
+        self._known: dict[tuple[Operation, str], tuple[str, Attributes]] = {}
+
+    # --- publishing --------------------------------------------------------------------------------
+
+    def around_publish(
+        self, destination: Topic | Queue, messages: Sequence[Message], publish: Publish
+    ) -> list[Failure[Message]]:
+        """Make a ``send`` span, and a ``create`` span for each message of a batch that has no context yet."""
+        name, attributes = self._named("send", destination)
+        contexts = [span_context_of(message) for message in messages]
+        if len(messages) == 1:
+            attributes |= _of_message(messages[0])
+        else:
+            attributes[MESSAGE_COUNT] = len(messages)
+        traced = messages
+        if len(messages) > 1 and self._create_spans and None in contexts:
+            traced = [
+                message if context else self._created(destination, message)
+                for message, context in zip(messages, contexts, strict=True)
+            ]
+            contexts = [span_context_of(message) for message in traced]
+        links = [Link(one) for one in contexts if one is not None]
+        kind = SpanKind.PRODUCER if None in contexts else SpanKind.CLIENT
+        span = self._tracer.start_span(name, kind=kind, attributes=attributes, links=links)
+        with _current(span) as context:
+            traced = [
+                message if one else with_context(message, context)
+                for message, one in zip(traced, contexts, strict=True)
+            ]
+            failures = _published(messages, traced, publish)
+            if failures:
+                _fail(span, failures[0].error, f"{len(failures)} of {len(messages)} messages failed")
+            return failures
+
+    def prepare(self, destination_name: str, message: Message) -> Message:
+        """Give a message that an outbox writes the context of a ``create`` span in the current trace."""
+        if span_context_of(message) is not None:
+            return message
+        attributes: Attributes = {
+            OPERATION_NAME: "create",
+            OPERATION_TYPE: "create",
+            SYSTEM: OUTBOX_SYSTEM,
+            DESTINATION_NAME: destination_name,
+            **_of_message(message),
+        }
+        return self._with_create_span(f"create {destination_name}", attributes, message)
+
+    def _created(self, destination: Topic | Queue, message: Message) -> Message:
+        name, attributes = self._named("create", destination)
+        return self._with_create_span(name, attributes | _of_message(message), message)
+
+    def _with_create_span(self, name: str, attributes: Attributes, message: Message) -> Message:
+        span = self._tracer.start_span(name, kind=SpanKind.PRODUCER, attributes=attributes)
+        span.end()
+        return with_context(message, trace.set_span_in_context(span))
+
+    # --- consuming ---------------------------------------------------------------------------------
+
+    def around_poll(self, queue: Queue, poll: Callable[[], Sequence[Delivery]]) -> Sequence[Delivery]:
+        """Make a ``receive`` span for a poll that received something or failed: most polls of a quiet queue do neither."""
+        started = time.time_ns()
+        token = otel_context.attach(otel_context.set_value(_QUIET, True))
+        try:
+            deliveries = poll()
+        except Exception as error:
+            span = self._receive_span(queue, (), started)
+            _fail(span, error)
+            span.end()
+            raise
+        finally:
+            otel_context.detach(token)
+        if deliveries:
+            self._receive_span(queue, deliveries, started).end()
+        return deliveries
+
+    def _receive_span(self, queue: Queue, deliveries: Sequence[Delivery], started: int) -> Span:
+        name, attributes = self._named("receive", queue)
+        attributes[MESSAGE_COUNT] = len(deliveries)
+        return self._tracer.start_span(
+            name, kind=SpanKind.CLIENT, attributes=attributes, links=_links(deliveries), start_time=started
+        )
+
+    def around_delivery(self, delivery: Delivery, process: Callable[[], Outcome]) -> Outcome:
+        """Make a ``process`` span."""
+        message = delivery.message
+        name, attributes = self._named("process", delivery.queue)
+        attributes |= _of_message(message)
+        attributes[RECEIVE_COUNT] = delivery.receive_count
+        links = _links([delivery])
+        parent: Context | None = None
+        if self._continue_traces and links:
+            parent = context_of(message)
+            around = trace.get_current_span().get_span_context()
+            if around.is_valid:
+                links.append(Link(around))
+        span = self._tracer.start_span(
+            name, context=parent, kind=SpanKind.CONSUMER, attributes=attributes, links=links
+        )
+        with _current(span, parent, is_quiet=False):
+            outcome = process()
+            _show(span, outcome)
+            return outcome
+
+    def around_listener(self, call: ListenerCall, run: Callable[[ListenerCall], Outcome]) -> Outcome:
+        """Make a span for one run of a listener, inside of ``process``. It has the exception."""
+        span = self._tracer.start_span(
+            call.listener_name, attributes={LISTENER_NAME: call.listener_name, ATTEMPT: call.attempt}
+        )
+        with _current(span, is_quiet=False):
+            outcome = run(call)
+            _show(span, outcome)
+            error = error_of(outcome)
+            if error is not None:
+                _record(span, error)
+            return outcome
+
+    def around_settle(
+        self, queue: Queue, outcomes: Sequence[tuple[Delivery, Outcome]], settle: Callable[[], object]
+    ) -> None:
+        """Make a ``settle`` span. It has links to the messages that are not simply acknowledged."""
+        name, attributes = self._named("settle", queue)
+        attributes[MESSAGE_COUNT] = len(outcomes)
+        others = [(delivery, one) for delivery, one in outcomes if not isinstance(one, Acknowledge)]
+        links = _links([delivery for delivery, _ in others])
+        for _, outcome in others:
+            count = f"{OUTCOME}.{outcome_name(outcome)}"
+            attributes[count] = int(attributes.get(count, 0)) + 1
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes, links=links)
+        with _current(span):
+            settle()
+
+    def _named(self, operation: Operation, destination: Topic | Queue) -> tuple[str, Attributes]:
+        """Return the name of a span, and a new dict of the attributes that all spans of this operation here have."""
+        key = (operation, destination.address)
+        known = self._known.get(key)
+        if known is None:
+            attributes = attributes_of(operation, destination) | address_attributes_of(destination)
+            known = self._known[key] = (f"{operation} {destination.name}", attributes)
+        return known[0], known[1].copy()
+
+
+@contextmanager
+def _current(span: Span, parent: Context | None = None, *, is_quiet: bool = True) -> Iterator[Context]:
+    """Make the span the current one, and end it. Exceptions are recorded and go on."""
+    context = trace.set_span_in_context(span, parent)
+    if is_quiet:
+        context = otel_context.set_value(_QUIET, True, context)
+    token = otel_context.attach(context)
+    try:
+        yield context
+    except Exception as error:
+        _record(span, error)
+        _fail(span, error)
+        raise
+    finally:
+        otel_context.detach(token)
+        span.end()
+
+
+def _published(
+    messages: Sequence[Message], traced: Sequence[Message], publish: Publish
+) -> list[Failure[Message]]:
+    try:
+        return publish(traced)
+    except MessageTooLargeError:
+        # The context may be what does not fit: an application must not fail because it is traced.
+        return publish(messages)
+
+
+def _of_message(message: Message) -> Attributes:
+    attributes: Attributes = {MESSAGE_ID: message.message_id}
+    if message.event_type_name is not None:
+        attributes[EVENT_TYPE] = message.event_type_name
+    correlation_id = message.headers.get(CORRELATION_HEADER)
+    if correlation_id is not None:
+        attributes[CONVERSATION_ID] = correlation_id
+    return attributes
+
+
+def _links(deliveries: Sequence[Delivery]) -> list[Link]:
+    contexts = [span_context_of(delivery.message) for delivery in deliveries]
+    return [Link(one) for one in contexts if one is not None]
+
+
+def _show(span: Span, outcome: Outcome) -> None:
+    """Write the outcome on the span of the processing; it failed if an exception led to the outcome."""
+    span.set_attribute(OUTCOME, outcome_name(outcome))
+    if isinstance(outcome, Defer) and outcome.attempt:
+        span.set_attribute(ATTEMPT, outcome.attempt)
+    elif isinstance(outcome, DeadLetter) and outcome.attempts:
+        span.set_attribute(ATTEMPT, outcome.attempts)
+    error = error_of(outcome)
+    if error is not None:
+        _fail(span, error)
+    elif isinstance(outcome, DeadLetter):
+        span.set_status(Status(StatusCode.ERROR, outcome.reason))
+
+
+def _fail(span: Span, error: BaseException, description: str | None = None) -> None:
+    span.set_attribute(ERROR_TYPE, error_type(error))
+    span.set_status(
+        Status(
+            StatusCode.ERROR, shortened(error, _LONGEST_DESCRIPTION) if description is None else description
+        )
+    )
+
+
+def _record(span: Span, error: BaseException) -> None:
+    with suppress(Exception):  # its __str__ may fail, and how a listener ended must not be hidden by that
+        span.record_exception(error)
