@@ -113,6 +113,30 @@ def health_file_option(what: str) -> Callable[[_Command], _Command]:
     )
 
 
+LAST_PORT = 65_535
+
+_PORT = re.compile(r"(?:(?P<host>[^:]+|\[[0-9A-Fa-f:]+\]):)?(?P<port>[0-9]{1,5})", re.ASCII)
+
+
+def _host_and_port(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, int] | None:
+    if text is None:
+        return None
+    found = _PORT.fullmatch(text)
+    if found is None or not 1 <= int(found["port"]) <= LAST_PORT:
+        raise click.BadParameter(f"{text!r} is not a port: write 8080, or 127.0.0.1:8080")
+    return (found["host"] or "").strip("[]"), int(found["port"])
+
+
+def health_port_option(what: str) -> Callable[[_Command], _Command]:
+    """Return the option ``--health-port`` for a command that runs ``what``; its value is a host and a port."""
+    return click.option(
+        "--health-port",
+        metavar="[HOST:]PORT",
+        callback=_host_and_port,
+        help=f"Answer probes over HTTP, /live, /ready and /health, while the {what} runs.",
+    )
+
+
 def log_options(command: _Command) -> _Command:
     """Add ``--log-level`` and ``--log-format``."""
     level = click.option(

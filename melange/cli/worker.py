@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,7 +12,14 @@ import click
 
 from melange.cli import logs
 from melange.cli.health_file import HealthFile, health_shown
-from melange.cli.options import failures_shown, health_file_option, log_options
+from melange.cli.health_port import health_served, of_one, of_processes
+from melange.cli.options import (
+    LAST_PORT,
+    failures_shown,
+    health_file_option,
+    health_port_option,
+    log_options,
+)
 from melange.cli.processes import LEFT_WORK_BEHIND, Lifeline, ProcessGroup
 from melange.cli.targets import check_form, load_worker
 from melange.consuming.worker import Worker
@@ -39,6 +47,7 @@ logger = logging.getLogger(__name__)
     help="Run as many processes, each with its own concurrency; those that are lost are replaced.",
 )
 @health_file_option("worker")
+@health_port_option("worker")
 @log_options
 @click.option("--process-number", type=int, hidden=True, help="The number of this process.")
 def worker(
@@ -48,6 +57,7 @@ def worker(
     grace_seconds: float | None,
     processes: int,
     health_file: Path | None,
+    health_port: tuple[str, int] | None,
     log_level: str,
     log_format: str,
     process_number: int | None,
@@ -66,7 +76,9 @@ def worker(
     file = HealthFile(health_file) if health_file is not None else None
     if processes > 1 and process_number is None:
         logger.info("melange %s runs %s in %d processes", version("melange"), target, processes)
-        sys.exit(ProcessGroup([_command(number) for number in range(1, processes + 1)], file).run())
+        with failures_shown(), _probes_of_group(health_port, processes):
+            code = ProcessGroup([_command(number) for number in range(1, processes + 1)], file).run()
+        sys.exit(code)
     place = f"process {process_number} of {processes}" if process_number is not None else "one process"
     logger.info("melange %s runs %s in %s", version("melange"), target, place)
     lifeline = Lifeline() if process_number is not None else None
@@ -75,7 +87,8 @@ def worker(
         if lifeline is not None:
             _refuse_brokers_in_memory(loaded)
             lifeline.stops(loaded)
-        code = _run(loaded, file.of_process(process_number) if file and process_number else file)
+        with _probes_of(loaded, health_port, process_number or 0):
+            code = _run(loaded, file.of_process(process_number) if file and process_number else file)
     sys.exit(LEFT_WORK_BEHIND if code and lifeline is not None else code)
 
 
@@ -93,6 +106,25 @@ def _command(process_number: int) -> list[str]:
     # The same arguments once more: every process reads them as this one did.
     command, *arguments = sys.argv[1:]
     return [sys.executable, "-m", "melange.cli", command, "--process-number", str(process_number), *arguments]
+
+
+def _probes_of(loaded: Worker, host_and_port: tuple[str, int] | None, number: int) -> AbstractContextManager[object]:
+    if host_and_port is None:
+        return nullcontext()
+    host, port = host_and_port
+    return health_served(of_one(loaded), host, port + number)
+
+
+def _probes_of_group(host_and_port: tuple[str, int] | None, processes: int) -> AbstractContextManager[object]:
+    if host_and_port is None:
+        return nullcontext()
+    host, port = host_and_port
+    if port + processes > LAST_PORT:
+        raise ConfigurationError(
+            f"--health-port {port} leaves no ports for {processes} processes, which take the next ones: give at most "
+            f"{LAST_PORT - processes}"
+        )
+    return health_served(of_processes(host, range(port + 1, port + processes + 1)), host, port)
 
 
 def _run(loaded: Worker, health_file: HealthFile | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
+from urllib.request import urlopen
 from uuid import uuid4
 
 import pytest
@@ -20,6 +22,7 @@ from melange import ExchangeMessagePublisher
 from melange.cli.health_file import STALE_SECONDS
 from melange.drivers.aws import AwsDriver
 from melange.signals import SAME_REQUEST_SECONDS
+from services.servers import free_port
 from waiting import eventually
 
 DEADLINE_SECONDS = 60
@@ -387,3 +390,20 @@ def test_several_processes_refuse_a_broker_in_memory_that_each_would_have_for_it
 
     assert command.end() == 2
     assert "queue stock is on the in-memory driver, which several processes cannot share" in command.log
+
+
+def test_a_group_answers_probes_for_all_of_its_processes(start) -> None:
+    port = free_port(second_above=2)
+    command = start("--processes", "2", "--health-port", f"127.0.0.1:{port}")
+
+    def is_ready() -> bool:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/ready", timeout=DEADLINE_SECONDS) as response:
+                return len(json.load(response)["processes"]) == 2
+        except OSError:
+            return False
+
+    command.wait_for(is_ready)
+    command.send(signal.SIGTERM)
+
+    assert command.end() == 0

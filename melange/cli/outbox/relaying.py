@@ -16,7 +16,14 @@ from click.core import ParameterSource
 
 from melange.cli import logs
 from melange.cli.health_file import HealthFile, health_shown
-from melange.cli.options import failures_shown, health_file_option, log_options, progress_bar
+from melange.cli.health_port import health_served, of_one
+from melange.cli.options import (
+    failures_shown,
+    health_file_option,
+    health_port_option,
+    log_options,
+    progress_bar,
+)
 from melange.cli.outbox.database import database, database_url_option
 from melange.cli.targets import described, load
 from melange.drivers.registry import DriverManager
@@ -28,7 +35,7 @@ from melange.signals import calling_on_signal
 logger = logging.getLogger(__name__)
 
 _OF_THE_RELAY = ("driver_name", "batch_size", "poll_seconds", "no_declare")
-_OF_ONE_THAT_GOES_ON = ("poll_seconds", "health_file")
+_OF_ONE_THAT_GOES_ON = ("poll_seconds", "health_file", "health_port")
 
 
 class _StopError(Exception):
@@ -56,6 +63,7 @@ class _StopError(Exception):
 )
 @click.option("--until-empty", is_flag=True, help="Publish what is pending, then end.")
 @health_file_option("relay")
+@health_port_option("relay")
 @log_options
 @click.pass_context
 def relay(
@@ -69,6 +77,7 @@ def relay(
     no_declare: bool,
     until_empty: bool,
     health_file: Path | None,
+    health_port: tuple[str, int] | None,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -93,7 +102,7 @@ def relay(
             options = {**given, "declare": not no_declare}
             having_relay = _relay_of(database_url, driver_name or "aws", options)
         with having_relay as found:
-            code = _relay_pending(found) if until_empty else _run(found, health_file)
+            code = _relay_pending(found) if until_empty else _run(found, health_file, health_port)
     sys.exit(code)
 
 
@@ -144,8 +153,9 @@ def _relay_of(database_url: str, driver_name: str, options: Mapping[str, Any]) -
         yield OutboxRelay(engine, driver, **options)
 
 
-def _run(relay: OutboxRelay, health_file: Path | None) -> int:
-    with health_shown(relay, None if health_file is None else HealthFile(health_file)):
+def _run(relay: OutboxRelay, health_file: Path | None, host_and_port: tuple[str, int] | None) -> int:
+    probes = nullcontext(0) if host_and_port is None else health_served(of_one(relay), *host_and_port)
+    with probes, health_shown(relay, None if health_file is None else HealthFile(health_file)):
         return relay.run()
 
 

@@ -1,0 +1,144 @@
+"""Answers probes over HTTP while a worker or relay runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from http import HTTPStatus
+from http.client import HTTPException
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+from urllib.request import urlopen
+
+from melange.cli.health_file import HasHealth
+from melange.errors import MelangeError
+
+logger = logging.getLogger(__name__)
+
+SLOWEST_CLIENT_SECONDS = 5.0
+"""The limit for a client to send its request, and for a process of a group to answer."""
+
+ReadHealth = Callable[[], tuple[bool, object]]
+"""Returns True if all is ready, and what ``/health`` shows."""
+
+
+def of_one(source: HasHealth) -> ReadHealth:
+    """Return what reads the health of a worker or relay in this process."""
+
+    def read() -> tuple[bool, object]:
+        health = source.health()
+        return health.ready, health
+
+    return read
+
+
+def of_processes(host: str, ports: Sequence[int]) -> ReadHealth:
+    """Return what asks each process of a group on its own port."""
+    # Without a host they listen on all addresses, this one included.
+    sources = [f"http://{host or '127.0.0.1'}:{port}/health" for port in ports]
+
+    def read() -> tuple[bool, object]:
+        answers = [_answer(source) for source in sources]
+        ready = all(answer is not None and answer.get("ready") is True for answer in answers)
+        return ready, {"ready": ready, "processes": answers}
+
+    return read
+
+
+@contextmanager
+def health_served(read: ReadHealth, host: str, port: int) -> Iterator[int]:
+    """Answer probes inside the block, on threads of its own; yield the port, which is a free one for port 0.
+
+    ``/live`` is 200 while the process answers. ``/ready`` is 200 or 503. ``/health`` is always 200, with the numbers as
+    JSON. An empty host means all addresses, of IPv4 and IPv6.
+
+    Raises:
+        MelangeError: the port cannot be opened. Another process may hold it, and give it up later.
+    """
+    try:
+        server = _Server(read, host, port)
+    except (OSError, OverflowError) as error:
+        raise MelangeError(
+            f"cannot answer probes on port {port}: {error}. Stop what uses the port, or give another --health-port"
+        ) from error
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="melange-health-port", daemon=True
+    ).start()
+    try:
+        yield server.port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, read: ReadHealth, host: str, port: int) -> None:
+        super().__init__((host, port), _Probe, bind_and_activate=False)
+        self.socket.close()
+        if not host and socket.has_dualstack_ipv6():
+            self.socket = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        else:
+            self.socket = socket.create_server((host, port))
+        self.read = read
+        self.port: int = self.socket.getsockname()[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what went wrong without a traceback: usually a client that has gone."""
+        logger.debug("a probe was not answered", exc_info=True)
+
+
+class _Probe(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = SLOWEST_CLIENT_SECONDS
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/live":
+            self._respond(HTTPStatus.OK, {"live": True})
+        elif path in {"/ready", "/health"}:
+            ready, health = self.server.read()
+            status = HTTPStatus.OK if ready or path == "/health" else HTTPStatus.SERVICE_UNAVAILABLE
+            self._respond(status, health)
+        else:
+            self._respond(HTTPStatus.NOT_FOUND, {"error": "ask for /live, /ready or /health"})
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
+        """Write nothing: a probe comes every few seconds."""
+
+    def _respond(self, status: HTTPStatus, content: object) -> None:
+        body = json.dumps(content, default=_plain).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _plain(value: Any) -> object:
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value)
+
+
+def _answer(source: str) -> dict[str, Any] | None:
+    try:
+        with urlopen(source, timeout=SLOWEST_CLIENT_SECONDS) as response:  # noqa: S310 - an address of ours
+            found = json.load(response)
+    except (OSError, HTTPException, ValueError):  # it has not begun, or has ended
+        return None
+    return found if isinstance(found, dict) else None
