@@ -108,7 +108,9 @@ def _command(process_number: int) -> list[str]:
     return [sys.executable, "-m", "melange.cli", command, "--process-number", str(process_number), *arguments]
 
 
-def _probes_of(loaded: Worker, host_and_port: tuple[str, int] | None, number: int) -> AbstractContextManager[object]:
+def _probes_of(
+    loaded: Worker, host_and_port: tuple[str, int] | None, number: int
+) -> AbstractContextManager[object]:
     if host_and_port is None:
         return nullcontext()
     host, port = host_and_port
