@@ -54,9 +54,10 @@ class BrokerCalls:
         started = self.clock.monotonic() if started is None else started
         for attempt in range(1, self.attempts + 1):
             self.check_open()
-            client = self.clients.built.get(operation.client) or self.clients.build(operation.client)
+            clients = self.clients
+            transport = clients.transports.get(operation.client) or clients.transport(operation.client)
             try:
-                return operation.read(getattr(client, operation.method)(**parameters))
+                return operation.read(transport.call(operation, parameters))
             except Exception as error:
                 mapped = error_for(error, operation.permission, resource, operation.refusal, parameters)
                 if mapped is None or mapped is error:

@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, IncompleteReadError
 
 from melange.drivers.aws.errors import error_for
 from melange.drivers.aws.operations import UnreadableAnswer
+from melange.drivers.aws.transport import Transport, TransportName
 from melange.drivers.sqs_rules import MAX_WAIT_SECONDS
 from melange.errors import ConfigurationError, MelangeError
 
@@ -50,8 +51,10 @@ class Clients:
         endpoint_url: str | None,
         config: Config | None,
         call_timeout_seconds: float,
+        transport: TransportName = "auto",
     ) -> None:
         self._given_session = session
+        self._transport_name: TransportName = transport
         self._endpoint_url = endpoint_url
         settings: Any = default_config().merge(config) if config else default_config()
         self.attempts = _attempts(settings)
@@ -60,8 +63,10 @@ class Clients:
         self._session = session or _new_session(region_name)
         self.region_name = region_name or _region_of(self._session, is_given=session is not None)
         self.built: dict[str, Any] = {}
+        self.transports: dict[str, Transport] = {}
+        """The transport of each client that was used."""
         self.process_id = os.getpid()
-        self.build("sqs")  # so that wrong settings raise when the driver is created
+        self.transport("sqs")  # so that wrong settings raise when the driver is created
 
     @property
     def partition(self) -> str:
@@ -75,16 +80,25 @@ class Clients:
                 self.built[name] = self._make(name)
             return self.built[name]
 
+    def transport(self, name: str) -> Transport:
+        """Return the transport of the client of this name; build both at first use."""
+        client = self.build(name)
+        with _building:
+            if name not in self.transports:
+                credentials = self._session.get_credentials()
+                self.transports[name] = Transport(client, credentials, self._transport_name)
+            return self.transports[name]
+
     def forget(self) -> None:
         """Let the clients be built again: a client without credentials never looks for them again."""
-        self.built = {}
+        self.built, self.transports = {}, {}
 
     def start_in_this_process(self) -> None:
         """Drop the clients of another process. Their connections belong to that process, and stay open there."""
         with _building:
             if self.process_id == os.getpid():
                 return
-            self.built = {}
+            self.built, self.transports = {}, {}
             if self._given_session is None:
                 self._session = _new_session(self.region_name)
             self.process_id = os.getpid()
@@ -92,8 +106,8 @@ class Clients:
     def close(self) -> None:
         """Close the idle connections; calls that run keep theirs until they end."""
         if self.process_id == os.getpid():
-            for client in list(self.built.values()):
-                client.close()
+            for transport in list(self.transports.values()):
+                transport.close()
 
     def _make(self, name: str) -> Any:
         service = "sqs" if name == "polling" else name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import boto3
 from botocore.config import Config
@@ -20,6 +20,7 @@ from melange.drivers.aws.operations import Entry
 from melange.drivers.aws.queues import SqsQueues
 from melange.drivers.aws.subscriptions import SnsSubscriptions
 from melange.drivers.aws.topics import SnsTopics
+from melange.drivers.aws.transport import TransportName
 from melange.drivers.aws.wire import Received, delivery_from, publish_entry, send_entry
 from melange.drivers.aws.xray import TRACE_ATTRIBUTE
 from melange.drivers.base import (
@@ -79,6 +80,9 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         call_timeout_seconds: the limit of one call to SNS or SQS, including its retries; a ``publish`` or ``send``
             makes one call for each ten messages. A receive takes its wait in addition.
         clock: the clock of deadlines and of waits between attempts.
+        transport: how messages travel. ``"direct"`` writes and signs the requests itself, at a fraction of botocore's CPU
+            time; ``"botocore"`` calls boto3's clients; ``"auto"`` is direct unless something hooks into botocore (moto,
+            ``Stubber``, tracing, an event handler), which then sees every call. Other calls go through boto3.
 
     Raises:
         ConfigurationError: no region, no such profile, an unusable endpoint or configuration.
@@ -96,13 +100,16 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         kms_master_key_id: str | None = None,
         call_timeout_seconds: float = DEFAULT_CALL_TIMEOUT_SECONDS,
         clock: Clock | None = None,
+        transport: TransportName = "auto",
     ) -> None:
+        if transport not in get_args(TransportName):
+            raise ConfigurationError(f"transport must be 'auto', 'botocore' or 'direct', not {transport!r}")
         if isinstance(call_timeout_seconds, bool) or not 0 < call_timeout_seconds < math.inf:
             raise ConfigurationError(
                 f"call_timeout_seconds must be a number above 0, not {call_timeout_seconds!r}"
             )
         self.clock = clock or SystemClock()
-        clients = Clients(session, region_name, endpoint_url, config, call_timeout_seconds)
+        clients = Clients(session, region_name, endpoint_url, config, call_timeout_seconds, transport)
         self._calls = BrokerCalls(clients, self.clock, call_timeout_seconds)
         self.prefix = prefix
         names = NamePrefix(prefix)

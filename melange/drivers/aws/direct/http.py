@@ -1,0 +1,164 @@
+"""Reads answers of HTTP/1.1, as far as a client that only sends ``POST`` needs it (RFC 9112)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from botocore.exceptions import IncompleteReadError
+
+from melange.drivers.aws.operations import UnreadableAnswer
+
+MAX_HEAD_BYTES = 65_536
+MAX_BODY_BYTES = 128 * 1_048_576
+"""Ten messages of 1 MiB, each character escaped in JSON, fit in."""
+
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: .*)?")
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
+
+Receive = Callable[[], bytes]
+"""Returns the next bytes of a connection; none at its end."""
+
+
+class ClosedBeforeAnswer(Exception):
+    """The other side closed the connection without a byte of an answer."""
+
+
+class HttpAnswer(NamedTuple):
+    """An answer; the names of its headers are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    keeps_connection: bool
+
+
+def read_answer(receive: Receive) -> HttpAnswer:
+    """Return the answer that ``receive`` gives piece by piece.
+
+    Raises:
+        ClosedBeforeAnswer: there is none.
+        IncompleteReadError: the connection ended within it.
+        UnreadableAnswer: it is not HTTP/1.
+    """
+    received = receive()
+    if not received:
+        raise ClosedBeforeAnswer
+    while True:
+        head, received = _split_head(received, receive)
+        minor_version, status, headers = _parse_head(head)
+        if status >= 200:
+            break
+        if status == 101:
+            raise UnreadableAnswer("it changes the protocol")
+        # An interim answer, such as 100 Continue: the real one follows.
+    tokens = {token.strip() for token in headers.get("connection", "").lower().split(",")}
+    keeps = "keep-alive" in tokens if minor_version == "0" else "close" not in tokens
+    if status in {204, 304}:
+        return HttpAnswer(status, headers, b"", keeps and not received)
+    if "transfer-encoding" in headers:
+        body, rest = _read_chunks(received, receive, headers["transfer-encoding"])
+        return HttpAnswer(status, headers, body, keeps and not rest and "content-length" not in headers)
+    if "content-length" in headers:
+        length = _content_length(headers["content-length"])
+        body = received if len(received) >= length else _read_at_least(length, received, receive)
+        return HttpAnswer(status, headers, body[:length], keeps and len(body) == length)
+    return HttpAnswer(status, headers, _read_to_end(received, receive), keeps_connection=False)
+
+
+def _split_head(received: bytes, receive: Receive) -> tuple[bytes, bytes]:
+    while (end := received.find(b"\r\n\r\n")) < 0:
+        if len(received) > MAX_HEAD_BYTES:
+            raise UnreadableAnswer("its head is too long")
+        received += _more(received, receive)
+    return received[:end], received[end + 4 :]
+
+
+def _parse_head(head: bytes) -> tuple[str, int, dict[str, str]]:
+    # A folded header goes on in the next line.
+    first, *lines = re.sub(r"\r\n[ \t]+", " ", head.decode("latin-1")).split("\r\n")
+    status_line = _STATUS_LINE.fullmatch(first)
+    if not status_line:
+        raise UnreadableAnswer("it is not HTTP/1")
+    headers: dict[str, str] = {}
+    for line in lines:
+        header = _HEADER.fullmatch(line)
+        if not header:
+            raise UnreadableAnswer("a header is malformed")
+        name, value = header[1].lower(), header[2]
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return status_line[1], int(status_line[2]), headers
+
+
+def _content_length(text: str) -> int:
+    lengths = {value.strip() for value in text.split(",")}
+    length = lengths.pop()
+    if lengths or not (length.isascii() and length.isdecimal()) or len(length) > 12:
+        raise UnreadableAnswer("its length is malformed")
+    if int(length) > MAX_BODY_BYTES:
+        raise UnreadableAnswer("it is too long")
+    return int(length)
+
+
+def _read_at_least(length: int, received: bytes, receive: Receive) -> bytes:
+    pieces, size = [received], len(received)
+    while size < length:
+        piece = receive()
+        if not piece:
+            raise IncompleteReadError(actual_bytes=size, expected_bytes=length)
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
+
+
+def _read_to_end(received: bytes, receive: Receive) -> bytes:
+    pieces, size = [received], len(received)
+    while piece := receive():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_BODY_BYTES:
+            raise UnreadableAnswer("it is too long")
+    return b"".join(pieces)
+
+
+def _read_chunks(received: bytes, receive: Receive, coding: str) -> tuple[bytes, bytes]:
+    """Return the body, and what was received after it."""
+    if coding.lower() != "chunked":
+        raise UnreadableAnswer("its transfer coding is unknown")
+    chunks, total = [], 0
+    while True:
+        line, received = _split_line(received, receive)
+        found = _CHUNK_SIZE.fullmatch(line)
+        if not found:
+            raise UnreadableAnswer("a chunk is malformed")
+        size = int(found[1], 16)
+        if not size:
+            break
+        total += size
+        if total > MAX_BODY_BYTES:
+            raise UnreadableAnswer("it is too long")
+        received = _read_at_least(size + 2, received, receive)
+        if received[size : size + 2] != b"\r\n":
+            raise UnreadableAnswer("a chunk is malformed")
+        chunks.append(received[:size])
+        received = received[size + 2 :]
+    while line:  # trailers, up to the empty line
+        line, received = _split_line(received, receive)
+    return b"".join(chunks), received
+
+
+def _split_line(received: bytes, receive: Receive) -> tuple[bytes, bytes]:
+    while (end := received.find(b"\r\n")) < 0:
+        if len(received) > MAX_HEAD_BYTES:
+            raise UnreadableAnswer("a line is too long")
+        received += _more(received, receive)
+    return received[:end], received[end + 2 :]
+
+
+def _more(received: bytes, receive: Receive) -> bytes:
+    piece = receive()
+    if not piece:
+        raise IncompleteReadError(actual_bytes=len(received), expected_bytes=len(received) + 1)
+    return piece

@@ -1,0 +1,130 @@
+"""The parameters of each direct call as a request body, and its answer as botocore would return it."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote_plus
+from xml.etree import ElementTree
+
+from melange.drivers.aws.operations import Answer, Parameters, UnreadableAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class DirectRequest:
+    """How one operation is asked and answered."""
+
+    operation: str
+    headers: Mapping[str, str]
+    write: Callable[[Parameters], bytes]
+    read: Callable[[bytes], Answer]
+
+
+_write_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _read_json(body: bytes) -> Answer:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableAnswer("it is not JSON") from error
+    if not isinstance(answer, dict):
+        raise UnreadableAnswer("it is not a JSON object")
+    if b'"BinaryValue"' in body:
+        _decode_binary_values(answer)
+    return answer
+
+
+def _decode_binary_values(answer: Answer) -> None:
+    try:
+        for message in answer.get("Messages") or ():
+            for attribute in (message.get("MessageAttributes") or {}).values():
+                if attribute.get("BinaryValue") is not None:
+                    attribute["BinaryValue"] = b64decode(attribute["BinaryValue"])
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UnreadableAnswer("a binary attribute is malformed") from error
+
+
+def _sqs(operation: str) -> DirectRequest:
+    return DirectRequest(
+        operation,
+        {
+            "Content-Type": "application/x-amz-json-1.0",
+            "X-Amz-Target": f"AmazonSQS.{operation}",
+            "x-amzn-query-mode": "true",  # SQS then tells errors by the codes of its older protocol too
+        },
+        lambda parameters: _write_json(parameters).encode(),
+        _read_json,
+    )
+
+
+_UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]*")
+_RESERVED = [(character, quote_plus(character)) for character in "%!\"#$&'()*+,/:;<=>?@[\\]^`{|}\t\n\r\x7f "]
+
+
+def quote_form(text: str) -> str:
+    """Return ``text`` as ``quote_plus`` does, in a third of the time for JSON in ASCII."""
+    if not text.isascii():
+        return quote_plus(text)
+    for character, quoted in _RESERVED:
+        text = text.replace(character, quoted)
+    return text
+
+
+@lru_cache(4096)
+def _attribute_head(entry: int, position: int, name: str, data_type: str) -> str:
+    prefix = f"&PublishBatchRequestEntries.member.{entry}.MessageAttributes.entry.{position}."
+    value_prefix = f"{prefix}Value."
+    return (
+        f"{prefix}Name={quote_plus(name)}{value_prefix}DataType={quote_plus(data_type)}"
+        f"{value_prefix}StringValue="
+    )
+
+
+def _write_publish_batch(parameters: Parameters) -> bytes:
+    parts = [f"Action=PublishBatch&Version=2010-03-31&TopicArn={quote_plus(parameters['TopicArn'])}"]
+    for number, entry in enumerate(parameters["PublishBatchRequestEntries"], 1):
+        prefix = f"&PublishBatchRequestEntries.member.{number}."
+        for name, value in entry.items():
+            if name != "MessageAttributes":
+                parts.append(f"{prefix}{name}={quote_form(value)}")
+        for position, (name, attribute) in enumerate(entry["MessageAttributes"].items(), 1):
+            parts.append(_attribute_head(number, position, name, attribute["DataType"]))
+            value = attribute["StringValue"]
+            parts.append(value if _UNRESERVED.fullmatch(value) else quote_form(value))
+    return "".join(parts).encode()
+
+
+def _read_publish_batch(body: bytes) -> Answer:
+    try:
+        # As botocore parses it, over TLS; expat limits how far entities expand.
+        root = ElementTree.XML(body)  # noqa: S314
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise UnreadableAnswer("it is not XML") from error
+    return {
+        outcome: [
+            {field.tag.rpartition("}")[2]: field.text or "" for field in member}
+            for member in root.iterfind(f"{{*}}PublishBatchResult/{{*}}{outcome}/{{*}}member")
+        ]
+        for outcome in ("Successful", "Failed")
+    }
+
+
+DIRECT_REQUESTS = {
+    "publish_batch": DirectRequest(
+        "PublishBatch",
+        {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"},
+        _write_publish_batch,
+        _read_publish_batch,
+    ),
+    "send_message_batch": _sqs("SendMessageBatch"),
+    "receive_message": _sqs("ReceiveMessage"),
+    "delete_message_batch": _sqs("DeleteMessageBatch"),
+    "change_message_visibility_batch": _sqs("ChangeMessageVisibilityBatch"),
+}
+"""By the names of boto3's methods."""

@@ -1,0 +1,110 @@
+"""Signature Version 4 for requests that are all alike but for their body.
+
+See https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
+
+from botocore.utils import normalize_url_path
+
+
+class _Prepared(NamedTuple):
+    """What requests of the same second and with the same credentials have in common."""
+
+    second: int
+    credentials: Any
+    head: bytes
+    canonical_request: str
+    string_to_sign: str
+    key: bytes
+    authorization: str
+
+
+class RequestSigner:
+    """Writes the signed head of ``POST`` requests to one URL with the same headers. Thread-safe."""
+
+    def __init__(
+        self,
+        url: str,
+        target: str,
+        service: str,
+        region: str,
+        headers: Mapping[str, str],
+        unsigned: Mapping[str, str],
+    ) -> None:
+        """Take the URL to sign, the request target to send, and the headers to sign and not to sign."""
+        parts = urlsplit(url)
+        self._path = quote(normalize_url_path(parts.path), safe="/~")
+        self._scope = f"{region}/{service}/aws4_request"
+        self._region, self._service = region, service
+        self._headers = {"host": host_of(url)} | {name.lower(): value for name, value in headers.items()}
+        self._head = f"POST {target} HTTP/1.1\r\n" + _lines(unsigned)
+        self._prepared: _Prepared | None = None
+
+    def head(self, body: bytes, credentials: Any, now: float | None = None) -> bytes:
+        """Return the head of a request with this body, the empty line included.
+
+        ``credentials`` are botocore's frozen ones; ``now`` is the time of the signature, in seconds since 1970.
+        """
+        second = int(time.time() if now is None else now)
+        prepared = self._prepared
+        if prepared is None or prepared.second != second or prepared.credentials != credentials:
+            prepared = self._prepared = self._prepare(second, credentials)
+        canonical_request = prepared.canonical_request + sha256(body).hexdigest()
+        string_to_sign = prepared.string_to_sign + sha256(canonical_request.encode()).hexdigest()
+        signature = hmac.digest(prepared.key, string_to_sign.encode(), "sha256").hex()
+        return b"%b%b%b\r\nContent-Length: %d\r\n\r\n" % (
+            prepared.head,
+            prepared.authorization.encode(),
+            signature.encode(),
+            len(body),
+        )
+
+    def _prepare(self, second: int, credentials: Any) -> _Prepared:
+        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
+        date = moment[:8]
+        headers = self._headers | {"x-amz-date": moment}
+        if credentials.token:
+            headers["x-amz-security-token"] = credentials.token
+        names = sorted(headers)
+        canonical = "".join([f"{name}:{' '.join(headers[name].split())}\n" for name in names])
+        signed = ";".join(names)
+        return _Prepared(
+            second=second,
+            credentials=credentials,
+            head=(self._head + _lines(headers)).encode(),
+            canonical_request=f"POST\n{self._path}\n\n{canonical}\n{signed}\n",
+            string_to_sign=f"AWS4-HMAC-SHA256\n{moment}\n{date}/{self._scope}\n",
+            key=_signing_key(credentials.secret_key, date, self._region, self._service),
+            authorization=(
+                f"Authorization: AWS4-HMAC-SHA256 Credential={credentials.access_key}/{date}/{self._scope}, "
+                f"SignedHeaders={signed}, Signature="
+            ),
+        )
+
+
+def host_of(url: str) -> str:
+    """Return the value of the ``Host`` header for ``url``."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    is_default = parts.port in {None, {"http": 80, "https": 443}.get(parts.scheme)}
+    return host if is_default else f"{host}:{parts.port}"
+
+
+def _signing_key(secret_key: str, date: str, region: str, service: str) -> bytes:
+    key = f"AWS4{secret_key}".encode()
+    for part in (date, region, service, "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+def _lines(headers: Mapping[str, str]) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])

@@ -1,0 +1,1 @@
+"""melange on SNS and SQS beside plain boto3 and others, against a stub that answers at once."""
