@@ -1,6 +1,6 @@
 """The limits of SNS and SQS, checked before any network call, and messages as attributes.
 
-The in-memory driver checks the same. A message's id, type, time and headers become at most ten text attributes.
+The in-memory driver checks the same. A message's id, type and headers become at most ten text attributes.
 
 Sources: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-quotas.html and the
 API references of SendMessage, CreateQueue, Publish and CreateTopic.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TypeGuard
 
@@ -184,7 +184,11 @@ ATTRIBUTE_TYPE = "String"
 MESSAGE_ID_ATTRIBUTE = "melange-message-id"
 EVENT_TYPE_ATTRIBUTE = "melange-event-type"
 PUBLISHED_AT_ATTRIBUTE = "melange-published-at"
+"""Of messages that were made some time before they are sent: of others SQS knows the time."""
+
 CONTENT_TYPE_ATTRIBUTE = "melange-content-type"
+"""Of messages that are not JSON."""
+
 FOLDED_HEADERS_ATTRIBUTE = "melange-headers"
 """A JSON object with the headers that do not fit or are empty."""
 
@@ -197,6 +201,8 @@ OWN_ATTRIBUTES = frozenset(
         FOLDED_HEADERS_ATTRIBUTE,
     }
 )
+
+_SENT_AT_ONCE = timedelta(seconds=1)
 
 _NEVER_HEADERS = OWN_ATTRIBUTES - {FOLDED_HEADERS_ATTRIBUTE}
 
@@ -211,13 +217,13 @@ def message_size(message: Message) -> int:
 
 def attributes_of(message: Message) -> dict[str, str]:
     """Return the message's attributes, at most ten, none of them empty."""
-    attributes = {
-        MESSAGE_ID_ATTRIBUTE: message.message_id,
-        CONTENT_TYPE_ATTRIBUTE: message.content_type,
-    }
+    attributes = {MESSAGE_ID_ATTRIBUTE: message.message_id}
     if message.event_type_name:
         attributes[EVENT_TYPE_ATTRIBUTE] = message.event_type_name
-    if message.published_at:
+    # Each attribute costs CPU time on both sides, and one of ten places: what the receiver knows anyway stays out.
+    if message.content_type != JSON_CONTENT_TYPE:
+        attributes[CONTENT_TYPE_ATTRIBUTE] = message.content_type
+    if message.published_at and abs(datetime.now(UTC) - message.published_at) > _SENT_AT_ONCE:
         attributes[PUBLISHED_AT_ATTRIBUTE] = message.published_at.isoformat()
     if message.headers:
         attributes.update(_fold(message.headers, room=MAX_ATTRIBUTES - len(attributes)))
@@ -229,12 +235,13 @@ def message_from_attributes(
     attributes: Mapping[str, str],
     *,
     fallback_message_id: str,
+    sent_at: datetime | None = None,
     message_group_id: str | None = None,
     message_deduplication_id: str | None = None,
 ) -> Message:
     """Return the message with these attributes; attributes of other publishers become headers.
 
-    Other publishers may use our names. The result can always be sent again, for example to a dead-letter queue.
+    ``sent_at`` is the broker's time of sending, for messages that do not say when they were published. Other publishers may use our names. The result can always be sent again, for example to a dead-letter queue.
     """
     message_id = attributes.get(MESSAGE_ID_ATTRIBUTE, "")
     event_type_name = attributes.get(EVENT_TYPE_ATTRIBUTE, "")
@@ -243,7 +250,7 @@ def message_from_attributes(
         body=body,
         event_type_name=event_type_name if 0 < len(event_type_name) <= MAX_NAME_CHARACTERS else None,
         headers=_unfold(attributes),
-        published_at=_parse_time(attributes.get(PUBLISHED_AT_ATTRIBUTE)),
+        published_at=_parse_time(attributes.get(PUBLISHED_AT_ATTRIBUTE)) or sent_at,
         content_type=attributes.get(CONTENT_TYPE_ATTRIBUTE, JSON_CONTENT_TYPE),
         message_group_id=message_group_id,
         message_deduplication_id=message_deduplication_id,

@@ -16,6 +16,7 @@ from melange.drivers.sqs_rules import (
     MAX_ATTRIBUTES,
     MESSAGE_ID_ATTRIBUTE,
     OWN_ATTRIBUTES,
+    PUBLISHED_AT_ATTRIBUTE,
 )
 from melange.messages import DEAD_LETTER_HEADER, TRACE_HEADERS, Delivery, Queue
 
@@ -37,6 +38,10 @@ def copies_of(delivery: Delivery, received: Received, target: Queue, note: str) 
     if MESSAGE_ID_ATTRIBUTE not in known and delivery.message.body == body:
         # SQS gives the copy a new id. (An envelope has an id that stays.)
         known[MESSAGE_ID_ATTRIBUTE] = _text(delivery.message.message_id)
+    published_at = delivery.message.published_at
+    if published_at and PUBLISHED_AT_ATTRIBUTE not in known and len(known) < MAX_ATTRIBUTES - 1:
+        # SQS tells the time at which the copy was sent.
+        known[PUBLISHED_AT_ATTRIBUTE] = _text(published_at.isoformat())
     for attributes in (_with_note(known, note), _with_note(known, _shortened(note)), known):
         if len(attributes) <= MAX_ATTRIBUTES and _size(body, attributes) <= target.max_message_bytes:
             yield _copy(delivery, received, target, attributes)

@@ -54,7 +54,7 @@ _CAPABILITIES = Capabilities(
     max_receive_batch=MAX_BATCH,
 )
 
-_SYSTEM_ATTRIBUTES = ["ApproximateReceiveCount", "MessageGroupId", TRACE_ATTRIBUTE]
+_SYSTEM_ATTRIBUTES = ["ApproximateReceiveCount", "MessageGroupId", "SentTimestamp", TRACE_ATTRIBUTE]
 _FIFO_SYSTEM_ATTRIBUTES = [*_SYSTEM_ATTRIBUTES, "MessageDeduplicationId"]
 
 _ON_THE_WAY_SECONDS = 10

@@ -55,7 +55,9 @@ class Transport:
         try:
             signature = self._client.meta.config.signature_version
             if signature != "v4":
-                raise ConfigurationError(f"signature_version is {signature!r}, direct calls are signed with 'v4'")
+                raise ConfigurationError(
+                    f"signature_version is {signature!r}, direct calls are signed with 'v4'"
+                )
             self._direct = DirectClient(self._client, credentials)
             if name == "auto":
                 self._hooks = Hooks(self._client)

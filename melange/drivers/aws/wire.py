@@ -6,6 +6,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -131,6 +132,7 @@ def delivery_from(
         body,
         attributes,
         fallback_message_id=fallback_message_id,
+        sent_at=_sent_at(system.get("SentTimestamp")),
         message_group_id=system.get("MessageGroupId"),
         message_deduplication_id=system.get("MessageDeduplicationId"),
     )
@@ -143,6 +145,15 @@ def delivery_from(
         broker_message_id=raw["MessageId"],
         received=Received(raw, asked_at),
     )
+
+
+def _sent_at(milliseconds: object) -> datetime | None:
+    try:
+        return (
+            datetime.fromtimestamp(int(milliseconds) / 1000, UTC) if isinstance(milliseconds, str) else None
+        )
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _as_text(attribute: Mapping[str, Any]) -> str:

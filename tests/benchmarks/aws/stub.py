@@ -52,7 +52,7 @@ class Stub:
                 "ReceiptHandle": handle,
                 "MD5OfBody": "0" * 32,
                 "Body": body.replace("{id}", message_id).replace("{number}", str(number)),
-                "Attributes": {"ApproximateReceiveCount": "1"},
+                "Attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1767225600000"},
                 "MD5OfMessageAttributes": "0" * 32,
                 "MessageAttributes": {
                     name: {"StringValue": value.replace("{id}", message_id), "DataType": "String"}

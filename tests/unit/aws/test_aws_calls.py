@@ -60,7 +60,12 @@ def test_a_receive_asks_for_everything_that_a_delivery_holds(broker):
             "WaitTimeSeconds": 20,
             "VisibilityTimeout": 45,
             "MessageAttributeNames": ["All"],
-            "MessageSystemAttributeNames": ["ApproximateReceiveCount", "MessageGroupId", "AWSTraceHeader"],
+            "MessageSystemAttributeNames": [
+                "ApproximateReceiveCount",
+                "MessageGroupId",
+                "SentTimestamp",
+                "AWSTraceHeader",
+            ],
         }
     ]
     assert [delivery.deadline for delivery in deliveries] == [clock.seconds + 45]

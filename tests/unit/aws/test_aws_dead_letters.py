@@ -1,6 +1,7 @@
 """A dead letter is the message as it was received, with a note as far as there is space for one."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -59,6 +60,12 @@ def test_attributes_keep_their_types(broker):
     sent = entry["MessageAttributes"]
     assert {name: sent[name] for name in attributes} == attributes
     assert sent[NOTED] == text(NOTE)
+
+
+def test_the_copy_keeps_the_time_at_which_the_message_was_sent(broker):
+    _, message, copy = dead_lettered(broker, "{}", system={"SentTimestamp": "1767225600000"})
+
+    assert copy.published_at == message.published_at == datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_binary_attributes_arrive_as_they_were_received(broker):

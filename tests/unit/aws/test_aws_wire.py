@@ -56,7 +56,6 @@ def test_a_message_is_published_with_its_metadata_as_attributes():
         "Message": "{}",
         "MessageAttributes": {
             "melange-message-id": text("id-1"),
-            "melange-content-type": text("application/json"),
             "melange-event-type": text("ProductAdded"),
             "melange-published-at": text("2026-01-01T00:00:00+00:00"),
             "trace": text("abc"),
@@ -64,6 +63,40 @@ def test_a_message_is_published_with_its_metadata_as_attributes():
         "MessageGroupId": "g",
         "MessageDeduplicationId": "d",
     }
+
+
+def test_a_message_that_is_sent_at_once_has_an_id_and_a_type_only():
+    message = Message("id-1", "{}", event_type_name="ProductAdded", published_at=datetime.now(UTC))
+
+    attributes = publish_entry(message)["MessageAttributes"]
+
+    assert list(attributes) == ["melange-message-id", "melange-event-type"]
+
+
+def test_a_body_that_is_not_json_says_what_it_is():
+    entry = send_entry(Message("id-1", "a,b", content_type="text/csv"))
+
+    assert entry["MessageAttributes"]["melange-content-type"] == text("text/csv")
+    assert received("a,b", entry["MessageAttributes"]).content_type == "text/csv"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sent", "published_at"),
+    [
+        (None, "1767225600250", datetime(2026, 1, 1, 0, 0, 0, 250_000, tzinfo=UTC)),
+        (
+            {"melange-published-at": text("2025-12-31T00:00:00+00:00")},
+            "1767225600250",
+            datetime(2025, 12, 31, tzinfo=UTC),
+        ),
+        ({"melange-published-at": text("yesterday")}, "1767225600000", datetime(2026, 1, 1, tzinfo=UTC)),
+        (None, "soon", None),
+        (None, "9" * 30, None),
+        (None, None, None),
+    ],
+)
+def test_a_message_without_a_time_was_published_when_it_was_sent(attributes, sent, published_at):
+    assert received("{}", attributes, SentTimestamp=sent).published_at == published_at
 
 
 def test_a_message_is_sent_with_its_delay_if_it_has_one():

@@ -159,7 +159,7 @@ class _Receiver:
             except ConnectionResetError as error:
                 raise ClosedBeforeAnswer from error
         if self._timeout is not None:
-            # Whoever sends an answer byte by byte does not get the time limit anew with each.
+            # An answer that comes byte by byte has the same time limit: it does not begin again with each byte.
             left = self._deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError("the answer is not complete")

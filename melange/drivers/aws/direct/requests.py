@@ -63,12 +63,14 @@ def _sqs(operation: str) -> DirectRequest:
     )
 
 
-_UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]*")
+_is_unreserved = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 _RESERVED = [(character, quote_plus(character)) for character in "%!\"#$&'()*+,/:;<=>?@[\\]^`{|}\t\n\r\x7f "]
 
 
 def quote_form(text: str) -> str:
     """Return ``text`` as ``quote_plus`` does, in a third of the time for JSON in ASCII."""
+    if _is_unreserved(text):
+        return text
     if not text.isascii():
         return quote_plus(text)
     for character, quoted in _RESERVED:
@@ -95,8 +97,7 @@ def _write_publish_batch(parameters: Parameters) -> bytes:
                 parts.append(f"{prefix}{name}={quote_form(value)}")
         for position, (name, attribute) in enumerate(entry["MessageAttributes"].items(), 1):
             parts.append(_attribute_head(number, position, name, attribute["DataType"]))
-            value = attribute["StringValue"]
-            parts.append(value if _UNRESERVED.fullmatch(value) else quote_form(value))
+            parts.append(quote_form(attribute["StringValue"]))
     return "".join(parts).encode()
 
 
