@@ -9,6 +9,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -148,9 +149,12 @@ class DriverCase(ABC):
             _pause()
 
 
+WRITTEN_AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
 def message(body: str = '{"event_type_name":"OrderPlaced"}', **fields: Any) -> Message:
-    """Return a message with a new id."""
-    return Message(message_id=str(uuid.uuid4()), body=body, **fields)
+    """Return a message with a new id, written some time ago."""
+    return Message(**{"message_id": str(uuid.uuid4()), "body": body, "published_at": WRITTEN_AT} | fields)
 
 
 def fifo_message(body: str, group: str = "group", **fields: Any) -> Message:

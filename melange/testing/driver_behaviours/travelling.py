@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from melange.messages import Message, Queue
 from melange.testing.driver_behaviours.case import DriverCase, bodies, in_parallel, message
@@ -18,12 +18,34 @@ class Travelling(DriverCase):
             '{"event_type_name":"OrderPlaced","total":"12.50"}',
             event_type_name="OrderPlaced",
             headers={"correlation-id": "c-1", "tenant": "north"},
-            published_at=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
         )
 
         self.publish(topic, published)
 
         assert self._arrived(queue) == published
+
+    def test_the_time_of_a_message_that_is_published_at_once_arrives(self) -> None:
+        topic = self.topic()
+        queue = self.queue(topic)
+        published = message(published_at=datetime.now(UTC))
+
+        self.publish(topic, published)
+
+        # The broker's own time may stand for it; a busy machine takes its time between the two.
+        arrived = self._arrived(queue).published_at
+        assert arrived is not None
+        assert published.published_at is not None
+        assert abs(arrived - published.published_at) < timedelta(seconds=60)
+
+    def test_a_message_without_a_time_has_none_or_that_of_its_sending(self) -> None:
+        topic = self.topic()
+        queue = self.queue(topic)
+        before = datetime.now(UTC)
+
+        self.publish(topic, message(published_at=None))
+
+        found = self._arrived(queue).published_at
+        assert found is None or abs(found - before) < timedelta(seconds=60)
 
     def test_a_sent_message_arrives_as_it_was(self) -> None:
         queue = self.queue()
