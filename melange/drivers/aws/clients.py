@@ -51,6 +51,7 @@ class Clients:
         endpoint_url: str | None,
         config: Config | None,
         call_timeout_seconds: float,
+        *,
         transport: TransportName = "auto",
     ) -> None:
         self._given_session = session

@@ -154,7 +154,7 @@ WRITTEN_AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 def message(body: str = '{"event_type_name":"OrderPlaced"}', **fields: Any) -> Message:
     """Return a message with a new id, written some time ago."""
-    return Message(**{"message_id": str(uuid.uuid4()), "body": body, "published_at": WRITTEN_AT} | fields)
+    return Message(str(uuid.uuid4()), body, **{"published_at": WRITTEN_AT, **fields})
 
 
 def fifo_message(body: str, group: str = "group", **fields: Any) -> Message:

@@ -36,11 +36,11 @@ class DirectClient:
         self._signers = {
             method: RequestSigner(
                 url,
-                self._connections.request_target,
-                model.signing_name,
-                client.meta.region_name,
-                request.headers,
-                unsigned,
+                target=self._connections.request_target,
+                service=model.signing_name,
+                region=client.meta.region_name,
+                headers=request.headers,
+                unsigned=unsigned,
             )
             for method, request in DIRECT_REQUESTS.items()
         }

@@ -18,7 +18,6 @@ from botocore.exceptions import (
 from urllib3.exceptions import ConnectTimeoutError as Urllib3ConnectTimeoutError
 from urllib3.exceptions import HTTPError
 from urllib3.util.proxy import connection_requires_http_tunnel
-from urllib3.util.url import parse_url
 
 from melange.drivers.aws.direct.http import ClosedBeforeAnswer, HttpAnswer, read_answer
 

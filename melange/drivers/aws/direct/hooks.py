@@ -11,7 +11,6 @@ from types import FunctionType
 from typing import Any
 
 from botocore.awsrequest import AWSHTTPConnectionPool, AWSHTTPSConnectionPool
-from botocore.endpoint import Endpoint
 from botocore.handlers import disable_signing
 from botocore.httpsession import URLLib3Session
 from urllib3.connectionpool import HTTPConnectionPool
@@ -49,7 +48,6 @@ class Hooks:
         now = (
             self._emitter._lookup_cache,
             type(self._client)._make_api_call,
-            Endpoint._send,
             URLLib3Session.send,
             HTTPConnectionPool.urlopen,
             AWSHTTPConnectionPool.ConnectionCls,
@@ -65,7 +63,6 @@ class Hooks:
     def _replaced(self) -> str | None:
         functions = (
             (type(self._client), "_make_api_call"),
-            (Endpoint, "_send"),
             (URLLib3Session, "send"),
             (HTTPConnectionPool, "urlopen"),
         )

@@ -33,6 +33,7 @@ class RequestSigner:
     def __init__(
         self,
         url: str,
+        *,
         target: str,
         service: str,
         region: str,
