@@ -109,7 +109,9 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
                 f"call_timeout_seconds must be a number above 0, not {call_timeout_seconds!r}"
             )
         self.clock = clock or SystemClock()
-        clients = Clients(session, region_name, endpoint_url, config, call_timeout_seconds, transport=transport)
+        clients = Clients(
+            session, region_name, endpoint_url, config, call_timeout_seconds, transport=transport
+        )
         self._calls = BrokerCalls(clients, self.clock, call_timeout_seconds)
         self.prefix = prefix
         names = NamePrefix(prefix)
