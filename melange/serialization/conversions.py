@@ -30,11 +30,15 @@ MAX_DECIMAL_EXPONENT = 6_144
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """How values of one type are written to JSON and read from it; both raise ``REFUSALS``."""
+    """How values of one type are written to JSON and read from it; both raise ``REFUSALS``.
+
+    ``enum_type``: the values are its members, each with a JSON value of its own.
+    """
 
     expectation: str
     write: Callable[[Any], Any]
     read: Callable[[Any], Any]
+    enum_type: type[Enum] | None = None
 
 
 def _exactly(kind: type, *but_not: type) -> Callable[[Any], Any]:
@@ -132,9 +136,14 @@ def enum_conversion(enum_type: type[Enum]) -> Conversion:
             lambda value: enum_type(_known_bits(value, known)),
         )
     if all(type(member.value) in (str, int) for member in members.values()):
-        return Conversion(expectation, lambda member: is_member(member).value, _enum_reader(enum_type))
+        return Conversion(
+            expectation, lambda member: is_member(member).value, _enum_reader(enum_type), enum_type
+        )
     return Conversion(
-        expectation, lambda member: is_member(member).name, lambda name: members[_known(name, members)]
+        expectation,
+        lambda member: is_member(member).name,
+        lambda name: members[_known(name, members)],
+        enum_type,
     )
 
 

@@ -14,9 +14,13 @@ from melange.serialization.fields import MOST_PROBLEMS, Field
 
 
 class Member(NamedTuple):
-    """One field of a dataclass. ``is_argument``: the constructor takes it; otherwise it is set afterwards."""
+    """One field of a dataclass, under ``key`` on the wire.
+
+    ``is_argument``: the constructor takes it; otherwise it is set afterwards.
+    """
 
     name: str
+    key: str
     field: Field
     is_required: bool
     is_argument: bool
@@ -31,9 +35,9 @@ class DataclassField:
     """
 
     def __init__(self, dataclass_type: type) -> None:
-        self._type = dataclass_type
-        self._members: Sequence[Member] = ()
-        self._has_post_init = hasattr(dataclass_type, "__post_init__")
+        self.type = dataclass_type
+        self.members: Sequence[Member] = ()
+        self.has_post_init = hasattr(dataclass_type, "__post_init__")
         self._has_other_arguments = False
 
     def complete(self, members: Sequence[Member], *, has_other_arguments: bool) -> None:
@@ -41,19 +45,19 @@ class DataclassField:
 
         ``has_other_arguments`` says that the constructor takes arguments that are not fields and do not travel.
         """
-        self._members = members
+        self.members = members
         self._has_other_arguments = has_other_arguments
 
     def dump(self, value: Any) -> Any:
-        if type(value) is not self._type:
-            raise ValidationError(f"Must be a {self._type.__name__}.")
+        if type(value) is not self.type:
+            raise ValidationError(f"Must be a {self.type.__name__}.")
         written: dict[str, Any] = {}
         errors: dict[str | int, Any] = {}
-        for name, field, _, is_argument in self._members:
+        for name, key, field, _, is_argument in self.members:
             try:
-                written[name] = field.dump(getattr(value, name))
+                written[key] = field.dump(getattr(value, name))
             except ValidationError as error:
-                errors[name] = error.messages
+                errors[key] = error.messages
             except AttributeError:
                 # A field that the constructor does not take may have no value yet.
                 if is_argument:
@@ -64,27 +68,28 @@ class DataclassField:
 
     def load(self, value: Any) -> Any:
         if not isinstance(value, dict):
-            raise ValidationError(f"Must be a {self._type.__name__}.")
+            raise ValidationError(f"Must be a {self.type.__name__}.")
         arguments: dict[str, Any] = {}
         others: dict[str, Any] = {}
         errors: dict[str | int, Any] = {}
-        for name, field, is_required, is_argument in self._members:
-            if name in value:
+        for name, key, field, is_required, is_argument in self.members:
+            if key in value:
                 try:
-                    (arguments if is_argument else others)[name] = field.load(value[name])
+                    (arguments if is_argument else others)[name] = field.load(value[key])
                 except ValidationError as error:
-                    errors[name] = error.messages
+                    errors[key] = error.messages
             elif is_required:
-                errors[name] = ["Missing data for required field."]
+                errors[key] = ["Missing data for required field."]
             if len(errors) > MOST_PROBLEMS:
                 break
         if errors:
             raise ValidationError(errors)
-        return self._make(arguments, others)
+        return self.make(arguments, others)
 
-    def _make(self, arguments: dict[str, Any], others: dict[str, Any]) -> Any:
-        read = _copied(arguments) if self._has_post_init else arguments
-        made = self._type(**arguments)
+    def make(self, arguments: dict[str, Any], others: dict[str, Any]) -> Any:
+        """Return the object of the constructor's ``arguments``, with ``others`` set afterwards."""
+        read = _copied(arguments) if self.has_post_init else arguments
+        made = self.type(**arguments)
         for name, value in read.items():
             current = getattr(made, name)
             if current is not value and current != value:
@@ -106,7 +111,7 @@ class DataclassField:
     def _is_settled(self, made: Any, read: dict[str, Any]) -> bool:
         settled = {name: getattr(made, name) for name in read}
         try:
-            again = self._type(**_copied(settled))
+            again = self.type(**_copied(settled))
         except Exception:  # the constructor changes the type: its result counts
             return True
         return all(getattr(again, name) == value for name, value in settled.items())
@@ -140,4 +145,4 @@ class OccurredOn:
             raise ValidationError("Must be a datetime in ISO 8601.") from error
 
 
-OCCURRED_ON = Member(OCCURRED_ON_KEY, OccurredOn(), is_required=False, is_argument=False)
+OCCURRED_ON = Member(OCCURRED_ON_KEY, OCCURRED_ON_KEY, OccurredOn(), is_required=False, is_argument=False)

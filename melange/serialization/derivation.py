@@ -26,6 +26,7 @@ from melange.serialization.conversions import (
     literal_conversion,
 )
 from melange.serialization.dataclass_field import OCCURRED_ON, DataclassField, Member
+from melange.serialization.derived_schema import DerivedSchema
 from melange.serialization.fields import Field, FixedTuple, Items, Nullable, Scalar, TextMapping
 
 _DERIVED = "__melange_schema__"
@@ -41,19 +42,19 @@ _ADVICE = (
 )
 
 
-def derived_schema(event_class: type[EventMessage]) -> DataclassField:
+def derived_schema(event_class: type[EventMessage]) -> DerivedSchema:
     """Return the schema of ``event_class``: made once, thread-safe.
 
     Raises:
         ConfigurationError: not a dataclass, or it cannot be derived; names class and field.
     """
     # Kept on the class: a table of classes would keep them, or their schemas, from being collected.
-    schema: DataclassField | None = vars(event_class).get(_DERIVED)
+    schema: DerivedSchema | None = vars(event_class).get(_DERIVED)
     if schema is None:
         with _deriving:
             schema = vars(event_class).get(_DERIVED)
             if schema is None:
-                schema = _Derivation().derive(event_class)
+                schema = DerivedSchema(_Derivation().derive(event_class))
                 setattr(event_class, _DERIVED, schema)
     return schema
 
@@ -105,7 +106,9 @@ class _Derivation:
             has_default = (
                 field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
             )
-            members.append(Member(field.name, derived, is_argument and not has_default, is_argument))
+            members.append(
+                Member(field.name, field.name, derived, is_argument and not has_default, is_argument)
+            )
         self._made[dataclass_type, in_set].complete(members, has_other_arguments=has_others)
 
     def _field(self, annotation: Any, *, in_set: bool) -> Field:

@@ -36,6 +36,7 @@ class Scalar:
     """One JSON value that is neither array nor object, converted by functions."""
 
     def __init__(self, conversion: Conversion) -> None:
+        self.conversion = conversion
         self._write = conversion.write
         self._read = conversion.read
         self._refusal = f"Must be {conversion.expectation}."
@@ -57,21 +58,21 @@ class Nullable:
     """None, or a value of another field."""
 
     def __init__(self, field: Field) -> None:
-        self._field = field
+        self.field = field
 
     def dump(self, value: Any) -> Any:
-        return None if value is None else self._field.dump(value)
+        return None if value is None else self.field.dump(value)
 
     def load(self, value: Any) -> Any:
-        return None if value is None else self._field.load(value)
+        return None if value is None else self.field.load(value)
 
 
 class Items:
     """Any number of items of one type, as an array; a list may stand for a tuple and the reverse."""
 
     def __init__(self, container: type, item: Field) -> None:
-        self._container = container
-        self._item = item
+        self.container = container
+        self.item = item
         self._is_set = issubclass(container, (set, frozenset))
         self._accepted = (set, frozenset) if self._is_set else (list, tuple)
 
@@ -79,18 +80,18 @@ class Items:
         if not isinstance(value, self._accepted):
             raise ValidationError("Must be a list.")
         if not self._is_set:
-            return convert_each(count(), repeat(self._item.dump), value)
+            return convert_each(count(), repeat(self.item.dump), value)
         _refuse_collisions(value)
         # Sets iterate differently in each process; equal events should have equal bodies.
-        return sorted(convert_each(count(), repeat(self._item.dump), value), key=repr)
+        return sorted(convert_each(count(), repeat(self.item.dump), value), key=repr)
 
     def load(self, value: Any) -> Any:
         if not isinstance(value, list):
             raise ValidationError("Must be a list.")
-        items = convert_each(count(), repeat(self._item.load), value)
+        items = convert_each(count(), repeat(self.item.load), value)
         if self._is_set:
             _refuse_collisions(items)
-        return self._container(items)
+        return self.container(items)
 
 
 class FixedTuple:
@@ -116,20 +117,20 @@ class TextMapping:
     """A dict with text keys, as an object. Errors show ``*`` for the key, which belongs to the payload."""
 
     def __init__(self, item: Field) -> None:
-        self._item = item
+        self.item = item
 
     def dump(self, value: Any) -> Any:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise ValidationError("Must be an object.")
         return dict(
-            zip(value, convert_each(repeat("*"), repeat(self._item.dump), value.values()), strict=True)
+            zip(value, convert_each(repeat("*"), repeat(self.item.dump), value.values()), strict=True)
         )
 
     def load(self, value: Any) -> Any:
         if not isinstance(value, dict):
             raise ValidationError("Must be an object.")
         return dict(
-            zip(value, convert_each(repeat("*"), repeat(self._item.load), value.values()), strict=True)
+            zip(value, convert_each(repeat("*"), repeat(self.item.load), value.values()), strict=True)
         )
 
 

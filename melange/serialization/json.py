@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
 from melange.errors import DecodeError, EncodeError
@@ -101,6 +102,36 @@ def to_json(value: dict[str, Any]) -> str:
     if _TYPED_KEY_SUSPECT.search(text):
         _refuse_typed_keys(value)
     return text if text.isascii() else _transportable(text, value)
+
+
+def text_to_json(text: str) -> str:
+    """Return ``text`` as JSON; raises ``TypeError`` for any other type."""
+    return encode_basestring(text)
+
+
+def part_to_json(value: Any) -> str:
+    """Return ``value`` as the text of a part of an event; ``is_transportable`` has to judge the whole.
+
+    Raises:
+        EncodeError: a key is not text; or ``TypeError``, ``ValueError`` or ``RecursionError``, as for ``json.dumps``.
+    """
+    text = _ENCODER.encode(value)
+    if _TYPED_KEY_SUSPECT.search(text):
+        _refuse_typed_keys(value)
+    return text
+
+
+def is_transportable(text: str) -> bool:
+    """Return True if this JSON text can travel as it is; otherwise ``to_json`` finds out what is wrong with it."""
+    if text.count("{") + text.count("[") > MAX_NESTING and not _is_flat(text):
+        return False
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\ufffe" not in text and "\uffff" not in text
 
 
 def from_json(text: str) -> Any:

@@ -12,8 +12,8 @@ from melange.errors import ConfigurationError, DecodeError, DuplicateHandlerErro
 from melange.events import EVENT_TYPE_KEY, EventMessage
 from melange.messages import JSON_CONTENT_TYPE, Message
 from melange.serialization import typed
-from melange.serialization.dataclass_field import DataclassField
 from melange.serialization.derivation import derived_schema, full_name
+from melange.serialization.derived_schema import DerivedSchema
 from melange.serialization.json import NotJSONError, from_json, to_json
 from melange.serialization.schema import EventSchema
 
@@ -59,10 +59,13 @@ class EventSerializer:
             EncodeError: no type, two different types, or a value that is not JSON; names the place.
             ConfigurationError: a typed event without a schema.
         """
+        if isinstance(event, EventMessage):
+            own_name = type(event).event_type_name
+            if event_type_name not in (None, own_name):
+                raise _two_types(own_name, event_type_name)
+            return own_name, typed.encode(event, self._schema_of(type(event)))
         if isinstance(event, dict):
             fields: dict[str, Any] = event
-        elif isinstance(event, EventMessage):
-            fields = typed.dump(event, self._schema_of(type(event)))
         elif isinstance(event, Mapping):
             fields = dict(event)
         else:
@@ -76,10 +79,7 @@ class EventSerializer:
             if name is None:
                 fields = {**fields, EVENT_TYPE_KEY: event_type_name}
             elif name != event_type_name:
-                raise EncodeError(
-                    f"the event says that it is of type {shortened(name)}, "
-                    f"the call says {shortened(event_type_name)}"
-                )
+                raise _two_types(name, event_type_name)
             name = event_type_name
         if not isinstance(name, str) or not name:
             raise EncodeError(
@@ -123,7 +123,7 @@ class EventSerializer:
         """
         if event_class is None:
             event_class = self._event_classes.get(event_type_name)
-        schema: Schema | DataclassField | None
+        schema: Schema | DerivedSchema | None
         if event_class is not None:
             schema = self._schema_of(event_class)
         else:
@@ -164,7 +164,7 @@ class EventSerializer:
         """Return the schema that was written by hand and registered for this type."""
         return self._schemas.get(event_type_name)
 
-    def _schema_of(self, event_class: type[EventMessage]) -> Schema | DataclassField:
+    def _schema_of(self, event_class: type[EventMessage]) -> Schema | DerivedSchema:
         written = self._schemas.get(event_class.event_type_name)
         if written is not None and written.event_class in (None, event_class):
             return written
@@ -182,6 +182,12 @@ class EventSerializer:
     def _claim_type(self, event_class: type[EventMessage]) -> None:
         name = event_class.event_type_name
         _check_free(name, "class", self._event_classes.setdefault(name, event_class), event_class)
+
+
+def _two_types(name: object, event_type_name: object) -> EncodeError:
+    return EncodeError(
+        f"the event says that it is of type {shortened(name)}, the call says {shortened(event_type_name)}"
+    )
 
 
 def _read_own(message: Message, data: Any) -> tuple[str, dict[str, Any]]:

@@ -16,21 +16,29 @@ from marshmallow import Schema, ValidationError
 
 from melange.errors import DecodeError, EncodeError, SerializationError, shortened
 from melange.events import EVENT_TYPE_KEY, OCCURRED_ON_KEY, EventMessage
-from melange.serialization.dataclass_field import OCCURRED_ON, DataclassField
+from melange.serialization.dataclass_field import OCCURRED_ON
+from melange.serialization.derived_schema import DerivedSchema
 from melange.serialization.fields import MOST_PROBLEMS
-from melange.serialization.json import NestedTooDeeplyError, on_a_fresh_stack
+from melange.serialization.json import NestedTooDeeplyError, on_a_fresh_stack, text_to_json, to_json
 from melange.serialization.schema import nested_fields
 
 _LONGEST_PROBLEM = 200
 
 
-def dump(event: EventMessage, schema: Schema | DataclassField) -> dict[str, Any]:
-    """Return the event's body, with its type and time.
+def encode(event: EventMessage, schema: Schema | DerivedSchema) -> str:
+    """Return the event's body, JSON text with its type and time.
 
     Raises:
-        EncodeError: a value is not of its field's type, or the schema fails.
+        EncodeError: a value is not of its field's type or not JSON, or the schema fails.
     """
     name = type(event).event_type_name
+    text = schema.write(event) if isinstance(schema, DerivedSchema) else None
+    if text is None:
+        return to_json(_dump(event, schema, name))
+    return f'{text[:-1]},"{EVENT_TYPE_KEY}":{text_to_json(name)}}}'
+
+
+def _dump(event: EventMessage, schema: Schema | DerivedSchema, name: str) -> dict[str, Any]:
     with _failures_as(EncodeError, f"the event of type {shortened(name)} cannot be written", schema):
         try:
             dumped = schema.dump(event)
@@ -44,7 +52,7 @@ def dump(event: EventMessage, schema: Schema | DataclassField) -> dict[str, Any]
 def load(
     event_type_name: str,
     event_class: type[EventMessage] | None,
-    schema: Schema | DataclassField,
+    schema: Schema | DerivedSchema,
     data: Any,
 ) -> EventMessage | dict[str, Any]:
     """Return the object of ``data``, or the loaded dict if neither class nor schema makes an object.
@@ -52,6 +60,10 @@ def load(
     Raises:
         DecodeError: the schema or the class refuses the data.
     """
+    if isinstance(schema, DerivedSchema):
+        event: EventMessage | None = schema.read(data)
+        if event is not None:
+            return event
     with _failures_as(DecodeError, f"the event of type {shortened(event_type_name)} is refused", schema):
         if not isinstance(data, dict):
             raise ValidationError("Must be an object.")
@@ -77,7 +89,7 @@ def load(
 
 @contextmanager
 def _failures_as(
-    error_class: type[SerializationError], problem: str, schema: Schema | DataclassField
+    error_class: type[SerializationError], problem: str, schema: Schema | DerivedSchema
 ) -> Iterator[None]:
     try:
         yield
@@ -108,13 +120,13 @@ def _declares_occurred_on(event_class: type[EventMessage]) -> bool:
     return OCCURRED_ON_KEY in getattr(event_class, "__dataclass_fields__", ())
 
 
-def _describe(error: ValidationError, schema: Schema | DataclassField) -> str:
+def _describe(error: ValidationError, schema: Schema | DerivedSchema) -> str:
     """Return the first problems as ``lines[3].price: Must be a decimal number.; ...``.
 
     Names that the schema does not declare are keys of the payload, and shown as ``*``.
     """
     # The messages of derived schemas contain only declared names.
-    declared = None if isinstance(schema, DataclassField) else _declared_names(schema)
+    declared = None if isinstance(schema, DerivedSchema) else _declared_names(schema)
     found = list(islice(_problems(error.messages, "", declared), MOST_PROBLEMS + 1))
     more = ["and more"] if len(found) > MOST_PROBLEMS else []
     return "; ".join(found[:MOST_PROBLEMS] + more)

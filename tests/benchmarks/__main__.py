@@ -27,6 +27,7 @@ from benchmarks import (
     outbox_postgresql,
     profiling,
     sns_sqs,
+    typed_events,
     walk,
     worker,
 )
@@ -35,6 +36,7 @@ from services import ministack, postgres, redis
 
 GROUPS = (
     "in-memory",
+    "typed-events",
     "depth",
     "sns-sqs",
     "worker",
@@ -82,6 +84,8 @@ def measure(groups: Sequence[str], endpoint_url: str | None, *, quick: bool, pro
     counts: list[Count] = []
     if "in-memory" in groups:
         rows += in_memory.rows(repetitions, progress)
+    if "typed-events" in groups:
+        rows += typed_events.rows(repetitions, progress)
     if "depth" in groups:
         queued, in_flight = (100_000, 10_000) if quick else (1_000_000, 100_000)
         rows += depth.rows(repetitions, queued, in_flight, progress)
