@@ -18,7 +18,7 @@ from melange.domain.blocks import Block, Blocks
 from melange.domain.sqlalchemy import AnySession, on_commit, plain_session
 from melange.drivers.registry import DriverManager
 from melange.drivers.sqs_rules import FIFO_SUFFIX, check_message
-from melange.errors import ConfigurationError, InvalidMessageError, NoDriverError
+from melange.errors import ConfigurationError, InvalidMessageError, MessageTooLargeError, NoDriverError
 from melange.messages import Message
 from melange.middleware import Middleware, checked_middleware, prepared
 from melange.outbox.causation import DomainEventIds, trace_headers
@@ -221,11 +221,20 @@ class Outbox:
             message_deduplication_id=message_deduplication_id,
             is_fifo=is_fifo,
         )
-        if self._middleware:
-            message = prepared(self._middleware, topic, message)
         check_message(message, max_bytes=self._max_message_bytes, is_fifo=is_fifo)
+        if self._middleware:
+            message = self._prepared(topic, message, is_fifo=is_fifo)
         self._session.add(_row(topic, key_text, message))
         return message.message_id
+
+    def _prepared(self, topic: str, message: Message, *, is_fifo: bool) -> Message:
+        """Return the message as the hooks prepare it; if it is too large then, as it was."""
+        result = prepared(self._middleware, topic, message)
+        try:
+            check_message(result, max_bytes=self._max_message_bytes, is_fifo=is_fifo)
+        except MessageTooLargeError:
+            return message
+        return result
 
     def _id_of_handled_event(self) -> str | None:
         domain_event = DomainEventBus.instance().event_being_handled()

@@ -30,6 +30,7 @@ LISTENER_NAME: Final = "melange.listener.name"
 OUTCOME: Final = "melange.outcome"
 ATTEMPT: Final = "melange.attempt"
 RECEIVE_COUNT: Final = "melange.receive_count"
+OUTBOX_STATE: Final = "melange.outbox.state"
 
 MEMORY_SYSTEM: Final = "melange.memory"
 """The value of ``messaging.system`` for the in-memory driver."""

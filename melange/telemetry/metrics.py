@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from opentelemetry import metrics
 from opentelemetry.metrics import Histogram, MeterProvider
@@ -28,6 +28,13 @@ from melange.telemetry.conventions import (
     error_type,
     outcome_name,
 )
+from melange.telemetry.observing import OutboxNumbers, WorkerNumbers
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from melange.consuming.worker import Worker
+    from melange.outbox.relay import OutboxRelay
 
 SENT: Final = "messaging.client.sent.messages"
 CONSUMED: Final = "messaging.client.consumed.messages"
@@ -106,6 +113,8 @@ class Metrics(Middleware):
         self._lag = meter.create_gauge(
             QUEUE_LAG, "s", "Age of the oldest message of the last poll; 0 if there was none."
         )
+        self._workers = WorkerNumbers(meter)
+        self._outboxes = OutboxNumbers(meter, self._clock)
         self._known: dict[tuple[Operation, str], Attributes] = {}
 
     def around_publish(
@@ -190,6 +199,18 @@ class Metrics(Middleware):
                 if outcome.error is not None:
                     attributes[ERROR_TYPE] = error_type(outcome.error)
                 self._dead_letters.add(1, attributes)
+
+    def worker_started(self, worker: Worker) -> None:
+        """Report the worker's health until it ends."""
+        self._workers.add(worker)
+
+    def relay_started(self, relay: OutboxRelay) -> None:
+        """Report the outbox of the relay."""
+        self._outboxes.add(relay.engine)
+
+    def observe_outbox(self, engine: Engine) -> None:
+        """Report the outbox in this database, in a process without a relay. The collecting thread asks the database."""
+        self._outboxes.add(engine)
 
     def _attributes(self, operation: Operation, destination: Topic | Queue) -> Attributes:
         """Return the attributes of an operation; the caller must not change them."""
