@@ -70,6 +70,11 @@ class QueueDeclaration:
         return self.queue_name.startswith(("arn:", "http://", "https://"))
 
     @property
+    def default_dead_letter_queue_name(self) -> str | None:
+        """The name of the dead-letter queue of a new queue; None if the queue is one itself."""
+        return None if _is_dead_letter_name(self.queue_name) else default_dead_letter_name(self.queue_name)
+
+    @property
     def event_filter(self) -> EventFilter | None:
         """The filter of all bindings; None leaves an existing one, and one without types takes it off."""
         if self.filter_events is None:

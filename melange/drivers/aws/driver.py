@@ -32,6 +32,7 @@ from melange.drivers.base import (
     NoDeadLetterQueue,
     QueueDepth,
 )
+from melange.drivers.inspection import BrokerInspection
 from melange.drivers.prefix import NamePrefix
 from melange.drivers.queue_spec import QueueSpec
 from melange.drivers.sqs_rules import (
@@ -114,9 +115,10 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         )
         self._calls = BrokerCalls(clients, self.clock, call_timeout_seconds)
         self.prefix = prefix
-        names = NamePrefix(prefix)
-        self._topics = SnsTopics(self._calls, kms_master_key_id, names)
-        self._queues = SqsQueues(self._calls, SnsSubscriptions(self._calls), kms_master_key_id, names)
+        self._names = NamePrefix(prefix)
+        self._subscriptions = SnsSubscriptions(self._calls)
+        self._topics = SnsTopics(self._calls, kms_master_key_id, self._names)
+        self._queues = SqsQueues(self._calls, self._subscriptions, kms_master_key_id, self._names)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -251,6 +253,13 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         ``sns:GetSubscriptionAttributes``.
         """
         return self._queues.bindings(queue)
+
+    def inspection(self) -> BrokerInspection:
+        """Return an inspection of SNS and SQS, for ``melange.topology``; docs/topology.md lists its permissions."""
+        # Few programs inspect, and all of them import this module.
+        from melange.drivers.aws.inspection import AwsInspection  # noqa: PLC0415
+
+        return AwsInspection(self._calls, self._topics, self._queues, self._subscriptions, self._names)
 
     def measure_queue(self, queue: Queue) -> QueueDepth:
         return self._queues.measure(queue)

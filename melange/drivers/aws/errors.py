@@ -231,6 +231,8 @@ def _said(text: str) -> str:
 
 def _not_found(action: str, resource: str) -> MelangeError:
     advice = "; a consumer declares it, or create it first, in this account and region"
+    if action.startswith("kms:"):
+        return DriverError(f"there is no key {resource} in this account and region")
     if action.startswith("sns:"):
         return TopicNotFoundError(resource, advice)
     return QueueNotFoundError(resource, advice)

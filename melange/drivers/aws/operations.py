@@ -17,7 +17,7 @@ Attributes = dict[str, str]
 Entry = dict[str, Any]
 Parameters = dict[str, Any]
 
-ClientName = Literal["sns", "sqs", "polling", "sts"]
+ClientName = Literal["sns", "sqs", "polling", "sts", "kms"]
 """``polling`` is SQS with the timeouts of a long poll."""
 
 
@@ -148,6 +148,10 @@ MEASURE_QUEUE = replace(GET_QUEUE_ATTRIBUTES, read=_depth)
 CREATE_QUEUE = Operation("sqs", "create_queue", "sqs:CreateQueue", _text("QueueUrl"))
 SET_QUEUE_ATTRIBUTES = Operation("sqs", "set_queue_attributes", "sqs:SetQueueAttributes")
 TAG_QUEUE = Operation("sqs", "tag_queue", "sqs:TagQueue")
+LIST_QUEUES = Operation("sqs", "list_queues", "sqs:ListQueues")
+LIST_QUEUE_TAGS = Operation(
+    "sqs", "list_queue_tags", "sqs:ListQueueTags", lambda answer: answer.get("Tags") or {}
+)
 PURGE_QUEUE = Operation("sqs", "purge_queue", "sqs:PurgeQueue")
 DELETE_QUEUE = Operation("sqs", "delete_queue", "sqs:DeleteQueue")
 
@@ -165,5 +169,10 @@ GET_SUBSCRIPTION_ATTRIBUTES = Operation(
 )
 SET_SUBSCRIPTION_ATTRIBUTES = Operation("sns", "set_subscription_attributes", "sns:SetSubscriptionAttributes")
 LIST_SUBSCRIPTIONS = Operation("sns", "list_subscriptions_by_topic", "sns:ListSubscriptionsByTopic")
+
+LIST_ALL_SUBSCRIPTIONS = Operation("sns", "list_subscriptions", "sns:ListSubscriptions")
+
+DESCRIBE_KEY = Operation("kms", "describe_key", "kms:DescribeKey")
+GET_KEY_POLICY = Operation("kms", "get_key_policy", "kms:GetKeyPolicy", _text("Policy"))
 
 GET_CALLER_IDENTITY = Operation("sts", "get_caller_identity", "sts:GetCallerIdentity", _text("Account"))

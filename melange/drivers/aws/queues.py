@@ -84,6 +84,15 @@ class SqsQueues:
         address = self._find(place.name, place.account)
         return self._queue(self._prefix.strip(place.name), address, self._attributes(place.name, address))
 
+    def address_of(self, name: str) -> str:
+        """Return the address of an existing queue, by name, ARN or URL.
+
+        Raises:
+            QueueNotFoundError: the queue does not exist.
+        """
+        place = queue_place(self._prefix.add(name), self._region)
+        return self._find(place.name, place.account)
+
     def bindings(self, queue: Queue) -> list[Binding]:
         """See ``BrokerAdministration.list_bindings``."""
         attributes = self._attributes_of(queue, "QueueArn", "Policy")

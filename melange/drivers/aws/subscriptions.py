@@ -260,6 +260,15 @@ def event_filter_from(attributes: Attributes) -> EventFilter | None:
     return EventFilter(tuple(names), "body" if in_body else "headers")
 
 
+def is_written_by_us(attributes: Attributes) -> bool:
+    """Return True if the filter of a subscription, if it has one, selects by event types and nothing else."""
+    policy = _values(attributes.get("FilterPolicy"))
+    event_filter = event_filter_from(attributes)
+    if policy is None or event_filter is None:
+        return policy is None
+    return policy == _values(filter_attributes(event_filter)["FilterPolicy"])
+
+
 def _names_types(event_filter: EventFilter | None) -> bool:
     return event_filter is not None and bool(event_filter.event_type_names)
 

@@ -60,7 +60,7 @@ class SnsTopics:
 
     def get(self, name: str) -> Topic:
         """See ``MessagingDriver.get_topic``."""
-        address = str(self._arn(name))
+        address = self.address_of(name)
         try:
             attributes = self._attributes(name, address)
         except AccessDeniedError:
@@ -72,6 +72,10 @@ class SnsTopics:
             )
             attributes = {}
         return self._topic(address, attributes)
+
+    def address_of(self, name: str) -> str:
+        """Return the ARN that a topic of this name has, if it exists."""
+        return str(self._arn(name))
 
     def delete(self, topic: Topic) -> None:
         """See ``BrokerAdministration.delete_topic``."""

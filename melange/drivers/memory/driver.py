@@ -16,6 +16,7 @@ from melange.drivers.base import (
     NoDeadLetterQueue,
     QueueDepth,
 )
+from melange.drivers.inspection import BrokerInspection
 from melange.drivers.memory.disorder import Disorder
 from melange.drivers.memory.queue import MemoryQueue
 from melange.drivers.memory.topology import Topology
@@ -56,7 +57,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
 
     Each driver is a separate broker: messages exist as long as it does, and other drivers do not see its topics and
     queues. Messages pass through as immutable text; headers are copied. Every operation except ``measure_queue`` costs
-    the same at any queue depth. Tags are accepted and not kept. An exception that strikes in the middle of an
+    the same at any queue depth. Tags of queues are kept for ``inspection``. An exception that strikes in the middle of an
     operation, such as KeyboardInterrupt, leaves every queue consistent: the interrupted operation has happened or not.
 
     Args:
@@ -110,7 +111,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         with self._lock:
             if self._closed:
                 raise DriverClosedError
-            return self._topology.declare_queue(spec)
+            return self._topology.declare_queue(spec, tags or {})
 
     def get_topic(self, name: str) -> Topic:
         with self._lock:
@@ -257,6 +258,13 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
                 raise DriverClosedError
             return self._topology.bindings_of(queue)
 
+    def inspection(self) -> BrokerInspection:
+        """Return an inspection of this broker, for ``melange.topology``."""
+        # Few programs inspect, and all of them import this module.
+        from melange.drivers.memory.inspection import MemoryInspection  # noqa: PLC0415
+
+        return MemoryInspection(self._topology, self._lock, self.clock, self._check_open)
+
     def measure_queue(self, queue: Queue) -> QueueDepth:
         with self._lock:
             if self._closed:
@@ -280,6 +288,10 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             if self._closed:
                 raise DriverClosedError
             self._topology.delete_topic(topic)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DriverClosedError
 
     def close(self) -> None:
         """Raise ``DriverClosedError`` from now on; running receives return ``[]`` at once. Idempotent."""

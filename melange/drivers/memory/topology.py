@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from melange.drivers.base import Binding, EventFilter, NoDeadLetterQueue
@@ -27,6 +27,8 @@ class Topology:
         self._prefix = prefix
         self.topics: dict[str, MemoryTopic] = {}
         self.queues: dict[str, MemoryQueue] = {}
+        self.tags: dict[str, dict[str, str]] = {}
+        """By the queue's address."""
         self._new_standard_queue = new_standard_queue
         self._broker = new_token()
         self._topic_arn = f"arn:aws:sns:memory:{self._broker}:{prefix.text}"
@@ -72,7 +74,7 @@ class Topology:
             self.topics[address] = kind(Topic(name, address, is_fifo=is_fifo))
         return self.topics[address].topic
 
-    def declare_queue(self, spec: QueueSpec) -> Queue:
+    def declare_queue(self, spec: QueueSpec, tags: Mapping[str, str]) -> Queue:
         """See ``MessagingDriver.declare_queue``. Contradictions are found before anything is changed."""
         spec.check()
         check_queue_name(self._prefix.add(spec.name))
@@ -89,6 +91,8 @@ class Topology:
         queue.queue, queue.dead_letters = handle, dead_letters
         if spec.retention_seconds is not None:
             queue.retention_seconds = spec.retention_seconds
+        if tags:
+            self.tags.setdefault(handle.address, {}).update(tags)
         for topic in topics:
             topic.bind(queue, spec.event_filter)
         return queue.queue
@@ -112,6 +116,7 @@ class Topology:
                 handle = replace(other.queue, dead_letter_queue=None, max_receive_count=None)
                 other.queue, other.dead_letters = handle, None
         deleted.waiters.wake_all()
+        self.tags.pop(queue.address, None)
         self.queues.pop(queue.address)
 
     def bindings_of(self, queue: Queue) -> list[Binding]:

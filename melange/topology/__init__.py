@@ -1,0 +1,38 @@
+"""The topology of a program: shown before it is made, compared with the broker, diagnosed, exported and drawn."""
+
+from melange.topology.applying import Applied, apply_plan
+from melange.topology.collecting import Collected, Publication, collect, of
+from melange.topology.document import combined, from_document, to_document
+from melange.topology.model import (
+    TOPOLOGY_TAG,
+    DeclaredBinding,
+    DeclaredListener,
+    DeclaredPublisher,
+    DeclaredQueue,
+    DeclaredTopic,
+    Topology,
+)
+from melange.topology.plan import Change, Difference, Plan, make_plan
+
+__all__ = [
+    "TOPOLOGY_TAG",
+    "Applied",
+    "Change",
+    "Collected",
+    "DeclaredBinding",
+    "DeclaredListener",
+    "DeclaredPublisher",
+    "DeclaredQueue",
+    "DeclaredTopic",
+    "Difference",
+    "Plan",
+    "Publication",
+    "Topology",
+    "apply_plan",
+    "collect",
+    "combined",
+    "from_document",
+    "make_plan",
+    "of",
+    "to_document",
+]

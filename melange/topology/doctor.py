@@ -1,0 +1,386 @@
+"""What breaks silently: each fault with its reason and what repairs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from melange.drivers.base import MessagingDriver
+from melange.drivers.inspection import ObservedQueue, ObservedSubscription, ObservedTopic
+from melange.errors import AccessDeniedError, DriverError
+from melange.topology.model import (
+    TOPOLOGY_TAG,
+    DeclaredBinding,
+    DeclaredQueue,
+    Topology,
+    is_address,
+    plain_name,
+)
+from melange.topology.observing import Observation, observe
+from melange.topology.plan import in_words
+
+Severity = Literal["error", "warning"]
+
+APPLY = "melange topology apply {target}"
+PRUNE = "melange topology apply {target} --prune"
+
+_LAMBDA_FACTOR = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault. ``remedy`` is a command, with ``{target}`` for the program, or what to change."""
+
+    check: str
+    severity: Severity
+    resource: str
+    problem: str
+    reason: str
+    remedy: str
+
+    def to_document(self, target: str) -> dict[str, Any]:
+        """Return the finding as JSON values, with the target in its remedy."""
+        return {
+            "check": self.check,
+            "severity": self.severity,
+            "resource": self.resource,
+            "problem": self.problem,
+            "reason": self.reason,
+            "remedy": self.remedy_for(target),
+        }
+
+    def remedy_for(self, target: str) -> str:
+        """Return the remedy with the name of the program."""
+        return self.remedy.replace("{target}", target)
+
+
+def diagnose(topology: Topology, driver: MessagingDriver) -> list[Finding]:
+    """Return the faults of the topology and of its broker, errors first. Nothing is changed.
+
+    Raises:
+        TopicNotFoundError, QueueNotFoundError: something given as ARN or URL does not exist.
+        ConfigurationError: the driver has no inspection, or another prefix.
+        DriverError: the broker is unavailable, or a permission is missing.
+    """
+    observed = observe(topology, driver)
+    findings = [
+        *_missing(topology, observed),
+        *_shared_names(topology, observed),
+        *(finding for queue in topology.queues for finding in _of_queue(queue, observed)),
+        *(
+            finding
+            for queue, binding in topology.bindings()
+            for finding in _of_binding(topology, queue, binding, observed)
+        ),
+    ]
+    return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity)
+
+
+def _missing(topology: Topology, observed: Observation) -> Iterator[Finding]:
+    for kind, found in (("topic", observed.topics), ("queue", observed.queues)):
+        for name in (name for name, one in found.items() if one is None):
+            yield Finding(
+                "missing",
+                "error",
+                f"{kind} {name}",
+                f"the {kind} does not exist",
+                "A program with declare=False fails at its start; another creates it, with other settings perhaps.",
+                APPLY,
+            )
+    for queue, binding in topology.bindings():
+        exist = observed.topics.get(binding.topic) and observed.queues.get(queue.name)
+        if exist and observed.subscription(binding.topic, queue.name) is None:
+            yield Finding(
+                "missing",
+                "error",
+                f"{binding.topic} -> {queue.name}",
+                "the queue is not subscribed to the topic",
+                "Nothing that is published to the topic reaches the queue, and no call fails.",
+                APPLY,
+            )
+
+
+def _shared_names(topology: Topology, observed: Observation) -> Iterator[Finding]:
+    for name, queue in observed.queues.items():
+        owner = queue.tags.get(TOPOLOGY_TAG) if queue is not None and not is_address(name) else None
+        if owner is not None and owner != topology.name:
+            yield Finding(
+                "shared-name",
+                "error",
+                f"queue {name}",
+                f"the queue is marked for the topology {owner!r}, and this is {topology.name!r}",
+                "Two environments or programs with one queue take each other's messages.",
+                "Give one of them a prefix (prefix= of the driver), or take it over: "
+                "melange topology apply {target} --adopt",
+            )
+    for declared in topology.queues:
+        if not declared.is_consumed or is_address(declared.name):
+            continue
+        for subscription in observed.surplus(declared):
+            yield from _other_environment(declared, subscription, observed)
+
+
+def _other_environment(
+    declared: DeclaredQueue, subscription: ObservedSubscription, observed: Observation
+) -> Iterator[Finding]:
+    """Find a topic that has the name of one of ours with another prefix, or of another account."""
+    other = plain_name(subscription.topic_address)
+    for binding in declared.bindings:
+        ours = observed.topics.get(binding.topic)
+        if ours is None:
+            continue
+        own_name = plain_name(ours.address)
+        if other == own_name or other.endswith(f"-{ours.name}") or own_name.endswith(f"-{other}"):
+            yield Finding(
+                "shared-name",
+                "error",
+                f"queue {declared.name}",
+                f"it receives from {subscription.topic_address} as well as from {ours.address}",
+                "Events of two environments are mixed in one queue.",
+                PRUNE,
+            )
+
+
+def _of_queue(queue: DeclaredQueue, observed: Observation) -> Iterator[Finding]:
+    found = observed.queues[queue.name]
+    yield from _visibility(queue, found)
+    yield from _filter_against_listeners(queue)
+    if found is None:
+        return
+    yield from _encryption(queue, found, observed)
+    yield from _receive_count(queue, found)
+    dead_letters = _dead_letter_queue(found, observed)
+    if dead_letters is not None and dead_letters.retention_seconds <= found.retention_seconds:
+        yield Finding(
+            "dead-letter-retention",
+            "error",
+            f"queue {dead_letters.name}",
+            f"it keeps messages for {in_words(dead_letters.retention_seconds)}, and {queue.name} for "
+            f"{in_words(found.retention_seconds)}",
+            "On a standard queue the age of a dead letter counts from its first sending: old ones vanish at once.",
+            APPLY,
+        )
+
+
+def _dead_letter_queue(queue: ObservedQueue, observed: Observation) -> ObservedQueue | None:
+    if queue.dead_letter_queue is None:
+        return None
+    known = (one for one in observed.queues.values() if one is not None and one.arn == queue.dead_letter_queue)
+    return next(known, None) or observed.inspection.queue(queue.dead_letter_queue)
+
+
+def _receive_count(queue: DeclaredQueue, found: ObservedQueue) -> Iterator[Finding]:
+    count, least = found.max_receive_count, queue.max_receive_count
+    if count is None or least is None or count >= least or queue.max_attempts is None:
+        return
+    yield Finding(
+        "receive-count",
+        "error" if count <= queue.max_attempts else "warning",
+        f"queue {queue.name}",
+        f"maxReceiveCount is {count}, with max_attempts={queue.max_attempts} it should be {least} or more",
+        "The broker dead-letters messages before all attempts are made: deployments and waits count as receives too.",
+        APPLY,
+    )
+
+
+def _visibility(queue: DeclaredQueue, found: ObservedQueue | None) -> Iterator[Finding]:
+    limits = {one.timeout_seconds: one.name for one in queue.listeners if one.timeout_seconds is not None}
+    if not limits or queue.visibility_timeout_seconds is None:
+        return
+    longest = max(limits)
+    if queue.visibility_timeout_seconds <= longest:
+        yield Finding(
+            "visibility",
+            "warning",
+            f"queue {queue.name}",
+            f"the visibility timeout is {queue.visibility_timeout_seconds} s, and listener {limits[longest]} may run "
+            f"for {longest:g} s",
+            "While it runs the lease has to be renewed: if the process stalls, another one receives the message too.",
+            f"QueueOptions(visibility_timeout_seconds={int(longest) + 1}) or more in the program",
+        )
+    if found is not None and found.policy is not None and found.visibility_timeout_seconds <= longest:
+        wanted = int(longest) * _LAMBDA_FACTOR
+        yield Finding(
+            "visibility",
+            "warning",
+            f"queue {queue.name}",
+            f"the queue's own visibility timeout is {found.visibility_timeout_seconds} s, and listener "
+            f"{limits[longest]} may run for {longest:g} s",
+            "melange says its own timeout at each receive; AWS Lambda and other programs use the queue's.",
+            "With Lambda: aws sqs set-queue-attributes "
+            f"--queue-url {found.address} --attributes VisibilityTimeout={max(wanted, 30)}",
+        )
+
+
+def _filter_against_listeners(queue: DeclaredQueue) -> Iterator[Finding]:
+    for binding in queue.bindings:
+        if binding.event_filter is None or not binding.event_filter.event_type_names:
+            continue
+        passed = set(binding.event_filter.event_type_names)
+        for listener in queue.listeners:
+            yield from _dropped(queue, binding, listener.name, set(listener.event_types) - passed, "filter_events=")
+
+
+def _dropped(
+    queue: DeclaredQueue, binding: DeclaredBinding, listener: str, types: set[str], where: str
+) -> Iterator[Finding]:
+    if types:
+        is_in_code = where == "filter_events="
+        yield Finding(
+            "filter-drops",
+            "error",
+            f"{binding.topic} -> {queue.name}",
+            f"{where} drops {', '.join(sorted(types))}, to which {listener} listens",
+            "The broker drops these events before the queue, and the listener never runs.",
+            "add the types to filter_events= in the program" if is_in_code else PRUNE,
+        )
+
+
+def _encryption(queue: DeclaredQueue, found: ObservedQueue, observed: Observation) -> Iterator[Finding]:
+    if not queue.bindings:
+        return
+    try:
+        problem = observed.inspection.key_problem(found)
+    except AccessDeniedError as error:
+        yield Finding(
+            "encryption",
+            "warning",
+            f"queue {queue.name}",
+            "the policy of its key could not be read",
+            f"It may keep SNS out. {error}",
+            "allow kms:DescribeKey and kms:GetKeyPolicy on the key, and run the doctor again",
+        )
+        return
+    except DriverError as error:
+        problem = str(error)
+    if problem:
+        yield Finding(
+            "encryption",
+            "error",
+            f"queue {queue.name}",
+            problem,
+            "SNS cannot encrypt its messages for the queue, and drops them.",
+            "encrypt with a customer key whose policy allows sns.amazonaws.com kms:GenerateDataKey* and kms:Decrypt: "
+            "see docs/aws.md, Encryption; then use_driver(..., kms_master_key_id=...) and " + APPLY,
+        )
+
+
+def _of_binding(
+    topology: Topology, queue: DeclaredQueue, binding: DeclaredBinding, observed: Observation
+) -> Iterator[Finding]:
+    yield from _never_published(topology, queue, binding)
+    subscription = observed.subscription(binding.topic, queue.name)
+    topic, found = observed.topics[binding.topic], observed.queues[queue.name]
+    if subscription is None or topic is None or found is None:
+        return
+    resource = f"{binding.topic} -> {queue.name}"
+    yield from _policy(resource, found, topic, observed)
+    if subscription.is_pending:
+        yield Finding(
+            "pending",
+            "error",
+            resource,
+            "the subscription waits for its confirmation",
+            "SNS delivers nothing until the account of the queue confirms it.",
+            "subscribe with the credentials of the queue's account: " + APPLY,
+        )
+        return
+    yield from _subscription(queue, binding, subscription, found)
+
+
+def _policy(
+    resource: str, queue: ObservedQueue, topic: ObservedTopic, observed: Observation
+) -> Iterator[Finding]:
+    problem = observed.inspection.policy_problem(queue, topic)
+    if problem:
+        is_denied = problem.startswith("a Deny")
+        yield Finding(
+            "queue-policy",
+            "error",
+            resource,
+            problem,
+            "SNS may not send to the queue: it drops what is published, and no call fails.",
+            f"take the Deny statement out of the policy of {queue.arn}" if is_denied else APPLY,
+        )
+
+
+def _subscription(
+    queue: DeclaredQueue, binding: DeclaredBinding, now: ObservedSubscription, found: ObservedQueue
+) -> Iterator[Finding]:
+    resource = f"{binding.topic} -> {queue.name}"
+    if not now.is_raw:
+        yield Finding(
+            "raw-delivery",
+            "error",
+            resource,
+            "raw delivery is off",
+            "Messages arrive in an envelope of SNS: attributes are not where consumers other than melange look, and "
+            "filters by headers of a queue behind it fail.",
+            APPLY,
+        )
+    if now.other_filter is not None:
+        yield Finding(
+            "filter-drops",
+            "warning",
+            resource,
+            f"the filter {now.other_filter} selects by something other than event types",
+            "melange did not write it, and it may drop events that a listener wants.",
+            PRUNE,
+        )
+    elif now.event_filter is not None:
+        passed = set(now.event_filter.event_type_names)
+        for listener in queue.listeners:
+            missing = set(listener.event_types) - passed
+            yield from _dropped(queue, binding, listener.name, missing, "the broker's filter")
+        if binding.event_filter is None and any(not one.event_types for one in queue.listeners):
+            yield Finding(
+                "filter-drops",
+                "error",
+                resource,
+                f"the broker's filter passes only {', '.join(sorted(passed))}, and a listener takes all types",
+                "The broker drops all other events before the queue.",
+                PRUNE,
+            )
+    if now.dead_letter_queue is None:
+        has_one = found.dead_letter_queue is not None
+        yield Finding(
+            "subscription-dead-letters",
+            "warning",
+            resource,
+            "the subscription has no dead-letter queue",
+            "What SNS cannot deliver, while a policy or key is wrong say, is lost; the queue's own dead-letter queue "
+            "holds only what has reached the queue.",
+            APPLY if has_one else "give the queue a dead-letter queue in the program, then " + APPLY,
+        )
+
+
+def _never_published(topology: Topology, queue: DeclaredQueue, binding: DeclaredBinding) -> Iterator[Finding]:
+    topic = topology.topic(binding.topic)
+    if topic is None or topic.event_types is None:
+        return
+    published = {
+        name
+        for other in queue.bindings
+        for name in ((one.event_types if (one := topology.topic(other.topic)) else None) or ())
+    }
+    if any((one := topology.topic(other.topic)) is None or one.event_types is None for other in queue.bindings):
+        return  # another topic of the queue may bring them
+    for name in sorted(set(binding.event_filter.event_type_names if binding.event_filter else ())):
+        if name not in published:
+            yield _unpublished(f"{binding.topic} -> {queue.name}", f"the filter selects {name}", published)
+    for listener in queue.listeners:
+        for name in listener.event_types:
+            if name not in published:
+                yield _unpublished(f"queue {queue.name}", f"{listener.name} listens to {name}", published)
+
+
+def _unpublished(resource: str, what: str, published: set[str]) -> Finding:
+    return Finding(
+        "never-published",
+        "warning",
+        resource,
+        f"{what}, which no publisher of its topics publishes",
+        f"It never comes. Published are {', '.join(sorted(published)) or 'no types'}.",
+        "correct the name in the program, or name the publisher's service as a further target",
+    )

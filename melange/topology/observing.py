@@ -1,0 +1,95 @@
+"""What the broker has of a topology, looked up once for a plan or a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from melange.drivers.base import MessagingDriver
+from melange.drivers.inspection import (
+    BrokerInspection,
+    Inspectable,
+    ObservedQueue,
+    ObservedSubscription,
+    ObservedTopic,
+)
+from melange.errors import AccessDeniedError, ConfigurationError, QueueNotFoundError, TopicNotFoundError
+from melange.topology.model import DeclaredQueue, Topology, is_address
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The topics and queues of a topology by their declared names, None for those that do not exist."""
+
+    inspection: BrokerInspection
+    topics: dict[str, ObservedTopic | None]
+    queues: dict[str, ObservedQueue | None]
+    subscriptions: dict[str, list[ObservedSubscription]]
+    """Those of each declared topic."""
+
+    def subscription(self, topic_name: str, queue_name: str) -> ObservedSubscription | None:
+        """Return the subscription of a declared queue to a declared topic."""
+        queue = self.queues.get(queue_name)
+        found = self.subscriptions.get(topic_name, [])
+        return next((one for one in found if queue is not None and one.queue_arn == queue.arn), None)
+
+    def surplus(self, declared: DeclaredQueue) -> Iterator[ObservedSubscription]:
+        """Yield the subscriptions of an existing queue to topics that it does not name."""
+        queue = self.queues[declared.name]
+        if queue is None:
+            return
+        named = {self._topic_address(binding.topic) for binding in declared.bindings}
+        for subscription in self.inspection.subscriptions_into(queue):
+            if subscription.address and subscription.topic_address not in named:
+                yield subscription
+
+    def _topic_address(self, name: str) -> str | None:
+        topic = self.topics.get(name)
+        return topic.address if topic is not None else None
+
+
+def inspection_of(driver: MessagingDriver) -> BrokerInspection:
+    """Return the driver's inspection.
+
+    Raises:
+        ConfigurationError: the driver has none.
+    """
+    if not isinstance(driver, Inspectable):
+        raise ConfigurationError(
+            f"{type(driver).__name__} has no inspection(), by which a topology is compared with its broker: "
+            "see melange.drivers.inspection"
+        )
+    return driver.inspection()
+
+
+def observe(topology: Topology, driver: MessagingDriver) -> Observation:
+    """Look up what the topology names.
+
+    Raises:
+        TopicNotFoundError, QueueNotFoundError: something given as ARN or URL does not exist.
+        ConfigurationError: the driver has no inspection, or the topology has another prefix.
+        DriverError: the broker is unavailable, or a permission is missing.
+    """
+    if driver.prefix != topology.prefix:
+        raise ConfigurationError(
+            f"the topology has the prefix {topology.prefix!r} and the driver {driver.prefix!r}: use the same for both"
+        )
+    inspection = inspection_of(driver)
+    topics = {topic.name: inspection.topic(topic.name) for topic in topology.topics}
+    queues = {queue.name: inspection.queue(queue.name) for queue in topology.queues}
+    for name in (name for name, topic in topics.items() if topic is None and is_address(name)):
+        raise TopicNotFoundError(name, ": its owner creates it")
+    for name in (name for name, queue in queues.items() if queue is None and is_address(name)):
+        raise QueueNotFoundError(name, ": its owner creates it")
+    subscriptions = {
+        name: _subscriptions_of(inspection, topic) for name, topic in topics.items() if topic is not None
+    }
+    return Observation(inspection, topics, queues, subscriptions)
+
+
+def _subscriptions_of(inspection: BrokerInspection, topic: ObservedTopic) -> list[ObservedSubscription]:
+    try:
+        return list(inspection.subscriptions_of(topic))
+    except AccessDeniedError:
+        # The topic of another account: our own subscriptions are listed by its subscriber.
+        return []

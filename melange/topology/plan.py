@@ -1,0 +1,393 @@
+"""What has to change at the broker, so that it has what a program declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from melange.drivers.base import (
+    NO_DEAD_LETTER_QUEUE,
+    BrokerAdministration,
+    EventFilter,
+    MessagingDriver,
+    NoDeadLetterQueue,
+    find_topic,
+)
+from melange.drivers.inspection import ObservedQueue, ObservedSubscription
+from melange.errors import ConfigurationError
+from melange.messages import Queue
+from melange.topology.model import (
+    TOPOLOGY_TAG,
+    DeclaredBinding,
+    DeclaredQueue,
+    Topology,
+    is_address,
+    plain_name,
+)
+from melange.topology.observing import Observation, observe
+
+Action = Literal["create", "update", "remove"]
+Kind = Literal["topic", "queue", "binding"]
+
+NOWHERE = "none"
+FILTER_TAKES = "up to 15 minutes on AWS"
+NAME_TAKES = "the name is free again after 60 seconds on AWS"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One setting, as it is now and as it is wanted."""
+
+    setting: str
+    now: str
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing to create, to update or to remove.
+
+    ``is_drift`` is False for what consumers do not declare themselves, such as the mark of the topology: their broker is
+    still as the program wants it. ``takes`` says what does not apply at once. ``message_count`` of a queue to remove is an
+    estimate.
+    """
+
+    action: Action
+    kind: Kind
+    name: str
+    differences: tuple[Difference, ...] = ()
+    is_drift: bool = True
+    takes: str = ""
+    message_count: int = 0
+    owner: str = ""
+    """The other topology that the queue is marked for."""
+    carry_out: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the change as JSON values."""
+        return {
+            "action": self.action,
+            "kind": self.kind,
+            "name": self.name,
+            "differences": [
+                {"setting": one.setting, "now": one.now, "wanted": one.wanted} for one in self.differences
+            ],
+            "drift": self.is_drift,
+            "takes": self.takes or None,
+            "messages": self.message_count,
+            "owner": self.owner or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The changes in the order in which they are carried out, and what a person should know besides."""
+
+    topology: Topology
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_drift(self) -> bool:
+        """True if the broker is not as the program wants it."""
+        return any(change.is_drift for change in self.changes)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        return {
+            "topology": self.topology.name,
+            "prefix": self.topology.prefix,
+            "drift": self.has_drift,
+            "changes": [change.to_document() for change in self.changes],
+            "notes": list(self.notes),
+        }
+
+
+def make_plan(topology: Topology, driver: MessagingDriver) -> Plan:
+    """Compare the topology with the broker of the driver. Nothing is changed.
+
+    Raises:
+        TopicNotFoundError, QueueNotFoundError: something given as ARN or URL does not exist.
+        ConfigurationError: the driver has no inspection, or another prefix.
+        DriverError: the broker is unavailable, or a permission is missing.
+    """
+    planner = _Planner(topology, driver, observe(topology, driver))
+    changes = [
+        *planner.topics(),
+        *planner.queues(),
+        *planner.bindings(),
+        *planner.surplus_bindings(),
+        *planner.surplus_queues(),
+    ]
+    return Plan(topology, tuple(changes), tuple(planner.notes()))
+
+
+class _Planner:
+    def __init__(self, topology: Topology, driver: MessagingDriver, observed: Observation) -> None:
+        self._topology = topology
+        self._driver = driver
+        self._observed = observed
+
+    def topics(self) -> Iterator[Change]:
+        for topic in self._topology.topics:
+            if self._observed.topics[topic.name] is None:
+                create = partial(self._driver.declare_topic, topic.name)
+                yield Change("create", "topic", topic.name, carry_out=create)
+
+    def queues(self) -> Iterator[Change]:
+        # Dead-letter queues first: the queues of the dead letters name them.
+        for queue in sorted(self._topology.queues, key=lambda queue: not queue.dead_letters_of):
+            if is_address(queue.name):
+                continue
+            observed = self._observed.queues[queue.name]
+            if observed is None:
+                yield Change(
+                    "create", "queue", queue.name, tuple(self._settings(queue)), carry_out=self._declaring(queue)
+                )
+                continue
+            differences = tuple(self._changed_settings(queue, observed))
+            if differences:
+                yield Change("update", "queue", queue.name, differences, carry_out=self._declaring(queue))
+            yield from self._mark(queue, observed)
+
+    def _mark(self, queue: DeclaredQueue, observed: ObservedQueue) -> Iterator[Change]:
+        owner = observed.tags.get(TOPOLOGY_TAG)
+        if owner == self._topology.name:
+            return
+        yield Change(
+            "update",
+            "queue",
+            queue.name,
+            (Difference(f"tag {TOPOLOGY_TAG}", owner or NOWHERE, self._topology.name),),
+            is_drift=owner is not None,
+            owner=owner or "",
+            carry_out=partial(self._driver.declare_queue, queue.name, tags={TOPOLOGY_TAG: self._topology.name}),
+        )
+
+    def _settings(self, queue: DeclaredQueue) -> Iterator[Difference]:
+        if queue.dead_letter_queue is not None:
+            yield Difference("dead-letter queue", NOWHERE, queue.dead_letter_queue)
+            yield Difference("receives before that", NOWHERE, str(queue.max_receive_count))
+        if queue.retention_seconds is not None:
+            yield Difference("retention", NOWHERE, in_words(queue.retention_seconds))
+        yield from self._tags(queue, {})
+
+    def _changed_settings(self, queue: DeclaredQueue, observed: ObservedQueue) -> Iterator[Difference]:
+        yield from self._dead_letter_settings(queue, observed)
+        wanted = queue.retention_seconds
+        if wanted is not None and observed.retention_seconds < wanted:
+            yield Difference("retention", in_words(observed.retention_seconds), in_words(wanted))
+        yield from self._tags(queue, dict(observed.tags))
+
+    def _dead_letter_settings(self, queue: DeclaredQueue, observed: ObservedQueue) -> Iterator[Difference]:
+        now, wanted = observed.dead_letter_queue, queue.dead_letter_queue
+        if wanted is None:
+            if now is not None and queue.is_consumed and not queue.keeps_dead_letter_queue:
+                yield Difference("dead-letter queue", self._plain(now), NOWHERE)
+            return
+        target = self._observed.queues[wanted]
+        is_as_wanted = now is not None and (
+            queue.keeps_dead_letter_queue or (target is not None and now == target.arn)
+        )
+        if not is_as_wanted:
+            yield Difference("dead-letter queue", self._plain(now) if now else NOWHERE, wanted)
+        count, least = observed.max_receive_count, queue.max_receive_count or 1
+        if count is None or count < least:
+            yield Difference("receives before that", str(count or NOWHERE), str(least))
+
+    @staticmethod
+    def _tags(queue: DeclaredQueue, now: dict[str, str]) -> Iterator[Difference]:
+        for key, value in sorted(queue.tags.items()):
+            if now.get(key) != value:
+                yield Difference(f"tag {key}", now.get(key, NOWHERE), value)
+
+    def _declaring(self, queue: DeclaredQueue) -> Callable[[], Queue]:
+        def declare() -> Queue:
+            observed = self._observed.queues[queue.name]
+            dead_letter_queue: Queue | NoDeadLetterQueue | None = None
+            if queue.dead_letter_queue is not None:
+                has_another = observed is not None and observed.dead_letter_queue is not None
+                if not (has_another and queue.keeps_dead_letter_queue):
+                    dead_letter_queue = self._driver.get_queue(queue.dead_letter_queue)
+            elif queue.is_consumed and not queue.keeps_dead_letter_queue:
+                dead_letter_queue = NO_DEAD_LETTER_QUEUE
+            now = (observed.max_receive_count if observed else None) or 0
+            return self._driver.declare_queue(
+                queue.name,
+                dead_letter_queue=dead_letter_queue,
+                max_receive_count=max(queue.max_receive_count, now) if queue.max_receive_count else None,
+                retention_seconds=queue.retention_seconds,
+                tags={**queue.tags, TOPOLOGY_TAG: self._topology.name} if observed is None else queue.tags,
+            )
+
+        return declare
+
+    def bindings(self) -> Iterator[Change]:
+        for queue, binding in self._topology.bindings():
+            if is_address(queue.name):
+                continue
+            subscription = self._observed.subscription(binding.topic, queue.name)
+            if subscription is None:
+                yield self._new_binding(queue, binding)
+            else:
+                yield from self._changed_binding(queue, binding, subscription)
+
+    def _new_binding(self, queue: DeclaredQueue, binding: DeclaredBinding) -> Change:
+        differences = [] if not _types(binding.event_filter) else [
+            Difference("filter", NOWHERE, _described(binding.event_filter))
+        ]
+        return Change(
+            "create",
+            "binding",
+            _arrow(binding.topic, queue.name),
+            tuple(differences),
+            carry_out=self._binding(queue, binding),
+        )
+
+    def _binding(self, queue: DeclaredQueue, binding: DeclaredBinding) -> Callable[[], None]:
+        def bind() -> None:
+            topic = find_topic(self._driver, binding.topic, declare=False)
+            self._driver.declare_queue(queue.name, topic, event_filter=binding.event_filter)
+            self._give_dead_letters(queue, binding.topic)
+
+        return bind
+
+    def _give_dead_letters(self, queue: DeclaredQueue, topic_name: str) -> None:
+        """Let a new subscription keep what the broker cannot deliver, if the queue has a dead-letter queue."""
+        inspection = self._observed.inspection
+        topic, source = inspection.topic(topic_name), inspection.queue(queue.name)
+        if topic is None or source is None or source.dead_letter_queue is None:
+            return
+        target = inspection.queue(source.dead_letter_queue)
+        for subscription in inspection.subscriptions_of(topic):
+            if subscription.queue_arn == source.arn and subscription.dead_letter_queue is None and target:
+                inspection.set_dead_letter_queue(subscription, target)
+
+    def _changed_binding(
+        self, queue: DeclaredQueue, binding: DeclaredBinding, now: ObservedSubscription
+    ) -> Iterator[Change]:
+        change = partial(Change, "update", "binding", _arrow(binding.topic, queue.name))
+        declare = self._binding(queue, binding)
+        topic, target = self._observed.topics[binding.topic], self._observed.queues[queue.name]
+        assert topic is not None
+        assert target is not None
+        problem = self._observed.inspection.policy_problem(target, topic)
+        if problem:
+            yield change((Difference("policy", problem, "the topic may send"),), carry_out=declare)
+        if now.is_pending:
+            return  # nothing of it can be changed: the doctor says what to do
+        if not now.is_raw:
+            raw = partial(self._observed.inspection.set_raw_delivery, now)
+            yield change((Difference("raw delivery", "off", "on"),), carry_out=raw)
+        yield from self._changed_filter(queue, binding, now)
+        if now.dead_letter_queue is None and target.dead_letter_queue is not None:
+            yield change(
+                (Difference("dead letters of SNS", NOWHERE, self._plain(target.dead_letter_queue)),),
+                is_drift=False,
+                carry_out=partial(self._give_dead_letters, queue, binding.topic),
+            )
+
+    def _changed_filter(
+        self, queue: DeclaredQueue, binding: DeclaredBinding, now: ObservedSubscription
+    ) -> Iterator[Change]:
+        described = now.other_filter or _described(now.event_filter)
+        wanted = binding.event_filter
+        has_filter = now.other_filter is not None or now.event_filter is not None
+        if wanted is None:
+            if has_filter:
+                yield Change(
+                    "remove",
+                    "binding",
+                    _arrow(binding.topic, queue.name),
+                    (Difference("filter", described, NOWHERE),),
+                    takes=FILTER_TAKES,
+                    carry_out=self._binding(queue, DeclaredBinding(binding.topic, EventFilter(()))),
+                )
+            return
+        is_same = now.other_filter is None and _same(now.event_filter, wanted)
+        if not is_same:
+            yield Change(
+                "update",
+                "binding",
+                _arrow(binding.topic, queue.name),
+                (Difference("filter", described, _described(wanted)),),
+                takes=FILTER_TAKES,
+                carry_out=self._binding(queue, binding),
+            )
+
+    def surplus_bindings(self) -> Iterator[Change]:
+        for queue in self._topology.queues:
+            if is_address(queue.name) or not queue.is_consumed:
+                continue
+            for subscription in self._observed.surplus(queue):
+                yield Change(
+                    "remove",
+                    "binding",
+                    _arrow(self._plain(subscription.topic_address), queue.name),
+                    carry_out=partial(self._observed.inspection.unsubscribe, subscription),
+                )
+
+    def surplus_queues(self) -> Iterator[Change]:
+        wanted = {queue.address for queue in self._observed.queues.values() if queue is not None}
+        kept = {queue.dead_letter_queue for queue in self._observed.queues.values() if queue is not None}
+        for queue in self._observed.inspection.tagged_queues(TOPOLOGY_TAG, self._topology.name):
+            if queue.address in wanted or queue.arn in kept:
+                continue
+            yield Change(
+                "remove",
+                "queue",
+                queue.name,
+                takes=NAME_TAKES,
+                message_count=queue.message_count,
+                carry_out=partial(self._delete, queue),
+            )
+
+    def _delete(self, queue: ObservedQueue) -> None:
+        if not isinstance(self._driver, BrokerAdministration):
+            raise ConfigurationError(f"{type(self._driver).__name__} cannot delete queues")
+        for subscription in self._observed.inspection.subscriptions_into(queue):
+            self._observed.inspection.unsubscribe(subscription)
+        self._driver.delete_queue(Queue(queue.name, queue.address))
+
+    def notes(self) -> Iterator[str]:
+        """Yield the queues of others on our topics: another service, or an old name that has no mark."""
+        ours = {queue.arn for queue in self._observed.queues.values() if queue is not None}
+        for topic_name, subscriptions in self._observed.subscriptions.items():
+            others = sorted({self._plain(one.queue_arn) for one in subscriptions if one.queue_arn not in ours})
+            if others:
+                yield f"topic {topic_name} also feeds {', '.join(others)}, which this program does not consume"
+
+    def _plain(self, address: str) -> str:
+        return plain_name(address).removeprefix(self._topology.prefix)
+
+
+def in_words(seconds: int) -> str:
+    """Return a duration in the largest unit that divides it."""
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds % length == 0:
+            count = seconds // length
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return f"{seconds} seconds"
+
+
+def _types(event_filter: EventFilter | None) -> Iterable[str]:
+    return event_filter.event_type_names if event_filter is not None else ()
+
+
+def _described(event_filter: EventFilter | None) -> str:
+    names = sorted(_types(event_filter))
+    if event_filter is None or not names:
+        return NOWHERE
+    return ", ".join(names) + (" (in the body)" if event_filter.scope == "body" else "")
+
+
+def _same(now: EventFilter | None, wanted: EventFilter) -> bool:
+    if not wanted.event_type_names:
+        return now is None
+    return now is not None and now.scope == wanted.scope and set(_types(now)) == set(_types(wanted))
+
+
+def _arrow(topic: str, queue: str) -> str:
+    return f"{topic} -> {queue}"
