@@ -166,7 +166,9 @@ def _of_queue(queue: DeclaredQueue, observed: Observation) -> Iterator[Finding]:
 def _dead_letter_queue(queue: ObservedQueue, observed: Observation) -> ObservedQueue | None:
     if queue.dead_letter_queue is None:
         return None
-    known = (one for one in observed.queues.values() if one is not None and one.arn == queue.dead_letter_queue)
+    known = (
+        one for one in observed.queues.values() if one is not None and one.arn == queue.dead_letter_queue
+    )
     return next(known, None) or observed.inspection.queue(queue.dead_letter_queue)
 
 
@@ -219,7 +221,9 @@ def _filter_against_listeners(queue: DeclaredQueue) -> Iterator[Finding]:
             continue
         passed = set(binding.event_filter.event_type_names)
         for listener in queue.listeners:
-            yield from _dropped(queue, binding, listener.name, set(listener.event_types) - passed, "filter_events=")
+            yield from _dropped(
+                queue, binding, listener.name, set(listener.event_types) - passed, "filter_events="
+            )
 
 
 def _dropped(
@@ -356,23 +360,18 @@ def _subscription(
 
 
 def _never_published(topology: Topology, queue: DeclaredQueue, binding: DeclaredBinding) -> Iterator[Finding]:
-    topic = topology.topic(binding.topic)
-    if topic is None or topic.event_types is None:
-        return
-    published = {
-        name
-        for other in queue.bindings
-        for name in ((one.event_types if (one := topology.topic(other.topic)) else None) or ())
-    }
-    if any((one := topology.topic(other.topic)) is None or one.event_types is None for other in queue.bindings):
-        return  # another topic of the queue may bring them
-    for name in sorted(set(binding.event_filter.event_type_names if binding.event_filter else ())):
-        if name not in published:
-            yield _unpublished(f"{binding.topic} -> {queue.name}", f"the filter selects {name}", published)
+    published: set[str] = set()
+    for other in queue.bindings:
+        topic = topology.topic(other.topic)
+        if topic is None or topic.event_types is None:
+            return  # what it brings is not known
+        published.update(topic.event_types)
+    selected = binding.event_filter.event_type_names if binding.event_filter is not None else ()
+    for name in sorted(set(selected) - published):
+        yield _unpublished(f"{binding.topic} -> {queue.name}", f"the filter selects {name}", published)
     for listener in queue.listeners:
-        for name in listener.event_types:
-            if name not in published:
-                yield _unpublished(f"queue {queue.name}", f"{listener.name} listens to {name}", published)
+        for name in sorted(set(listener.event_types) - published):
+            yield _unpublished(f"queue {queue.name}", f"{listener.name} listens to {name}", published)
 
 
 def _unpublished(resource: str, what: str, published: set[str]) -> Finding:

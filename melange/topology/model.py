@@ -134,7 +134,9 @@ def topology_from(
         prefix=prefix,
         topics=tuple(DeclaredTopic(one, _published_to(one, publishers)) for one in sorted(topic_names)),
         queues=tuple(by_name.values()),
-        publishers=tuple(sorted(publishers, key=lambda one: (one.target, one.through, one.event_types or ()))),
+        publishers=tuple(
+            sorted(publishers, key=lambda one: (one.target, one.through, one.event_types or ()))
+        ),
     )
 
 
@@ -172,9 +174,13 @@ def _merged(one: DeclaredQueue, other: DeclaredQueue) -> DeclaredQueue:
         elif setting.name == "tags":
             changes[setting.name] = {**first, **second}
         elif setting.name in ("max_receive_count", "max_attempts", "retention_seconds"):
-            changes[setting.name] = max((value for value in (first, second) if value is not None), default=None)
+            changes[setting.name] = max(
+                (value for value in (first, second) if value is not None), default=None
+            )
         elif setting.name == "visibility_timeout_seconds":  # the shortest lease is the one at risk
-            changes[setting.name] = min((value for value in (first, second) if value is not None), default=None)
+            changes[setting.name] = min(
+                (value for value in (first, second) if value is not None), default=None
+            )
         elif setting.name == "keeps_dead_letter_queue":
             changes[setting.name] = first and second
         elif first is None or second is None or first == second:

@@ -144,7 +144,11 @@ class _Planner:
             observed = self._observed.queues[queue.name]
             if observed is None:
                 yield Change(
-                    "create", "queue", queue.name, tuple(self._settings(queue)), carry_out=self._declaring(queue)
+                    "create",
+                    "queue",
+                    queue.name,
+                    tuple(self._settings(queue)),
+                    carry_out=self._declaring(queue),
                 )
                 continue
             differences = tuple(self._changed_settings(queue, observed))
@@ -163,7 +167,9 @@ class _Planner:
             (Difference(f"tag {TOPOLOGY_TAG}", owner or NOWHERE, self._topology.name),),
             is_drift=owner is not None,
             owner=owner or "",
-            carry_out=partial(self._driver.declare_queue, queue.name, tags={TOPOLOGY_TAG: self._topology.name}),
+            carry_out=partial(
+                self._driver.declare_queue, queue.name, tags={TOPOLOGY_TAG: self._topology.name}
+            ),
         )
 
     def _settings(self, queue: DeclaredQueue) -> Iterator[Difference]:
@@ -235,9 +241,11 @@ class _Planner:
                 yield from self._changed_binding(queue, binding, subscription)
 
     def _new_binding(self, queue: DeclaredQueue, binding: DeclaredBinding) -> Change:
-        differences = [] if not _types(binding.event_filter) else [
-            Difference("filter", NOWHERE, _described(binding.event_filter))
-        ]
+        differences = (
+            []
+            if not _types(binding.event_filter)
+            else [Difference("filter", NOWHERE, _described(binding.event_filter))]
+        )
         return Change(
             "create",
             "binding",
@@ -355,7 +363,9 @@ class _Planner:
         """Yield the queues of others on our topics: another service, or an old name that has no mark."""
         ours = {queue.arn for queue in self._observed.queues.values() if queue is not None}
         for topic_name, subscriptions in self._observed.subscriptions.items():
-            others = sorted({self._plain(one.queue_arn) for one in subscriptions if one.queue_arn not in ours})
+            others = sorted(
+                {self._plain(one.queue_arn) for one in subscriptions if one.queue_arn not in ours}
+            )
             if others:
                 yield f"topic {topic_name} also feeds {', '.join(others)}, which this program does not consume"
 

@@ -77,7 +77,11 @@ def _conditions(statement: Mapping[str, Any]) -> Iterator[tuple[str, str, list[s
     conditions = statement.get("Condition")
     for operator, keys in (conditions if isinstance(conditions, dict) else {}).items():
         for key, values in (keys if isinstance(keys, dict) else {}).items():
-            yield operator.lower().removeprefix("foranyvalue:").removesuffix("ifexists"), key.lower(), _texts(values)
+            yield (
+                operator.lower().removeprefix("foranyvalue:").removesuffix("ifexists"),
+                key.lower(),
+                _texts(values),
+            )
 
 
 def _condition_is_met(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from melange import EventMessage, ExchangeMessageConsumer, ExchangeMessagePublisher
+from melange import ExchangeMessageConsumer, ExchangeMessagePublisher
 from melange.drivers.memory import InMemoryDriver
 from melange.topology import collect
 
@@ -20,9 +20,7 @@ def program(driver):
     def make(*topics, name="shop", queue_name="billing", event_types=None, **options):
         def declare():
             ExchangeMessagePublisher("orders", driver, event_types=event_types)
-            consumer = ExchangeMessageConsumer(
-                queue_name, *(topics or ("orders",)), driver=driver, **options
-            )
+            consumer = ExchangeMessageConsumer(queue_name, *(topics or ("orders",)), driver=driver, **options)
             consumer.listener("OrderPlaced", name="bill")(print)
 
         return collect(name, declare).topology

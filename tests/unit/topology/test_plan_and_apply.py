@@ -52,7 +52,9 @@ def test_after_applying_nothing_differs(driver, program):
 def test_what_is_applied_is_what_a_consumer_declares(program, driver):
     apply_plan(make_plan(program(filter_events=["OrderPlaced"]), driver))
     with InMemoryDriver() as other:
-        declared = ExchangeMessageConsumer("billing", "orders", driver=other, filter_events=["OrderPlaced"]).queue
+        declared = ExchangeMessageConsumer(
+            "billing", "orders", driver=other, filter_events=["OrderPlaced"]
+        ).queue
 
         applied = driver.get_queue("billing")
 
@@ -211,7 +213,9 @@ def test_the_retention_of_a_dead_letter_queue_is_restored(driver, program):
 def test_a_filter_by_the_body_differs_from_one_by_headers(driver, program):
     apply_plan(make_plan(program(filter_events=["A"]), driver))
 
-    (change,) = make_plan(program(filter_events=["A"], queue=QueueOptions(filter_scope="body")), driver).changes
+    (change,) = make_plan(
+        program(filter_events=["A"], queue=QueueOptions(filter_scope="body")), driver
+    ).changes
 
     assert change.differences == (Difference("filter", "A", "A (in the body)"),)
 
@@ -233,7 +237,9 @@ def test_an_address_that_does_not_exist_is_an_error(driver, program):
 
 def test_names_get_the_prefix_of_the_driver(program):
     with InMemoryDriver(prefix="staging-") as driver:
-        topology = collect("shop", lambda: ExchangeMessageConsumer("billing", "orders", driver=driver)).topology
+        topology = collect(
+            "shop", lambda: ExchangeMessageConsumer("billing", "orders", driver=driver)
+        ).topology
 
         apply_plan(make_plan(topology, driver))
 
