@@ -30,7 +30,12 @@ _NEEDS_A_CHANGE = (ConfigurationError, ImportError, SyntaxError)
 """Exceptions that a program would raise at every start. Others may be temporary."""
 
 _OUR_DIRECTORY = Path(__file__).parent
-_OUR_DIRECTORIES = {_OUR_DIRECTORY, _OUR_DIRECTORY / "outbox", Path(importlib.__file__).parent}
+_OUR_DIRECTORIES = {
+    _OUR_DIRECTORY,
+    _OUR_DIRECTORY / "dead_letters",
+    _OUR_DIRECTORY / "outbox",
+    Path(importlib.__file__).parent,
+}
 
 
 class TargetError(Exception):

@@ -19,6 +19,7 @@ from melange.messages import DEAD_LETTER_HEADER, NO_HEADERS, Delivery, Message, 
 
 if TYPE_CHECKING:
     from melange.deduplication.base import DeduplicationStore
+    from melange.drivers.dead_letters import DeadLetterAccess
     from melange.middleware import Middleware
     from melange.serialization.serializer import EventSerializer
 
@@ -97,6 +98,11 @@ class MessagingDriver(ABC):
     @abstractmethod
     def capabilities(self) -> Capabilities:
         """What this broker can do."""
+
+    @property
+    def dead_letter_access(self) -> DeadLetterAccess | None:
+        """The administration of dead letters, see ``melange.drivers.dead_letters``; None if the driver offers none."""
+        return None
 
     @abstractmethod
     def declare_topic(self, name: str, *, tags: Mapping[str, str] | None = None) -> Topic:

@@ -8,6 +8,7 @@ import pytest
 pytest.register_assert_rewrite("melange.testing.driver_behaviours")
 
 from melange.testing.driver_behaviours.concurrency import Closing, Concurrency  # noqa: E402
+from melange.testing.driver_behaviours.dead_letter_access import DeadLetterAdministration  # noqa: E402
 from melange.testing.driver_behaviours.dead_letters import DeadLetters  # noqa: E402
 from melange.testing.driver_behaviours.declaring import Declaring  # noqa: E402
 from melange.testing.driver_behaviours.fifo import Fifo  # noqa: E402
@@ -23,6 +24,7 @@ class DriverContract(
     Leases,
     Delays,
     DeadLetters,
+    DeadLetterAdministration,
     Fifo,
     Filters,
     Declaring,

@@ -36,4 +36,13 @@ def test_importing_melange_imports_no_broker_store_or_database_client() -> None:
 
     packages = set(imported.stdout.split())
     assert "melange" in packages
-    assert not packages & {"boto3", "botocore", "click", "filelock", "redis", "redis_cache", "sqlalchemy"}
+    assert not packages & {
+        "boto3",
+        "botocore",
+        "click",
+        "filelock",
+        "redis",
+        "redis_cache",
+        "rich",
+        "sqlalchemy",
+    }

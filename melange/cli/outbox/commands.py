@@ -7,35 +7,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 
 import click
 
+from melange.cli.ages import age, age_since, seconds_since
 from melange.cli.logs import printable
 from melange.cli.options import complain, duration, failures_shown, progress_bar
 from melange.cli.outbox.database import database, database_url_option, dialect_of
 from melange.cli.outbox.relaying import relay
 from melange.outbox import FailedMessage, OutboxAdministration, TopicStatus, create_statements
-
-_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60))
-
-
-def seconds_since(time: datetime) -> float:
-    """Return the seconds since then; 0 if the clock of the writer was ahead."""
-    return max(0.0, (datetime.now(UTC) - time).total_seconds())
-
-
-def age_since(time: datetime | None) -> str:
-    """Return the age in its largest unit; a dash if the row has no readable time."""
-    return "-" if time is None else age(seconds_since(time))
-
-
-def age(seconds: float) -> str:
-    """Return a duration in its largest unit, rounded down: 45s, 12m, 5h, 3d."""
-    for name, length in _UNITS:
-        if seconds >= length:
-            return f"{seconds // length:.0f}{name}"
-    return f"{seconds:.0f}s" if seconds < 59.5 else "59s"
 
 
 def status_table(topics: Iterable[TopicStatus]) -> str:

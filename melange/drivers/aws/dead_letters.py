@@ -33,23 +33,40 @@ def copies_of(delivery: Delivery, received: Received, target: Queue, note: str) 
     first one has the whole note, the next a shorter one, then none; the last is exactly what was received.
     """
     body = received.raw["Body"]
-    bare = {name: _sendable(value) for name, value in (received.raw.get("MessageAttributes") or {}).items()}
-    known = _without_note(bare)
-    if MESSAGE_ID_ATTRIBUTE not in known and delivery.message.body == body:
-        # SQS gives the copy a new id. (An envelope has an id that stays.)
-        known[MESSAGE_ID_ATTRIBUTE] = _text(delivery.message.message_id)
-    published_at = delivery.message.published_at
-    if published_at and PUBLISHED_AT_ATTRIBUTE not in known and len(known) < MAX_ATTRIBUTES - 1:
-        # SQS tells the time at which the copy was sent.
-        known[PUBLISHED_AT_ATTRIBUTE] = _text(published_at.isoformat())
+    bare = attributes_of(received)
+    known = with_identity(delivery, received, without_note(bare))
     for attributes in (_with_note(known, note), _with_note(known, _shortened(note)), known):
-        if len(attributes) <= MAX_ATTRIBUTES and _size(body, attributes) <= target.max_message_bytes:
+        if len(attributes) <= MAX_ATTRIBUTES and size_of(body, attributes) <= target.max_message_bytes:
             yield _copy(delivery, received, target, attributes)
     yield _copy(delivery, received, target, bare)
 
 
-def _without_note(attributes: Attributes) -> Attributes:
-    """Leave out the reason of an earlier dead letter."""
+def attributes_of(received: Received) -> Attributes:
+    """Return the attributes of a received message, to be sent again with their types."""
+    return {name: _sendable(value) for name, value in (received.raw.get("MessageAttributes") or {}).items()}
+
+
+def with_identity(delivery: Delivery, received: Received, attributes: Attributes) -> Attributes:
+    """Return the attributes with the id of the message and its time, which SQS would replace in a copy."""
+    message = delivery.message
+    known = dict(attributes)
+    # An envelope has an id that stays.
+    if MESSAGE_ID_ATTRIBUTE not in known and message.body == received.raw["Body"]:
+        known[MESSAGE_ID_ATTRIBUTE] = _text(message.message_id)
+    published_at = message.published_at
+    if published_at and PUBLISHED_AT_ATTRIBUTE not in known and len(known) < MAX_ATTRIBUTES - 1:
+        known[PUBLISHED_AT_ATTRIBUTE] = _text(published_at.isoformat())
+    return known
+
+
+def trace_of(received: Received) -> Attributes:
+    """Return the trace header as a parameter of a send, {} without one."""
+    trace = (received.raw.get("Attributes") or {}).get(TRACE_ATTRIBUTE)
+    return {"MessageSystemAttributes": {TRACE_ATTRIBUTE: _text(trace)}} if trace else {}
+
+
+def without_note(attributes: Attributes) -> Attributes:
+    """Return the attributes without the reason of an earlier dead letter."""
     kept = {name: value for name, value in attributes.items() if name != DEAD_LETTER_HEADER}
     folded = _folded_headers(kept)
     if folded and folded.pop(DEAD_LETTER_HEADER, None) is not None:
@@ -113,10 +130,7 @@ def _copy(delivery: Delivery, received: Received, target: Queue, attributes: Att
         copy["MessageGroupId"] = twin.message_group_id
     if target.is_fifo:
         copy["MessageDeduplicationId"] = twin.message_deduplication_id
-    trace = (received.raw.get("Attributes") or {}).get(TRACE_ATTRIBUTE)
-    if trace:
-        copy["MessageSystemAttributes"] = {TRACE_ATTRIBUTE: _text(trace)}
-    return copy
+    return copy | trace_of(received)
 
 
 def _sendable(attribute: Mapping[str, Any]) -> Attribute:
@@ -128,7 +142,8 @@ def _text(value: str) -> Attribute:
     return {"DataType": ATTRIBUTE_TYPE, "StringValue": value}
 
 
-def _size(body: str, attributes: Attributes) -> int:
+def size_of(body: str, attributes: Attributes) -> int:
+    """Return the bytes that SQS counts."""
     return len(body.encode()) + sum(
         len(name.encode()) + len(attribute["DataType"].encode()) + _length(attribute)
         for name, attribute in attributes.items()

@@ -15,6 +15,7 @@ from melange.drivers.aws import operations
 from melange.drivers.aws.batches import send_messages, settle_deliveries
 from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.clients import DEFAULT_CALL_TIMEOUT_SECONDS, Clients
+from melange.drivers.aws.dead_letter_access import SqsDeadLetters
 from melange.drivers.aws.dead_letters import copies_of
 from melange.drivers.aws.operations import Entry
 from melange.drivers.aws.queues import SqsQueues
@@ -123,6 +124,11 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
     @property
     def capabilities(self) -> Capabilities:
         return _CAPABILITIES
+
+    @property
+    def dead_letter_access(self) -> SqsDeadLetters:
+        """The administration of dead letters; see ``melange.drivers.dead_letters``."""
+        return SqsDeadLetters(self._calls, self._queues)
 
     def declare_topic(self, name: str, *, tags: Mapping[str, str] | None = None) -> Topic:
         return self._topics.declare(name, tags)

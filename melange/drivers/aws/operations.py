@@ -155,6 +155,11 @@ LIST_QUEUE_TAGS = Operation(
 PURGE_QUEUE = Operation("sqs", "purge_queue", "sqs:PurgeQueue")
 DELETE_QUEUE = Operation("sqs", "delete_queue", "sqs:DeleteQueue")
 
+LIST_SOURCE_QUEUES = Operation("sqs", "list_dead_letter_source_queues", "sqs:ListDeadLetterSourceQueues")
+START_MOVE = Operation("sqs", "start_message_move_task", "sqs:StartMessageMoveTask")
+LIST_MOVES = Operation("sqs", "list_message_move_tasks", "sqs:ListMessageMoveTasks")
+CANCEL_MOVE = Operation("sqs", "cancel_message_move_task", "sqs:CancelMessageMoveTask")
+
 CREATE_TOPIC = Operation("sns", "create_topic", "sns:CreateTopic", _text("TopicArn"))
 GET_TOPIC_ATTRIBUTES = Operation("sns", "get_topic_attributes", "sns:GetTopicAttributes", _attributes)
 SET_TOPIC_ATTRIBUTES = Operation("sns", "set_topic_attributes", "sns:SetTopicAttributes")

@@ -105,6 +105,14 @@ class SqsQueues:
         )
         return QueueDepth(*counts)
 
+    def name_of(self, address: str) -> str:
+        """Return the name, without the prefix, of the queue with this URL or ARN."""
+        return self._prefix.strip(address.replace(":", "/").rpartition("/")[2])
+
+    def arn_of(self, queue: Queue) -> str:
+        """Return the ARN of the queue."""
+        return self._attributes_of(queue, "QueueArn")["QueueArn"]
+
     def delete(self, queue: Queue) -> None:
         """See ``BrokerAdministration.delete_queue``."""
         try:

@@ -17,6 +17,7 @@ from melange.drivers.base import (
     QueueDepth,
 )
 from melange.drivers.inspection import BrokerInspection
+from melange.drivers.memory.dead_letters import MemoryDeadLetters
 from melange.drivers.memory.disorder import Disorder
 from melange.drivers.memory.queue import MemoryQueue
 from melange.drivers.memory.topology import Topology
@@ -86,10 +87,15 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         self.prefix = prefix
         self._topology = Topology(disorder.new_queue, NamePrefix(prefix))
         self._closed = False
+        self._dead_letters = MemoryDeadLetters(self, self._lock, self._topology)
 
     @property
     def capabilities(self) -> Capabilities:
         return _CAPABILITIES
+
+    @property
+    def dead_letter_access(self) -> MemoryDeadLetters:
+        return self._dead_letters
 
     def declare_topic(self, name: str, *, tags: Mapping[str, str] | None = None) -> Topic:
         with self._lock:

@@ -204,6 +204,14 @@ class MemoryQueue(ABC):
                 delayed += 1
         return QueueDepth(visible, in_flight, delayed)
 
+    def arrival_of(self, delivery: Delivery) -> tuple[float | None, bool]:
+        """Return the time when the delivery's message was sent, and True if another queue had received it too often.
+
+        The time is None if the message was removed meanwhile.
+        """
+        copy = self._copies.get(int(delivery.receipt_handle.partition("-")[0]))
+        return (None, False) if copy is None else (copy.sent_at, copy.carried > 0)
+
     def purge(self) -> None:
         """Remove all messages."""
         self._is_indexed = False

@@ -1,0 +1,274 @@
+"""The commands that change nothing: list, show and export."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from datetime import datetime
+from typing import Any, TextIO
+
+import click
+
+from melange.cli.ages import age_since
+from melange.cli.dead_letters.describing import (
+    as_json,
+    body_of,
+    counted,
+    lines_of,
+    overview,
+    summary,
+)
+from melange.cli.dead_letters.options import (
+    json_option,
+    place,
+    place_options,
+    queue_argument,
+    selection_options,
+)
+from melange.cli.options import TRY_AGAIN, complain
+from melange.cli.terminal import progress, show_table
+from melange.drivers.base import QueueDepth
+from melange.operations import DeadLetter, DeadLetters, Group, Selection, export_line
+from melange.operations.grouping import ASPECTS, DEFAULT_ASPECTS, Aspect, grouped
+
+
+@click.command("list")
+@queue_argument
+@selection_options(with_ids=False)
+@click.option(
+    "--group-by",
+    "aspects",
+    type=click.Choice(ASPECTS),
+    multiple=True,
+    help="What the groups have in common; may be repeated.  [default: reason, listener, type]",
+)
+@click.option("--messages", "one_by_one", is_flag=True, help="A line for each message instead of groups.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=100_000, show_default=True, help="How many to look at."
+)
+@json_option
+@place_options
+def list_command(
+    *,
+    queue_name_given: str,
+    selection: Selection,
+    aspects: tuple[Aspect, ...],
+    one_by_one: bool,
+    limit: int,
+    in_json: bool,
+    app: str | None,
+    driver_name: str | None,
+) -> None:
+    """Say what happened, since when, and how many there are of each kind.
+
+    Looking is not taking: messages are received and released at the end. But their receive counts rise, and meanwhile
+    nothing else can receive them.
+    """
+    if one_by_one and aspects:
+        raise click.UsageError("--messages or --group-by: a message is not a group")
+    with place(app, driver_name) as where:
+        letters = where.dead_letters(queue_name_given)
+        depth = letters.measure()
+        count = 0
+        with progress("Looking", depth.visible) as advance:
+
+            def looked(steps: int) -> None:
+                nonlocal count
+                count += steps
+                advance(steps)
+
+            browsing = letters.browse(selection, limit=limit, on_progress=looked, stopping=where.stopping)
+            with closing(browsing):
+                if one_by_one:
+                    rows = [summary(letter) for letter in browsing]
+                    selected = len(rows)
+                else:
+                    groups = grouped(browsing, where.driver.clock.now(), aspects or DEFAULT_ASPECTS)
+                    rows = [_group_row(group) for group in groups]
+                    selected = sum(group.count for group in groups)
+        if in_json:
+            found = {"messages" if one_by_one else "groups": rows}
+            click.echo(
+                json.dumps({**_depth(letters, depth), "seen": count, "selected": selected, **found}, indent=2)
+            )
+        else:
+            click.echo(overview(letters, depth))
+            _show(rows, one_by_one=one_by_one)
+            for note in _notes(letters, depth, count, selected, limit):
+                click.echo(note)
+        sys.exit(TRY_AGAIN if where.stopping() else 0)
+
+
+@click.command()
+@queue_argument
+@selection_options(with_ids=True)
+@click.option("--limit", type=click.IntRange(min=1), default=5, show_default=True, help="How many to show.")
+@click.option("--unmasked", is_flag=True, help="Show sensitive fields.")
+@json_option
+@place_options
+def show(
+    *,
+    queue_name_given: str,
+    selection: Selection,
+    limit: int,
+    unmasked: bool,
+    in_json: bool,
+    app: str | None,
+    driver_name: str | None,
+) -> None:
+    """Show dead letters in full: reason, headers, and the body with sensitive fields masked.
+
+    ID is a message id, as `list` shows it. Ends with 1 if an ID was not found.
+    """
+    with place(app, driver_name) as where:
+        letters = where.dead_letters(queue_name_given)
+        limit = max(limit, len(selection.message_ids))
+        browsing = letters.browse(selection, limit=limit, stopping=where.stopping)
+        with closing(browsing):
+            found = _each_id_once(browsing, len(selection.message_ids))
+        bodies = [body_of(letter, where.serializer, unmasked=unmasked) for letter in found]
+        if in_json:
+            rows = [as_json(letter, body) for letter, body in zip(found, bodies, strict=True)]
+            click.echo(json.dumps(rows, indent=2))
+        else:
+            for letter, body in zip(found, bodies, strict=True):
+                click.echo("\n".join(lines_of(letter, body)))
+            if not found:
+                click.echo("no dead letter is selected")
+        complain_of_missing(selection.message_ids - {letter.message_id for letter in found}, letters)
+
+
+@click.command()
+@queue_argument
+@selection_options(with_ids=True)
+@click.option(
+    "--output",
+    type=click.File("w", encoding="utf-8", lazy=True),
+    default="-",
+    help="A file.  [default: stdout]",
+)
+@click.option("--masked", is_flag=True, help="Mask sensitive fields, for a ticket; it cannot be imported.")
+@click.option("--limit", type=click.IntRange(min=1), help="How many to write.")
+@place_options
+def export(
+    *,
+    queue_name_given: str,
+    selection: Selection,
+    output: TextIO,
+    masked: bool,
+    limit: int | None,
+    app: str | None,
+    driver_name: str | None,
+) -> None:
+    """Write dead letters as lines of JSON, with complete bodies; remove none.
+
+    `import` sends them to a queue again. Ends with 1 if an ID was not found.
+    """
+    with place(app, driver_name) as where:
+        if masked and where.serializer is None:
+            raise click.UsageError("--masked needs --app: the program says which fields are sensitive")
+        letters = where.dead_letters(queue_name_given)
+        found: set[str] = set()
+        with progress("Exporting", letters.measure().visible) as advance:
+            browsing = letters.browse(selection, limit=limit, on_progress=advance, stopping=where.stopping)
+            with closing(browsing):
+                for letter in browsing:
+                    output.write(export_line(letter, masked=masked, serializer=where.serializer) + "\n")
+                    found.add(letter.message_id)
+        output.flush()
+        click.echo(f"{counted(len(found))} exported", err=True)
+        complain_of_missing(selection.message_ids - found, letters)
+        sys.exit(TRY_AGAIN if where.stopping() else 0)
+
+
+def complain_of_missing(ids: Iterable[str], letters: DeadLetters) -> None:
+    """End with 1 if ids are left."""
+    missing = sorted(ids)
+    if missing:
+        complain(
+            f"not seen in {letters.queue.name}: {', '.join(missing)}. It may be in flight elsewhere, or retried already"
+        )
+        sys.exit(TRY_AGAIN)
+
+
+def _each_id_once(browsing: Iterator[DeadLetter], wanted: int) -> list[DeadLetter]:
+    """Return the letters; look no further when all ids are found."""
+    found: list[DeadLetter] = []
+    for letter in browsing:
+        found.append(letter)
+        if wanted and len({one.message_id for one in found}) == wanted:
+            break
+    return found
+
+
+def _group_row(group: Group) -> dict[str, Any]:
+    return {
+        "count": group.count,
+        **group.aspects,
+        "oldest": group.oldest and group.oldest.isoformat(),
+        "newest": group.newest and group.newest.isoformat(),
+        "example_id": group.example_id,
+    }
+
+
+def _show(rows: Sequence[dict[str, Any]], *, one_by_one: bool) -> None:
+    if not rows:
+        return
+    if one_by_one:
+        cells = [
+            (
+                row["message_id"],
+                row["event_type_name"],
+                row["listener_name"],
+                row["attempts"],
+                _age(row["dead_since"]),
+                row["reason"],
+            )
+            for row in rows
+        ]
+        show_table(
+            ("MESSAGE ID", "TYPE", "LISTENER", "ATTEMPTS", "AGE", "REASON"), cells, right=("ATTEMPTS",)
+        )
+        return
+    aspects = [name for name in rows[0] if name in ASPECTS]
+    show_table(
+        ("COUNT", *(aspect.upper() for aspect in aspects), "OLDEST", "NEWEST", "EXAMPLE"),
+        [
+            (
+                f"{row['count']:,}",
+                *(row[aspect] for aspect in aspects),
+                _age(row["oldest"]),
+                _age(row["newest"]),
+                row["example_id"],
+            )
+            for row in rows
+        ],
+        right=("COUNT",),
+    )
+
+
+def _age(text: str | None) -> str:
+    return age_since(None if text is None else datetime.fromisoformat(text))
+
+
+def _depth(letters: DeadLetters, depth: QueueDepth) -> dict[str, Any]:
+    return {
+        "queue": letters.queue.name,
+        "counts_are_estimates": letters.counts_are_estimates,
+        "visible": depth.visible,
+        "in_flight": depth.in_flight,
+    }
+
+
+def _notes(letters: DeadLetters, depth: QueueDepth, count: int, selected: int, limit: int) -> Iterator[str]:
+    if selected != count:
+        yield f"{counted(selected)} selected of {count:,} looked at"
+    if selected == limit:
+        yield f"there may be more: see --limit, {limit:,}"
+    elif letters.queue.is_fifo and count < depth.visible:
+        yield (
+            f"about {depth.visible - count:,} more wait behind these in their groups: "
+            "they can be seen when those were retried or removed"
+        )

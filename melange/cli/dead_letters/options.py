@@ -1,0 +1,176 @@
+"""What the commands for dead letters share: which broker, which queue, which letters."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from melange.cli.options import duration, failures_shown
+from melange.cli.targets import described, load
+from melange.consuming.consumer import ExchangeMessageConsumer
+from melange.consuming.worker import Worker
+from melange.drivers.base import MessagingDriver
+from melange.drivers.registry import DriverManager
+from melange.errors import ConfigurationError
+from melange.operations import DeadLetters, Selection
+from melange.serialization.serializer import EventSerializer
+from melange.signals import calling_on_signal
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command works.
+
+    ``serializer`` is that of the program, and None if no program was named.
+    """
+
+    driver: MessagingDriver
+    serializer: EventSerializer | None
+    stopping: Callable[[], bool]
+
+    def dead_letters(self, queue_name: str) -> DeadLetters:
+        return DeadLetters(queue_name, self.driver)
+
+
+@contextmanager
+def place(app: str | None, driver_name: str | None) -> Iterator[Place]:
+    """Connect to the broker of the program ``app``, or to that of the driver; show what fails, and end the process.
+
+    The first SIGINT or SIGTERM lets the command end soon, and release what it holds; a second one ends it at once.
+    """
+    with failures_shown():
+        if app is not None and driver_name is not None:
+            raise ConfigurationError("--app or --driver: only one of them can say which broker")
+        if app is None:
+            name = driver_name or "aws"
+            if name == "memory":
+                raise ConfigurationError(
+                    "the driver 'memory' is empty when this command starts: name a program with --app"
+                )
+            driver, serializer = DriverManager.instance().use_driver(driver_name=name), None
+        else:
+            driver, serializer = _of_program(app)
+        stopping = threading.Event()
+        with driver, calling_on_signal(stopping.set):
+            yield Place(driver, serializer, stopping.is_set)
+
+
+def _of_program(app: str) -> tuple[MessagingDriver, EventSerializer]:
+    found = load(app)
+    if isinstance(found, Worker):
+        found = found.consumers
+    if isinstance(found, (list, tuple)) and found:
+        found = found[0]
+    if isinstance(found, ExchangeMessageConsumer):
+        found = found.driver
+    if not isinstance(found, MessagingDriver):
+        raise ConfigurationError(
+            f"{app} is {described(found)}, and should be a driver, a consumer, a Worker, or a function that returns one"
+        )
+    return found, found.serializer or EventSerializer.instance()
+
+
+def place_options(command: _Command) -> _Command:
+    """Add ``--app`` and ``--driver``."""
+    app = click.option(
+        "--app",
+        metavar="MODULE:ATTRIBUTE",
+        help="The program: a driver, consumer or Worker, or a function that returns one. It says which broker, "
+        "and which fields are sensitive.",
+    )
+    driver = click.option(
+        "--driver", "driver_name", metavar="NAME", help="The broker, without a program.  [default: aws]"
+    )
+    return app(driver(command))
+
+
+json_option = click.option("--json", "in_json", is_flag=True, help="Write JSON.")
+
+
+def _pairs(what: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], dict[str, str]]:
+    def read(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+        for text in texts:
+            if "=" not in text:
+                raise click.BadParameter(f"{text!r} has no value: write {what}=VALUE")
+        return dict(text.split("=", 1) for text in texts)
+
+    return read
+
+
+_FILTERS = (
+    click.option("--reason", metavar="TEXT", help="Those with this text in the reason, in any case."),
+    click.option("--listener", "listener_name", metavar="NAME", help="Those that this listener failed on."),
+    click.option("--type", "event_type_name", metavar="NAME", help="Those of this event type."),
+    click.option("--from-queue", "queue_name", metavar="NAME", help="Those that failed in this queue."),
+    click.option(
+        "--older-than",
+        "older_than_seconds",
+        type=duration,
+        metavar="DURATION",
+        help="Dead for longer: 15m, 12h.",
+    ),
+    click.option(
+        "--younger-than",
+        "younger_than_seconds",
+        type=duration,
+        metavar="DURATION",
+        help="Dead for at most this.",
+    ),
+    click.option(
+        "--header",
+        "headers",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=_pairs("NAME"),
+        help="Those with this header.",
+    ),
+    click.option(
+        "--field",
+        "fields",
+        metavar="PATH=VALUE",
+        multiple=True,
+        callback=_pairs("PATH"),
+        help="Those with this field in the body, such as customer.id=17.",
+    ),
+)
+_FILTER_NAMES = (
+    "reason",
+    "listener_name",
+    "event_type_name",
+    "queue_name",
+    "older_than_seconds",
+    "younger_than_seconds",
+    "headers",
+    "fields",
+)
+
+
+def selection_options(*, with_ids: bool) -> Callable[[_Command], Callable[..., Any]]:
+    """Add the filters, and IDs as arguments; the command gets them all as ``selection``."""
+
+    def add(command: _Command) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_selection(*arguments: Any, **keywords: Any) -> Any:
+            filters = {name: keywords.pop(name) for name in _FILTER_NAMES}
+            ids = frozenset(keywords.pop("message_ids", ()))
+            return command(*arguments, selection=Selection(message_ids=ids, **filters), **keywords)
+
+        result: Callable[..., Any] = with_selection
+        for option in reversed(_FILTERS):
+            result = option(result)
+        if with_ids:
+            result = click.argument("message_ids", metavar="[ID]...", nargs=-1)(result)
+        return result
+
+    return add
+
+
+queue_argument = click.argument("queue_name_given", metavar="QUEUE")

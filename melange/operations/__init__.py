@@ -1,0 +1,20 @@
+"""Operating what runs: dead letters, from a program or a test; ``melange dead-letters`` is the same from the shell."""
+
+from melange.operations.dead_letters import DeadLetters
+from melange.operations.grouping import Group
+from melange.operations.json_lines import export_line, import_lines, imported
+from melange.operations.letters import DeadLetter
+from melange.operations.selection import Selection
+from melange.operations.settling import NotDone, Report
+
+__all__ = [
+    "DeadLetter",
+    "DeadLetters",
+    "Group",
+    "NotDone",
+    "Report",
+    "Selection",
+    "export_line",
+    "import_lines",
+    "imported",
+]

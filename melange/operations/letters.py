@@ -1,0 +1,151 @@
+"""Dead letters as an operator sees them: the message, and why, when and from where it came."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from melange.drivers.dead_letters import FoundDeadLetter
+from melange.errors import DecodeError
+from melange.events import EVENT_TYPE_KEY
+from melange.messages import DEAD_LETTER_HEADER, Message
+from melange.serialization.json import from_json
+
+Origin = Literal["consumer", "broker", "unknown"]
+
+MOVED_BY_THE_BROKER = "moved by the broker: received too often without an acknowledgement"
+NO_REASON = "no reason: not dead-lettered by a consumer of melange"
+
+_ATTEMPTS = re.compile(r"^attempt \d+ of \d+ failed: ")
+_VARYING = re.compile(
+    r"""\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b   # a UUID
+    | \b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b                                          # a hash
+    | '[^']*' | "[^"]*"                                                        # quoted values
+    | \d+(?:[.,:]\d+)*                                                         # numbers, times, addresses
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message in a dead-letter queue.
+
+    ``origin`` is ``"consumer"`` if a consumer of melange has sent it, with its ``reason``, ``listener_name`` and
+    ``attempts``; ``"broker"`` if the broker moved it by itself; ``"unknown"`` if neither is known, as for a message that
+    another program sent. ``queue_name`` is the queue where it failed. ``dead_since`` is the time of the rejection, or the
+    time when the broker accepted the message if no other is known. ``problem`` says why the body cannot be read as an
+    event; None if it can. ``receive_count`` counts looks at it, too.
+    """
+
+    message: Message
+    reason: str
+    origin: Origin
+    listener_name: str | None
+    attempts: int | None
+    queue_name: str | None
+    dead_since: datetime | None
+    receive_count: int
+    problem: str | None
+
+    @property
+    def message_id(self) -> str:
+        return self.message.message_id
+
+    @property
+    def event_type_name(self) -> str | None:
+        """The type beside the body or in it; None if neither has one."""
+        if self.message.event_type_name is not None:
+            return self.message.event_type_name
+        return event_type_in(self.message.body)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the message, without the note of the dead letter."""
+        headers = self.message.headers
+        return {name: value for name, value in headers.items() if name != DEAD_LETTER_HEADER}
+
+    @property
+    def data(self) -> Any:
+        """The body as JSON says it; None if it is not JSON."""
+        return _data_in(self.message.body)
+
+    @property
+    def kind(self) -> str:
+        """The reason without what differs from message to message: numbers, ids, quoted values."""
+        return _VARYING.sub("..", _ATTEMPTS.sub("", self.reason))
+
+    def __repr__(self) -> str:
+        """Leave the payload out, so that it is not logged by accident."""
+        return f"DeadLetter(message_id={self.message_id!r}, reason={self.reason!r})"
+
+
+def dead_letter_from(found: FoundDeadLetter) -> DeadLetter:
+    """Return what was found in a dead-letter queue; a note that cannot be read is shown as the reason."""
+    message = found.delivery.message
+    note, reason = _note_of(message)
+    if found.was_moved and not note:
+        reason = reason or MOVED_BY_THE_BROKER
+    attempts = note.get("attempts")
+    return DeadLetter(
+        message=message,
+        reason=reason or NO_REASON,
+        origin="consumer" if note else "broker" if found.was_moved else "unknown",
+        listener_name=_text(note.get("listener")),
+        attempts=attempts if isinstance(attempts, int) else None,
+        queue_name=_text(note.get("queue")) or found.source_name,
+        dead_since=_time(note.get("rejected_at")) or found.sent_at,
+        receive_count=found.delivery.receive_count,
+        problem=_problem_of(message),
+    )
+
+
+def event_type_in(body: str) -> str | None:
+    """Return the event type that a body names; None if it names none."""
+    data = _data_in(body)
+    return _text(data.get(EVENT_TYPE_KEY)) if isinstance(data, dict) else None
+
+
+def _data_in(body: str) -> Any:
+    try:
+        return from_json(body)
+    except DecodeError:
+        return None
+
+
+def _note_of(message: Message) -> tuple[Mapping[str, Any], str | None]:
+    """Return the fields of the note and its reason."""
+    text = message.headers.get(DEAD_LETTER_HEADER)
+    if text is None:
+        return {}, None
+    try:
+        note = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}, text
+    if not isinstance(note, dict):
+        return {}, text
+    return note, _text(note.get("reason"))
+
+
+def _problem_of(message: Message) -> str | None:
+    try:
+        data = from_json(message.body)
+    except DecodeError as error:
+        return str(error)
+    return None if isinstance(data, dict) else "the body is not an object"
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment

@@ -1,0 +1,73 @@
+"""Dead letters as lines of JSON."""
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from melange import ConfigurationError, EventMessage
+from melange.operations import export_line, import_lines
+
+
+@dataclass
+class CardDeclined(EventMessage):
+    order_id: int
+    card: str = field(metadata={"sensitive": True})
+
+
+def exported(letters, **options):
+    return [export_line(letter, **options) for letter in letters.browse()]
+
+
+def test_an_exported_message_comes_back_as_it_was(add, letters, messages_in, driver) -> None:
+    add(message_id="m", body='{"a": "\u2028ü"}', headers={"tenant": "north"}, message_group_id="fair")
+    (before,) = messages_in("billing-dlq")
+    lines = exported(letters)
+    driver.purge_queue(letters.queue)
+
+    assert import_lines("billing-dlq", lines, driver) == []
+
+    (after,) = messages_in("billing-dlq")
+    assert after == before
+
+
+def test_it_leaves_its_note_behind_when_it_goes_to_a_working_queue(add, letters, messages_in, driver) -> None:
+    add(message_id="m", headers={"tenant": "north"})
+
+    import_lines("billing", exported(letters), driver)
+
+    (message,) = messages_in("billing")
+    assert dict(message.headers) == {"tenant": "north"}
+
+
+def test_each_line_is_ascii_and_one_line(add, letters) -> None:
+    add(body='{"a": "\u2028\\n"}')
+
+    (line,) = exported(letters)
+
+    assert line.isascii()
+    assert "\n" not in line
+
+
+def test_masked_lines_hide_sensitive_fields_and_cannot_be_imported(add, letters, driver) -> None:
+    add(body='{"event_type_name":"CardDeclined","order_id":1,"card":"4111"}')
+
+    lines = exported(letters, masked=True)
+
+    assert "4111" not in lines[0]
+    assert json.loads(json.loads(lines[0])["body"])["order_id"] == 1
+    with pytest.raises(ConfigurationError, match="line 1: its sensitive fields are masked"):
+        import_lines("billing", lines, driver)
+
+
+@pytest.mark.parametrize("line", ["nonsense", "[]", "{}", '{"message_id":1,"body":"{}","headers":{}}', "5"])
+def test_a_line_that_was_not_exported_is_named_and_nothing_is_sent(
+    add, letters, driver, ids_in, line
+) -> None:
+    add()
+    lines = [*exported(letters), "", line]
+
+    with pytest.raises(ConfigurationError, match="line 3"):
+        import_lines("billing", lines, driver)
+
+    assert ids_in("billing") == []
