@@ -20,6 +20,7 @@ _SUBCOMMANDS = {
     "dead-letters": "melange.cli.dead_letters:dead_letters",
     "guide": "melange.cli.commands:guide",
     "outbox": "melange.cli.outbox:outbox",
+    "topology": "melange.cli.topology:topology",
     "worker": "melange.cli.worker:worker",
 }
 """Where each one is. It is imported only when it is asked for: what it needs takes time, or may be missing."""

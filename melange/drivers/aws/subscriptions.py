@@ -57,6 +57,11 @@ def allowed_topics(policy_text: str | None) -> list[str]:
 
 def _statement(queue_arn: str, topic_arns: Iterable[str]) -> dict[str, Any]:
     arns = sorted(topic_arns)
+    return topics_statement(queue_arn, arns, sorted({parse_arn(arn, "sns").account for arn in arns}))
+
+
+def topics_statement(queue_arn: Any, topic_arns: Sequence[Any], accounts: Sequence[Any]) -> dict[str, Any]:
+    """Return the statement of a queue's policy that lets these topics send; exports give references instead of ARNs."""
     return {
         "Sid": STATEMENT_ID,
         "Effect": "Allow",
@@ -64,8 +69,8 @@ def _statement(queue_arn: str, topic_arns: Iterable[str]) -> dict[str, Any]:
         "Action": "sqs:SendMessage",
         "Resource": queue_arn,
         "Condition": {
-            "ArnEquals": {"aws:SourceArn": arns},
-            "StringEquals": {"aws:SourceAccount": sorted({parse_arn(arn, "sns").account for arn in arns})},
+            "ArnEquals": {"aws:SourceArn": list(topic_arns)},
+            "StringEquals": {"aws:SourceAccount": list(accounts)},
         },
     }
 

@@ -1,0 +1,152 @@
+"""The topology as a CloudFormation template."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from melange.drivers.aws.subscriptions import filter_attributes, topics_statement
+from melange.errors import ConfigurationError
+from melange.topology.model import (
+    TOPOLOGY_TAG,
+    DeclaredBinding,
+    DeclaredQueue,
+    DeclaredTopic,
+    Topology,
+    is_address,
+    is_fifo,
+)
+from melange.topology.names import broker_name, logical_id
+from melange.topology.terraform import senders
+
+_OWN_ACCOUNT = {"Ref": "AWS::AccountId"}
+
+Resource = dict[str, Any]
+
+
+def to_cloudformation(topology: Topology, key: str | None = None) -> dict[str, Any]:
+    """Return a template. Topics and queues given by their address are not in it.
+
+    ``key`` is the customer key that encrypts topics and queues.
+
+    Raises:
+        ConfigurationError: two names are the same as logical ids of CloudFormation.
+    """
+    resources: dict[str, Resource] = {}
+    for topic in topology.topics:
+        if not is_address(topic.name):
+            _add(resources, _topic_id(topic.name), _topic(topology, topic, key))
+    for queue in topology.queues:
+        if is_address(queue.name):
+            continue
+        _add(resources, _queue_id(queue.name), _queue(topology, queue, key))
+        sources = senders(topology, queue)
+        if sources:
+            _add(resources, _policy_id(queue.name), _policy(queue, sources))
+        for binding in queue.bindings:
+            subscription = _subscription(queue, binding)
+            _add(resources, logical_id("Binding", binding.topic, "to", queue.name), subscription)
+    return {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": f"Topics and queues of {topology.name}",
+        "Resources": resources,
+    }
+
+
+def _add(resources: dict[str, Resource], name: str, resource: Resource) -> None:
+    if name in resources:
+        raise ConfigurationError(
+            f"two names of the topology become {name} in CloudFormation, which takes letters and digits: rename one of them"
+        )
+    resources[name] = resource
+
+
+def _topic(topology: Topology, topic: DeclaredTopic, key: str | None) -> Resource:
+    properties: dict[str, Any] = {"TopicName": broker_name(topology, topic.name)}
+    if is_fifo(topic.name):
+        properties["FifoTopic"] = True
+    if key:
+        properties["KmsMasterKeyId"] = key
+    return {"Type": "AWS::SNS::Topic", "Properties": properties}
+
+
+def _queue(topology: Topology, queue: DeclaredQueue, key: str | None) -> Resource:
+    tags = {**queue.tags, TOPOLOGY_TAG: topology.name}
+    properties: dict[str, Any] = {
+        "QueueName": broker_name(topology, queue.name),
+        "Tags": [{"Key": name, "Value": value} for name, value in sorted(tags.items())],
+    }
+    if is_fifo(queue.name):
+        properties["FifoQueue"] = True
+    if queue.retention_seconds is not None:
+        properties["MessageRetentionPeriod"] = queue.retention_seconds
+    if queue.dead_letter_queue is not None:
+        properties["RedrivePolicy"] = {
+            "deadLetterTargetArn": _queue_arn(queue.dead_letter_queue),
+            "maxReceiveCount": queue.max_receive_count,
+        }
+    if key:
+        properties["KmsMasterKeyId"] = key
+    # A stack that is deleted, or a queue that is renamed, must not take messages with it.
+    return {
+        "Type": "AWS::SQS::Queue",
+        "DeletionPolicy": "Retain",
+        "UpdateReplacePolicy": "Retain",
+        "Properties": properties,
+    }
+
+
+def _policy(queue: DeclaredQueue, sources: list[str]) -> Resource:
+    accounts: list[Any] = sorted({name.split(":")[4] for name in sources if is_address(name)})
+    if not all(map(is_address, sources)):
+        accounts.append(_OWN_ACCOUNT)
+    statement = topics_statement(_queue_arn(queue.name), [_topic_arn(name) for name in sources], accounts)
+    return {
+        "Type": "AWS::SQS::QueuePolicy",
+        "Properties": {
+            "Queues": [{"Ref": _queue_id(queue.name)}],
+            "PolicyDocument": {"Version": "2012-10-17", "Statement": [statement]},
+        },
+    }
+
+
+def _subscription(queue: DeclaredQueue, binding: DeclaredBinding) -> Resource:
+    properties: dict[str, Any] = {
+        "TopicArn": _topic_arn(binding.topic),
+        "Protocol": "sqs",
+        "Endpoint": _queue_arn(queue.name),
+        "RawMessageDelivery": True,
+    }
+    if binding.event_filter is not None and binding.event_filter.event_type_names:
+        attributes = filter_attributes(binding.event_filter)
+        properties["FilterPolicy"] = json.loads(attributes["FilterPolicy"])
+        properties["FilterPolicyScope"] = attributes["FilterPolicyScope"]
+    if queue.dead_letter_queue is not None:
+        properties["RedrivePolicy"] = {"deadLetterTargetArn": _queue_arn(queue.dead_letter_queue)}
+    policies = [queue.name, queue.dead_letter_queue] if queue.dead_letter_queue else [queue.name]
+    return {
+        "Type": "AWS::SNS::Subscription",
+        # SNS confirms a subscription at once only if the queue lets the topic in.
+        "DependsOn": [_policy_id(name) for name in policies if not is_address(name)],
+        "Properties": properties,
+    }
+
+
+def _topic_id(name: str) -> str:
+    return logical_id("Topic", name)
+
+
+def _queue_id(name: str) -> str:
+    return logical_id("Queue", name)
+
+
+def _policy_id(name: str) -> str:
+    return logical_id("Policy", name)
+
+
+def _topic_arn(name: str) -> Any:
+    return name if is_address(name) else {"Ref": _topic_id(name)}
+
+
+def _queue_arn(name: str) -> Any:
+    return name if is_address(name) else {"Fn::GetAtt": [_queue_id(name), "Arn"]}
