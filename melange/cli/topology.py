@@ -109,7 +109,9 @@ def plan(*, targets: tuple[str, ...], name: str | None, as_json: bool) -> None:
 
 @topology.command()
 @_targets
-@click.option("--prune", is_flag=True, help="Remove bindings, filters and queues that are not wanted any more.")
+@click.option(
+    "--prune", is_flag=True, help="Remove bindings, filters and queues that are not wanted any more."
+)
 @click.option("--delete-messages", is_flag=True, help="With --prune: also remove queues that hold messages.")
 @click.option("--adopt", is_flag=True, help="Take over queues that are marked for another topology.")
 @click.option("--yes", is_flag=True, help="Do not ask before something is removed.")
@@ -177,7 +179,9 @@ def doctor(*, targets: tuple[str, ...], name: str | None, as_json: bool) -> None
 @click.option("--account", default="ACCOUNT", show_default=True, help="For the ARNs of --format iam.")
 @click.option("--partition", default="aws", show_default=True, help="For the ARNs of --format iam.")
 @click.option("--kms-key", metavar="ARN", help="The customer key that encrypts topics and queues.")
-@click.option("--json", "_as_json", is_flag=True, help="Every format is JSON already; accepted for uniformity.")
+@click.option(
+    "--json", "_as_json", is_flag=True, help="Every format is JSON already; accepted for uniformity."
+)
 def export(
     *,
     targets: tuple[str, ...],
@@ -209,8 +213,12 @@ def export(
     show_default=True,
     help="svg and png need the extra melange[graph].",
 )
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of standard output.")
-@click.option("--json", "as_json", is_flag=True, help="Write the model as JSON, as `export --format json` does.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of standard output."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Write the model as JSON, as `export --format json` does."
+)
 def graph(
     *, targets: tuple[str, ...], name: str | None, picture_format: str, output: Path | None, as_json: bool
 ) -> None:
@@ -322,13 +330,15 @@ def _show_plan(made: Plan, typed: str) -> None:
         _show_changes(console, extra)
     for note in made.notes:
         console.print(printable(f"note: {note}"))
-    counts = {action: 0 for action in _SIGNS}
+    counts = dict.fromkeys(_SIGNS, 0)
     for change in made.changes:
         counts[change.action] += change.is_drift
     if not made.has_drift:
         console.print("no drift")
         return
-    console.print(f"drift: {counts['create']} to create, {counts['update']} to change, {counts['remove']} to remove")
+    console.print(
+        f"drift: {counts['create']} to create, {counts['update']} to change, {counts['remove']} to remove"
+    )
     needs_prune = " --prune" if counts["remove"] else ""
     console.print(f"to make it so: melange topology apply {typed}{needs_prune}")
 
@@ -363,7 +373,10 @@ def _show_findings(findings: Sequence[Finding], typed: str) -> None:
     console = _console()
     for finding in findings:
         colour = "red" if finding.severity == "error" else "yellow"
-        console.print(printable(f"{finding.severity} [{finding.check}] {finding.resource}: {finding.problem}"), style=colour)
+        console.print(
+            printable(f"{finding.severity} [{finding.check}] {finding.resource}: {finding.problem}"),
+            style=colour,
+        )
         console.print(printable(f"    why: {finding.reason}"))
         console.print(printable(f"    fix: {finding.remedy_for(typed)}"))
     errors = sum(finding.severity == "error" for finding in findings)

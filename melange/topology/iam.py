@@ -97,7 +97,9 @@ def _operating(topology: Topology, place: Account) -> list[Statement]:
     everything = f"arn:{place.partition}:sqs:{place.region}:{place.account}:{broker_name(topology, '*')}"
     return [
         *_statements("LookAtTopics", (*LOOK, *CHANGE_TOPICS), topics),
-        *_statements("LookAtQueues", LOOK_AT_QUEUES, [everything, *(one for one in queues if one not in own)]),
+        *_statements(
+            "LookAtQueues", LOOK_AT_QUEUES, [everything, *(one for one in queues if one not in own)]
+        ),
         *_statements("ChangeQueues", CHANGE_QUEUES, own),
         *_statements("Search", (*SEARCH, *CHANGE_SUBSCRIPTIONS), ["*"]),
         _statement("PruneQueues", PRUNE, [everything])

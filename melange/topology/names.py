@@ -47,5 +47,3 @@ def logical_id(kind: str, *names: str) -> str:
     """Return the name as a logical id of CloudFormation: letters and digits."""
     words = re.findall(r"[A-Za-z0-9]+", " ".join(map(plain_name, names)))
     return kind + "".join(word[:1].upper() + word[1:] for word in words)
-
-

@@ -40,13 +40,13 @@ def to_terraform(topology: Topology, key: str | None = None) -> dict[str, Any]:
             continue
         _add(resources, "aws_sqs_queue", queue.name, _queue(topology, queue, key))
         if queue.dead_letter_queue is not None:
-            _add(resources, "aws_sqs_queue_redrive_policy", queue.name, _redrive(topology, queue))
+            _add(resources, "aws_sqs_queue_redrive_policy", queue.name, _redrive(queue))
         sources = senders(topology, queue)
         if sources:
             _add(resources, "aws_sqs_queue_policy", queue.name, _policy(queue, sources))
         for binding in queue.bindings:
             name = f"{identifier(binding.topic)}_to_{identifier(queue.name)}"
-            _add(resources, "aws_sns_topic_subscription", name, _subscription(topology, queue, binding))
+            _add(resources, "aws_sns_topic_subscription", name, _subscription(queue, binding))
     return {
         "terraform": {"required_providers": {"aws": {"source": "hashicorp/aws", "version": ">= 5.0"}}},
         "data": {"aws_caller_identity": {"current": {}}},
@@ -96,9 +96,12 @@ def _queue(topology: Topology, queue: DeclaredQueue, key: str | None) -> dict[st
     return arguments
 
 
-def _redrive(topology: Topology, queue: DeclaredQueue) -> dict[str, Any]:
+def _redrive(queue: DeclaredQueue) -> dict[str, Any]:
     assert queue.dead_letter_queue is not None
-    policy = {"deadLetterTargetArn": _queue_arn(queue.dead_letter_queue), "maxReceiveCount": queue.max_receive_count}
+    policy = {
+        "deadLetterTargetArn": _queue_arn(queue.dead_letter_queue),
+        "maxReceiveCount": queue.max_receive_count,
+    }
     return {"queue_url": _attribute("aws_sqs_queue", queue.name, "id"), "redrive_policy": json.dumps(policy)}
 
 
@@ -112,7 +115,7 @@ def _policy(queue: DeclaredQueue, sources: list[str]) -> dict[str, Any]:
     }
 
 
-def _subscription(topology: Topology, queue: DeclaredQueue, binding: DeclaredBinding) -> dict[str, Any]:
+def _subscription(queue: DeclaredQueue, binding: DeclaredBinding) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "topic_arn": _topic_arn(binding.topic),
         "protocol": "sqs",
@@ -143,5 +146,3 @@ def _queue_arn(name: str) -> str:
 
 def _attribute(kind: str, name: str, attribute: str) -> str:
     return f"${{{kind}.{identifier(name)}.{attribute}}}"
-
-
