@@ -20,6 +20,7 @@ def main() -> None:
 
     _check(Path(module_file).is_relative_to(sys.prefix), f"melange was imported from {module_file}")
     _check("melange/py.typed" in files, "py.typed is not in the wheel")
+    _check("pytest_melange.py" in files, "the pytest plugin is not in the wheel")
     _check("melange/guide.md" in files, "the guide is not in the wheel")
     _check(any(file.endswith("licenses/LICENSE") for file in files), "LICENSE is not in the wheel")
     _check(not any(file.startswith("tests/") for file in files), "the tests are in the wheel")

@@ -97,7 +97,6 @@ class ExchangeMessageConsumer:
         if event_type is not None and not callable(event_type):
             raise ConfigurationError(f"event_type= takes a function of body and headers, not {event_type!r}")
         self.driver = DriverManager.instance().get_driver() if driver is None else driver
-        self.middleware = (*self.driver.middleware, *middleware)
         capabilities = self.driver.capabilities
         check_whole_seconds(
             "visibility_timeout_seconds",
@@ -121,6 +120,7 @@ class ExchangeMessageConsumer:
         )
         is_collected = collect(self)
         self.queue = self.declaration.undeclared() if is_collected else self.declaration.queue(self.driver)
+        self.middleware = (*self.driver.middleware_for(self), *middleware)
         self.subscriptions = Subscriptions()
         self.serializer = (
             EventSerializer.instance() if self.driver.serializer is None else self.driver.serializer

@@ -243,7 +243,7 @@ class DeliveryProcessor:
         """Run the listener, then mark it as finished or release its claim."""
         listener, lease, claimed = call.subscription, call.lease, call.claimed
         lease.has_begun = True
-        limit = self._timeout_seconds if listener.timeout_seconds is None else listener.timeout_seconds
+        limit = self.time_limit_of(listener)
         has_returned = False
         outcome: Outcome
         try:
@@ -283,6 +283,10 @@ class DeliveryProcessor:
 
             result = within(limit, result, f"listener {listener.name}")
         self.run_coroutine(_awaited(result))
+
+    def time_limit_of(self, listener: Subscription) -> float | None:
+        """Return the time limit of one run of the listener; None without a limit."""
+        return self._timeout_seconds if listener.timeout_seconds is None else listener.timeout_seconds
 
     # --- failures ----------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from melange.errors import ConfigurationError, Failure, InvalidMessageError, Mel
 from melange.messages import DEAD_LETTER_HEADER, NO_HEADERS, Delivery, Message, Queue, Topic
 
 if TYPE_CHECKING:
+    from melange.consuming.consumer import ExchangeMessageConsumer
     from melange.deduplication.base import DeduplicationStore
     from melange.drivers.dead_letters import DeadLetterAccess
     from melange.middleware import Middleware
@@ -103,6 +104,10 @@ class MessagingDriver(ABC):
     def dead_letter_access(self) -> DeadLetterAccess | None:
         """The administration of dead letters, see ``melange.drivers.dead_letters``; None if the driver offers none."""
         return None
+
+    def middleware_for(self, consumer: ExchangeMessageConsumer) -> Sequence[Middleware]:
+        """Return the hooks around those of a consumer that is being created."""
+        return self.middleware
 
     @abstractmethod
     def declare_topic(self, name: str, *, tags: Mapping[str, str] | None = None) -> Topic:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from melange.drivers.base import MessagingDriver
@@ -35,6 +36,7 @@ class DriverManager:
         self._lock = threading.Lock()
         self._added: dict[str, DriverFactory] = {}
         self._driver: MessagingDriver | None = None
+        self._override: MessagingDriver | None = None
 
     @classmethod
     def instance(cls) -> Self:
@@ -70,7 +72,8 @@ class DriverManager:
 
         Pass a driver object, or a name with the options of its constructor. ``middleware`` are the hooks around
         everything that publishes and consumes through the driver. The previous driver stays open, since consumers may
-        still use it: close it when they are done.
+        still use it: close it when they are done. Inside of ``overriding`` the overriding
+        driver stays in use and is returned.
 
         Raises:
             UnknownDriverError: no driver has this name.
@@ -80,6 +83,10 @@ class DriverManager:
             raise ConfigurationError(
                 "say which driver: either use_driver(driver_name='memory') or use_driver(driver)"
             )
+        if self._override is not None:
+            if middleware is not None:
+                self._override.middleware = checked_middleware(middleware)
+            return self._override
         if driver is None:
             assert driver_name is not None
             driver = self._make(driver_name, options)
@@ -100,10 +107,25 @@ class DriverManager:
         Raises:
             NoDriverError: no driver was chosen.
         """
-        driver = self._driver
+        driver = self._override or self._driver
         if driver is None:
             raise NoDriverError
         return driver
+
+    @contextmanager
+    def overriding(self, driver: MessagingDriver) -> Iterator[None]:
+        """Make ``driver`` the driver in use for a ``with`` block, whatever ``use_driver`` says in it. For tests.
+
+        Afterwards the driver from before is in use again. It is for the whole process, all threads included.
+        """
+        _require_driver(driver)
+        with self._lock:
+            outer, self._override = self._override, driver
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._override = outer
 
     def _make(self, driver_name: str, options: Mapping[str, Any]) -> MessagingDriver:
         factory = self._find(driver_name)

@@ -10,7 +10,6 @@ from shop.warehouse.database import new_session
 from shop.warehouse.listeners import pack
 
 
-@pytest.mark.usefixtures("warehouse")
 def test_an_order_before_its_product_is_retried() -> None:
     with new_session() as session, pytest.raises(Retry):
         pack(OrderPlaced("order-1", "lamp", 1), session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -276,6 +277,20 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             if self._closed:
                 raise DriverClosedError
             return self._topology.queue(queue).measure(self.clock.monotonic())
+
+    def list_messages(self, queue: Queue) -> list[Message]:
+        """Return all messages of a queue in the order of arrival, invisible ones included. Receive nothing."""
+        with self._lock:
+            if self._closed:
+                raise DriverClosedError
+            return self._topology.queue(queue).messages()
+
+    def next_due(self) -> float:
+        """Return the clock's time at which a message of any queue may become visible next; infinity if none will."""
+        with self._lock:
+            if self._closed:
+                raise DriverClosedError
+            return min((queue.next_deadline for queue in self._topology.queues.values()), default=math.inf)
 
     def purge_queue(self, queue: Queue) -> None:
         with self._lock:

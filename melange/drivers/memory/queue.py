@@ -212,6 +212,10 @@ class MemoryQueue(ABC):
         copy = self._copies.get(int(delivery.receipt_handle.partition("-")[0]))
         return (None, False) if copy is None else (copy.sent_at, copy.carried > 0)
 
+    def messages(self) -> list[Message]:
+        """Return all messages in the order of arrival, invisible ones included."""
+        return [copy.message for copy in self._copies.values()]
+
     def purge(self) -> None:
         """Remove all messages."""
         self._is_indexed = False

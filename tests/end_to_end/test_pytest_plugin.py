@@ -1,0 +1,64 @@
+"""The pytest plugin: the fixture, its marker and its seed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+TEST = """
+import pytest
+from melange import ExchangeMessagePublisher
+
+def test_with_the_fixture(melange):
+    ExchangeMessagePublisher("orders").publish({}, "OrderPlaced")
+    assert melange.published("OrderPlaced")
+
+@pytest.mark.melange(shuffle=True)
+def test_with_disorder(melange):
+    print("seed", melange.seed)
+    assert not melange.driver.capabilities.fifo
+"""
+
+
+def test_the_fixture_is_a_harness_and_a_failing_seed_is_printed(pytester) -> None:
+    pytester.makepyfile(TEST)
+
+    result = pytester.runpytest_subprocess("-q", "--strict-markers", "--melange-seed=7")
+
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*seed 7*"])
+    result.stdout.fnmatch_lines(["repeat this disorder with: pytest --melange-seed=7"])
+
+
+def test_without_disorder_no_seed_is_printed(pytester) -> None:
+    pytester.makepyfile("def test_fails(melange):\n    assert melange.published('OrderPlaced')\n")
+
+    result = pytester.runpytest_subprocess("-q")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*AssertionError: OrderPlaced was not published*", "*nothing was published*"]
+    )
+    result.stdout.no_fnmatch_line("*melange-seed*")
+
+
+def test_runs_without_a_seed_have_different_ones(pytester) -> None:
+    pytester.makepyfile(TEST)
+
+    seeds = [
+        next(line for line in pytester.runpytest_subprocess("-q").outlines if line.startswith("seed"))
+        for _ in range(2)
+    ]
+
+    assert seeds[0] != seeds[1]
+
+
+@pytest.mark.parametrize("modules", ["melange", "marshmallow", "asyncio.runners"])
+def test_unused_the_plugin_imports_nothing(modules) -> None:
+    program = f"import sys, pytest; before = set(sys.modules); import pytest_melange; assert {modules!r} not in set(sys.modules) - before"
+
+    subprocess.run([sys.executable, "-c", program], check=True)

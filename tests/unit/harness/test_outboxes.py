@@ -1,0 +1,125 @@
+"""Outboxes take part: those that are written to are found, and relayed by ``settle``."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from melange import ConfigurationError, EventMessage, ExchangeMessageConsumer
+from melange.cqrs import Command, CommandBus
+from melange.outbox import Outbox, metadata
+from melange.testing import Harness
+
+
+@dataclass(frozen=True)
+class OrderPlaced(EventMessage):
+    order_id: str
+
+
+@dataclass(frozen=True)
+class PlaceOrder(Command):
+    order_id: str
+
+
+@pytest.fixture
+def engine(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path}/orders.db")
+    metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+def place(engine, order_id: str = "1") -> None:
+    with Session(engine) as session, session.begin():
+        Outbox(session).publish("orders", OrderPlaced(order_id))
+
+
+def test_what_was_committed_is_relayed_and_handled(harness, engine) -> None:
+    consumer = ExchangeMessageConsumer("warehouse", "orders")
+    consumer.listener(OrderPlaced)(lambda event: None)
+
+    place(engine)
+    harness.nothing_published()
+    harness.settle()
+
+    assert harness.published(OrderPlaced) == harness.handled(OrderPlaced) == [OrderPlaced("1")]
+
+
+def test_what_was_rolled_back_is_not(harness, engine) -> None:
+    with Session(engine) as session:
+        Outbox(session).publish("orders", OrderPlaced("1"))
+        session.flush()
+        session.rollback()
+
+    harness.settle()
+
+    harness.nothing_published()
+
+
+def test_an_outbox_that_was_written_to_before_is_named(engine) -> None:
+    place(engine)
+
+    with Harness() as harness:
+        harness.relay(engine)
+        harness.settle()
+
+        assert harness.published(OrderPlaced)
+
+
+def test_a_listener_that_writes_to_an_outbox_is_the_cause_of_its_messages(harness, engine) -> None:
+    commands = CommandBus()
+    commands.register(lambda command: place(engine, command.order_id), PlaceOrder)
+    consumer = ExchangeMessageConsumer("again", "orders")
+
+    @consumer.listener(OrderPlaced)
+    def order_again(event):
+        if event.order_id == "1":
+            place(engine, "2")
+
+    commands.send(PlaceOrder("1"))
+    harness.settle()
+
+    lines = harness.what_happened().splitlines()
+    assert [line.strip("│├└─ ").partition(" on ")[0] for line in lines] == [
+        "PlaceOrder(order_id='1') (command)",
+        "OrderPlaced(order_id='1') to orders",
+        lines[2].strip("│├└─ ").partition(" on ")[0],
+        "OrderPlaced(order_id='2') to orders",
+        lines[4].strip("│├└─ ").partition(" on ")[0],
+    ]
+    assert "order_again" in lines[2]
+    assert lines[3].startswith("      └─")
+
+
+def test_an_outbox_whose_broker_fails_is_relayed_again_later(harness, engine) -> None:
+    place(engine)
+    harness.faults.next_publish_fails()
+
+    harness.settle()
+    harness.nothing_published()
+    harness.advance(minutes=1)
+
+    assert harness.published(OrderPlaced) == [OrderPlaced("1")]
+
+
+def test_an_outbox_of_an_asynchronous_engine_needs_a_synchronous_one(harness, engine) -> None:
+    url = f"sqlite+aiosqlite:///{engine.url.database}"
+
+    async def place_async() -> None:
+        asynchronous = create_async_engine(url)
+        async with AsyncSession(asynchronous) as session, session.begin():
+            Outbox(session).publish("orders", OrderPlaced("1"))
+        await asynchronous.dispose()
+
+    asyncio.run(place_async())
+    with pytest.raises(ConfigurationError, match=r"harness\.relay\(create_engine"):
+        harness.settle()
+    harness.relay(engine)
+    harness.settle()
+
+    assert harness.published(OrderPlaced)
