@@ -99,7 +99,11 @@ def check_message(message: Message, *, max_bytes: int, is_fifo: bool) -> None:
     if is_fifo or message.message_group_id is not None or message.message_deduplication_id is not None:
         _check_group_and_deduplication_id(message, is_fifo)
     # An exact count costs more than all checks above, so small messages skip it.
-    if message.headers or 4 * len(message.body) + _SMALL_ATTRIBUTES_BYTES > max_bytes:
+    characters = len(message.body)
+    if message.headers:
+        # Folded headers have quotes, and an escape for each character; the others have a type.
+        characters += sum([3 * len(name) + 3 * len(value) + 4 for name, value in message.headers.items()])
+    if 4 * characters + _SMALL_ATTRIBUTES_BYTES > max_bytes:
         size = message_size(message)
         if size > max_bytes:
             raise MessageTooLargeError(message_id, size, max_bytes)

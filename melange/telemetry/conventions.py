@@ -1,7 +1,7 @@
-"""Names of attributes by the semantic conventions for messaging, and the values that melange gives them.
+"""Names of attributes by the semantic conventions for messaging, and their values.
 
-Source: https://github.com/open-telemetry/semantic-conventions/tree/v1.45.0/docs/messaging. They are in development, so the
-names stand here and not in a package whose names move.
+Source: https://github.com/open-telemetry/semantic-conventions/tree/v1.45.0/docs/messaging. They are in development, so their
+names stand here: in the package of the conventions they still move.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -115,6 +115,8 @@ class Metrics(Middleware):
         )
         self._workers = WorkerNumbers(meter)
         self._outboxes = OutboxNumbers(meter, self._clock)
+        self._of_listeners: dict[tuple[str, str], Attributes] = {}
+        self._with_outcome: dict[tuple[Hashable, str], Attributes] = {}
         self._known: dict[tuple[Operation, str], Attributes] = {}
 
     def around_publish(
@@ -169,18 +171,15 @@ class Metrics(Middleware):
             failed = attributes | {ERROR_TYPE: error_type(error)}
             self._process_duration.record(time.perf_counter() - started, failed)
             raise
-        self._process_duration.record(time.perf_counter() - started, _with_outcome(attributes, outcome))
+        seconds = time.perf_counter() - started
+        self._process_duration.record(seconds, self._of_outcome(attributes, delivery.queue.address, outcome))
         return outcome
 
     def around_listener(self, call: ListenerCall, run: Callable[[ListenerCall], Outcome]) -> Outcome:
         """Measure the run of a listener, and count its attempts when it has finished or given up a message."""
-        attributes: Attributes = {
-            DESTINATION_NAME: call.delivery.queue.name,
-            LISTENER_NAME: call.listener_name,
-        }
         started = time.perf_counter()
         outcome = run(call)
-        with_outcome = _with_outcome(attributes, outcome)
+        with_outcome = self._of_listener(call, outcome)
         self._listener_duration.record(time.perf_counter() - started, with_outcome)
         if isinstance(outcome, (Acknowledge, DeadLetter)):
             self._attempts.record(call.attempt, with_outcome)
@@ -212,6 +211,25 @@ class Metrics(Middleware):
         """Report the outbox in this database, in a process without a relay. The collecting thread asks the database."""
         self._outboxes.add(engine)
 
+    def _of_listener(self, call: ListenerCall, outcome: Outcome) -> Attributes:
+        queue, name = call.lease.delivery.queue, call.subscription.name
+        known = self._of_listeners.get((queue.address, name))
+        if known is None:
+            known = {DESTINATION_NAME: queue.name, LISTENER_NAME: name}
+            self._of_listeners[queue.address, name] = known
+        return self._of_outcome(known, (queue.address, name), outcome)
+
+    def _of_outcome(self, attributes: Attributes, of: Hashable, outcome: Outcome) -> Attributes:
+        """Return the attributes with an outcome; those of a success are made once for each ``of``."""
+        name = outcome_name(outcome)
+        error = error_of(outcome)
+        if error is not None:
+            return {**attributes, OUTCOME: name, ERROR_TYPE: error_type(error)}
+        known = self._with_outcome.get((of, name))
+        if known is None:
+            known = self._with_outcome[of, name] = {**attributes, OUTCOME: name}
+        return known
+
     def _attributes(self, operation: Operation, destination: Topic | Queue) -> Attributes:
         """Return the attributes of an operation; the caller must not change them."""
         key = (operation, destination.address)
@@ -230,10 +248,3 @@ def _timed(call: Callable[[], Result], duration: Histogram, attributes: Attribut
         raise
     duration.record(time.perf_counter() - started, attributes)
     return result
-
-
-def _with_outcome(attributes: Attributes, outcome: Outcome) -> Attributes:
-    error = error_of(outcome)
-    if error is None:
-        return attributes | {OUTCOME: outcome_name(outcome)}
-    return attributes | {OUTCOME: outcome_name(outcome), ERROR_TYPE: error_type(error)}

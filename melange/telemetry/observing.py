@@ -54,7 +54,7 @@ class WorkerNumbers:
         def of_queues(number: Callable[[QueueHealth], float | None]) -> Observe:
             return lambda _: self._of_queues(number)
 
-        gauge(WORKER_READY, "1", "1 while all workers of the process are ready, otherwise 0.", self._ready)
+        gauge(WORKER_READY, "", "1 while all workers of the process are ready, otherwise 0.", self._ready)
         gauge(WORKER_LONGEST_RUN, "s", "Time since the start of the oldest run at work.", self._longest_run)
         gauge(
             QUEUE_IN_FLIGHT,
@@ -76,7 +76,7 @@ class WorkerNumbers:
         )
         gauge(
             QUEUE_STORE_AVAILABLE,
-            "1",
+            "",
             "1 while the deduplication store answers, otherwise 0.",
             of_queues(lambda queue: int(queue.store_is_available)),
         )

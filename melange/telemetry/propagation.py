@@ -20,7 +20,8 @@ def with_context(message: Message, context: Context) -> Message:
     propagate.inject(carrier, context)
     if not carrier:
         return message
-    return message._replace(headers=MappingProxyType({**message.headers, **carrier}))
+    headers = MappingProxyType({**message.headers, **carrier} if message.headers else carrier)
+    return message._replace(headers=headers)
 
 
 def context_of(message: Message) -> Context:
@@ -33,9 +34,7 @@ def span_context_of(message: Message) -> SpanContext | None:
     headers = message.headers
     if not headers:
         return None
-    fields = _fields()
-    values = tuple([(name, headers[name]) for name in fields if name in headers])
-    return _span_context(values) if values else None
+    return _span_context(tuple(map(headers.get, _fields())))
 
 
 @lru_cache(maxsize=1)
@@ -45,7 +44,8 @@ def _fields() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4_096)
-def _span_context(headers: tuple[tuple[str, str], ...]) -> SpanContext | None:
+def _span_context(values: tuple[str | None, ...]) -> SpanContext | None:
     # A message is asked when it is received, processed and settled; reading it costs half of a span.
-    span_context = trace.get_current_span(propagate.extract(dict(headers), _NO_CONTEXT)).get_span_context()
+    headers = {name: value for name, value in zip(_fields(), values, strict=True) if value is not None}
+    span_context = trace.get_current_span(propagate.extract(headers, _NO_CONTEXT)).get_span_context()
     return span_context if span_context.is_valid else None

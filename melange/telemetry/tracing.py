@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -89,26 +90,50 @@ class Tracing(Middleware):
         self, destination: Topic | Queue, messages: Sequence[Message], publish: Publish
     ) -> list[Failure[Message]]:
         """Make a ``send`` span, and a ``create`` span for each message of a batch that has no context yet."""
-        name, attributes = self._named("send", destination)
-        contexts = [span_context_of(message) for message in messages]
         if len(messages) == 1:
-            attributes |= _of_message(messages[0])
+            return self._send_one(destination, messages[0], publish)
+        return self._send_batch(destination, messages, publish)
+
+    def _send_one(
+        self, destination: Topic | Queue, message: Message, publish: Publish
+    ) -> list[Failure[Message]]:
+        name, known = self._named("send", destination)
+        creator = span_context_of(message)
+        attributes = _of_message(known, message)
+        if creator is None:
+            span = self._tracer.start_span(name, kind=SpanKind.PRODUCER, attributes=attributes)
         else:
-            attributes[MESSAGE_COUNT] = len(messages)
-        traced = messages
-        if len(messages) > 1 and self._create_spans and None in contexts:
+            span = self._tracer.start_span(
+                name, kind=SpanKind.CLIENT, attributes=attributes, links=[Link(creator)]
+            )
+        with _Current(span) as current:
+            traced = with_context(message, current.context) if creator is None else message
+            failures = _published([message], [traced], publish)
+            if failures:
+                _fail(span, failures[0].error)
+            return failures
+
+    def _send_batch(
+        self, destination: Topic | Queue, messages: Sequence[Message], publish: Publish
+    ) -> list[Failure[Message]]:
+        name, known = self._named("send", destination)
+        traced, creators = messages, [span_context_of(message) for message in messages]
+        if self._create_spans and None in creators:
             traced = [
-                message if context else self._created(destination, message)
-                for message, context in zip(messages, contexts, strict=True)
+                message if creator else self._created(destination, message)
+                for message, creator in zip(messages, creators, strict=True)
             ]
-            contexts = [span_context_of(message) for message in traced]
-        links = [Link(one) for one in contexts if one is not None]
-        kind = SpanKind.PRODUCER if None in contexts else SpanKind.CLIENT
-        span = self._tracer.start_span(name, kind=kind, attributes=attributes, links=links)
-        with _current(span) as context:
+            creators = [span_context_of(message) for message in traced]
+        span = self._tracer.start_span(
+            name,
+            kind=SpanKind.PRODUCER if None in creators else SpanKind.CLIENT,
+            attributes={**known, MESSAGE_COUNT: len(messages)},
+            links=[Link(creator) for creator in creators if creator is not None],
+        )
+        with _Current(span) as current:
             traced = [
-                message if one else with_context(message, context)
-                for message, one in zip(traced, contexts, strict=True)
+                message if creator else with_context(message, current.context)
+                for message, creator in zip(traced, creators, strict=True)
             ]
             failures = _published(messages, traced, publish)
             if failures:
@@ -119,20 +144,20 @@ class Tracing(Middleware):
         """Give a message that an outbox writes the context of a ``create`` span in the current trace."""
         if span_context_of(message) is not None:
             return message
-        attributes: Attributes = {
+        known: Attributes = {
             OPERATION_NAME: "create",
             OPERATION_TYPE: "create",
             SYSTEM: OUTBOX_SYSTEM,
             DESTINATION_NAME: destination_name,
-            **_of_message(message),
         }
-        return self._with_create_span(f"create {destination_name}", attributes, message)
+        return self._with_create_span(f"create {destination_name}", known, message)
 
     def _created(self, destination: Topic | Queue, message: Message) -> Message:
-        name, attributes = self._named("create", destination)
-        return self._with_create_span(name, attributes | _of_message(message), message)
+        name, known = self._named("create", destination)
+        return self._with_create_span(name, known, message)
 
-    def _with_create_span(self, name: str, attributes: Attributes, message: Message) -> Message:
+    def _with_create_span(self, name: str, known: Attributes, message: Message) -> Message:
+        attributes = _of_message(known, message)
         span = self._tracer.start_span(name, kind=SpanKind.PRODUCER, attributes=attributes)
         span.end()
         return with_context(message, trace.set_span_in_context(span))
@@ -157,19 +182,23 @@ class Tracing(Middleware):
         return deliveries
 
     def _receive_span(self, queue: Queue, deliveries: Sequence[Delivery], started: int) -> Span:
-        name, attributes = self._named("receive", queue)
-        attributes[MESSAGE_COUNT] = len(deliveries)
+        name, known = self._named("receive", queue)
         return self._tracer.start_span(
-            name, kind=SpanKind.CLIENT, attributes=attributes, links=_links(deliveries), start_time=started
+            name,
+            kind=SpanKind.CLIENT,
+            attributes={**known, MESSAGE_COUNT: len(deliveries)},
+            links=_links(deliveries),
+            start_time=started,
         )
 
     def around_delivery(self, delivery: Delivery, process: Callable[[], Outcome]) -> Outcome:
         """Make a ``process`` span."""
         message = delivery.message
-        name, attributes = self._named("process", delivery.queue)
-        attributes |= _of_message(message)
+        name, known = self._named("process", delivery.queue)
+        attributes = _of_message(known, message)
         attributes[RECEIVE_COUNT] = delivery.receive_count
-        links = _links([delivery])
+        creator = span_context_of(message)
+        links = [] if creator is None else [Link(creator)]
         parent: Context | None = None
         if self._continue_traces and links:
             parent = context_of(message)
@@ -179,7 +208,7 @@ class Tracing(Middleware):
         span = self._tracer.start_span(
             name, context=parent, kind=SpanKind.CONSUMER, attributes=attributes, links=links
         )
-        with _current(span, parent, is_quiet=False):
+        with _Current(span, parent, is_quiet=False):
             outcome = process()
             _show(span, outcome)
             return outcome
@@ -189,7 +218,7 @@ class Tracing(Middleware):
         span = self._tracer.start_span(
             call.listener_name, attributes={LISTENER_NAME: call.listener_name, ATTEMPT: call.attempt}
         )
-        with _current(span, is_quiet=False):
+        with _Current(span, is_quiet=False):
             outcome = run(call)
             _show(span, outcome)
             error = error_of(outcome)
@@ -200,44 +229,50 @@ class Tracing(Middleware):
     def around_settle(
         self, queue: Queue, outcomes: Sequence[tuple[Delivery, Outcome]], settle: Callable[[], object]
     ) -> None:
-        """Make a ``settle`` span. It has links to the messages that are not simply acknowledged."""
-        name, attributes = self._named("settle", queue)
-        attributes[MESSAGE_COUNT] = len(outcomes)
+        """Make a ``settle`` span. It has links to the messages that are retried or dead-lettered."""
+        name, known = self._named("settle", queue)
+        attributes: Attributes = {**known, MESSAGE_COUNT: len(outcomes)}
         others = [(delivery, one) for delivery, one in outcomes if not isinstance(one, Acknowledge)]
         links = _links([delivery for delivery, _ in others])
         for _, outcome in others:
             count = f"{OUTCOME}.{outcome_name(outcome)}"
             attributes[count] = int(attributes.get(count, 0)) + 1
         span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes, links=links)
-        with _current(span):
+        with _Current(span):
             settle()
 
     def _named(self, operation: Operation, destination: Topic | Queue) -> tuple[str, Attributes]:
-        """Return the name of a span, and a new dict of the attributes that all spans of this operation here have."""
+        """Return the name of a span, and the attributes that all spans of this operation here have: not to be changed."""
         key = (operation, destination.address)
         known = self._known.get(key)
         if known is None:
             attributes = attributes_of(operation, destination) | address_attributes_of(destination)
             known = self._known[key] = (f"{operation} {destination.name}", attributes)
-        return known[0], known[1].copy()
+        return known
 
 
-@contextmanager
-def _current(span: Span, parent: Context | None = None, *, is_quiet: bool = True) -> Iterator[Context]:
-    """Make the span the current one, and end it. Exceptions are recorded and go on."""
-    context = trace.set_span_in_context(span, parent)
-    if is_quiet:
-        context = otel_context.set_value(_QUIET, True, context)
-    token = otel_context.attach(context)
-    try:
-        yield context
-    except Exception as error:
-        _record(span, error)
-        _fail(span, error)
-        raise
-    finally:
-        otel_context.detach(token)
-        span.end()
+class _Current:
+    """Makes a span the current one, and ends it. Exceptions are recorded and go on."""
+
+    __slots__ = ("_span", "_token", "context")
+
+    def __init__(self, span: Span, parent: Context | None = None, *, is_quiet: bool = True) -> None:
+        context = trace.set_span_in_context(span, parent)
+        self.context = otel_context.set_value(_QUIET, True, context) if is_quiet else context
+        self._span = span
+
+    def __enter__(self) -> Self:
+        self._token = otel_context.attach(self.context)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        otel_context.detach(self._token)
+        if isinstance(error, Exception):
+            _record(self._span, error)
+            _fail(self._span, error)
+        self._span.end()
 
 
 def _published(
@@ -250,13 +285,13 @@ def _published(
         return publish(messages)
 
 
-def _of_message(message: Message) -> Attributes:
-    attributes: Attributes = {MESSAGE_ID: message.message_id}
+def _of_message(known: Attributes, message: Message) -> Attributes:
+    """Return the attributes of a span of one message, with those that are known."""
+    attributes = {**known, MESSAGE_ID: message.message_id}
     if message.event_type_name is not None:
         attributes[EVENT_TYPE] = message.event_type_name
-    correlation_id = message.headers.get(CORRELATION_HEADER)
-    if correlation_id is not None:
-        attributes[CONVERSATION_ID] = correlation_id
+    if message.headers and CORRELATION_HEADER in message.headers:
+        attributes[CONVERSATION_ID] = message.headers[CORRELATION_HEADER]
     return attributes
 
 

@@ -27,6 +27,7 @@ from benchmarks import (
     outbox_postgresql,
     profiling,
     sns_sqs,
+    telemetry,
     typed_events,
     walk,
     worker,
@@ -43,6 +44,7 @@ GROUPS = (
     "deduplication",
     "outbox",
     "outbox-postgresql",
+    "telemetry",
     "import",
 )
 
@@ -107,6 +109,10 @@ def measure(groups: Sequence[str], endpoint_url: str | None, *, quick: bool, pro
     if "outbox-postgresql" in groups:
         with postgres.run() as postgres_server:
             rows += outbox_postgresql.rows(postgres_server.url, repetitions, progress)
+    if "telemetry" in groups:
+        of_telemetry, counts_of_telemetry = telemetry.rows(repetitions, progress)
+        rows += of_telemetry
+        counts += counts_of_telemetry
     if "import" in groups:
         rows += importing.rows(15, progress)
     print(table_of_rows(rows))
