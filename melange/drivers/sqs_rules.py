@@ -227,8 +227,9 @@ def attributes_of(message: Message) -> dict[str, str]:
     # Each attribute costs CPU time on both sides, and one of ten places: what the receiver knows anyway stays out.
     if message.content_type != JSON_CONTENT_TYPE:
         attributes[CONTENT_TYPE_ATTRIBUTE] = message.content_type
-    if message.published_at and abs(datetime.now(UTC) - message.published_at) > _SENT_AT_ONCE:
-        attributes[PUBLISHED_AT_ATTRIBUTE] = message.published_at.isoformat()
+    published_at = message.published_at
+    if published_at and not (published_at.tzinfo and abs(datetime.now(UTC) - published_at) <= _SENT_AT_ONCE):
+        attributes[PUBLISHED_AT_ATTRIBUTE] = published_at.isoformat()
     if message.headers:
         attributes.update(_fold(message.headers, room=MAX_ATTRIBUTES - len(attributes)))
     return attributes

@@ -67,7 +67,7 @@ _RESERVED = [(character, quote_plus(character)) for character in "%!\"#$&'()*+,/
 
 
 def quote_form(text: str) -> str:
-    """Return ``text`` as ``quote_plus`` does, in a third of the time for JSON in ASCII."""
+    """Return text that SNS accepts as ``quote_plus`` does, in a third of the time for JSON in ASCII."""
     if _is_unreserved(text):
         return text
     if not text.isascii():
@@ -101,18 +101,22 @@ def _write_publish_batch(parameters: Parameters) -> bytes:
 
 
 def _read_publish_batch(body: bytes) -> Answer:
+    answer: dict[str, list[dict[str, Any]]]
     try:
         # As botocore parses it, over TLS; expat limits how far entities expand.
         root = ElementTree.XML(body)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UnreadableAnswer("it is not XML") from error
-    return {
+    answer = {
         outcome: [
             {field.tag.rpartition("}")[2]: field.text or "" for field in member}
             for member in root.iterfind(f"{{*}}PublishBatchResult/{{*}}{outcome}/{{*}}member")
         ]
         for outcome in ("Successful", "Failed")
     }
+    for entry in answer["Failed"]:
+        entry["SenderFault"] = entry.get("SenderFault") == "true"
+    return answer
 
 
 DIRECT_REQUESTS = {
