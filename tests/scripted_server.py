@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -36,7 +37,8 @@ class Request:
 class ScriptedServer:
     """Gives one answer after the other, and the last one for ever.
 
-    An empty answer closes the connection; so does one that ends with ``CLOSE``.
+    An empty answer closes the connection; so does one that ends with ``CLOSE``. One that ends
+    with ``DRIP`` goes on, byte by byte.
     """
 
     answers: list[bytes]
@@ -64,12 +66,15 @@ class ScriptedServer:
                     with self._lock:
                         self.requests.append(request)
                         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-                    connection.sendall(answer.removesuffix(CLOSE))
+                    connection.sendall(answer.removesuffix(CLOSE).removesuffix(DRIP))
+                    while answer.endswith(DRIP):
+                        connection.sendall(b"x")
+                        time.sleep(0.05)
                     if not answer or answer.endswith(CLOSE):
                         return
 
 
-CLOSE = b"<close>"
+CLOSE, DRIP = b"<close>", b"<drip>"
 
 
 def _read(stream, number: int) -> Request | None:

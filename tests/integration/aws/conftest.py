@@ -1,4 +1,4 @@
-"""Applies the list of deviations to the tests of this directory."""
+"""Runs the tests of this directory on both transports; applies the list of deviations to them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from integration.aws.deviations import DEVIATIONS
+from melange.drivers.aws import AwsDriver
 
 HERE = Path(__file__).parent
 
@@ -18,3 +19,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         deviation = DEVIATIONS.get(server, {}).get(getattr(item, "originalname", item.name))
         if deviation and HERE in item.path.parents:
             item.add_marker(pytest.mark.xfail(strict=True, reason=f"{server}: {deviation.rule}"))
+
+
+@pytest.fixture(params=["direct", "botocore"], autouse=True)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The transport of drivers that do not name one."""
+    monkeypatch.setitem(AwsDriver.__init__.__kwdefaults__, "transport", request.param)
+    return request.param

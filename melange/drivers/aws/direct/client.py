@@ -24,8 +24,7 @@ class DirectClient:
         self._client = client
         self._credentials = credentials
         url = client.meta.endpoint_url
-        path = urlsplit(url).path
-        url = url if path.endswith("/") else f"{url}/"
+        url = url if urlsplit(url).path else f"{url}/"
         self._connections = Connections(client, url)
         unsigned = {
             "User-Agent": _user_agent(client.meta.config),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 import weakref
 from typing import Any
@@ -17,6 +18,7 @@ from botocore.exceptions import (
 )
 from urllib3.exceptions import ConnectTimeoutError as Urllib3ConnectTimeoutError
 from urllib3.exceptions import HTTPError
+from urllib3.exceptions import SSLError as Urllib3SSLError
 from urllib3.util.proxy import connection_requires_http_tunnel
 
 from melange.drivers.aws.direct.http import ClosedBeforeAnswer, HttpAnswer, read_answer
@@ -123,16 +125,15 @@ class Connections:
             pool._validate_conn(connection)
             if connection.sock is None:
                 connection.connect()
-        except (HTTPError, OSError) as error:
+        except (HTTPError, OSError, ValueError) as error:  # urllib3's CertificateError is a ValueError
             raise self._error_for_connecting(error) from error
         opened: socket.socket = connection.sock
         return opened
 
     def _error_for_connecting(self, error: Exception) -> BotoCoreError:
-        text = type(error).__name__ + str(error)
         if isinstance(error, (Urllib3ConnectTimeoutError, TimeoutError)):
             return ConnectTimeoutError(endpoint_url=self._url, error=error)
-        if "SSL" in text or "certificate" in text:
+        if isinstance(error, (ssl.SSLError, Urllib3SSLError, ValueError)):
             return SSLError(endpoint_url=self._url, error=error)
         return EndpointConnectionError(endpoint_url=self._url, error=error)
 

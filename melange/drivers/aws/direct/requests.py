@@ -101,13 +101,12 @@ def _write_publish_batch(parameters: Parameters) -> bytes:
 
 
 def _read_publish_batch(body: bytes) -> Answer:
-    answer: dict[str, list[dict[str, Any]]]
     try:
         # As botocore parses it, over TLS; expat limits how far entities expand.
         root = ElementTree.XML(body)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UnreadableAnswer("it is not XML") from error
-    answer = {
+    answer: Answer = {
         outcome: [
             {field.tag.rpartition("}")[2]: field.text or "" for field in member}
             for member in root.iterfind(f"{{*}}PublishBatchResult/{{*}}{outcome}/{{*}}member")
