@@ -19,10 +19,8 @@ from melange.drivers.base import (
 )
 from melange.drivers.inspection import BrokerInspection
 from melange.drivers.memory.dead_letters import MemoryDeadLetters
-from melange.drivers.memory.disorder import Disorder
 from melange.drivers.memory.queue import MemoryQueue
 from melange.drivers.memory.topology import Topology
-from melange.drivers.memory.waiting import Waiter
 from melange.drivers.prefix import NamePrefix
 from melange.drivers.queue_spec import QueueSpec
 from melange.drivers.sqs_rules import (
@@ -34,6 +32,8 @@ from melange.drivers.sqs_rules import (
     check_message,
     check_whole_seconds,
 )
+from melange.engine.disorder import Disorder
+from melange.engine.waiting import Waiter
 from melange.errors import (
     ConfigurationError,
     DriverClosedError,
@@ -86,7 +86,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         disorder = Disorder(seed=seed, duplicates=duplicates, shuffle=shuffle)
         self._lock = threading.Lock()  # guards everything below, and each of the queues
         self.prefix = prefix
-        self._topology = Topology(disorder.new_queue, NamePrefix(prefix))
+        self._topology = Topology(disorder, NamePrefix(prefix))
         self._closed = False
         self._dead_letters = MemoryDeadLetters(self, self._lock, self._topology)
 
@@ -188,8 +188,8 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             source = self._topology.queue(queue)
             now = self.clock.monotonic()
             deliveries = source.take(limit, now, visibility_timeout_seconds)
-            ended_waits = source.ended_waits
-            if not deliveries and not wait_seconds and source.is_full and not queue.is_fifo:
+            ended_waits = source.stored.ended_waits
+            if not deliveries and not wait_seconds and source.stored.is_full and not queue.is_fifo:
                 raise DriverError(
                     f"queue {queue.name!r} has {MAX_IN_FLIGHT:,} deliveries in flight: acknowledge some of them first"
                 )
@@ -210,27 +210,27 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         try:
             while True:
                 with self._lock:
-                    if self._closed or source.ended_waits != ended_waits:
+                    if self._closed or source.stored.ended_waits != ended_waits:
                         return []
                     self._topology.queue(source.queue)  # raises if it was deleted meanwhile
                     now = self.clock.monotonic()
                     deliveries = source.take(limit, now, visibility_timeout_seconds)
                     if deliveries or now >= give_up_at:
                         return deliveries
-                    source.waiters.enroll(waiter)
-                    until = min(give_up_at, source.next_deadline)
+                    source.stored.waiters.enroll(waiter)
+                    until = min(give_up_at, source.stored.next_deadline)
                 waiter.sleep(self.clock, until)
         finally:
             waiter.has_left = True
             with self._lock:
-                source.waiters.leave(waiter, is_served=bool(deliveries))
+                source.stored.waiters.leave(waiter, is_served=bool(deliveries))
 
     def end_waits(self, queue: Queue) -> None:
         with self._lock:
             source = self._topology.queues.get(queue.address)
             if source is not None:
-                source.ended_waits += 1
-                source.waiters.wake_all()
+                source.stored.ended_waits += 1
+                source.stored.waiters.wake_all()
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
         failures = []
@@ -296,7 +296,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         with self._lock:
             if self._closed:
                 raise DriverClosedError
-            self._topology.queue(queue).purge()
+            self._topology.queue(queue).stored.purge()
 
     def delete_queue(self, queue: Queue) -> None:
         with self._lock:
@@ -319,7 +319,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         with self._lock:
             self._closed = True
             for queue in self._topology.queues.values():
-                queue.waiters.wake_all()
+                queue.stored.waiters.wake_all()
 
 
 def _check_receive(limit: int, wait_seconds: int, visibility_timeout_seconds: int) -> None:

@@ -89,15 +89,15 @@ class MemoryInspection:
 
     def _observed(self, queue: MemoryQueue) -> ObservedQueue:
         depth = queue.measure(self._clock.monotonic())
-        dead_letters = queue.dead_letters
+        dead_letters = queue.queue.dead_letter_queue
         return ObservedQueue(
             name=queue.queue.name,
             address=queue.queue.address,
             arn=queue.queue.address,
-            retention_seconds=queue.retention_seconds,
+            retention_seconds=queue.stored.retention_seconds,
             visibility_timeout_seconds=_VISIBILITY_SECONDS,
             message_count=depth.visible + depth.in_flight + depth.delayed,
-            dead_letter_queue=dead_letters.queue.address if dead_letters else None,
+            dead_letter_queue=dead_letters.address if dead_letters else None,
             max_receive_count=queue.queue.max_receive_count,
             tags=dict(self._topology.tags.get(queue.queue.address, {})),
         )

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from melange.drivers.base import Binding, EventFilter, NoDeadLetterQueue
-from melange.drivers.memory.deduplication import DeduplicationWindow
-from melange.drivers.memory.fifo import FifoQueue
 from melange.drivers.memory.queue import MemoryQueue
 from melange.drivers.prefix import NamePrefix
 from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, QueueSpec
 from melange.drivers.sqs_rules import FIFO_SUFFIX, check_queue_name, check_topic_name
+from melange.engine.deduplication import DeduplicationWindow
+from melange.engine.disorder import Disorder
+from melange.engine.fifo import FifoQueue
+from melange.engine.queue import StoredQueue
 from melange.errors import ConfigurationError, QueueNotFoundError, TopicNotFoundError, nearest
 from melange.messages import Message, Queue, Topic, new_token
-
-NewStandardQueue = Callable[[Queue, str, Iterator[int]], MemoryQueue]
-
 
 class Topology:
     """The topics and queues of one broker by address. Guarded by the driver's lock."""
 
-    def __init__(self, new_standard_queue: NewStandardQueue, prefix: NamePrefix) -> None:
+    def __init__(self, disorder: Disorder, prefix: NamePrefix) -> None:
         self._prefix = prefix
         self.topics: dict[str, MemoryTopic] = {}
         self.queues: dict[str, MemoryQueue] = {}
         self.tags: dict[str, dict[str, str]] = {}
         """By the queue's address."""
-        self._new_standard_queue = new_standard_queue
+        self._disorder = disorder
         self._broker = new_token()
         self._topic_arn = f"arn:aws:sns:memory:{self._broker}:{prefix.text}"
         self._queue_arn = f"arn:aws:sqs:memory:{self._broker}:{prefix.text}"
@@ -88,9 +87,11 @@ class Topology:
             dead_letter_queue=dead_letters.queue if dead_letters else None,
             max_receive_count=max_receive_count,
         )
-        queue.queue, queue.dead_letters = handle, dead_letters
+        queue.queue = handle
+        queue.stored.dead_letters = dead_letters.stored if dead_letters else None
+        queue.stored.max_receive_count = max_receive_count
         if spec.retention_seconds is not None:
-            queue.retention_seconds = spec.retention_seconds
+            queue.stored.retention_seconds = spec.retention_seconds
         if tags:
             self.tags.setdefault(handle.address, {}).update(tags)
         for topic in topics:
@@ -112,10 +113,10 @@ class Topology:
         for topic in self.topics.values():
             topic.unbind(deleted)
         for other in self.queues.values():
-            if other.dead_letters is deleted:
+            if other.stored.dead_letters is deleted.stored:
                 handle = replace(other.queue, dead_letter_queue=None, max_receive_count=None)
-                other.queue, other.dead_letters = handle, None
-        deleted.waiters.wake_all()
+                other.queue, other.stored.dead_letters = handle, None
+        deleted.stored.waiters.wake_all()
         self.tags.pop(queue.address, None)
         self.queues.pop(queue.address)
 
@@ -135,17 +136,24 @@ class Topology:
         return [queue.queue.name for queue in self.queues.values()]
 
     def _create(self, spec: QueueSpec) -> MemoryQueue:
-        new_queue: NewStandardQueue = FifoQueue if spec.is_fifo else self._new_standard_queue
         handle = Queue(spec.name, self._queue_arn + spec.name, is_fifo=spec.is_fifo)
-        queue = self.queues[handle.address] = new_queue(handle, self._broker, self._numbers)
+        stored: StoredQueue[Message]
+        if spec.is_fifo:
+            stored = FifoQueue(self._numbers, lambda copy: f"{self._broker}-{copy.origin}")
+        else:
+            stored = self._disorder.new_queue(spec.name, self._numbers)
+        queue = self.queues[handle.address] = MemoryQueue(handle, stored, self._broker, self._numbers)
         return queue
+
+    def _queue_of(self, stored: StoredQueue[Message] | None) -> MemoryQueue | None:
+        return next((queue for queue in self.queues.values() if queue.stored is stored), None)
 
     def _dead_letters(
         self, spec: QueueSpec, existing: MemoryQueue | None
     ) -> tuple[MemoryQueue | None, int | None]:
         """Return the dead-letter queue and the limit of receives."""
         if spec.dead_letter_queue is None:
-            target = existing.dead_letters if existing else None
+            target = self._queue_of(existing.stored.dead_letters) if existing else None
         elif isinstance(spec.dead_letter_queue, NoDeadLetterQueue):
             target = None
         else:
@@ -194,10 +202,10 @@ class FifoTopic(MemoryTopic):
 
     def __init__(self, topic: Topic) -> None:
         super().__init__(topic)
-        self._window = DeduplicationWindow()
+        self._window: DeduplicationWindow[bool] = DeduplicationWindow()
 
     def publish(self, message: Message, now: float) -> None:
-        if self._window.holds(message.message_deduplication_id, now):
+        if self._window.find(message.message_deduplication_id, now):
             return
         for queue, selection in self.bindings.items():
             if selection.event_filter is not None and not selection.lets_pass(message):
@@ -207,7 +215,7 @@ class FifoTopic(MemoryTopic):
             else:
                 queue.put(message._replace(message_group_id=None, message_deduplication_id=None), now)
         # Last: after an exception in between the message is published again, and queues that have it recognise it.
-        self._window.remember(message.message_deduplication_id, now)
+        self._window.remember(message.message_deduplication_id, now, True)
 
 
 class Selection:

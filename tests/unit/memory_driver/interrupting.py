@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-_INTERRUPTED_PACKAGE = "melange.drivers.memory."
+_INTERRUPTED_PACKAGES = ("melange.drivers.memory.", "melange.engine.")
 
 
 class Interruption:
@@ -39,7 +39,7 @@ class Interruption:
             self._previous.clear()
 
     def _trace_call(self, frame: FrameType, event: str, argument: object) -> Any:
-        if not frame.f_globals.get("__name__", "").startswith(_INTERRUPTED_PACKAGE):
+        if not frame.f_globals.get("__name__", "").startswith(_INTERRUPTED_PACKAGES):
             return None
         frame.f_trace = self._trace_instruction  # Python 3.13 looks for it when instructions are asked for
         frame.f_trace_opcodes = True

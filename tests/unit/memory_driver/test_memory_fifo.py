@@ -46,7 +46,7 @@ def test_two_messages_of_one_deduplication_id_are_both_dead_lettered(driver):
 
 @pytest.fixture
 def _sees_three(monkeypatch):
-    monkeypatch.setattr("melange.drivers.memory.fifo.SEARCHED_MESSAGES", 3)
+    monkeypatch.setattr("melange.engine.fifo.SEARCHED_MESSAGES", 3)
 
 
 @pytest.mark.usefixtures("_sees_three")

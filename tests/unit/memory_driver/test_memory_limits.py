@@ -16,7 +16,7 @@ from unit.memory_driver.given import bodies, fifo_messages, messages, start_rece
 
 @pytest.fixture
 def _full_with_two(monkeypatch):
-    monkeypatch.setattr("melange.drivers.memory.queue.MAX_IN_FLIGHT", 2)
+    monkeypatch.setattr("melange.engine.queue.MAX_IN_FLIGHT", 2)
 
 
 @pytest.mark.usefixtures("_full_with_two")

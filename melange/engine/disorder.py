@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
+from typing import Any
 
-from melange.drivers.memory.queue import VISIBLE, Copy, StandardQueue
+from melange.engine.queue import VISIBLE, Copy, MessageT, StandardQueue
 from melange.errors import ConfigurationError
-from melange.messages import Message, Queue
 
 _REACH = 20
 """The number of places that a message may move ahead."""
@@ -29,38 +29,43 @@ class Disorder:
         self.shuffle = shuffle
         self._seed = seed
 
-    def new_queue(self, queue: Queue, broker: str, numbers: Iterator[int]) -> StandardQueue:
+    def new_queue(self, name: str, numbers: Iterator[int]) -> StandardQueue[Any]:
         """Return a standard queue with its own random numbers, so that queues do not affect each other."""
         if not self.duplicates and not self.shuffle:
-            return StandardQueue(queue, broker, numbers)
-        seed = None if self._seed is None else f"{self._seed} {queue.name}"
-        return DisorderedQueue(queue, broker, numbers, self, Random(seed))  # noqa: S311 - nothing to guess here
+            return StandardQueue(numbers)
+        seed = None if self._seed is None else f"{self._seed} {name}"
+        return DisorderedQueue(numbers, self, Random(seed))  # noqa: S311 - nothing to guess here
 
 
-class DisorderedQueue(StandardQueue):
+class DisorderedQueue(StandardQueue[MessageT]):
     """A standard queue at its worst. A duplicate is a second copy with the same broker's id."""
 
-    def __init__(
-        self, queue: Queue, broker: str, numbers: Iterator[int], disorder: Disorder, random: Random
-    ) -> None:
-        super().__init__(queue, broker, numbers)
+    def __init__(self, numbers: Iterator[int], disorder: Disorder, random: Random) -> None:
+        super().__init__(numbers)
         self._disorder = disorder
         self._random = random
 
     def put(
-        self, message: Message, now: float, delay_seconds: int = 0, origin: int | None = None
-    ) -> Copy | None:
-        copy = super().put(message, now, delay_seconds, origin)
+        self,
+        message: MessageT,
+        now: float,
+        *,
+        group_id: str | None = None,
+        deduplication_id: str | None = None,
+        delay_seconds: float = 0,
+        origin: int | None = None,
+    ) -> Copy[MessageT] | None:
+        copy = super().put(message, now, group_id=group_id, delay_seconds=delay_seconds, origin=origin)
         if copy is not None and self._random.random() < self._disorder.duplicates:
-            super().put(message, now, delay_seconds, copy.origin)
+            super().put(message, now, group_id=group_id, delay_seconds=delay_seconds, origin=copy.origin)
         return copy
 
-    def _line_up(self, copy: Copy) -> None:
+    def _line_up(self, copy: Copy[MessageT]) -> None:
         super()._line_up(copy)
         if copy.visible_at == VISIBLE:
             self._move_ahead()
 
-    def _come_back(self, copy: Copy) -> None:
+    def _come_back(self, copy: Copy[MessageT]) -> None:
         super()._come_back(copy)
         self._move_ahead()
 
