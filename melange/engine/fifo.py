@@ -41,7 +41,9 @@ class FifoQueue(StoredQueue[MessageT]):
             OrderedDict()
         )  # groups with a first message that may be visible
         self._in_sight = 0  # the number of messages in groups
-        self._out_of_sight: deque[Copy[MessageT]] = deque()  # behind so many others that SQS does not look at it
+        self._out_of_sight: deque[Copy[MessageT]] = (
+            deque()
+        )  # behind so many others that SQS does not look at it
         self._window = DeduplicationWindow()
 
     def purge(self) -> None:

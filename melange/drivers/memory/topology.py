@@ -19,6 +19,7 @@ from melange.engine.queue import StoredQueue
 from melange.errors import ConfigurationError, QueueNotFoundError, TopicNotFoundError, nearest
 from melange.messages import Message, Queue, Topic, new_token
 
+
 class Topology:
     """The topics and queues of one broker by address. Guarded by the driver's lock."""
 
