@@ -21,6 +21,7 @@ _SUBCOMMANDS = {
     "guide": "melange.cli.commands:guide",
     "outbox": "melange.cli.outbox:outbox",
     "topology": "melange.cli.topology:topology",
+    "server": "melange.cli.server:server",
     "worker": "melange.cli.worker:worker",
 }
 """Where each one is. It is imported only when it is asked for: what it needs takes time, or may be missing."""

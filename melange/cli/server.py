@@ -1,0 +1,111 @@
+"""``melange server``: a local SNS and SQS."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from pathlib import Path
+
+import click
+
+from melange.cli import logs
+from melange.cli.options import TRY_AGAIN, WRONG_USAGE, complain, log_options
+from melange.engine.disorder import Disorder
+from melange.errors import ConfigurationError
+from melange.server import Broker, Server
+from melange.server.callers import DEFAULT_ACCOUNT, Key
+from melange.server.server import DEFAULT_HOST, DEFAULT_PORT
+from melange.signals import calling_on_signal
+
+_SIZE = re.compile(r"(\d{1,9})([kmg])", re.ASCII | re.IGNORECASE)
+_UNITS = {"k": 1_024, "m": 1_048_576, "g": 1_073_741_824}
+_KEY = re.compile(r"(\w{16,128})\s+(\S+)(?:\s+(\d{12}))?", re.ASCII)
+
+
+def size(text: str) -> int:
+    """Return the number of bytes in ``512m`` or ``2g``, as the type of an option."""
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is not a size: write 512m or 2g")
+    return int(found[1]) * _UNITS[found[2].lower()]
+
+
+@click.command()
+@click.option("--host", default=DEFAULT_HOST, show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    default=DEFAULT_PORT,
+    show_default=True,
+    type=click.IntRange(0, 65_535),
+    help="0 takes a free one.",
+)
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    help="A name with dots under which clients reach the server.",
+)
+@click.option("--strict", is_flag=True, help="Enforce the rules of sixty seconds, as AWS does.")
+@click.option(
+    "--verify-signatures",
+    "keys_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file of access keys, one per line: id, secret, and the account if there are several.",
+)
+@click.option("--max-memory", type=size, default="1g", show_default=True, help="Refuse sends above this.")
+@click.option(
+    "--duplicates",
+    default=0.0,
+    help="The share of messages that standard queues deliver twice, such as 0.01.",
+)
+@click.option("--shuffle", is_flag=True, help="Standard queues deliver out of order, as they may on AWS.")
+@click.option("--seed", type=int, help="Make duplicates and order the same in each run.")
+@log_options
+def server(
+    *,
+    host: str,
+    port: int,
+    allowed_hosts: tuple[str, ...],
+    strict: bool,
+    keys_path: Path | None,
+    max_memory: int,
+    duplicates: float,
+    shuffle: bool,
+    seed: int | None,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Run a local SNS and SQS for any SDK, until SIGTERM or Ctrl-C."""
+    logs.configure(log_level, log_format)
+    try:
+        disorder = Disorder(seed=seed, duplicates=duplicates, shuffle=shuffle)
+    except ConfigurationError as error:
+        complain(str(error))
+        sys.exit(WRONG_USAGE)
+    keys = _read_keys(keys_path) if keys_path else None
+    broker = Broker(strict=strict, disorder=disorder, max_bytes=max_memory)
+    stopping = threading.Event()
+    with calling_on_signal(stopping.set):
+        try:
+            running = Server(broker, host=host, port=port, allowed_hosts=allowed_hosts, keys=keys)
+        except OSError as error:
+            complain(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port")
+            sys.exit(TRY_AGAIN)
+        with running:
+            click.echo(f"melange server is ready at {running.url}")
+            stopping.wait()
+
+
+def _read_keys(path: Path) -> dict[str, Key]:
+    keys: dict[str, Key] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = _KEY.fullmatch(line.strip())
+        if found is None:
+            raise click.BadParameter(
+                f"line {number} of {path} is not an access key id, a secret and perhaps an account of 12 digits"
+            )
+        keys[found[1]] = Key(found[2], found[3] or DEFAULT_ACCOUNT)
+    return keys

@@ -1,0 +1,125 @@
+"""The broker: everything that the server keeps, in one object.
+
+Take ``broker.lock`` to read or change anything below it. Times are seconds since 1970 by ``broker.now()``, which
+never goes back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from melange.clock import Clock, SystemClock
+from melange.engine.disorder import Disorder
+from melange.messages import new_message_id
+from melange.server.sns.http_deliveries import HttpDeliveries
+from melange.server.sns.signing import Signer
+
+if TYPE_CHECKING:
+    from melange.server.sns.topics import Subscription, Topic
+    from melange.server.sqs.moving import MoveTask
+    from melange.server.sqs.queues import Queue
+
+EventKind = Literal[
+    "published",
+    "filtered out",
+    "not delivered",
+    "sent",
+    "received",
+    "visibility changed",
+    "deleted",
+    "dead-lettered",
+    "expired",
+    "moved",
+    "purged",
+]
+
+
+class Event(NamedTuple):
+    """Something that happened to a message. ``other_arn`` is the queue or topic on the other side of it, or ""."""
+
+    kind: EventKind
+    at: float
+    arn: str
+    message_id: str
+    other_arn: str = ""
+
+
+class EpochClock:
+    """The clock of a broker: its monotonic time is seconds since 1970, so that it can be shown and kept."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset = clock.now().timestamp() - clock.monotonic()
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic() + self._offset
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.monotonic(), UTC)
+
+    def wait(self, condition: threading.Condition, seconds: float) -> None:
+        self._clock.wait(condition, seconds)
+
+
+class Broker:
+    """The topics, queues, subscriptions and move tasks of all accounts and regions, by ARN.
+
+    Args:
+        clock: the clock of deadlines, delays, ages and waits.
+        strict: True enforces the rules of sixty seconds: between two purges of a queue, and before the name of a
+            deleted queue can be used again.
+        disorder: the order and the duplicates of standard queues.
+        max_bytes: sends are refused while messages take more memory than this; None means no limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        strict: bool = False,
+        disorder: Disorder | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        self.clock = EpochClock(clock or SystemClock())
+        self.strict = strict
+        self.disorder = disorder or Disorder(seed=None, duplicates=0, shuffle=False)
+        self.max_bytes = max_bytes
+        self.lock = threading.Lock()
+        self.queues: dict[str, Queue] = {}
+        self.topics: dict[str, Topic] = {}
+        self.subscriptions: dict[str, Subscription] = {}
+        self.move_tasks: OrderedDict[str, MoveTask] = OrderedDict()
+        self.deleted_queues: dict[str, float] = {}
+        """When queues were deleted, by ARN, for the rules of sixty seconds."""
+        self.observers: list[Callable[[Event], None]] = []
+        """Called with each event, under the lock: they return at once and call nothing of the broker."""
+        self.bytes_kept = 0
+        """About the memory that messages take."""
+        self.signer = Signer()
+        self.http_deliveries = HttpDeliveries(self)
+        self.numbers: Iterator[int] = itertools.count(1)
+        self._id_prefix = new_message_id()[:24]
+
+    def now(self) -> float:
+        """Return the seconds since 1970."""
+        return self.clock.monotonic()
+
+    def message_id(self, origin: int) -> str:
+        """Return the id, a UUID, of the message whose first copy had this number."""
+        return f"{self._id_prefix}{origin:012x}"
+
+    def note(self, kind: EventKind, arn: str, message_id: str, other_arn: str = "") -> None:
+        """Tell the observers. Callers check ``observers`` first where it is done often."""
+        event = Event(kind, self.now(), arn, message_id, other_arn)
+        for observer in self.observers:
+            observer(event)
+
+    def new_token(self) -> str:
+        """Return text that cannot be guessed."""
+        return secrets.token_hex(16)

@@ -1,0 +1,160 @@
+"""Who calls: the account and the region that a request's signature names, and whether the signature is right."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from melange.server.errors import ServiceError
+from melange.server.http import Request
+
+DEFAULT_ACCOUNT = "000000000000"
+DEFAULT_REGION = "us-east-1"
+
+_ACCOUNT = re.compile(r"[0-9]{12}")
+_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}")
+_MAX_SKEW_SECONDS = 900
+
+
+class Caller(NamedTuple):
+    """The sender of a request, as its credential scope names it."""
+
+    access_key_id: str = ""
+    account: str = DEFAULT_ACCOUNT
+    region: str = DEFAULT_REGION
+    service: str = ""
+
+
+class _Signature(NamedTuple):
+    credential: str
+    signed_headers: str
+    signature: str
+    timestamp: str
+    is_in_query: bool
+
+
+class Key(NamedTuple):
+    """An access key that may sign."""
+
+    secret: str
+    account: str = DEFAULT_ACCOUNT
+
+
+def identify(request: Request) -> Caller:
+    """Return the caller that the request names. Nothing is verified.
+
+    An access key id of twelve digits is the account itself, so that each developer or test can have one.
+    """
+    signature = _signature_of(request)
+    if signature is None:
+        return Caller()
+    access_key_id, *scope = signature.credential.split("/")
+    region = scope[1] if len(scope) > 2 and _REGION.fullmatch(scope[1]) else DEFAULT_REGION
+    account = access_key_id if _ACCOUNT.fullmatch(access_key_id) else DEFAULT_ACCOUNT
+    return Caller(access_key_id, account, region, scope[2] if len(scope) > 2 else "")
+
+
+def verify(request: Request, keys: Mapping[str, Key], now: datetime) -> Caller:
+    """Return the caller of a request that one of ``keys`` has signed.
+
+    Raises:
+        ServiceError: the signature is missing, wrong, too old, or of an unknown key.
+    """
+    signature = _signature_of(request)
+    if signature is None:
+        raise ServiceError("MissingAuthenticationToken", "Request is missing Authentication Token", 403)
+    caller = identify(request)
+    key = keys.get(caller.access_key_id)
+    if key is None:
+        raise ServiceError(
+            "InvalidClientTokenId", "The security token included in the request is invalid.", 403
+        )
+    _check_age(signature.timestamp, now)
+    expected = sign(request, signature, key.secret)
+    if not hmac.compare_digest(expected, signature.signature.encode()):
+        raise ServiceError(
+            "SignatureDoesNotMatch",
+            "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
+            "Access Key and signing method.",
+            403,
+        )
+    return caller._replace(account=key.account)
+
+
+def sign(request: Request, signature: _Signature, secret: str) -> bytes:
+    """Return the signature that the request should have, as Signature Version 4 says.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
+    """
+    _, date, region, service, *_ = [*signature.credential.split("/"), "", "", "", ""]
+    scope = signature.credential.partition("/")[2]
+    to_sign = "\n".join(
+        [
+            "AWS4-HMAC-SHA256",
+            signature.timestamp,
+            scope,
+            hashlib.sha256(_canonical(request, signature)).hexdigest(),
+        ]
+    )
+    key = f"AWS4{secret}".encode()
+    for part in (date, region, service, "aws4_request", to_sign):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key.hex().encode()
+
+
+def _canonical(request: Request, signature: _Signature) -> bytes:
+    url = urlsplit(request.target)
+    pairs = sorted(
+        (quote(name, safe="-_.~"), quote(value, safe="-_.~"))
+        for name, value in parse_qsl(url.query, keep_blank_values=True)
+        if name != "X-Amz-Signature"
+    )
+    names = signature.signed_headers.split(";")
+    headers = [f"{name}:{' '.join(request.headers.get(name, '').split())}\n" for name in names]
+    return "\n".join(
+        [
+            request.method,
+            quote(quote(unquote(url.path) or "/", safe="/-_.~"), safe="/-_.~%"),
+            "&".join(f"{name}={value}" for name, value in pairs),
+            "".join(headers),
+            signature.signed_headers,
+            hashlib.sha256(request.body).hexdigest(),
+        ]
+    ).encode()
+
+
+def _signature_of(request: Request) -> _Signature | None:
+    header = request.headers.get("authorization", "")
+    if header.startswith("AWS4-HMAC-SHA256"):
+        parts = dict(
+            part.strip().partition("=")[::2] for part in header.removeprefix("AWS4-HMAC-SHA256").split(",")
+        )
+        if not {"Credential", "SignedHeaders", "Signature"} <= parts.keys():
+            raise ServiceError(
+                "IncompleteSignature",
+                "Authorization header requires 'Credential', 'SignedHeaders' and 'Signature' parameters.",
+            )
+        timestamp = request.headers.get("x-amz-date", "")
+        return _Signature(
+            parts["Credential"], parts["SignedHeaders"], parts["Signature"], timestamp, is_in_query=False
+        )
+    if "X-Amz-Credential=" in request.target:
+        query = dict(parse_qsl(urlsplit(request.target).query))
+        names = ("X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Date")
+        credential, signed_headers, digest, timestamp = (query.get(name, "") for name in names)
+        return _Signature(credential, signed_headers, digest, timestamp, is_in_query=True)
+    return None
+
+
+def _check_age(timestamp: str, now: datetime) -> None:
+    try:
+        signed_at = datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        raise ServiceError("IncompleteSignature", "The request has no valid X-Amz-Date.") from None
+    if abs((now - signed_at).total_seconds()) > _MAX_SKEW_SECONDS:
+        raise ServiceError("SignatureDoesNotMatch", f"Signature expired: {timestamp}", 403)

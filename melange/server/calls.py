@@ -1,0 +1,58 @@
+"""A call of a client, as the operations of the services see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from melange.server.callers import Caller
+from melange.server.errors import ServiceError
+
+if TYPE_CHECKING:
+    from melange.server.broker import Broker
+
+Parameters = dict[str, Any]
+
+
+def _is_there() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: who makes it, to which address, and what it asks for.
+
+    ``is_client_there`` says whether the client still waits for the answer.
+    """
+
+    broker: Broker
+    caller: Caller
+    base_url: str
+    parameters: Parameters
+    is_client_there: Callable[[], bool] = _is_there
+
+    @property
+    def region(self) -> str:
+        return self.caller.region
+
+    @property
+    def account(self) -> str:
+        return self.caller.account
+
+
+Operation = Callable[[Call], Parameters]
+
+
+def page(items: list[Any], token: str | None, size: int) -> tuple[list[Any], str | None]:
+    """Return the items of a page, and the token of the next one or None.
+
+    Raises:
+        ServiceError: the token is not one of ours.
+    """
+    try:
+        start = int(token or "0")
+    except ValueError:
+        raise ServiceError("InvalidParameterValue", "Invalid or expired next token.") from None
+    end = start + size
+    return items[start:end], str(end) if end < len(items) else None

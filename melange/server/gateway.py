@@ -1,0 +1,202 @@
+"""From an HTTP request to an operation, and back."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from melange.messages import new_message_id
+from melange.server.broker import Broker
+from melange.server.callers import Caller, Key, identify, verify
+from melange.server.calls import Call, Operation, Parameters
+from melange.server.errors import ServiceError
+from melange.server.http import Request, Response
+from melange.server.protocols import json_protocol, query_protocol
+from melange.server.protocols.models import VERSIONS
+from melange.server.sns.operations import OPERATIONS as SNS_OPERATIONS
+from melange.server.sqs.operations import OPERATIONS as SQS_OPERATIONS
+from melange.server.sts import OPERATIONS as STS_OPERATIONS
+
+logger = logging.getLogger(__name__)
+
+OPERATIONS: dict[str, dict[str, Operation]] = {
+    "sqs": SQS_OPERATIONS,
+    "sns": SNS_OPERATIONS,
+    "sts": STS_OPERATIONS,
+}
+
+_TARGET_PREFIX = "AmazonSQS."
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?")
+_MAX_FIELDS = 10_000
+
+
+class _Route(NamedTuple):
+    service: str
+    operation: str
+    is_json: bool
+    form: Mapping[str, str]
+
+
+class Gateway:
+    """Answers requests for one broker. Thread-safe.
+
+    Args:
+        broker: what the operations work on.
+        allowed_hosts: names besides those of this machine, under which clients may reach the server.
+        keys: the access keys whose signatures are accepted; None accepts any signature, or none.
+        pages: answers GET requests that are not calls, by path; None where there is nothing.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        allowed_hosts: frozenset[str] = frozenset(),
+        keys: Mapping[str, Key] | None = None,
+        pages: Callable[[Request], Response | None] | None = None,
+    ) -> None:
+        self._broker = broker
+        self._allowed_hosts = allowed_hosts
+        self._keys = keys
+        self._pages = pages
+
+    def answer(self, request: Request, is_client_there: Callable[[], bool]) -> Response:
+        """Return the answer to a request. Blocks while a receive waits."""
+        host = request.headers.get("host", "localhost")
+        refusal = _refusal(request, host, self._allowed_hosts)
+        if refusal:
+            return Response(403, "text/plain", f"{refusal}\n".encode())
+        page = self._page(request)
+        if page is not None:
+            return page
+        request_id = new_message_id()
+        caller = Caller()
+        route = _Route("sqs", "", is_json="x-amz-target" in request.headers, form={})
+        try:
+            caller = identify(request)
+            route = _route(request, caller)
+            if self._keys is not None and not _is_open(route):
+                caller = verify(request, self._keys, self._broker.clock.now())
+            operation = OPERATIONS[route.service].get(route.operation)
+            if operation is None:
+                raise _unknown_operation(route)
+            call = Call(self._broker, caller, f"http://{host}", _parameters(request, route), is_client_there)
+            return _success(route, operation(call), request_id)
+        except ServiceError as error:
+            return _failure(route, error, request_id)
+        except Exception:
+            logger.exception("%s failed", route.operation)
+            return _failure(
+                route,
+                ServiceError("InternalFailure", "melange server failed; its log says why.", 500),
+                request_id,
+            )
+
+    def _page(self, request: Request) -> Response | None:
+        """Return the answer to a request that is not a call."""
+        if request.method not in {"GET", "HEAD", "POST"}:
+            return Response(405, "text/plain", b"calls are POST or GET requests\n")
+        if request.method == "POST":
+            return None
+        if request.target.startswith("/SimpleNotificationService-"):
+            return Response(200, "application/x-pem-file", self._broker.signer.certificate)
+        return self._pages(request) if self._pages is not None else None
+
+
+def _route(request: Request, caller: Caller) -> _Route:
+    target = request.headers.get("x-amz-target", "")
+    if target:
+        if not target.startswith(_TARGET_PREFIX):
+            raise ServiceError("UnknownOperationException", "Only SQS speaks JSON here.", 404)
+        return _Route("sqs", target.removeprefix(_TARGET_PREFIX), is_json=True, form={})
+    form = _form(request)
+    operation = form.get("Action", "")
+    service = VERSIONS.get(form.get("Version", "")) or caller.service
+    if service not in OPERATIONS:
+        service = next((name for name, known in OPERATIONS.items() if operation in known), "sqs")
+    if service == "sqs" and "QueueUrl" not in form and len(path := urlsplit(request.target).path) > 1:
+        form["QueueUrl"] = path  # older clients post to the queue's address
+    return _Route(service, operation, is_json=False, form=form)
+
+
+def _form(request: Request) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(urlsplit(request.target).query, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+        if request.method == "POST":
+            pairs += parse_qsl(request.body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        raise ServiceError("MalformedQueryString", "The request is not a valid form.", 400) from None
+    return dict(pairs)
+
+
+def _parameters(request: Request, route: _Route) -> Parameters:
+    if route.is_json:
+        return json_protocol.read(route.operation, request.body)
+    return query_protocol.read(route.service, route.operation, route.form)
+
+
+def _success(route: _Route, result: Parameters, request_id: str) -> Response:
+    headers = {"x-amzn-RequestId": request_id}
+    if route.is_json:
+        return Response(200, json_protocol.CONTENT_TYPE, json_protocol.write(result), headers)
+    body = query_protocol.write(route.service, route.operation, result, request_id)
+    return Response(200, query_protocol.CONTENT_TYPE, body, headers)
+
+
+def _failure(route: _Route, error: ServiceError, request_id: str) -> Response:
+    headers = {"x-amzn-RequestId": request_id}
+    if route.is_json:
+        more, body = json_protocol.write_error(error)
+        return Response(error.status, json_protocol.CONTENT_TYPE, body, headers | more)
+    body = query_protocol.write_error(route.service, error, request_id)
+    return Response(error.status, query_protocol.CONTENT_TYPE, body, headers)
+
+
+def _unknown_operation(route: _Route) -> ServiceError:
+    if not route.operation and not route.is_json:
+        return ServiceError("MissingAction", "The request must contain the parameter Action.")
+    return ServiceError(
+        "UnknownOperationException" if route.is_json else "InvalidAction",
+        f"The action {route.operation} is not valid for this endpoint: melange server does not support it.",
+    )
+
+
+def _is_open(route: _Route) -> bool:
+    # Recipients of notifications follow these addresses, and have no key.
+    return route.service == "sns" and route.operation in {"ConfirmSubscription", "Unsubscribe"}
+
+
+def _refusal(request: Request, host: str, allowed_hosts: frozenset[str]) -> str:
+    """Return why a web page may have sent this request without its user's knowledge; "" if it has not.
+
+    A page of another site can send requests to a loopback address. Either its browser says from where, or the page
+    has had its own name point here, and then ``Host`` is that name.
+    """
+    if not _is_own_host(host, allowed_hosts):
+        return f"{host!r} is not a name of this server: start it with --allowed-host to allow that name"
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != host:
+        return "requests from the pages of another origin are refused"
+    if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+        return "requests from the pages of another site are refused"
+    return ""
+
+
+def _is_own_host(host: str, allowed_hosts: frozenset[str]) -> bool:
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return False
+    name = found[1].lower().strip("[]")
+    if name in allowed_hosts or "." not in name:
+        return True  # without a dot it is a name of a private network, such as a container's
+    if name.endswith((".localhost", ".docker.internal", ".local")):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

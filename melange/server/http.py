@@ -1,0 +1,225 @@
+"""HTTP/1.1 as far as the clients of AWS need it: reading requests, writing answers.
+
+Nothing is guessed. A request that two servers could read in two ways is refused, since a proxy in front may have read
+it in the other.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import NamedTuple
+
+MAX_HEAD_BYTES = 65_536
+MAX_BODY_BYTES = 16 * 1_048_576
+"""More than any operation takes: ten entries of 1 MiB in all, each byte written as a JSON escape."""
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([\x21-\x7e]+) HTTP/1\.([01])")
+_LENGTH = re.compile(r"[0-9]{1,12}")
+_CHUNK_LENGTH = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?")
+
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+}
+
+
+class BadRequestError(Exception):
+    """A request that cannot be read. The connection has to be closed: where the next one begins is unknown."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Request(NamedTuple):
+    """One HTTP request. The names of headers are in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes = b""
+    keeps_alive: bool = True
+
+
+class RequestReader:
+    """Reads the requests of one connection, one after the other.
+
+    Args:
+        connection: a blocking socket, which is the caller's to close.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = bytearray()
+
+    def read(self) -> Request | None:
+        """Block until a request has come; None if the client has closed the connection.
+
+        Raises:
+            BadRequestError: what came is not a request, or is too large.
+            OSError: the connection is broken.
+        """
+        end = self._find_end_of_head()
+        if end < 0:
+            return None
+        head = bytes(self._buffer[:end])
+        del self._buffer[: end + 4]
+        request = parse_head(head)
+        if "transfer-encoding" in request.headers:
+            return request._replace(body=self._read_chunks(request))
+        length = _length_of(request.headers)
+        if not length:
+            return request
+        self._allow_body(request)
+        return request._replace(body=self._take(length))
+
+    def is_client_there(self) -> bool:
+        """Return False if the client has closed the connection. Does not block."""
+        if self._buffer:
+            return True
+        try:
+            return bool(self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def _find_end_of_head(self) -> int:
+        searched = 0
+        while True:
+            while not searched and self._buffer[:2] == b"\r\n":  # some clients send an empty line too many
+                del self._buffer[:2]
+            end = self._buffer.find(b"\r\n\r\n", max(0, searched - 3))
+            if end >= 0:
+                if end > MAX_HEAD_BYTES:
+                    raise BadRequestError(431, "the head of the request is too large")
+                return end
+            searched = len(self._buffer)
+            if searched > MAX_HEAD_BYTES:
+                raise BadRequestError(431, "the head of the request is too large")
+            if not self._fill():
+                if self._buffer:
+                    raise BadRequestError(400, "the connection ended within a request")
+                return -1
+
+    def _fill(self) -> bool:
+        received = self._connection.recv(65_536)
+        self._buffer += received
+        return bool(received)
+
+    def _take(self, length: int) -> bytes:
+        buffer = self._buffer
+        while len(buffer) < length:
+            if not self._fill():
+                raise BadRequestError(400, "the connection ended within a request")
+        taken = bytes(buffer[:length])
+        del buffer[:length]
+        return taken
+
+    def _take_line(self) -> bytes:
+        while (end := self._buffer.find(b"\r\n")) < 0:
+            if len(self._buffer) > MAX_HEAD_BYTES or not self._fill():
+                raise BadRequestError(400, "a chunk has no end")
+        return self._take(end + 2)[:-2]
+
+    def _read_chunks(self, request: Request) -> bytes:
+        if "content-length" in request.headers:
+            raise BadRequestError(400, "the request has both a length and chunks")
+        if request.headers["transfer-encoding"].lower() != "chunked":
+            raise BadRequestError(501, "the only transfer encoding is chunked")
+        self._allow_body(request)
+        body = bytearray()
+        while True:
+            found = _CHUNK_LENGTH.fullmatch(self._take_line())
+            if found is None:
+                raise BadRequestError(400, "a chunk has no length")
+            length = int(found[1], 16)
+            if len(body) + length > MAX_BODY_BYTES:
+                raise BadRequestError(413, "the body of the request is too large")
+            if not length:
+                break
+            body += self._take(length)
+            if self._take(2) != b"\r\n":
+                raise BadRequestError(400, "a chunk is longer than it says")
+        for _ in range(100):
+            if not self._take_line():  # trailers are ignored
+                return bytes(body)
+        raise BadRequestError(431, "the request has too many trailers")
+
+    def _allow_body(self, request: Request) -> None:
+        if request.headers.get("expect", "").lower() == "100-continue":
+            self._connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def parse_head(head: bytes) -> Request:
+    """Return the request that begins with ``head``, without its body.
+
+    Raises:
+        BadRequestError: it is not HTTP, or ambiguous.
+    """
+    line, *lines = head.split(b"\r\n")
+    found = _REQUEST_LINE.fullmatch(line)
+    if found is None:
+        raise BadRequestError(400, "the first line is not that of an HTTP/1.1 request")
+    headers: dict[str, str] = {}
+    for header in lines:
+        name, colon, value = header.partition(b":")
+        if not colon or not _TOKEN.fullmatch(name):
+            raise BadRequestError(400, "a header has no name")
+        if b"\r" in value or b"\n" in value or b"\0" in value:
+            raise BadRequestError(400, "a header contains a control character")
+        key = name.decode("ascii").lower()
+        text = value.strip(b" \t").decode("latin-1")
+        if key in headers:
+            if key in {"content-length", "transfer-encoding", "host", "authorization"}:
+                raise BadRequestError(400, f"the request has two headers {key}")
+            text = f"{headers[key]},{text}"
+        headers[key] = text
+    if found[3] == b"1" and "host" not in headers:
+        raise BadRequestError(400, "the request has no host header")
+    connection = headers.get("connection", "").lower()
+    keeps_alive = connection == "keep-alive" if found[3] == b"0" else "close" not in connection
+    return Request(found[1].decode(), found[2].decode(), headers, keeps_alive=keeps_alive)
+
+
+def _length_of(headers: dict[str, str]) -> int:
+    text = headers.get("content-length", "0")
+    if not _LENGTH.fullmatch(text):
+        raise BadRequestError(400, "the content length is not a number")
+    length = int(text)
+    if length > MAX_BODY_BYTES:
+        raise BadRequestError(413, "the body of the request is too large")
+    return length
+
+
+class Response(NamedTuple):
+    """One HTTP answer."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+
+    def encode(self, *, keeps_alive: bool, is_head: bool = False) -> bytes:
+        """Return the bytes that are sent."""
+        lines = [
+            f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Error')}",
+            f"Content-Type: {self.content_type}",
+            f"Content-Length: {len(self.body)}",
+        ]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        if not keeps_alive:
+            lines.append("Connection: close")
+        head = "\r\n".join([*lines, "\r\n"]).encode("latin-1", "replace")
+        return head if is_head else head + self.body

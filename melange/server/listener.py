@@ -1,0 +1,111 @@
+"""The port: accepting connections, one thread for each, until it is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Callable
+
+from melange.server.http import BadRequestError, Request, RequestReader, Response
+
+logger = logging.getLogger(__name__)
+
+Answer = Callable[[Request, Callable[[], bool]], Response]
+"""Answers a request; the second argument says whether the client is still there."""
+
+_STACK_BYTES = 512 * 1024
+"""A thousand clients may wait at once, each in a thread."""
+
+
+class Listener:
+    """Listens on an address and answers what comes. Thread-safe.
+
+    A thread for each connection, as the broker's waits are blocking ones; see decision 0261.
+
+    Raises:
+        OSError: the address is taken, or not ours.
+    """
+
+    def __init__(self, host: str, port: int, answer: Answer) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=1024)
+        self.host = host
+        self.port: int = self._socket.getsockname()[1]
+        self._answer = answer
+        self._connections: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._accept, name="melange-server", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer; does not block."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening and close all connections. Idempotent."""
+        with self._lock:
+            self._is_closed = True
+            connections = list(self._connections)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=5)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                if self._is_closed:
+                    return
+                logger.warning("a connection could not be accepted", exc_info=True)
+                continue
+            with self._lock:
+                if self._is_closed:
+                    connection.close()
+                    return
+                self._connections.add(connection)
+            previous = threading.stack_size(_STACK_BYTES)
+            try:
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            except RuntimeError:  # no more threads
+                self._forget(connection)
+            finally:
+                threading.stack_size(previous)
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._serve_requests(connection)
+        except OSError:  # the client is gone
+            pass
+        finally:
+            self._forget(connection)
+
+    def _serve_requests(self, connection: socket.socket) -> None:
+        reader = RequestReader(connection)
+        while True:
+            try:
+                request = reader.read()
+            except BadRequestError as error:
+                refusal = Response(error.status, "text/plain", f"{error}\n".encode())
+                connection.sendall(refusal.encode(keeps_alive=False))
+                return
+            if request is None:
+                return
+            response = self._answer(request, reader.is_client_there)
+            keeps_alive = request.keeps_alive and not self._is_closed
+            connection.sendall(response.encode(keeps_alive=keeps_alive, is_head=request.method == "HEAD"))
+            if not keeps_alive:
+                return
+
+    def _forget(self, connection: socket.socket) -> None:
+        connection.close()
+        with self._lock:
+            self._connections.discard(connection)

@@ -1,0 +1,202 @@
+"""Topics and subscriptions as they are kept."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from melange.engine.deduplication import DeduplicationWindow
+from melange.server.policies import Policy
+from melange.server.sns.filter_policies import FilterPolicy
+
+DEFAULT_MAX_BYTES = 262_144
+
+_RETRY_POLICY = {
+    "minDelayTarget": 20,
+    "maxDelayTarget": 20,
+    "numRetries": 3,
+    "numMaxDelayRetries": 0,
+    "numNoDelayRetries": 0,
+    "numMinDelayRetries": 0,
+    "backoffFunction": "linear",
+}
+_CONTENT_TYPE = "text/plain; charset=UTF-8"
+_DEFAULT_ACTIONS = (
+    "GetTopicAttributes",
+    "SetTopicAttributes",
+    "AddPermission",
+    "RemovePermission",
+    "DeleteTopic",
+    "Subscribe",
+    "ListSubscriptionsByTopic",
+    "Publish",
+)
+
+
+class Subscription:
+    """What one endpoint gets of a topic. Guarded by the broker's lock."""
+
+    def __init__(
+        self,
+        arn: str,
+        topic: Topic,
+        *,
+        protocol: str,
+        endpoint: str,
+        owner: str,
+        token: str,
+        is_pending: bool,
+    ) -> None:
+        self.arn = arn
+        self.topic = topic
+        self.protocol = protocol
+        self.endpoint = endpoint
+        self.owner = owner
+        self.token = token
+        self.is_pending = is_pending
+        self.was_confirmed_by_call = not is_pending
+        self.attributes: dict[str, str] = {"RawMessageDelivery": "false"}
+        self.filter_policy: FilterPolicy | None = None
+        self.is_raw = False
+        self.dead_letter_arn: str | None = None
+
+    def set_attributes(self, changes: dict[str, str], filter_policy: FilterPolicy | None) -> None:
+        """Take values that were checked; an empty one removes its attribute."""
+        for name, value in changes.items():
+            if value:
+                self.attributes[name] = value
+            else:
+                self.attributes.pop(name, None)
+        if "FilterPolicy" in self.attributes:
+            self.attributes.setdefault("FilterPolicyScope", "MessageAttributes")
+        self.filter_policy = filter_policy
+        self.is_raw = self.attributes["RawMessageDelivery"] == "true"
+        redrive = self.attributes.get("RedrivePolicy")
+        self.dead_letter_arn = json.loads(redrive)["deadLetterTargetArn"] if redrive else None
+
+    @property
+    def retry_policy(self) -> dict[str, Any]:
+        """How often, and how many seconds apart, a delivery over HTTP is tried again."""
+        own = json.loads(self.attributes.get("DeliveryPolicy") or "{}")
+        return _RETRY_POLICY | (own.get("healthyRetryPolicy") or self.topic.retry_policy)
+
+    @property
+    def content_type(self) -> str:
+        """The content type of deliveries over HTTP."""
+        own = json.loads(self.attributes.get("DeliveryPolicy") or "{}")
+        found: str = (own.get("requestPolicy") or {}).get("headerContentType") or self.topic.content_type
+        return found
+
+    def described(self) -> dict[str, str]:
+        """Return the attributes as SNS shows them."""
+        shown = {
+            "ConfirmationWasAuthenticated": "true" if self.was_confirmed_by_call else "false",
+            "Endpoint": self.endpoint,
+            "Owner": self.owner,
+            "PendingConfirmation": "true" if self.is_pending else "false",
+            "Protocol": self.protocol,
+            "SubscriptionArn": self.arn,
+            "SubscriptionPrincipal": f"arn:aws:iam::{self.owner}:root",
+            "TopicArn": self.topic.arn,
+        }
+        if "DeliveryPolicy" in self.attributes:
+            shown["EffectiveDeliveryPolicy"] = json.dumps(
+                {
+                    "healthyRetryPolicy": self.retry_policy,
+                    "sicklyRetryPolicy": None,
+                    "throttlePolicy": None,
+                    "requestPolicy": {"headerContentType": self.content_type},
+                    "guaranteed": False,
+                }
+            )
+        return shown | self.attributes
+
+
+class Topic:
+    """A topic by its ARN. Guarded by the broker's lock."""
+
+    def __init__(self, arn: str, attributes: dict[str, str], tags: dict[str, str]) -> None:
+        self.arn = arn
+        _, _, _, self.region, self.account, self.name = arn.split(":")
+        self.is_fifo = attributes.get("FifoTopic") == "true"
+        self.tags = tags
+        self.given = dict(attributes)
+        """The attributes that were set, as creating the topic again compares them."""
+        self.attributes = {"DisplayName": "", "Policy": json.dumps(self._default_policy())}
+        if self.is_fifo:
+            self.attributes |= {"ContentBasedDeduplication": "false", "FifoTopic": "true"}
+        self.subscriptions: dict[str, Subscription] = {}
+        self.deleted_subscriptions = 0
+        self.window: DeduplicationWindow[tuple[str, str]] = DeduplicationWindow()
+        self.sequence = 0
+        self.set_attributes(attributes)
+
+    def set_attributes(self, changes: dict[str, str]) -> None:
+        """Take values that were checked."""
+        kept = {name: value for name, value in changes.items() if name != "FifoTopic"}
+        self.given |= kept
+        self.attributes |= kept
+        if not self.attributes["Policy"]:
+            self.attributes["Policy"] = json.dumps(self._default_policy())
+        self.policy = Policy.parse(self.attributes["Policy"])
+        self.hashes_content = self.attributes.get("ContentBasedDeduplication") == "true"
+        self.max_message_bytes = int(self.attributes.get("MaximumMessageSize", DEFAULT_MAX_BYTES))
+        self.signature_version = self.attributes.get("SignatureVersion", "1")
+
+    @property
+    def retry_policy(self) -> dict[str, Any]:
+        """The retry policy of its subscriptions that have none of their own."""
+        found: dict[str, Any] = self._http_policy().get("defaultHealthyRetryPolicy") or {}
+        return found
+
+    @property
+    def content_type(self) -> str:
+        """The content type of deliveries over HTTP."""
+        found: str = (self._http_policy().get("defaultRequestPolicy") or {}).get(
+            "headerContentType", _CONTENT_TYPE
+        )
+        return found
+
+    def described(self) -> dict[str, str]:
+        """Return the attributes as SNS shows them."""
+        pending = sum(subscription.is_pending for subscription in self.subscriptions.values())
+        effective = {
+            "http": {
+                "defaultHealthyRetryPolicy": _RETRY_POLICY | self.retry_policy,
+                "disableSubscriptionOverrides": False,
+                "defaultRequestPolicy": {"headerContentType": self.content_type},
+            }
+        }
+        return {
+            "EffectiveDeliveryPolicy": json.dumps(effective),
+            "Owner": self.account,
+            "SubscriptionsConfirmed": str(len(self.subscriptions) - pending),
+            "SubscriptionsDeleted": str(self.deleted_subscriptions),
+            "SubscriptionsPending": str(pending),
+            "TopicArn": self.arn,
+        } | self.attributes
+
+    def next_sequence_number(self) -> str:
+        """Return the number of a FIFO topic's next message."""
+        self.sequence += 1
+        return f"{10_000_000_000_000_000_000 + self.sequence * 1_000}"
+
+    def _http_policy(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.attributes.get("DeliveryPolicy") or "{}").get("http") or {}
+        return found
+
+    def _default_policy(self) -> dict[str, Any]:
+        return {
+            "Version": "2008-10-17",
+            "Id": "__default_policy_ID",
+            "Statement": [
+                {
+                    "Sid": "__default_statement_ID",
+                    "Effect": "Allow",
+                    "Principal": {"AWS": "*"},
+                    "Action": [f"SNS:{action}" for action in _DEFAULT_ACTIONS],
+                    "Resource": self.arn,
+                    "Condition": {"StringEquals": {"AWS:SourceOwner": self.account}},
+                }
+            ],
+        }

@@ -1,0 +1,1 @@
+"""SQS: queues, and sending, receiving and settling messages."""

@@ -1,0 +1,201 @@
+"""Message move tasks: dead letters go back to where they came from, or to another queue."""
+
+from __future__ import annotations
+
+import binascii
+import json
+import threading
+from base64 import b64decode, b64encode
+from typing import Literal
+
+from melange.engine.queue import VISIBLE, Copy
+from melange.messages import new_message_id
+from melange.server.broker import Broker
+from melange.server.calls import Call, Parameters
+from melange.server.errors import ServiceError, invalid_value, missing_parameter
+from melange.server.sqs.messages import SentMessage
+from melange.server.sqs.queues import Queue
+from melange.server.sqs.sending import put
+
+_MAX_RATE = 500
+_SHOWN_TASKS = 10
+_UNLIMITED_BATCH = 100
+_REASON_NOT_FOUND = "AWS.SimpleQueueService.NonExistentQueue"
+
+
+class MoveTask:
+    """One task. It moves messages in a thread of its own, and guards what it changes with the broker's lock."""
+
+    def __init__(self, broker: Broker, source: Queue, destination_arn: str | None, rate: int | None) -> None:
+        self.task_id = new_message_id()
+        self.source_arn = source.arn
+        self.destination_arn = destination_arn
+        self.rate = rate
+        self.started_at = broker.now()
+        self.status: Literal["RUNNING", "COMPLETED", "CANCELLING", "CANCELLED", "FAILED"] = "RUNNING"
+        self.failure_reason = ""
+        self.moved = 0
+        self.to_move = source.stored.measure(broker.now()).visible
+        self._broker = broker
+        self._source = source
+
+    @property
+    def handle(self) -> str:
+        """The handle by which clients cancel it."""
+        return b64encode(json.dumps({"taskId": self.task_id, "sourceArn": self.source_arn}).encode()).decode()
+
+    def start(self) -> None:
+        """Begin to move messages; does not block."""
+        threading.Thread(target=self._run, name="melange-move-task", daemon=True).start()
+
+    def _run(self) -> None:
+        condition = threading.Condition()
+        while True:
+            with self._broker.lock:
+                if self.status == "CANCELLING":
+                    self.status = "CANCELLED"
+                elif self.status == "RUNNING":
+                    self._move_some(1 if self.rate else _UNLIMITED_BATCH)
+                if self.status != "RUNNING":
+                    return
+            if self.rate:
+                with condition:
+                    self._broker.clock.wait(condition, 1 / self.rate)
+
+    def _move_some(self, count: int) -> None:
+        broker, source = self._broker, self._source
+        if broker.queues.get(source.arn) is not source:
+            self._fail()
+            return
+        for _ in range(count):
+            if self.moved >= self.to_move:
+                break
+            # A task looks at visible messages only, and its look is not a receive.
+            source.stored.refresh(broker.now())
+            copy = next((copy for copy in source.stored.copies if copy.visible_at == VISIBLE), None)
+            if copy is None:
+                break
+            if not self._move(copy):
+                return
+        else:
+            return
+        self.status = "COMPLETED"
+
+    def _move(self, copy: Copy[SentMessage]) -> bool:
+        broker, source = self._broker, self._source
+        target = (
+            broker.queues.get(self.destination_arn)
+            if self.destination_arn
+            else next((queue for queue in broker.queues.values() if queue.stored is copy.source), None)
+        )
+        if target is None:
+            self._fail()
+            return False
+        source.stored.remove(copy, broker.now())
+        broker.bytes_kept -= copy.message.memory
+        # As on AWS, it is a new message: with an id and an age of its own, and received by nobody.
+        deduplication_id = copy.deduplication_id if target.is_fifo else None
+        message_id, _ = put(target, copy.message, group_id=copy.group_id, deduplication_id=deduplication_id)
+        self.moved += 1
+        if broker.observers:
+            broker.note("moved", source.arn, message_id, target.arn)
+        return True
+
+    def _fail(self) -> None:
+        self.status, self.failure_reason = "FAILED", _REASON_NOT_FOUND
+
+
+def start_message_move_task(call: Call) -> Parameters:
+    broker, parameters = call.broker, call.parameters
+    source_arn, destination_arn = parameters.get("SourceArn"), parameters.get("DestinationArn")
+    rate = parameters.get("MaxNumberOfMessagesPerSecond")
+    if not source_arn:
+        raise missing_parameter("SourceArn")
+    if rate is not None and not 1 <= rate <= _MAX_RATE:
+        raise invalid_value(rate, "MaxNumberOfMessagesPerSecond", "Must be between 1 and 500, if provided.")
+    with broker.lock:
+        source = _find(broker, source_arn, "SourceArn")
+        if destination_arn:
+            destination = _find(broker, destination_arn, "DestinationArn")
+            if destination.is_fifo != source.is_fifo:
+                raise ServiceError(
+                    "InvalidParameterValue", "Source and destination queue must be of the same type."
+                )
+        if not any(queue.stored.dead_letters is source.stored for queue in broker.queues.values()):
+            raise ServiceError(
+                "InvalidParameterValue", "Source queue must be configured as a Dead Letter Queue."
+            )
+        if any(
+            task.source_arn == source_arn and task.status == "RUNNING" for task in broker.move_tasks.values()
+        ):
+            raise ServiceError(
+                "InvalidParameterValue",
+                "There is already a task running. Only one active task is allowed for a source queue arn at a given "
+                "time.",
+            )
+        task = MoveTask(broker, source, destination_arn, rate)
+        broker.move_tasks[task.task_id] = task
+        task.start()
+        return {"TaskHandle": task.handle}
+
+
+def list_message_move_tasks(call: Call) -> Parameters:
+    source_arn, limit = call.parameters.get("SourceArn"), call.parameters.get("MaxResults", 1)
+    if not source_arn:
+        raise missing_parameter("SourceArn")
+    if not 1 <= limit <= _SHOWN_TASKS:
+        raise invalid_value(limit, "MaxResults", "Must be between 1 and 10, if provided.")
+    with call.broker.lock:
+        _find(call.broker, source_arn, "SourceArn")
+        tasks = [task for task in reversed(call.broker.move_tasks.values()) if task.source_arn == source_arn]
+        return {"Results": [_describe(task) for task in tasks[:limit]]}
+
+
+def cancel_message_move_task(call: Call) -> Parameters:
+    handle = call.parameters.get("TaskHandle")
+    if not handle:
+        raise missing_parameter("TaskHandle")
+    try:
+        named = json.loads(b64decode(handle, validate=True))
+        source_arn, task_id = named["sourceArn"], named["taskId"]
+    except (binascii.Error, ValueError, KeyError, TypeError):
+        raise ServiceError("InvalidParameterValue", "Value for parameter TaskHandle is invalid.") from None
+    with call.broker.lock:
+        _find(call.broker, source_arn, "SourceArn")
+        task = call.broker.move_tasks.get(task_id)
+        if task is None or task.source_arn != source_arn:
+            raise ServiceError("ResourceNotFoundException", "Task does not exist.", 404)
+        if task.status != "RUNNING":
+            raise ServiceError("InvalidParameterValue", "Only active tasks can be cancelled.")
+        task.status = "CANCELLING"
+        return {"ApproximateNumberOfMessagesMoved": task.moved}
+
+
+def _find(broker: Broker, arn: object, name: str) -> Queue:
+    queue = broker.queues.get(str(arn))
+    if queue is None:
+        raise ServiceError(
+            "ResourceNotFoundException",
+            f"The resource that you specified for the {name} parameter doesn't exist.",
+            404,
+        )
+    return queue
+
+
+def _describe(task: MoveTask) -> Parameters:
+    described: Parameters = {
+        "Status": task.status,
+        "SourceArn": task.source_arn,
+        "ApproximateNumberOfMessagesMoved": task.moved,
+        "ApproximateNumberOfMessagesToMove": task.to_move,
+        "StartedTimestamp": int(task.started_at * 1_000),
+    }
+    if task.status == "RUNNING":
+        described["TaskHandle"] = task.handle
+    if task.destination_arn:
+        described["DestinationArn"] = task.destination_arn
+    if task.rate:
+        described["MaxNumberOfMessagesPerSecond"] = task.rate
+    if task.failure_reason:
+        described["FailureReason"] = task.failure_reason
+    return described

@@ -1,0 +1,208 @@
+"""A queue of SQS: the stored messages, and all that clients can set about them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS
+from melange.engine.fifo import FifoQueue
+from melange.engine.queue import Copy, StoredQueue
+from melange.server.errors import ServiceError, invalid_value, missing_parameter, no_such_queue
+from melange.server.policies import Policy
+from melange.server.sqs.attributes import DEFAULTS, FIFO_DEFAULTS
+from melange.server.sqs.messages import SentMessage
+
+if TYPE_CHECKING:
+    from melange.server.broker import Broker
+
+_PATH = re.compile(r"/(?:.*/)?([0-9]{12})/([A-Za-z0-9_.-]{1,80})/?")
+
+_HANDLE = re.compile(r"([0-9]{1,18})-([0-9]{1,9})-([0-9a-f]{32})")
+
+
+class Attempt:
+    """What a receive with a ReceiveRequestAttemptId has returned, so that it can be returned again."""
+
+    __slots__ = ("handles", "until")
+
+    def __init__(self, handles: list[tuple[int, int]], until: float) -> None:
+        self.handles = handles
+        self.until = until
+
+
+class Queue:
+    """A queue by its ARN. Guarded by the broker's lock.
+
+    ``attributes`` are those that clients can set, ``stored`` has the messages. Clients settle a message by a handle,
+    which names the copy, the receive, and this queue.
+    """
+
+    def __init__(
+        self, broker: Broker, arn: str, attributes: dict[str, str], tags: dict[str, str] | None = None
+    ) -> None:
+        self.broker = broker
+        self.arn = arn
+        _, _, _, self.region, self.account, self.name = arn.split(":")
+        self.is_fifo = attributes.get("FifoQueue") == "true"
+        self.attributes = DEFAULTS | (FIFO_DEFAULTS if self.is_fifo else {})
+        self.tags = dict(tags or {})
+        self.created_at = self.modified_at = broker.now()
+        self.purged_at = 0.0
+        self.attempts: dict[str, Attempt] = {}
+        self.stored: StoredQueue[SentMessage] = (
+            FifoQueue(broker.numbers, lambda copy: broker.message_id(copy.origin))
+            if self.is_fifo
+            else broker.disorder.new_queue(self.name, broker.numbers)
+        )
+        self.stored.on_retired = self._on_retired
+        self._seal = broker.new_token()
+        self.set_attributes(attributes)
+
+    @property
+    def policy(self) -> Policy | None:
+        """Who may do what with the queue, or None if only its account may."""
+        return self._policy
+
+    @property
+    def redrive_policy(self) -> dict[str, object]:
+        """The dead-letter queue's ARN and the number of receives, or nothing."""
+        found: dict[str, object] = json.loads(self.attributes.get("RedrivePolicy") or "{}")
+        return found
+
+    def set_attributes(self, changes: dict[str, str]) -> None:
+        """Take values that were checked; an empty one removes its attribute."""
+        changes = dict(changes)
+        if changes.get("KmsMasterKeyId"):
+            changes = {"KmsDataKeyReusePeriodSeconds": "300"} | changes | {"SqsManagedSseEnabled": "false"}
+        elif "KmsMasterKeyId" in changes or changes.get("SqsManagedSseEnabled") == "true":
+            changes |= {"KmsMasterKeyId": "", "KmsDataKeyReusePeriodSeconds": ""}
+        for name, value in changes.items():
+            if value:
+                self.attributes[name] = value
+            else:
+                self.attributes.pop(name, None)
+        attributes, stored = self.attributes, self.stored
+        stored.retention_seconds = int(attributes["MessageRetentionPeriod"])
+        self.visibility_timeout_seconds = int(attributes["VisibilityTimeout"])
+        self.wait_seconds = int(attributes["ReceiveMessageWaitTimeSeconds"])
+        self.delay_seconds = int(attributes["DelaySeconds"])
+        self.max_message_bytes = int(attributes["MaximumMessageSize"])
+        self.hashes_content = attributes.get("ContentBasedDeduplication") == "true"
+        if isinstance(stored, FifoQueue):
+            stored.deduplicates_by_group = attributes["DeduplicationScope"] == "messageGroup"
+        self._policy = Policy.parse(attributes["Policy"]) if "Policy" in attributes else None
+        self.modified_at = self.broker.now()
+        self.find_dead_letter_queue()
+
+    def find_dead_letter_queue(self) -> None:
+        """Look again for the queue that the redrive policy names: it may have come or gone."""
+        policy = self.redrive_policy
+        target = self.broker.queues.get(str(policy.get("deadLetterTargetArn")))
+        self.stored.dead_letters = target.stored if target else None
+        count = policy.get("maxReceiveCount")
+        self.stored.max_receive_count = count if isinstance(count, int) else None
+
+    def handle_of(self, copy: Copy[SentMessage]) -> str:
+        """Return the handle by which the copy's receiver settles it."""
+        return f"{copy.number}-{copy.receive_count}-{self._seal}"
+
+    def parse_handle(self, handle: str) -> tuple[int, int]:
+        """Return the number of the copy and of its receive.
+
+        Raises:
+            ServiceError: the handle is not one of this queue.
+        """
+        found = _HANDLE.fullmatch(handle)
+        if found is None or found[3] != self._seal:
+            if not handle:
+                raise missing_parameter("ReceiptHandle")
+            raise ServiceError(
+                "ReceiptHandleIsInvalid",
+                f'The input receipt handle "{handle}" is not a valid receipt handle.',
+                404,
+            )
+        return int(found[1]), int(found[2])
+
+    def find_copy(self, handle: str) -> Copy[SentMessage] | None:
+        """Return the copy that a handle names; None if it is deleted.
+
+        A standard queue takes every handle that it has given for a message, as SQS does.
+
+        Raises:
+            ServiceError: the handle is not one of this queue, or has expired and the queue is FIFO.
+        """
+        number, receive = self.parse_handle(handle)
+        copy = self.stored.find(number)
+        if copy is None or not self.is_fifo:
+            return copy
+        if copy.receive_count != receive or copy.visible_at <= self.broker.now():
+            raise invalid_value(handle, "ReceiptHandle", "The receipt handle has expired.")
+        return copy
+
+    def forget_attempts(self, now: float) -> None:
+        """Forget receives that can no longer be repeated."""
+        for attempt_id in [key for key, attempt in self.attempts.items() if attempt.until <= now]:
+            del self.attempts[attempt_id]
+
+    def remember_attempt(self, attempt_id: str, copies: list[Copy[SentMessage]], now: float) -> None:
+        """Keep what a receive returns for the five minutes in which it can be repeated."""
+        self.forget_attempts(now)
+        handles = [(copy.number, copy.receive_count) for copy in copies]
+        self.attempts[attempt_id] = Attempt(handles, now + DEDUPLICATION_SECONDS)
+
+    def purge(self) -> None:
+        """Remove all messages."""
+        for copy in self.stored.copies:
+            self.broker.bytes_kept -= copy.message.memory
+        self.stored.purge()
+        self.attempts.clear()
+
+    def _on_retired(self, copy: Copy[SentMessage], target: StoredQueue[SentMessage] | None) -> None:
+        broker = self.broker
+        if target is None:
+            broker.bytes_kept -= copy.message.memory
+        if broker.observers:
+            other = next((queue for queue in broker.queues.values() if queue.stored is target), None)
+            broker.note(
+                "expired" if other is None else "dead-lettered",
+                self.arn,
+                broker.message_id(copy.origin),
+                other.arn if other else "",
+            )
+
+
+def queue_arn(region: str, account: str, name: str) -> str:
+    """Return the ARN of a queue."""
+    return f"arn:aws:sqs:{region}:{account}:{name}"
+
+
+def arn_of_url(url: str | None, region: str) -> str:
+    """Return the ARN of the queue that a URL names, whatever its host.
+
+    Raises:
+        ServiceError: it is not the URL of a queue.
+    """
+    if not url:
+        raise missing_parameter("QueueUrl")
+    try:
+        found = _PATH.fullmatch(urlsplit(url).path)
+    except ValueError:
+        found = None
+    if found is None:
+        raise ServiceError("InvalidAddress", f"The address {url} is not valid for this endpoint.", 404)
+    return queue_arn(region, found[1], found[2])
+
+
+def find_queue(broker: Broker, url: str | None, region: str) -> Queue:
+    """Return the queue that a URL names.
+
+    Raises:
+        ServiceError: it does not exist.
+    """
+    queue = broker.queues.get(arn_of_url(url, region))
+    if queue is None:
+        raise no_such_queue()
+    return queue

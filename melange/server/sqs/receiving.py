@@ -1,0 +1,172 @@
+"""Receiving from a queue, at once or waiting."""
+
+from __future__ import annotations
+
+from melange.drivers.sqs_rules import MAX_BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
+from melange.engine.queue import Copy
+from melange.engine.waiting import Waiter
+from melange.server.calls import Call, Parameters
+from melange.server.errors import invalid_value, no_such_queue, sqs_error
+from melange.server.sqs.messages import SentMessage, attributes_md5, check_identifier, select_attributes
+from melange.server.sqs.queues import Queue, find_queue
+from melange.server.sqs.sending import sequence_number
+
+SYSTEM_ATTRIBUTES = (
+    "ApproximateFirstReceiveTimestamp",
+    "ApproximateReceiveCount",
+    "AWSTraceHeader",
+    "DeadLetterQueueSourceArn",
+    "MessageDeduplicationId",
+    "MessageGroupId",
+    "SenderId",
+    "SentTimestamp",
+    "SequenceNumber",
+)
+
+
+def receive_message(call: Call) -> Parameters:
+    parameters, broker = call.parameters, call.broker
+    limit = _check_range(
+        parameters, "MaxNumberOfMessages", 1, MAX_BATCH, "Must be between 1 and 10, if provided."
+    )
+    wait_seconds = _check_range(
+        parameters, "WaitTimeSeconds", 0, MAX_WAIT_SECONDS, "Must be >= 0 and <= 20, if provided."
+    )
+    visibility_seconds = _check_range(
+        parameters,
+        "VisibilityTimeout",
+        0,
+        MAX_VISIBILITY_SECONDS,
+        f"Must be >= 0 and <= {MAX_VISIBILITY_SECONDS}, if provided.",
+    )
+    attempt_id = parameters.get("ReceiveRequestAttemptId")
+    with broker.lock:
+        queue = find_queue(broker, parameters.get("QueueUrl"), call.region)
+        if attempt_id is not None:
+            check_identifier("ReceiveRequestAttemptId", attempt_id)
+        if visibility_seconds is None:
+            visibility_seconds = queue.visibility_timeout_seconds
+        if wait_seconds is None:
+            wait_seconds = queue.wait_seconds
+        now = broker.now()
+        copies = _repeat(queue, attempt_id, now, visibility_seconds) or queue.stored.take(
+            limit or 1, now, visibility_seconds
+        )
+        if copies or not wait_seconds:
+            if not copies and queue.stored.is_full and not queue.is_fifo:
+                raise sqs_error("OverLimit", f"Too many messages in flight: {MAX_IN_FLIGHT}.", 403)
+            return _deliver(call, queue, copies, attempt_id)
+    return _receive_later(call, queue, limit or 1, visibility_seconds, now + wait_seconds)
+
+
+def _receive_later(
+    call: Call, queue: Queue, limit: int, visibility_seconds: int, give_up_at: float
+) -> Parameters:
+    broker, stored, waiter = call.broker, queue.stored, Waiter()
+    ended_waits = stored.ended_waits
+    is_served = False
+    try:
+        while True:
+            with broker.lock:
+                if broker.queues.get(queue.arn) is not queue:
+                    raise no_such_queue()
+                if stored.ended_waits != ended_waits or not call.is_client_there():
+                    return {}  # what would be taken now, nobody would get
+                now = broker.now()
+                copies = stored.take(limit, now, visibility_seconds)
+                if copies or now >= give_up_at:
+                    is_served = bool(copies)
+                    return _deliver(call, queue, copies, call.parameters.get("ReceiveRequestAttemptId"))
+                stored.waiters.enroll(waiter)
+                until = min(give_up_at, stored.next_deadline)
+            waiter.sleep(broker.clock, until)
+    finally:
+        waiter.has_left = True
+        with broker.lock:
+            stored.waiters.leave(waiter, is_served=is_served)
+
+
+def _check_range(parameters: Parameters, name: str, lowest: int, highest: int, reason: str) -> int | None:
+    value: int | None = parameters.get(name)
+    if value is not None and not lowest <= value <= highest:
+        raise invalid_value(value, name, reason)
+    return value
+
+
+def _repeat(
+    queue: Queue, attempt_id: str | None, now: float, visibility_seconds: int
+) -> list[Copy[SentMessage]]:
+    """Return what an earlier receive with this id was given, if nothing has happened to it since."""
+    attempt = queue.attempts.get(attempt_id) if attempt_id and queue.is_fifo else None
+    if attempt is None or attempt.until <= now:
+        return []
+    copies = []
+    for number, receive_count in attempt.handles:
+        copy = queue.stored.find(number)
+        if copy is None or copy.receive_count != receive_count or copy.visible_at <= now:
+            return []
+        copies.append(copy)
+    for copy in copies:
+        queue.stored.show_at(copy, now + visibility_seconds, now)
+    return copies
+
+
+def _deliver(call: Call, queue: Queue, copies: list[Copy[SentMessage]], attempt_id: str | None) -> Parameters:
+    if not copies:
+        return {}
+    broker = call.broker
+    if attempt_id and queue.is_fifo:
+        queue.remember_attempt(attempt_id, copies, broker.now())
+    if broker.observers:
+        for copy in copies:
+            broker.note("received", queue.arn, broker.message_id(copy.origin))
+    names = call.parameters.get("MessageAttributeNames", [])
+    system_names = {
+        *call.parameters.get("AttributeNames", []),
+        *call.parameters.get("MessageSystemAttributeNames", []),
+    }
+    return {"Messages": [_describe(queue, copy, names, system_names) for copy in copies]}
+
+
+def _describe(queue: Queue, copy: Copy[SentMessage], names: list[str], system_names: set[str]) -> Parameters:
+    message = copy.message
+    described: Parameters = {
+        "MessageId": queue.broker.message_id(copy.origin),
+        "ReceiptHandle": queue.handle_of(copy),
+        "MD5OfBody": message.body_md5,
+        "Body": message.body,
+    }
+    if system_names:
+        described["Attributes"] = system_attributes(queue, copy, system_names)
+    if names and message.attributes:
+        selected = select_attributes(message.attributes, names)
+        if selected:
+            is_all = selected is message.attributes
+            described["MD5OfMessageAttributes"] = (
+                message.attributes_md5 if is_all else attributes_md5(selected)
+            )
+            described["MessageAttributes"] = selected
+    return described
+
+
+def system_attributes(queue: Queue, copy: Copy[SentMessage], names: set[str]) -> dict[str, str]:
+    """Return the system attributes of these names, or all of them."""
+    message = copy.message
+    found = {
+        "SenderId": message.sender_id,
+        "SentTimestamp": str(int(copy.sent_at * 1_000)),
+        "ApproximateReceiveCount": str(copy.receive_count),
+        "ApproximateFirstReceiveTimestamp": str(int(copy.first_received_at * 1_000)),
+    }
+    if message.trace_header:
+        found["AWSTraceHeader"] = message.trace_header
+    if copy.group_id is not None:
+        found["MessageGroupId"] = copy.group_id
+    if queue.is_fifo and copy.deduplication_id is not None:
+        found["MessageDeduplicationId"] = copy.deduplication_id
+        found["SequenceNumber"] = sequence_number(copy.number)
+    if copy.source is not None:
+        source = next((one.arn for one in queue.broker.queues.values() if one.stored is copy.source), None)
+        if source:
+            found["DeadLetterQueueSourceArn"] = source
+    return found if "All" in names else {name: value for name, value in found.items() if name in names}

@@ -1,0 +1,12 @@
+"""STS, as far as clients ask who they are."""
+
+from __future__ import annotations
+
+from melange.server.calls import Call, Operation, Parameters
+
+
+def get_caller_identity(call: Call) -> Parameters:
+    return {"UserId": "AKIAMELANGE", "Account": call.account, "Arn": f"arn:aws:iam::{call.account}:root"}
+
+
+OPERATIONS: dict[str, Operation] = {"GetCallerIdentity": get_caller_identity}
