@@ -37,7 +37,11 @@ class MemoryDeadLetters:
     def sources(self, dead_letter_queue: Queue) -> dict[str, str]:
         with self._lock:
             target = self._topology.queue(dead_letter_queue)
-            queues = [queue.queue for queue in self._topology.queues.values() if queue.stored.dead_letters is target.stored]
+            queues = [
+                queue.queue
+                for queue in self._topology.queues.values()
+                if queue.stored.dead_letters is target.stored
+            ]
         return {queue.name: queue.address for queue in queues}
 
     def browse(self, queue: Queue, *, visibility_timeout_seconds: int) -> list[FoundDeadLetter]:

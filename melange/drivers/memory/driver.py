@@ -290,7 +290,9 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         with self._lock:
             if self._closed:
                 raise DriverClosedError
-            return min((queue.stored.next_deadline for queue in self._topology.queues.values()), default=math.inf)
+            return min(
+                (queue.stored.next_deadline for queue in self._topology.queues.values()), default=math.inf
+            )
 
     def purge_queue(self, queue: Queue) -> None:
         with self._lock:

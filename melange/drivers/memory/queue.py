@@ -123,4 +123,6 @@ class MemoryQueue:
 def _message_of(copy: Copy[Message]) -> Message:
     if copy.message.message_deduplication_id is copy.deduplication_id:
         return copy.message
-    return copy.message._replace(message_deduplication_id=copy.deduplication_id)  # a dead letter has a new one
+    return copy.message._replace(
+        message_deduplication_id=copy.deduplication_id
+    )  # a dead letter has a new one
