@@ -4,7 +4,6 @@ python examples/products.py            # in memory, nothing else needed
 python examples/products.py aws        # Amazon SNS+SQS, or a local server named by AWS_ENDPOINT_URL
 """
 
-import json
 import sys
 
 from melange import (
@@ -15,6 +14,7 @@ from melange import (
     QueueOptions,
     Reject,
 )
+from melange.operations import DeadLetters
 
 driver_name = sys.argv[1] if len(sys.argv) > 1 else "memory"
 DriverManager.instance().use_driver(driver_name=driver_name)
@@ -56,14 +56,9 @@ def main() -> None:
         print(f"settled {settled} deliveries of queue 'stock'")
     print("nothing more came within 2 seconds")
 
-    dead_letters = ExchangeMessageConsumer("stock-dlq", queue=QueueOptions(wait_seconds=2))
-
-    @dead_letters.listener()
-    def show(event, headers):
-        why = json.loads(headers["melange-dead-letter"])
-        print(f"dead letter in 'stock-dlq': {event['name']}, because {why['listener']} said: {why['reason']}")
-
-    dead_letters.consume_event()
+    for letter in DeadLetters("stock").browse():
+        name = letter.data["name"]
+        print(f"dead letter in 'stock-dlq': {name}, because {letter.listener_name} said: {letter.reason}")
 
 
 if __name__ == "__main__":

@@ -15,12 +15,14 @@ ASPECTS: tuple[Aspect, ...] = ("reason", "listener", "type", "queue", "age")
 DEFAULT_ASPECTS: tuple[Aspect, ...] = ("reason", "listener", "type")
 
 _AGES = (
-    (60, "last minute"),
-    (600, "last 10 minutes"),
-    (3_600, "last hour"),
-    (86_400, "last day"),
-    (604_800, "last week"),
+    (60, "under 1m"),
+    (600, "1m to 10m"),
+    (3_600, "10m to 1h"),
+    (86_400, "1h to 1d"),
+    (604_800, "1d to 7d"),
 )
+_OLDER = "over 7d"
+_AGE_NAMES = [*(name for _, name in _AGES), _OLDER, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Group:
 def grouped(
     letters: Iterable[DeadLetter], now: datetime, by: Sequence[Aspect] = DEFAULT_ASPECTS
 ) -> list[Group]:
-    """Return the groups, the largest first. Reads ``letters`` one by one and keeps none of them."""
+    """Return the groups, the largest first; by age alone, the newest first. Reads ``letters`` one by one and keeps none of them."""
     groups: dict[tuple[str | None, ...], Group] = {}
     for letter in letters:
         values = tuple(_aspect(letter, aspect, now) for aspect in by)
@@ -58,6 +60,8 @@ def grouped(
                 max(filter(None, (group.newest, moment)), default=None),
                 group.example_id,
             )
+    if by == ("age",):
+        return sorted(groups.values(), key=lambda group: _AGE_NAMES.index(group.aspects["age"]))
     return sorted(groups.values(), key=lambda group: -group.count)
 
 
@@ -77,4 +81,4 @@ def _age(letter: DeadLetter, now: datetime) -> str | None:
     if letter.dead_since is None:
         return None
     age = (now - letter.dead_since).total_seconds()
-    return next((name for seconds, name in _AGES if age <= seconds), "older than a week")
+    return next((name for seconds, name in _AGES if age <= seconds), _OLDER)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from melange.operations.letters import DeadLetter
+from melange.operations.letters import DeadLetter, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Selection:
         listener_name: the listener that failed; of several that failed together, one of them.
         event_type_name: the type of the event.
         queue_name: the queue where it failed.
+        origin: ``"consumer"``, ``"broker"`` or ``"unknown"``, see ``DeadLetter``.
         older_than_seconds: dead for longer than this; a letter of unknown age is not.
         younger_than_seconds: dead for at most this long; a letter of unknown age is not.
         headers: headers with exactly these values.
@@ -33,6 +34,7 @@ class Selection:
     listener_name: str | None = None
     event_type_name: str | None = None
     queue_name: str | None = None
+    origin: Origin | None = None
     older_than_seconds: float | None = None
     younger_than_seconds: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class Selection:
             and (self.listener_name is None or self.listener_name in _names(letter.listener_name))
             and (self.event_type_name is None or self.event_type_name == letter.event_type_name)
             and (self.queue_name is None or self.queue_name == letter.queue_name)
+            and (self.origin is None or self.origin == letter.origin)
             and self._is_of_age(letter, now)
             and all(letter.headers.get(name) == value for name, value in self.headers.items())
             and (not self.fields or self._has_fields(letter.data))

@@ -18,8 +18,10 @@ from melange import (
     Retry,
 )
 from melange.drivers.aws import AwsDriver
+from melange.messages import Message
+from melange.operations import DeadLetters, Selection
 
-PAGE = (REPOSITORY / "docs" / "aws.md").read_text()
+PAGE = "".join((REPOSITORY / "docs" / name).read_text() for name in ("aws.md", "dead-letters.md"))
 
 FREE = {"sts:GetCallerIdentity"}
 """What needs no permission."""
@@ -108,6 +110,19 @@ def test_a_topic_by_name_that_is_not_declared_needs_what_the_table_lists(
     make_driver().get_topic("permissions-6")
 
     assert set(calls) - {"sns:GetTopicAttributes"} <= FREE | _row("the same where STS cannot be reached")
+
+
+def test_an_operator_of_dead_letters_needs_what_its_policy_lists(make_driver, administrator, calls) -> None:
+    dead_letters = administrator.declare_queue("permissions-7-dlq")
+    administrator.declare_queue("permissions-7", dead_letter_queue=dead_letters)
+    administrator.send(dead_letters, [Message("one", "{}"), Message("two", "{}")])
+
+    letters = DeadLetters("permissions-7", make_driver())
+    list(letters.browse())
+    letters.retry(Selection(message_ids=frozenset({"one"})))
+    letters.remove(Selection())
+
+    assert set(calls) == _actions("DeadLetters", "IntoTheirQueue")
 
 
 def _defer_and_dead_letter(consumer, calls) -> None:

@@ -111,6 +111,11 @@ _FILTERS = (
     click.option("--type", "event_type_name", metavar="NAME", help="Those of this event type."),
     click.option("--from-queue", "queue_name", metavar="NAME", help="Those that failed in this queue."),
     click.option(
+        "--origin",
+        type=click.Choice(["consumer", "broker", "unknown"]),
+        help="Those that a consumer rejected, that the broker moved, or that say neither.",
+    ),
+    click.option(
         "--older-than",
         "older_than_seconds",
         type=duration,
@@ -146,6 +151,7 @@ _FILTER_NAMES = (
     "listener_name",
     "event_type_name",
     "queue_name",
+    "origin",
     "older_than_seconds",
     "younger_than_seconds",
     "headers",

@@ -148,6 +148,8 @@ class TestSelecting:
             (Selection(message_ids=frozenset({"card"})), {"card"}),
             (Selection(reason="BANK"), {"bank", "mail"}),
             (Selection(listener_name="bill"), {"bank", "card"}),
+            (Selection(origin="consumer"), {"bank", "card", "mail", "both"}),
+            (Selection(origin="unknown"), set()),
             (Selection(listener_name="mail"), {"mail", "both"}),
             (Selection(event_type_name="OrderPaid"), {"mail"}),
             (Selection(headers={"tenant": "north"}), {"bank"}),
@@ -220,7 +222,7 @@ class TestGrouping:
         [
             (("listener",), [{"listener": "bill"}, {"listener": "mail"}]),
             (("queue",), [{"queue": "billing"}]),
-            (("age",), [{"age": "last minute"}]),
+            (("age",), [{"age": "under 1m"}]),
             (
                 ("type", "listener"),
                 [{"type": "OrderPlaced", "listener": "bill"}, {"type": "OrderPlaced", "listener": "mail"}],
