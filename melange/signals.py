@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 SAME_REQUEST_SECONDS = 0.5
 """Signals within this time are one request. timeout(1), for example, signals its child twice, by id and by group."""
+
+SLOWEST_HANDLER_SECONDS = 0.5
+"""The longest time between a signal and its handler, in ``wait_until_set``."""
 
 _last_request = -math.inf
 """When ``calling_on_signal`` last called ``stop``, on the monotonic clock."""
@@ -58,6 +62,16 @@ def calling_on_signal(stop: Callable[[], None], again: Callable[[], None] | None
         yield
     finally:
         restore()
+
+
+def wait_until_set(event: threading.Event) -> None:
+    """Wait until the event is set, while handlers of signals may run; blocks without a limit.
+
+    Python runs them in the main thread alone, when it wakes. A signal that the system gives to another thread, or that
+    comes just before the wait begins, does not wake it. So the wait has short slices.
+    """
+    while not event.wait(SLOWEST_HANDLER_SECONDS):
+        pass
 
 
 def end_process_on_signals() -> None:

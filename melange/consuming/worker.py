@@ -18,7 +18,7 @@ from melange.consuming.queue_worker import QueueWorker
 from melange.consuming.scheduling import Threads, Timers
 from melange.consuming.suspects import Suspects
 from melange.errors import ConfigurationError
-from melange.signals import calling_on_signal
+from melange.signals import calling_on_signal, wait_until_set
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class Worker:
         handles = self._handle_signals and in_main_thread
         with calling_on_signal(self._stopping.set) if handles else nullcontext():
             self.start()
-            self._ended.wait()  # unlike a join, this lets signal handlers run on every Python
+            wait_until_set(self._ended)
         return self._exit_code
 
     def start(self) -> None:

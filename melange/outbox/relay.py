@@ -23,7 +23,7 @@ from melange.outbox.marking import explained
 from melange.outbox.relay_batch import BatchRelay
 from melange.outbox.topic_publisher import TopicPublisher
 from melange.outbox.waking import StopSignal, waker_for
-from melange.signals import calling_on_signal
+from melange.signals import calling_on_signal, wait_until_set
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class OutboxRelay:
         handles = self._handle_signals and in_main_thread
         with calling_on_signal(self._stopping.set) if handles else nullcontext():
             self.start()
-            self._ended.wait()  # unlike a join, this lets signal handlers run on every Python
+            wait_until_set(self._ended)
         return self._exit_code
 
     def start(self) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,63 @@ def test_a_repetition_that_comes_after_the_stop_does_not_end_the_process() -> No
 
     assert ended.stdout == "stopped\nrepetitions ignored\n"
     assert ended.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("program", ["worker", "relay"])
+def test_a_signal_that_the_system_gives_to_another_thread_stops_it_too(program, tmp_path) -> None:
+    # Python's handler then waits for the main thread to wake up.
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_ANOTHER_THREAD[program]],
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+_BLOCKED_IN_MAIN_THREAD = """
+import signal, threading, time
+from waiting import eventually
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()  # the system gives the signal to this one
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+def say_when_ready():
+    eventually(lambda: program.health().ready)
+    time.sleep(0.2)  # the main thread is in its wait by then, as well as anything can tell
+    print("ready", flush=True)
+
+threading.Thread(target=say_when_ready, daemon=True).start()
+raise SystemExit(program.run())
+"""
+
+ON_ANOTHER_THREAD = {
+    "worker": """
+from melange import ExchangeMessageConsumer, QueueOptions, Worker
+from melange.drivers.memory import InMemoryDriver
+
+consumer = ExchangeMessageConsumer("stock", "products", driver=InMemoryDriver(), queue=QueueOptions(wait_seconds=0))
+consumer.listener()(print)
+program = Worker(consumer, grace_seconds=10)
+"""
+    + _BLOCKED_IN_MAIN_THREAD,
+    "relay": """
+from sqlalchemy import create_engine
+from melange.drivers.memory import InMemoryDriver
+from melange.outbox import OutboxRelay, metadata
+
+engine = create_engine("sqlite:///shop.db")
+metadata.create_all(engine)
+program = OutboxRelay(engine, InMemoryDriver())
+"""
+    + _BLOCKED_IN_MAIN_THREAD,
+}
