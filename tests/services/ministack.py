@@ -13,7 +13,7 @@ REQUIREMENTS = Path(__file__).with_suffix(".txt")
 
 
 @contextmanager
-def run(port: int | None = None) -> Iterator[str]:
+def run(port: int | None = None, *, services: str = "sns,sqs") -> Iterator[str]:
     """Start MiniStack on a loopback port, a free one by default, and yield its URL; it is up in about a second."""
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
@@ -22,7 +22,7 @@ def run(port: int | None = None) -> Iterator[str]:
         environment={
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(port),
-            "SERVICES": "sns,sqs",
+            "SERVICES": services,
             "LOG_LEVEL": "WARNING",
         },
         is_ready=lambda: answers_http(f"{url}/_ministack/health"),
