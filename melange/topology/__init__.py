@@ -2,6 +2,7 @@
 
 from melange.topology.applying import Applied, apply_plan
 from melange.topology.collecting import Collected, Publication, collect, of
+from melange.topology.doctor import Finding, diagnose
 from melange.topology.document import combined, from_document, to_document
 from melange.topology.model import (
     TOPOLOGY_TAG,
@@ -25,12 +26,14 @@ __all__ = [
     "DeclaredQueue",
     "DeclaredTopic",
     "Difference",
+    "Finding",
     "Plan",
     "Publication",
     "Topology",
     "apply_plan",
     "collect",
     "combined",
+    "diagnose",
     "from_document",
     "make_plan",
     "of",
