@@ -90,7 +90,9 @@ def test_raw_delivery_that_is_off_is_found_and_turned_on(topology, driver, clien
     assert found(topology, driver) == []
 
 
-def test_missing_dead_letters_of_the_subscription_are_found_and_added(topology, driver, clients, subscription):
+def test_missing_dead_letters_of_the_subscription_are_found_and_added(
+    topology, driver, clients, subscription
+):
     clients["sns"].set_subscription_attributes(
         SubscriptionArn=subscription, AttributeName="RedrivePolicy", AttributeValue=""
     )

@@ -174,11 +174,17 @@ class _Terraform:
                 getattr(self, f"_{kind}")(f"{kind}.{name}", resolved)
 
     def _resolved(self, value: Any) -> Any:
-        return re.sub(r"\$\{([^}]+)\}", lambda found: self._made[found[1]], value) if isinstance(value, str) else value
+        return (
+            re.sub(r"\$\{([^}]+)\}", lambda found: self._made[found[1]], value)
+            if isinstance(value, str)
+            else value
+        )
 
     def _aws_sns_topic(self, name, arguments) -> None:
         attributes = {"FifoTopic": "true"} if arguments.get("fifo_topic") else {}
-        self._made[f"{name}.arn"] = self._sns.create_topic(Name=arguments["name"], Attributes=attributes)["TopicArn"]
+        self._made[f"{name}.arn"] = self._sns.create_topic(Name=arguments["name"], Attributes=attributes)[
+            "TopicArn"
+        ]
 
     def _aws_sqs_queue(self, name, arguments) -> None:
         attributes = {"FifoQueue": "true"} if arguments.get("fifo_queue") else {}
