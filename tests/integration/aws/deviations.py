@@ -43,6 +43,11 @@ DEVIATIONS: dict[str, dict[str, Deviation]] = {
             rule="a batch carries AWSTraceHeader; MiniStack keeps it for a single message alone",
             covered_by=f"{TRACES}::test_what_is_sent_to_a_queue_has_the_header_of_x_ray_too",
         ),
+        "test_a_move_of_the_whole_queue_can_be_watched_and_cancelled": Deviation(
+            rule="message move tasks; MiniStack has none",
+            covered_by="tests/unit/aws/test_aws_dead_letter_access.py::"
+            "test_moves_are_listed_and_the_running_one_is_cancelled",
+        ),
         "test_the_sources_of_a_dead_letter_queue_can_be_found": Deviation(
             rule="ListDeadLetterSourceQueues; MiniStack does not have it",
             covered_by="melange/testing/driver_behaviours/dead_letter_access.py::"
