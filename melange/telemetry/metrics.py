@@ -221,10 +221,12 @@ class Metrics(Middleware):
 
     def _of_outcome(self, attributes: Attributes, of: Hashable, outcome: Outcome) -> Attributes:
         """Return the attributes with an outcome; those of a success are made once for each ``of``."""
-        name = outcome_name(outcome)
-        error = error_of(outcome)
-        if error is not None:
-            return {**attributes, OUTCOME: name, ERROR_TYPE: error_type(error)}
+        if isinstance(outcome, Acknowledge):
+            name: str = outcome.reason
+        else:
+            name, error = outcome_name(outcome), error_of(outcome)
+            if error is not None:
+                return {**attributes, OUTCOME: name, ERROR_TYPE: error_type(error)}
         known = self._with_outcome.get((of, name))
         if known is None:
             known = self._with_outcome[of, name] = {**attributes, OUTCOME: name}

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
-from types import TracebackType
-from typing import Final, Self
+from typing import Final, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -52,6 +51,9 @@ _LONGEST_DESCRIPTION = 1_000
 _QUIET: Final = "suppress_instrumentation"
 """Instrumentations of client libraries, botocore's for one, look for this key. Their spans would repeat melange's, and
 botocore's would also write its own context over that of the message."""
+
+
+Result = TypeVar("Result")
 
 
 class Tracing(Middleware):
@@ -106,12 +108,9 @@ class Tracing(Middleware):
             span = self._tracer.start_span(
                 name, kind=SpanKind.CLIENT, attributes=attributes, links=[Link(creator)]
             )
-        with _Current(span) as current:
-            traced = with_context(message, current.context) if creator is None else message
-            failures = _published([message], [traced], publish)
-            if failures:
-                _fail(span, failures[0].error)
-            return failures
+        context = _quiet(trace.set_span_in_context(span))
+        traced = with_context(message, context) if creator is None else message
+        return _within(span, context, lambda: _published(span, [message], [traced], publish))
 
     def _send_batch(
         self, destination: Topic | Queue, messages: Sequence[Message], publish: Publish
@@ -130,15 +129,12 @@ class Tracing(Middleware):
             attributes={**known, MESSAGE_COUNT: len(messages)},
             links=[Link(creator) for creator in creators if creator is not None],
         )
-        with _Current(span) as current:
-            traced = [
-                message if creator else with_context(message, current.context)
-                for message, creator in zip(traced, creators, strict=True)
-            ]
-            failures = _published(messages, traced, publish)
-            if failures:
-                _fail(span, failures[0].error, f"{len(failures)} of {len(messages)} messages failed")
-            return failures
+        context = _quiet(trace.set_span_in_context(span))
+        traced = [
+            message if creator else with_context(message, context)
+            for message, creator in zip(traced, creators, strict=True)
+        ]
+        return _within(span, context, lambda: _published(span, messages, traced, publish))
 
     def prepare(self, destination_name: str, message: Message) -> Message:
         """Give a message that an outbox writes the context of a ``create`` span in the current trace."""
@@ -208,23 +204,16 @@ class Tracing(Middleware):
         span = self._tracer.start_span(
             name, context=parent, kind=SpanKind.CONSUMER, attributes=attributes, links=links
         )
-        with _Current(span, parent, is_quiet=False):
-            outcome = process()
-            _show(span, outcome)
-            return outcome
+        return _within(span, trace.set_span_in_context(span, parent), lambda: _shown(span, process()))
 
     def around_listener(self, call: ListenerCall, run: Callable[[ListenerCall], Outcome]) -> Outcome:
         """Make a span for one run of a listener, inside of ``process``. It has the exception."""
         span = self._tracer.start_span(
             call.listener_name, attributes={LISTENER_NAME: call.listener_name, ATTEMPT: call.attempt}
         )
-        with _Current(span, is_quiet=False):
-            outcome = run(call)
-            _show(span, outcome)
-            error = error_of(outcome)
-            if error is not None:
-                _record(span, error)
-            return outcome
+        return _within(
+            span, trace.set_span_in_context(span), lambda: _shown(span, run(call), with_exception=True)
+        )
 
     def around_settle(
         self, queue: Queue, outcomes: Sequence[tuple[Delivery, Outcome]], settle: Callable[[], object]
@@ -238,8 +227,7 @@ class Tracing(Middleware):
             count = f"{OUTCOME}.{outcome_name(outcome)}"
             attributes[count] = int(attributes.get(count, 0)) + 1
         span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes, links=links)
-        with _Current(span):
-            settle()
+        _within(span, _quiet(trace.set_span_in_context(span)), settle)
 
     def _named(self, operation: Operation, destination: Topic | Queue) -> tuple[str, Attributes]:
         """Return the name of a span, and the attributes that all spans of this operation here have: not to be changed."""
@@ -251,38 +239,36 @@ class Tracing(Middleware):
         return known
 
 
-class _Current:
-    """Makes a span the current one, and ends it. Exceptions are recorded and go on."""
+def _quiet(context: Context) -> Context:
+    return otel_context.set_value(_QUIET, True, context)
 
-    __slots__ = ("_span", "_token", "context")
 
-    def __init__(self, span: Span, parent: Context | None = None, *, is_quiet: bool = True) -> None:
-        context = trace.set_span_in_context(span, parent)
-        self.context = otel_context.set_value(_QUIET, True, context) if is_quiet else context
-        self._span = span
-
-    def __enter__(self) -> Self:
-        self._token = otel_context.attach(self.context)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        otel_context.detach(self._token)
-        if isinstance(error, Exception):
-            _record(self._span, error)
-            _fail(self._span, error)
-        self._span.end()
+def _within(span: Span, context: Context, call: Callable[[], Result]) -> Result:
+    """Return the result of the call, made in the context of the span, and end the span. Its exceptions are recorded."""
+    token = otel_context.attach(context)
+    try:
+        return call()
+    except Exception as error:
+        _record(span, error)
+        _fail(span, error)
+        raise
+    finally:
+        otel_context.detach(token)
+        span.end()
 
 
 def _published(
-    messages: Sequence[Message], traced: Sequence[Message], publish: Publish
+    span: Span, messages: Sequence[Message], traced: Sequence[Message], publish: Publish
 ) -> list[Failure[Message]]:
     try:
-        return publish(traced)
+        failures = publish(traced)
     except MessageTooLargeError:
         # The context may be what does not fit: an application must not fail because it is traced.
-        return publish(messages)
+        failures = publish(messages)
+    if failures:
+        what = None if len(messages) == 1 else f"{len(failures)} of {len(messages)} messages failed"
+        _fail(span, failures[0].error, what)
+    return failures
 
 
 def _of_message(known: Attributes, message: Message) -> Attributes:
@@ -300,8 +286,11 @@ def _links(deliveries: Sequence[Delivery]) -> list[Link]:
     return [Link(one) for one in contexts if one is not None]
 
 
-def _show(span: Span, outcome: Outcome) -> None:
-    """Write the outcome on the span of the processing; it failed if an exception led to the outcome."""
+def _shown(span: Span, outcome: Outcome, *, with_exception: bool = False) -> Outcome:
+    """Write the outcome on its span, and return it. The span failed if an exception led to the outcome."""
+    if isinstance(outcome, Acknowledge):
+        span.set_attribute(OUTCOME, outcome.reason)
+        return outcome
     span.set_attribute(OUTCOME, outcome_name(outcome))
     if isinstance(outcome, Defer) and outcome.attempt:
         span.set_attribute(ATTEMPT, outcome.attempt)
@@ -310,8 +299,11 @@ def _show(span: Span, outcome: Outcome) -> None:
     error = error_of(outcome)
     if error is not None:
         _fail(span, error)
+        if with_exception:
+            _record(span, error)
     elif isinstance(outcome, DeadLetter):
         span.set_status(Status(StatusCode.ERROR, outcome.reason))
+    return outcome
 
 
 def _fail(span: Span, error: BaseException, description: str | None = None) -> None:
