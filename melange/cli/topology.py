@@ -27,7 +27,7 @@ from melange.topology.doctor import Finding, diagnose
 from melange.topology.document import combined, from_document, to_document
 from melange.topology.model import Topology
 from melange.topology.names import Account
-from melange.topology.plan import Change, Plan, make_plan
+from melange.topology.plan import Change, Plan, about, make_plan
 
 DRIFT = 2
 """The exit code when the broker is not as the program wants it."""
@@ -355,7 +355,7 @@ def _show_changes(console: Console, changes: Sequence[Change]) -> None:
 def _described(change: Change) -> str:
     parts = [f"{change.kind} {change.name}"]
     if change.message_count:
-        parts.append(f"about {change.message_count:,} messages")
+        parts.append(about(change.message_count))
     if change.takes:
         parts.append(change.takes)
     return parts[0] + (f" ({'; '.join(parts[1:])})" if parts[1:] else "")

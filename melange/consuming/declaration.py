@@ -61,7 +61,7 @@ class QueueDeclaration:
         return queue
 
     def undeclared(self) -> Queue:
-        """Return a stand-in for a consumer whose declaration is only collected: no broker has this queue."""
+        """Return a stand-in while declarations are only collected: no broker has this queue."""
         return Queue(self.queue_name, f"undeclared:{self.queue_name}", self.queue_name.endswith(FIFO_SUFFIX))
 
     @property

@@ -101,7 +101,7 @@ class BrokerInspection(Protocol):
 
 @runtime_checkable
 class Inspectable(Protocol):
-    """A driver whose broker can be inspected."""
+    """A driver that offers an inspection of its broker."""
 
     def inspection(self) -> BrokerInspection:
         """Return an inspection of the broker. It makes no calls yet."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from melange.errors import ConfigurationError
-from melange.topology.plan import Change, Plan
+from melange.topology.plan import Change, Plan, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,5 +72,5 @@ def _reason_to_leave(change: Change, *, prune: bool, delete_messages: bool) -> s
     if not prune:
         return "removed with --prune only"
     if change.message_count and not delete_messages:
-        return f"holds about {change.message_count:,} messages: removed with --delete-messages only"
+        return f"holds {about(change.message_count)}: removed with --delete-messages only"
     return None

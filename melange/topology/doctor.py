@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from melange.drivers.base import MessagingDriver
+from melange.drivers.base import EventFilter, MessagingDriver
 from melange.drivers.inspection import ObservedQueue, ObservedSubscription, ObservedTopic
 from melange.errors import AccessDeniedError, DriverError
 from melange.topology.model import (
@@ -216,29 +216,28 @@ def _visibility(queue: DeclaredQueue, found: ObservedQueue | None) -> Iterator[F
 
 
 def _filter_against_listeners(queue: DeclaredQueue) -> Iterator[Finding]:
+    remedy = "add the types to filter_events= in the program, then " + APPLY
     for binding in queue.bindings:
         if binding.event_filter is None or not binding.event_filter.event_type_names:
             continue
-        passed = set(binding.event_filter.event_type_names)
-        for listener in queue.listeners:
-            yield from _dropped(
-                queue, binding, listener.name, set(listener.event_types) - passed, "filter_events="
-            )
+        resource = f"{binding.topic} -> {queue.name}"
+        yield from _dropped(queue, resource, binding.event_filter, "filter_events=", remedy)
 
 
 def _dropped(
-    queue: DeclaredQueue, binding: DeclaredBinding, listener: str, types: set[str], where: str
+    queue: DeclaredQueue, resource: str, event_filter: EventFilter, filter_name: str, remedy: str
 ) -> Iterator[Finding]:
-    if types:
-        is_in_code = where == "filter_events="
-        yield Finding(
-            "filter-drops",
-            "error",
-            f"{binding.topic} -> {queue.name}",
-            f"{where} drops {', '.join(sorted(types))}, to which {listener} listens",
-            "The broker drops these events before the queue, and the listener never runs.",
-            "add the types to filter_events= in the program" if is_in_code else PRUNE,
-        )
+    for listener in queue.listeners:
+        missing = sorted(set(listener.event_types) - set(event_filter.event_type_names))
+        if missing:
+            yield Finding(
+                "filter-drops",
+                "error",
+                resource,
+                f"{filter_name} drops {', '.join(missing)}, to which {listener.name} listens",
+                "The broker drops these events before the queue, and the listener never runs.",
+                remedy,
+            )
 
 
 def _encryption(queue: DeclaredQueue, found: ObservedQueue, observed: Observation) -> Iterator[Finding]:
@@ -265,7 +264,7 @@ def _encryption(queue: DeclaredQueue, found: ObservedQueue, observed: Observatio
             f"queue {queue.name}",
             problem,
             "SNS cannot encrypt its messages for the queue, and drops them.",
-            "encrypt with a customer key whose policy allows sns.amazonaws.com kms:GenerateDataKey* and kms:Decrypt: "
+            "encrypt with a customer key that allows sns.amazonaws.com kms:GenerateDataKey* and kms:Decrypt: "
             "see docs/aws.md, Encryption; then use_driver(..., kms_master_key_id=...) and " + APPLY,
         )
 
@@ -333,10 +332,9 @@ def _subscription(
             PRUNE,
         )
     elif now.event_filter is not None:
-        passed = set(now.event_filter.event_type_names)
-        for listener in queue.listeners:
-            missing = set(listener.event_types) - passed
-            yield from _dropped(queue, binding, listener.name, missing, "the broker's filter")
+        passed = now.event_filter.event_type_names
+        remedy = PRUNE if binding.event_filter is None else APPLY
+        yield from _dropped(queue, resource, now.event_filter, "the broker's filter", remedy)
         if binding.event_filter is None and any(not one.event_types for one in queue.listeners):
             yield Finding(
                 "filter-drops",

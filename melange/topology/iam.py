@@ -33,6 +33,7 @@ DEAD_LETTERS = (
     "sqs:CancelMessageMoveTask",
     "sqs:ChangeMessageVisibility",
     "sqs:DeleteMessage",
+    "sqs:ListDeadLetterSourceQueues",
     "sqs:ListMessageMoveTasks",
     "sqs:ReceiveMessage",
     "sqs:SendMessage",

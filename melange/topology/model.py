@@ -51,7 +51,7 @@ class DeclaredQueue:
 
     None leaves a setting to the broker. ``max_receive_count`` is the least that the attempts need. An existing queue with
     another dead-letter queue keeps it if ``keeps_dead_letter_queue``: the program did not name one.
-    ``dead_letters_of`` names the queues whose dead letters this one holds.
+    ``dead_letters_of`` names the sources of the dead letters in this queue.
     """
 
     name: str

@@ -373,6 +373,11 @@ class _Planner:
         return plain_name(address).removeprefix(self._topology.prefix)
 
 
+def about(message_count: int) -> str:
+    """Return the estimate of a number of messages."""
+    return f"about {message_count:,} message{'' if message_count == 1 else 's'}"
+
+
 def in_words(seconds: int) -> str:
     """Return a duration in the largest unit that divides it."""
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):

@@ -55,7 +55,7 @@ def to_terraform(topology: Topology, key: str | None = None) -> dict[str, Any]:
 
 
 def senders(topology: Topology, queue: DeclaredQueue) -> list[str]:
-    """Return the topics whose messages the queue's policy has to let in.
+    """Return the topics that the queue's policy has to let in.
 
     A dead-letter queue also receives what cannot be delivered to the queues that it serves.
     """

@@ -140,7 +140,7 @@ def test_a_queue_with_messages_is_removed_only_together_with_them(driver, progra
     left = apply_plan(make_plan(topology, driver), prune=True).left
     apply_plan(make_plan(topology, driver), prune=True, delete_messages=True)
 
-    assert [reason for _, reason in left] == ["holds about 1 messages: removed with --delete-messages only"]
+    assert [reason for _, reason in left] == ["holds about 1 message: removed with --delete-messages only"]
     assert make_plan(topology, driver).changes == ()
 
 
