@@ -1,4 +1,4 @@
-"""Checks what `pip install 'melange[cli,outbox]'` gives, in an environment with nothing else; see tox.ini.
+"""Checks what `pip install 'melange[cli,otel,outbox]'` gives, in an environment with nothing else; see tox.ini.
 
 Other environments have packages of the tests in them, which may stand in for what the extras forgot.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMANDS: list[tuple[list[str], str]] = [
     (["-c", "import melange.outbox, melange.domain.sqlalchemy; print('imported')"], "imported"),
+    (["-c", "from melange.telemetry import *; Tracing(), Metrics(); print('imported')"], "imported"),
     (["-m", "melange.cli", "outbox", "schema", "postgresql"], "CREATE TABLE melange_outbox"),
     (["-m", "melange.cli", "worker", "--help"], "Usage: melange worker"),
     (["-m", "melange.cli", "dead-letters", "list", "--help"], "what happened"),

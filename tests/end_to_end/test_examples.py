@@ -10,6 +10,10 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
+
+from services.servers import free_port
+from waiting import eventually
 
 REPOSITORY = Path(__file__).parent.parent.parent
 EXAMPLES = REPOSITORY / "examples"
@@ -78,6 +82,33 @@ def test_the_shop_passes_its_own_tests() -> None:
 
 def run_example(*arguments: str, **environment: str) -> str:
     return run("products.py", *arguments, **environment)
+
+
+def test_the_example_of_telemetry_reports_to_prometheus() -> None:
+    port = free_port()
+    with subprocess.Popen(
+        [sys.executable, "telemetry.py"],
+        cwd=EXAMPLES,
+        env={**os.environ, "METRICS_PORT": str(port)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as example:
+        assert example.stdout is not None
+        printed = [example.stdout.readline() for _ in range(2)]
+
+        sent = eventually(lambda: metric(port, "melange_listener_duration_seconds_count"))
+        example.send_signal(signal.SIGTERM)
+        code = example.wait(30)
+
+    assert printed == ["Coolers added\n", "Umbrellas added\n"]
+    assert sent == 2
+    assert code == 0
+
+
+def metric(port: int, name: str) -> float | None:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+        values = re.findall(rf"^{name}{{.*}} (\S+)$", page.read().decode(), re.MULTILINE)
+    return float(values[0]) if values and float(values[0]) == 2 else None
 
 
 def run(*arguments: str, cwd: Path = EXAMPLES, **environment: str) -> str:
