@@ -47,7 +47,7 @@ from melange.events import EventMessage
 from melange.middleware import Middleware
 from melange.publishing import ExchangeMessagePublisher, QueueMessagePublisher
 from melange.serialization.schema import EventSchema
-from melange.serialization.serializer import EventSerializer
+from melange.serialization.serializer import EventSerializer, upcast
 
 __all__ = [
     "NO_DEAD_LETTER_QUEUE",
@@ -101,6 +101,7 @@ __all__ = [
     "UnknownDriverError",
     "Worker",
     "masked_body",
+    "upcast",
 ]
 
 # Applications decide where logs go; a library stays silent until they do.

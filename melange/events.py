@@ -26,11 +26,10 @@ class Occurrence:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if is_pydantic_model(cls):
+        if is_pydantic_model(cls) and not any(base.__module__ == "melange.pydantic" for base in cls.__mro__):
             raise ConfigurationError(
-                f"{cls.__qualname__} is a pydantic model, and those cannot be events: make it a dataclass, "
-                "@pydantic.dataclasses.dataclass(slots=True) if it should validate, or leave out the base class "
-                "and publish model_dump(mode='json') with the type's name"
+                f"{cls.__qualname__} is a pydantic model: inherit from melange.pydantic.EventModel instead of "
+                "BaseModel and EventMessage, or make it a dataclass"
             )
         if isinstance(vars(cls).get(OCCURRED_ON_KEY), property):
             raise ConfigurationError(
@@ -68,6 +67,9 @@ def is_pydantic_model(class_: type) -> bool:
 EVENT_TYPE_KEY = "event_type_name"
 """The field of the type in an event's body."""
 
+EVENT_VERSION_KEY = "event_version"
+"""The field of the type's version in an event's body; there is none in the first version."""
+
 
 class EventMessage(Occurrence):
     """The base of typed events: inherit from it with a dataclass, frozen, slotted or plain.
@@ -86,12 +88,16 @@ class EventMessage(Occurrence):
     inherited: a subclass is a type of its own. Several classes may have the same name; a serializer
     or a consumer refuses a second class for one name.
 
+    ``event_version`` is the version of the type, 1 unless the class itself sets another. It is not inherited. A
+    version is for changes that make older classes unable to read the events; see ``melange.upcast``.
+
     ``occurred_on`` is the time of creation, aware, in UTC; on a consumer it is the publisher's value.
     It takes no part in comparisons, and ``dataclasses.replace`` makes a new event with a new
     time. A subclass may declare a field of this name and then sets it itself.
     """
 
     event_type_name: ClassVar[str] = "EventMessage"
+    event_version: ClassVar[int] = 1
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -101,4 +107,11 @@ class EventMessage(Occurrence):
                 f"{cls.__qualname__}.event_type_name must be text and not empty: it belongs to the class, "
                 f"so write it without an annotation: event_type_name = {cls.__name__!r}"
             )
+        version = vars(cls).get(EVENT_VERSION_KEY, 1)
+        if type(version) is not int or version < 1:
+            raise ConfigurationError(
+                f"{cls.__qualname__}.event_version must be an integer from 1 on: it belongs to the class, "
+                "so write it without an annotation: event_version = 2"
+            )
         cls.event_type_name = name
+        cls.event_version = version

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum
-from typing import Any, Literal
+from typing import Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 from uuid import UUID
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from typing_extensions import TypeAliasType
 
 from melange.events import EventMessage
 
@@ -59,6 +61,52 @@ ANYTHING = st.recursive(
 )
 
 
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Card:
+    number: str
+
+
+@dataclass(frozen=True)
+class Transfer:
+    iban: str | None
+    days: int = 0
+
+
+@dataclass(frozen=True)
+class Circle:
+    kind: Literal["circle", "disc"]
+    radius: float
+
+
+@dataclass(frozen=True)
+class Square:
+    side: int
+    kind: Literal["square"] = "square"
+
+
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    items: tuple[Item, ...]
+    following: Page[Item] | None = None
+
+
+class Point(NamedTuple):
+    x: int
+    label: str = "none"
+    day: date | None = None
+
+
+class Address(TypedDict):
+    city: str
+    since: NotRequired[date]
+
+
+Json = TypeAliasType("Json", "bool | int | float | str | list[Json] | dict[str, Json] | None")
+
+
 @dataclass(frozen=True)
 class Tagged(EventMessage):
     tag: Any
@@ -91,12 +139,43 @@ HASHABLE_VALUES: dict[Any, SearchStrategy[Any]] = {
     Literal["a", 1, True, None]: st.sampled_from(["a", 1, True, None]),
     Tagged: st.builds(Tagged, SCALARS | st.tuples(SCALARS), st.none() | st.tuples(st.integers(), TEXT)),
     Any: SCALARS | st.tuples(SCALARS, st.tuples(SCALARS)),
+    bytes: st.binary(),
+    Point: st.builds(Point, st.integers(), TEXT, st.none() | st.dates()),
+    Card | Transfer: st.builds(Card, TEXT) | st.builds(Transfer, st.none() | TEXT, st.integers()),
+    Circle | Square | None: st.none()
+    | st.builds(Circle, st.sampled_from(["circle", "disc"]), FLOATS)
+    | st.builds(Square, st.integers()),
+    int | Decimal | bool | Card: st.integers() | st.booleans() | st.decimals(-9, 9) | st.builds(Card, TEXT),
+    float | int | Colour: FLOATS | st.integers() | st.sampled_from(Colour),
+    Page[UUID]: st.builds(Page, st.lists(st.uuids(), max_size=2).map(tuple)),
 }
+KEYS = (
+    str,
+    int,
+    bool,
+    UUID,
+    date,
+    datetime,
+    time,
+    Decimal,
+    bytes,
+    Colour,
+    Level,
+    Corner,
+    Access,
+    Literal["a", 1],
+)
+KEY_VALUES = {**HASHABLE_VALUES, Literal["a", 1]: st.sampled_from(["a", 1])}
 PLAIN_VALUES = {
     **HASHABLE_VALUES,
     Any: JSON,
     list: st.lists(JSON),
     dict: st.dictionaries(TEXT, JSON),
+    Json: JSON,
+    Address: st.fixed_dictionaries({"city": TEXT}, optional={"since": st.dates()}),
+    list[int] | dict[str, int] | str: st.lists(st.integers()) | st.dictionaries(TEXT, st.integers()) | TEXT,
+    Sequence[int]: st.lists(st.integers()),
+    Page[Json]: st.builds(Page, st.lists(JSON, max_size=2).map(tuple)),
     Tagged: st.builds(Tagged, JSON, st.none() | st.tuples(st.integers(), TEXT)),
 }
 
@@ -130,6 +209,12 @@ ANNOTATIONS = st.recursive(
         containers(items),
         items.map(lambda item: (list[item[0]], st.lists(item[1], max_size=4))),
         items.map(lambda item: (dict[str, item[0]], st.dictionaries(TEXT, item[1], max_size=4))),
+        st.tuples(st.sampled_from(KEYS), items).map(
+            lambda pair: (
+                Mapping[pair[0], pair[1][0]],
+                st.dictionaries(KEY_VALUES[pair[0]], pair[1][1], max_size=4),
+            )
+        ),
     ),
     max_leaves=4,
 )

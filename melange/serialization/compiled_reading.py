@@ -19,12 +19,15 @@ from melange.serialization.conversions import (
     CONVERSIONS,
     MAX_DECIMAL_DIGITS,
     MAX_DECIMAL_EXPONENT,
+    TEXT,
     Conversion,
 )
 from melange.serialization.dataclass_field import DataclassField, OccurredOn
-from melange.serialization.fields import Field, Items, Nullable, Scalar, TextMapping
+from melange.serialization.fields import Field, Items, Nullable, Scalar
 from melange.serialization.json import MAX_NESTING
+from melange.serialization.mappings import TextMapping
 from melange.serialization.source_code import SourceCode, is_plain
+from melange.serialization.unions import Tagged
 
 _MISSING = object()
 
@@ -149,8 +152,21 @@ class CompiledReader:
         if isinstance(field, Nullable):
             return f"(None if {value} is None else {self._expression(field.field, value, depth)})"
         judged = f"{self._source.constant('JUDGE', field.load)}({value})"
+        if isinstance(field, Tagged):
+            return self._tagged(field, value, judged)
         found = self._scalar(field, value) or self._items(field, value, depth)
         return f"({found[1]} if {found[0]} else {judged})" if found else judged
+
+    def _tagged(self, field: Tagged, value: str, judged: str) -> str:
+        expression = judged
+        for tag, member in field.by_tag.items():
+            if not isinstance(member, DataclassField):
+                return judged
+            is_member = f"{value}.get({self._source.literal(field.tag)}) == {self._source.literal(tag)}"
+            expression = (
+                f"({self._function_for(member)}({value}, depth + 1) if {is_member} else {expression})"
+            )
+        return f"({expression} if type({value}) is dict else {judged})"
 
     def _items(self, field: Field, value: str, depth: int) -> tuple[str, str] | None:
         item = f"item_{depth}"
@@ -172,9 +188,9 @@ class CompiledReader:
             if field.conversion in _READ:
                 condition, read = _READ[field.conversion]
                 return condition.format(value), read.format(value)
-            enum_type = field.conversion.enum_type
-            if enum_type is not None:
-                members = {field.conversion.write(member): member for member in enum_type}
-                name = self._source.constant("MEMBERS", members)
+            if field.conversion.choices and (
+                field.conversion.shapes == TEXT or not field.conversion.is_literal
+            ):
+                name = self._source.constant("CHOICES", field.conversion.choices)
                 return f"type({value}) in (str, int) and {value} in {name}", f"{name}[{value}]"
         return None

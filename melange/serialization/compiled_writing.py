@@ -19,12 +19,15 @@ from melange.serialization.conversions import (
     CONVERSIONS,
     MAX_DECIMAL_DIGITS,
     MAX_DECIMAL_EXPONENT,
+    TEXT,
     Conversion,
 )
 from melange.serialization.dataclass_field import DataclassField, Member, OccurredOn
-from melange.serialization.fields import Field, Items, Nullable, Scalar, TextMapping
+from melange.serialization.fields import Field, Items, Nullable, Scalar
 from melange.serialization.json import part_to_json
+from melange.serialization.mappings import TextMapping
 from melange.serialization.source_code import SourceCode, is_plain
+from melange.serialization.unions import Tagged
 
 _WRITTEN: Mapping[Conversion, tuple[str, str]] = {
     # For each conversion the condition under which a value is good, and its JSON text then.
@@ -105,8 +108,23 @@ class CompiledWriter:
         if isinstance(field, Nullable):
             return f"('null' if {value} is None else {self._expression(field.field, value, depth)})"
         judged = f"{self._source.constant('JUDGE', _judge(field))}({value})"
+        if isinstance(field, Tagged):
+            return self._tagged(field, value, judged)
         found = self._scalar(field, value) or self._items(field, value, depth)
         return f"({found[1]} if {found[0]} else {judged})" if found else judged
+
+    def _tagged(self, field: Tagged, value: str, judged: str) -> str:
+        expression = judged
+        for member in field.members:
+            if not isinstance(member, DataclassField) or not member.members:
+                return judged
+            text = f"{self._function_for(member)}({value})"
+            if member.type in field.added_tags:
+                start = part_to_json({field.tag: field.added_tags[member.type]})[:-1] + ","
+                text = f"{self._source.constant('START', start)} + {text}[1:]"
+            is_member = f"type({value}) is {self._source.constant('CLASS', member.type)}"
+            expression = f"({text} if {is_member} else {expression})"
+        return expression
 
     def _items(self, field: Field, value: str, depth: int) -> tuple[str, str] | None:
         item = f"item_{depth}"
@@ -127,12 +145,20 @@ class CompiledWriter:
             if field.conversion in _WRITTEN:
                 condition, text = _WRITTEN[field.conversion]
                 return condition.format(value), text.format(value)
-            enum_type = field.conversion.enum_type
-            if enum_type is not None:
-                texts = {member.name: part_to_json(field.conversion.write(member)) for member in enum_type}
-                name = self._source.constant("TEXTS", texts)
-                enum_name = self._source.constant("ENUM", enum_type)
-                return f"type({value}) is {enum_name}", f"{name}[{value}._name_]"
+            if field.conversion.choices:
+                return self._choice(field.conversion, field.conversion.choices, value)
+        return None
+
+    def _choice(
+        self, conversion: Conversion, choices: Mapping[Any, Any], value: str
+    ) -> tuple[str, str] | None:
+        if not conversion.is_literal:
+            texts = {member.name: part_to_json(written) for written, member in choices.items()}
+            enum_name = self._source.constant("ENUM", type(next(iter(choices.values()))))
+            return f"type({value}) is {enum_name}", f"{self._source.constant('TEXTS', texts)}[{value}._name_]"
+        if conversion.shapes == TEXT:
+            name = self._source.constant("TEXTS", {text: part_to_json(text) for text in choices})
+            return f"type({value}) is str and {value} in {name}", f"{name}[{value}]"
         return None
 
 

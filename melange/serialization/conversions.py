@@ -8,6 +8,7 @@ they are formatted.
 from __future__ import annotations
 
 import math
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -28,17 +29,26 @@ MAX_DECIMAL_EXPONENT = 6_144
 """As in IEEE 754's decimal128."""
 
 
-@dataclass(frozen=True, slots=True)
+TEXT = frozenset({"text"})
+INTEGER = frozenset({"integer"})
+_FRACTION = frozenset({"fraction"})
+_SHAPES = {str: "text", int: "integer", bool: "boolean"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Conversion:
     """How values of one type are written to JSON and read from it; both raise ``REFUSALS``.
 
-    ``enum_type``: the values are its members, each with a JSON value of its own.
+    ``shapes`` are the kinds of JSON that it writes. ``choices`` has each JSON value with its Python value, where these are
+    few: the members of an enumeration, or the values of a ``Literal``.
     """
 
     expectation: str
     write: Callable[[Any], Any]
     read: Callable[[Any], Any]
-    enum_type: type[Enum] | None = None
+    shapes: frozenset[str] = TEXT
+    choices: Mapping[Any, Any] | None = None
+    is_literal: bool = False
 
 
 def _exactly(kind: type, *but_not: type) -> Callable[[Any], Any]:
@@ -122,8 +132,11 @@ def _read_duration(value: Any) -> timedelta:
     return duration
 
 
-def enum_conversion(enum_type: type[Enum]) -> Conversion:
-    """By value where all values are text or integers, by name otherwise."""
+def enum_conversion(enum_type: type[Enum], unknown: Enum | None = None) -> Conversion:
+    """By value where all values are text or integers, by name otherwise.
+
+    ``unknown`` is the member for values that no member has; without it they are refused.
+    """
     is_member = _exactly(enum_type)
     expectation = f"a {enum_type.__name__}"
     members = enum_type.__members__
@@ -134,17 +147,30 @@ def enum_conversion(enum_type: type[Enum]) -> Conversion:
             expectation,
             lambda value: _known_bits(is_member(value).value, known),
             lambda value: enum_type(_known_bits(value, known)),
+            INTEGER,
         )
     if all(type(member.value) in (str, int) for member in members.values()):
-        return Conversion(
-            expectation, lambda member: is_member(member).value, _enum_reader(enum_type), enum_type
-        )
+        choices = {member.value: member for member in enum_type}
+        read, write = _enum_reader(enum_type), lambda member: is_member(member).value
+    else:
+        choices = {member.name: member for member in enum_type}
+        read, write = lambda name: members[_known(name, members)], lambda member: is_member(member).name
+    shapes = frozenset(_SHAPES[type(written)] for written in choices)
     return Conversion(
-        expectation,
-        lambda member: is_member(member).name,
-        lambda name: members[_known(name, members)],
-        enum_type,
+        expectation, write, read if unknown is None else _or_unknown(read, unknown), shapes or TEXT, choices
     )
+
+
+def _or_unknown(read: Callable[[Any], Enum], unknown: Enum) -> Callable[[Any], Enum]:
+    def read_or_unknown(value: Any) -> Enum:
+        try:
+            return read(value)
+        except ValueError:
+            if not isinstance(value, (str, int)):
+                raise
+            return unknown
+
+    return read_or_unknown
 
 
 def _known_bits(value: Any, known: int) -> int:
@@ -177,7 +203,14 @@ def literal_conversion(values: Sequence[Any]) -> Conversion:
             raise ValueError
         return value
 
-    return Conversion(f"one of {', '.join(map(repr, values))}", check, check)
+    return Conversion(
+        f"one of {', '.join(map(repr, values))}",
+        check,
+        check,
+        frozenset(_SHAPES[type(value)] for value in values),
+        {value: value for value in values} if len(set(values)) == len(values) else None,
+        is_literal=True,
+    )
 
 
 def _hashable(value: Any) -> Any:
@@ -189,16 +222,25 @@ def _hashable(value: Any) -> Any:
     return value
 
 
-ANYTHING = Conversion("anything", lambda value: value, lambda value: value)
+_ALL_SHAPES = frozenset({"text", "integer", "fraction", "boolean", "array", "object"})
 
-ANYTHING_HASHABLE = Conversion("a value that a set can hold", _hashable, _hashable)
+ANYTHING = Conversion("anything", lambda value: value, lambda value: value, _ALL_SHAPES)
+
+ANYTHING_HASHABLE = Conversion("a value that a set can hold", _hashable, _hashable, _ALL_SHAPES)
 """For sets: an array in one was a tuple."""
+
+_BOOLEANS: Mapping[Any, Any] = {False: False, True: True}
 
 CONVERSIONS: Mapping[type, Conversion] = {
     str: Conversion("text", _text, _text),
-    int: Conversion("an integer", _integer, _integer),
-    float: Conversion("a finite number", _write_float, lambda value: float(_finite(value))),
-    bool: Conversion("true or false", _exactly(bool), _exactly(bool)),
+    int: Conversion("an integer", _integer, _integer, INTEGER),
+    float: Conversion("a finite number", _write_float, lambda value: float(_finite(value)), _FRACTION),
+    bool: Conversion("true or false", _exactly(bool), _exactly(bool), frozenset({"boolean"}), _BOOLEANS),
+    bytes: Conversion(
+        "bytes in base64",
+        lambda value: b64encode(_exactly(bytes)(value)).decode(),
+        lambda value: b64decode(_text(value), validate=True),
+    ),
     Decimal: Conversion("a decimal number", _write_decimal, _read_decimal),
     UUID: Conversion("a UUID", lambda value: str(_exactly(UUID)(value)), lambda value: UUID(_text(value))),
     datetime: Conversion(
@@ -212,6 +254,6 @@ CONVERSIONS: Mapping[type, Conversion] = {
     time: Conversion(
         "a time in ISO 8601", _iso_format_with_offset(time), lambda value: time.fromisoformat(_text(value))
     ),
-    timedelta: Conversion("a duration in seconds", _write_duration, _read_duration),
+    timedelta: Conversion("a duration in seconds", _write_duration, _read_duration, _FRACTION),
 }
 """The scalars that can be derived, by annotation."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from marshmallow import ValidationError
 
 from melange.events import OCCURRED_ON_KEY
-from melange.serialization.fields import MOST_PROBLEMS, Field
+from melange.serialization.conversions import TEXT
+from melange.serialization.fields import MOST_PROBLEMS, OBJECT, Field
 
 
 class Member(NamedTuple):
@@ -34,6 +35,8 @@ class DataclassField:
     Exceptions of the class's constructor are not wrapped.
     """
 
+    shapes = OBJECT
+
     def __init__(self, dataclass_type: type) -> None:
         self.type = dataclass_type
         self.members: Sequence[Member] = ()
@@ -47,6 +50,14 @@ class DataclassField:
         """
         self.members = members
         self._has_other_arguments = has_other_arguments
+
+    def fields(self) -> Iterator[tuple[str, Field]]:
+        """Yield the keys on the wire, each with its field."""
+        for member in self.members:
+            yield member.key, member.field
+
+    def matches(self, value: Any) -> bool:
+        return type(value) is self.type
 
     def dump(self, value: Any) -> Any:
         if type(value) is not self.type:
@@ -126,6 +137,11 @@ def _copied(values: dict[str, Any]) -> dict[str, Any]:
 
 class OccurredOn:
     """The time at which an event was created, in UTC; now, if the publisher did not send one."""
+
+    shapes = TEXT
+
+    def matches(self, value: Any) -> bool:
+        return isinstance(value, datetime)
 
     def dump(self, value: Any) -> Any:
         if not isinstance(value, datetime) or value.tzinfo is None:

@@ -6,18 +6,35 @@ possible raises ``ConfigurationError`` at its first use.
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
-import inspect
-import sys
 import threading
 import types
+import typing
+from collections.abc import Callable
 from enum import Enum, Flag
 from functools import reduce
 from operator import or_
-from typing import Any, ClassVar, Literal, NewType, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NotRequired, Required, Union, get_args, get_origin
 
 from melange.errors import ConfigurationError
-from melange.events import EVENT_TYPE_KEY, OCCURRED_ON_KEY, EventMessage, Occurrence, is_pydantic_model
+from melange.events import (
+    EVENT_TYPE_KEY,
+    EVENT_VERSION_KEY,
+    OCCURRED_ON_KEY,
+    EventMessage,
+    Occurrence,
+    is_pydantic_model,
+)
+from melange.serialization.class_checks import (
+    check_decorated,
+    check_kind,
+    constructor_arguments,
+    foreign_kind,
+    own_annotations,
+    refusal,
+    resolved_hints,
+)
 from melange.serialization.conversions import (
     ANYTHING,
     ANYTHING_HASHABLE,
@@ -27,7 +44,17 @@ from melange.serialization.conversions import (
 )
 from melange.serialization.dataclass_field import OCCURRED_ON, DataclassField, Member
 from melange.serialization.derived_schema import DerivedSchema
-from melange.serialization.fields import Field, FixedTuple, Items, Nullable, Scalar, TextMapping
+from melange.serialization.fields import Deferred, Field, FixedTuple, Items, Nullable, Scalar
+from melange.serialization.mappings import KeyedMapping, TextMapping, key_conversion
+from melange.serialization.records import Item, NamedTupleField, TypedDictField
+from melange.serialization.type_expressions import (
+    is_alias,
+    substituted,
+    types_by_owner,
+    without_alias,
+    without_wrappers,
+)
+from melange.serialization.unions import AmbiguousUnionError, Tagged, union_of
 
 _DERIVED = "__melange_schema__"
 _deriving = threading.Lock()
@@ -35,11 +62,17 @@ _deriving = threading.Lock()
 _MOST_FLAG_BITS = 16
 """Python keeps every combination that it has seen, so a sender could fill the memory with combinations of more."""
 
-_CONTAINERS = (list, tuple, set, frozenset, dict)
-
-_ADVICE = (
-    "or write an EventSchema for the event and register it with EventSerializer.instance().register(...)"
-)
+_CONTAINERS = {
+    list: list,
+    tuple: tuple,
+    set: set,
+    frozenset: frozenset,
+    collections.abc.Sequence: list,
+    collections.abc.MutableSequence: list,
+    collections.abc.Set: set,
+    collections.abc.MutableSet: set,
+}
+_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
 def derived_schema(event_class: type[EventMessage]) -> DerivedSchema:
@@ -64,104 +97,270 @@ class _UnsupportedAnnotationError(Exception):
 
 
 class _Derivation:
-    """Derives one event class and the dataclasses within it.
+    """Derives one event class and the classes within it.
 
-    ``in_set`` means that the value is part of an item of a set, and must have a hash.
+    ``in_set`` means that the value is part of an item of a set, and must have a hash. ``metadata`` is that of the
+    dataclass's field.
     """
 
     def __init__(self) -> None:
-        self._made: dict[tuple[type, bool], DataclassField] = {}
-        self._pending: list[tuple[type, bool]] = []
+        self._made: dict[Any, Any] = {}
+        self._completions: list[Callable[[], None]] = []
+        # Of the field that is being derived.
+        self._place: tuple[type, str] = (object, "")
+        self._metadata: typing.Mapping[Any, Any] = {}
+        self._used_metadata: set[str] = set()
 
-    def derive(self, event_class: type) -> DataclassField:
-        schema = self._dataclass(event_class, in_set=False)
-        for dataclass_type, in_set in self._pending:
-            self._complete(dataclass_type, in_set=in_set)
+    def derive(self, event_class: type) -> Field:
+        if is_pydantic_model(event_class):
+            return self._field_of_class(event_class, (), in_set=False)
+        schema = self._dataclass(event_class, (), in_set=False)
+        for complete in self._completions:  # which may add others
+            complete()
         return schema
 
-    def _dataclass(self, dataclass_type: type, *, in_set: bool) -> DataclassField:
-        key = (dataclass_type, in_set)
+    def _once(self, key: Any, make: Callable[[], Any], complete: Callable[[Any], None]) -> Any:
+        """Return the field for ``key``: made once, and completed later, because a class may contain itself."""
         if key not in self._made:
-            self._made[key] = DataclassField(dataclass_type)
-            self._pending.append(key)
+            made = self._made[key] = make()
+            self._completions.append(lambda: complete(made))
         return self._made[key]
 
-    def _complete(self, dataclass_type: type, *, in_set: bool) -> None:
-        _check_kind(dataclass_type)
-        hints = _resolved_hints(dataclass_type)
-        _check_decorated(dataclass_type, hints)
-        fields = dataclasses.fields(dataclass_type)
-        arguments, has_others = _constructor_arguments(dataclass_type)
+    def _dataclass(self, class_: type, arguments: tuple[Any, ...], *, in_set: bool) -> DataclassField:
+        made: DataclassField = self._once(
+            (class_, arguments, in_set),
+            lambda: DataclassField(class_),
+            lambda field: self._complete(field, arguments, in_set=in_set),
+        )
+        return made
+
+    def _complete(self, made: DataclassField, type_arguments: tuple[Any, ...], *, in_set: bool) -> None:
+        class_ = made.type
+        check_kind(class_)
+        fields = dataclasses.fields(class_)
+        hints = resolved_hints(class_, {field.name: field.type for field in fields})
+        check_decorated(class_, hints)
+        types_of = types_by_owner(class_, type_arguments)
+        arguments, has_others = constructor_arguments(class_)
         members: list[Member] = []
-        if issubclass(dataclass_type, Occurrence) and all(field.name != OCCURRED_ON_KEY for field in fields):
+        if issubclass(class_, Occurrence) and all(field.name != OCCURRED_ON_KEY for field in fields):
             members.append(OCCURRED_ON)
         for field in fields:
-            try:
-                derived = self._field(hints[field.name], in_set=in_set)
-            except _UnsupportedAnnotationError as error:
-                raise _refusal(
-                    dataclass_type, field.name, f"is annotated {error}, which has no JSON form"
-                ) from None
+            owner = next(one for one in class_.__mro__ if field.name in own_annotations(one))
+            derived = self._field_of(
+                class_,
+                field.name,
+                hints[field.name],
+                types_of.get(owner, {}),
+                in_set=in_set,
+                metadata=field.metadata,
+            )
             is_argument = field.init and (arguments is None or field.name in arguments)
             has_default = (
                 field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
             )
-            members.append(
-                Member(field.name, field.name, derived, is_argument and not has_default, is_argument)
-            )
-        self._made[dataclass_type, in_set].complete(members, has_other_arguments=has_others)
+            key = _key(class_, field, {member.key for member in members})
+            members.append(Member(field.name, key, derived, is_argument and not has_default, is_argument))
+        made.complete(members, has_other_arguments=has_others)
 
-    def _field(self, annotation: Any, *, in_set: bool) -> Field:
-        annotation = _unwrapped(annotation)
+    def _field_of(
+        self,
+        class_: type,
+        name: str,
+        annotation: Any,
+        types_of_variables: typing.Mapping[Any, Any],
+        *,
+        in_set: bool,
+        metadata: typing.Mapping[Any, Any] = types.MappingProxyType({}),
+    ) -> Field:
+        self._place, self._metadata, self._used_metadata = (class_, name), metadata, set()
+        try:
+            derived = self._field(substituted(annotation, types_of_variables), in_set=in_set)
+        except _UnsupportedAnnotationError as error:
+            raise refusal(class_, name, f"is annotated {error}, which has no JSON form") from None
+        except AmbiguousUnionError as error:
+            raise _ambiguity(class_, name, error) from None
+        for key in ("unknown", "discriminator"):
+            if key in metadata and key not in self._used_metadata:
+                raise refusal(
+                    class_, name, f"has {key!r} in its metadata, which fits nothing in its annotation"
+                )
+        return derived
+
+    def _field(self, annotation: Any, *, in_set: bool) -> Field:  # noqa: PLR0911 - one for each kind of annotation
+        annotation = without_wrappers(annotation)
+        if is_alias(annotation) or is_alias(get_origin(annotation)):
+            return self._alias(annotation, in_set=in_set)
+        annotation = substituted(annotation, {})
         origin, arguments = get_origin(annotation), get_args(annotation)
-        if origin in _CONTAINERS and not arguments:  # typing.List, for one
+        if origin in (*_CONTAINERS, *_MAPPINGS) and not arguments:  # typing.List, for one
             annotation = origin
         if isinstance(annotation, type):  # Any, too
-            return self._field_of_class(annotation, in_set=in_set)
+            return self._field_of_class(annotation, (), in_set=in_set)
         if origin in (Union, types.UnionType):
-            present = [argument for argument in arguments if argument is not types.NoneType]
-            if len(present) == 1:
-                return Nullable(self._field(present[0], in_set=in_set))
-        elif origin is Literal:
+            return self._union(arguments, in_set=in_set)
+        if origin is Literal:
             return _literal(annotation, arguments)
-        elif origin is tuple and arguments[-1:] != (...,):
+        if origin is tuple and arguments[-1:] != (...,):
             return FixedTuple([self._field(argument, in_set=in_set) for argument in arguments])
-        elif origin in (list, tuple, set, frozenset):
-            return self._items(annotation, origin, arguments[0], in_set=in_set)
-        elif origin is dict and not in_set and _unwrapped(arguments[0]) is str:
-            return TextMapping(self._field(arguments[1], in_set=False))
+        if origin in _CONTAINERS:
+            return self._items(annotation, _CONTAINERS[origin], arguments[0], in_set=in_set)
+        if origin in _MAPPINGS and not in_set:
+            return self._mapping(annotation, *arguments)
+        if isinstance(origin, type):
+            return self._field_of_class(origin, arguments, in_set=in_set)
         raise _UnsupportedAnnotationError(annotation)
 
-    def _field_of_class(self, annotation: type, *, in_set: bool) -> Field:
-        if annotation in CONVERSIONS:
-            return Scalar(CONVERSIONS[annotation])
-        if issubclass(annotation, Flag) and _number_of_bits(annotation) > _MOST_FLAG_BITS:
-            raise _UnsupportedAnnotationError(
-                f"{annotation.__qualname__} with more than {_MOST_FLAG_BITS} bits"
-            )
-        if issubclass(annotation, Enum):
-            return Scalar(enum_conversion(annotation))
-        if dataclasses.is_dataclass(annotation) and not (in_set and annotation.__hash__ is None):
-            return self._dataclass(annotation, in_set=in_set)
-        if annotation in (list, tuple, set, frozenset):
-            return self._items(annotation, annotation, Any, in_set=in_set)
-        if annotation is dict and not in_set:
-            return TextMapping(self._field(Any, in_set=False))
-        if annotation is Any:
+    def _field_of_class(  # noqa: PLR0911 - one for each kind of class
+        self, class_: type, arguments: tuple[Any, ...], *, in_set: bool
+    ) -> Field:
+        if class_ in CONVERSIONS:
+            return Scalar(CONVERSIONS[class_])
+        if class_ is Any:
             return Nullable(Scalar(ANYTHING_HASHABLE if in_set else ANYTHING))
-        raise _UnsupportedAnnotationError(f"{annotation.__qualname__}{_foreign_kind(annotation)}")
+        if issubclass(class_, Enum):
+            return self._enum(class_)
+        if class_ in _CONTAINERS:
+            return self._items(class_, _CONTAINERS[class_], Any, in_set=in_set)
+        if class_ in _MAPPINGS and not in_set:
+            return self._mapping(class_, str, Any)
+        if dataclasses.is_dataclass(class_) and not (in_set and class_.__hash__ is None):
+            return self._dataclass(class_, arguments, in_set=in_set)
+        if issubclass(class_, tuple) and hasattr(class_, "_field_defaults"):
+            return self._named_tuple(class_, arguments, in_set=in_set)
+        if hasattr(class_, "__required_keys__") and not in_set:
+            return self._typed_dict(class_, arguments)
+        if is_pydantic_model(class_) and not (in_set and class_.__hash__ is None):
+            from melange.serialization.pydantic_models import ModelField  # noqa: PLC0415 - it imports pydantic
+
+            model: Any = class_
+            return ModelField(model)
+        raise _UnsupportedAnnotationError(f"{class_.__qualname__}{foreign_kind(class_)}")
+
+    def _alias(self, annotation: Any, *, in_set: bool) -> Field:
+        key = (annotation, in_set)
+        if key in self._made:
+            known: Field = self._made[key]
+            return known
+        deferred = self._made[key] = Deferred()
+        deferred.field = self._field(without_alias(annotation), in_set=in_set)
+        self._made[key] = deferred.field
+        return deferred.field
+
+    def _union(self, arguments: tuple[Any, ...], *, in_set: bool) -> Field:
+        present = [argument for argument in arguments if argument is not types.NoneType]
+        fields = [self._field(argument, in_set=in_set) for argument in present]
+        if any(isinstance(field, Deferred) and field.field is None for field in fields):
+            raise AmbiguousUnionError("an alias contains itself, and not in a list or a mapping")
+        # An alias may stand for a union that has None in it.
+        is_nullable = len(present) < len(arguments) or any(isinstance(field, Nullable) for field in fields)
+        if len(fields) > 1:
+            fields = [field.field if isinstance(field, Nullable) else field for field in fields]
+            field, tagged = union_of(
+                fields, [_name_of(one) for one in present], self._metadata.get("discriminator")
+            )
+            if tagged is not None:
+                self._used_metadata.add("discriminator")
+                self._completions.append(self._tagging(tagged))
+        else:
+            field = fields[0]
+        return Nullable(field) if is_nullable else field
+
+    def _tagging(self, tagged: Tagged) -> Callable[[], None]:
+        class_, name = self._place
+
+        def complete() -> None:
+            try:
+                tagged.complete()
+            except AmbiguousUnionError as error:
+                raise _ambiguity(class_, name, error) from None
+
+        return complete
+
+    def _enum(self, enum_type: type[Enum]) -> Field:
+        if issubclass(enum_type, Flag) and _number_of_bits(enum_type) > _MOST_FLAG_BITS:
+            raise _UnsupportedAnnotationError(
+                f"{enum_type.__qualname__} with more than {_MOST_FLAG_BITS} bits"
+            )
+        unknown = self._metadata.get("unknown")
+        if isinstance(unknown, enum_type) and not isinstance(unknown, Flag):
+            self._used_metadata.add("unknown")
+            return Scalar(enum_conversion(enum_type, unknown))
+        return Scalar(enum_conversion(enum_type))
 
     def _items(self, annotation: Any, container: type, item: Any, *, in_set: bool) -> Field:
         is_set = container in (set, frozenset)
+        if in_set and get_origin(annotation) in (collections.abc.Sequence, collections.abc.Set):
+            container = frozenset if is_set else tuple
         if in_set and container not in (tuple, frozenset):
             raise _UnsupportedAnnotationError(f"{annotation} in a set")
         return Items(container, self._field(item, in_set=in_set or is_set))
 
+    def _mapping(self, annotation: Any, key: Any, item: Any) -> Field:
+        key_field = self._field(key, in_set=True)
+        value_field = self._field(item, in_set=False)
+        if isinstance(key_field, Scalar):
+            if key_field.conversion is CONVERSIONS[str]:
+                return TextMapping(value_field)
+            conversion = key_conversion(key_field.conversion)
+            if conversion is not None:
+                return KeyedMapping(Scalar(conversion), value_field)
+        raise _UnsupportedAnnotationError(annotation)
 
-def _unwrapped(annotation: Any) -> Any:
-    while isinstance(annotation, NewType):
-        annotation = annotation.__supertype__
-    return annotation
+    def _named_tuple(self, class_: Any, arguments: tuple[Any, ...], *, in_set: bool) -> Field:
+        def complete(made: NamedTupleField) -> None:
+            hints = resolved_hints(class_, own_annotations(class_))
+            variables = types_by_owner(class_, arguments)[class_]
+            made.items = [
+                self._field_of(class_, name, hints.get(name, Any), variables, in_set=in_set)
+                for name in class_._fields
+            ]
+            made.required = len(class_._fields) - len(class_._field_defaults)
+
+        made: Field = self._once((class_, arguments, in_set), lambda: NamedTupleField(class_), complete)
+        return made
+
+    def _typed_dict(self, class_: Any, arguments: tuple[Any, ...]) -> Field:
+        def complete(made: TypedDictField) -> None:
+            hints = resolved_hints(class_, own_annotations(class_))
+            variables = types_by_owner(class_, arguments)[class_]
+            made.items = {
+                name: Item(
+                    self._field_of(class_, name, hint, variables, in_set=False),
+                    _is_required(hint, default=name in class_.__required_keys__),
+                )
+                for name, hint in hints.items()
+            }
+
+        made: Field = self._once((class_, arguments), lambda: TypedDictField(class_.__name__), complete)
+        return made
+
+
+def _ambiguity(class_: type, name: str, error: AmbiguousUnionError) -> ConfigurationError:
+    return refusal(class_, name, f"is a union that cannot be read: {error}")
+
+
+def _key(class_: type, field: dataclasses.Field[Any], taken: set[str]) -> str:
+    """Return the field's name on the wire."""
+    key = field.metadata.get("name", field.name)
+    if not isinstance(key, str) or not key:
+        raise refusal(class_, field.name, "has a 'name' in its metadata that is not text, or empty")
+    if key in taken:
+        raise refusal(class_, field.name, f"has the name {key!r} on the wire, which another field has")
+    if issubclass(class_, EventMessage) and key in (EVENT_TYPE_KEY, EVENT_VERSION_KEY):
+        raise refusal(class_, field.name, f"has the name {key!r} on the wire, which belongs to melange")
+    return key
+
+
+def _is_required(hint: Any, *, default: bool) -> bool:
+    # With postponed annotations the class itself does not see the qualifiers.
+    while (origin := get_origin(hint)) is not None and not isinstance(origin, type):
+        if origin is Required or getattr(origin, "_name", None) == "Required":
+            return True
+        if origin is NotRequired or getattr(origin, "_name", None) == "NotRequired":
+            return False
+        hint = get_args(hint)[0] if origin not in (Union, Literal) else None
+    return default
 
 
 def _number_of_bits(flag_type: type[Flag]) -> int:
@@ -176,126 +375,9 @@ def _literal(annotation: Any, values: tuple[Any, ...]) -> Field:
     return Nullable(field) if None in values else field
 
 
-def _foreign_kind(class_: type) -> str:
-    """Return the kind of a class that looks like a dataclass and is not one."""
-    if is_pydantic_model(class_):
-        return " (a pydantic model; pydantic's dataclasses are supported)"
-    return " (an attrs class)" if hasattr(class_, "__attrs_attrs__") else ""
-
-
-def _check_kind(dataclass_type: type) -> None:
-    if not dataclasses.is_dataclass(dataclass_type):
-        raise ConfigurationError(
-            f"{full_name(dataclass_type)}{_foreign_kind(dataclass_type)} is not a dataclass: "
-            f"decorate it with @dataclass, {_ADVICE}"
-        )
-    if (
-        issubclass(dataclass_type, Occurrence)
-        and hasattr(dataclass_type, "__pydantic_validator__")
-        and "__slots__" not in vars(dataclass_type)
-    ):
-        raise ConfigurationError(
-            f"{full_name(dataclass_type)} is a pydantic dataclass without slots, and its constructor drops the "
-            "event's occurred_on: decorate it with @pydantic.dataclasses.dataclass(slots=True), or with the "
-            "standard library's @dataclass"
-        )
-    names = {field.name for field in dataclasses.fields(dataclass_type)}
-    if EVENT_TYPE_KEY in names and issubclass(dataclass_type, EventMessage):
-        raise ConfigurationError(
-            f"{full_name(dataclass_type)}: event_type_name belongs to the class and cannot be a field: "
-            "remove its annotation, or rename the field"
-        )
-
-
-def _resolved_hints(dataclass_type: type) -> dict[str, Any]:
-    try:
-        try:
-            return get_type_hints(dataclass_type)
-        except NameError:
-            # A class within a function that refers to itself.
-            return get_type_hints(dataclass_type, localns={dataclass_type.__name__: dataclass_type})
-    except NameError as error:
-        unresolved = (
-            field.name for field in dataclasses.fields(dataclass_type) if str(error.name) in str(field.type)
-        )
-        problem = f"refers to {error.name!r}, which its module does not define (yet)"
-        raise _refusal(dataclass_type, next(unresolved, "?"), problem) from error
-    except Exception as error:
-        # An annotation is an expression, and can raise any exception.
-        problem = f"cannot be evaluated ({type(error).__name__})"
-        raise _refusal(dataclass_type, "?", problem) from error
-
-
-def _check_decorated(dataclass_type: type, hints: dict[str, Any]) -> None:
-    """Refuse annotations that are not fields, because their class has no decorator."""
-    names = {field.name for field in dataclasses.fields(dataclass_type)}
-    for owner in dataclass_type.__mro__:
-        if "__dataclass_fields__" in vars(owner) or not _is_part_of_an_event(owner):
-            continue
-        lost = [
-            name
-            for name in _own_annotations(owner)
-            if name not in names
-            and hints.get(name) is not ClassVar
-            and get_origin(hints.get(name)) is not ClassVar
-        ]
-        if lost:
-            raise ConfigurationError(
-                f"{full_name(owner)} is not decorated with @dataclass, so that {', '.join(lost)} would not "
-                "travel: decorate it with @dataclass too, or annotate with ClassVar what belongs to the class"
-            )
-
-
-def _is_part_of_an_event(owner: type) -> bool:
-    if owner.__module__ == Occurrence.__module__:
-        return False
-    return dataclasses.is_dataclass(owner) or issubclass(owner, Occurrence)
-
-
-if sys.version_info >= (3, 14):
-    # The standard library has a name for it only from here on.
-    import annotationlib
-
-    def _own_annotations(owner: type) -> dict[str, Any]:
-        return annotationlib.get_annotations(owner, format=annotationlib.Format.FORWARDREF)
-
-else:
-
-    def _own_annotations(owner: type) -> dict[str, Any]:
-        return inspect.get_annotations(owner)
-
-
-def _constructor_arguments(dataclass_type: type) -> tuple[set[str] | None, bool]:
-    """Return what the constructor takes by name, None for anything, and whether some of that are not fields."""
-    names = {field.name for field in dataclasses.fields(dataclass_type)}
-    taken: set[str] = set()
-    takes_anything = False
-    # Of __init__ and not of the class, because Occurrence.__new__ takes anything.
-    constructor = inspect.signature(dataclass_type.__init__)  # type: ignore[misc]  # that of this very class
-    parameters = list(constructor.parameters.values())[1:]
-    for parameter in parameters:
-        if parameter.kind is parameter.VAR_KEYWORD:
-            takes_anything = True
-        elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            taken.add(parameter.name)
-            if parameter.default is parameter.empty and parameter.name not in names:
-                raise _refusal(
-                    dataclass_type,
-                    parameter.name,
-                    "is required by the constructor and is an InitVar or not a field at all, so it does not travel",
-                )
-        elif parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
-            raise _refusal(dataclass_type, parameter.name, "cannot be given to the constructor by its name")
-    return None if takes_anything else taken, bool(taken - names)
-
-
-def _refusal(dataclass_type: type, field_name: str, problem: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"no schema can be derived for {full_name(dataclass_type)}: its field {field_name!r} {problem}. "
-        f"Change the annotation, {_ADVICE}"
-    )
-
-
-def full_name(class_: type) -> str:
-    """Return the class's name with its module, to distinguish classes with one name."""
-    return f"{class_.__module__}.{class_.__qualname__}"
+def _name_of(annotation: Any) -> str:
+    """Return the type in words for an error."""
+    annotation = without_wrappers(annotation)
+    if annotation in CONVERSIONS:
+        return CONVERSIONS[annotation].expectation
+    return getattr(annotation, "__name__", None) or str(annotation)

@@ -8,6 +8,7 @@ from typing import Any
 from melange.serialization.compiled_reading import CompiledReader
 from melange.serialization.compiled_writing import CompiledWriter
 from melange.serialization.dataclass_field import DataclassField
+from melange.serialization.fields import Field
 from melange.serialization.json import is_transportable
 
 
@@ -17,8 +18,9 @@ class DerivedSchema:
     Compiled at the first use, because a program may only write events of a class, or only read them.
     """
 
-    def __init__(self, root: DataclassField) -> None:
+    def __init__(self, root: Field) -> None:
         self.root = root
+        self._is_compiled = isinstance(root, DataclassField)  # pydantic has code of its own for its models
 
     def dump(self, event: Any) -> Any:
         """Return the event as JSON values; raises ``ValidationError``."""
@@ -30,6 +32,8 @@ class DerivedSchema:
 
     def write(self, event: Any) -> str | None:
         """Return the JSON text of ``dump``, or None if ``dump`` has to judge."""
+        if not self._is_compiled:
+            return None
         try:
             text = self.writer.write(event)
         except Exception:  # whatever it is, dump() meets it again
@@ -38,6 +42,8 @@ class DerivedSchema:
 
     def read(self, data: Any) -> Any:
         """Return the event of ``load``, or None if ``load`` has to judge."""
+        if not self._is_compiled:
+            return None
         try:
             return self.reader.read(data)
         except Exception:  # whatever it is, load() meets it again
@@ -46,9 +52,11 @@ class DerivedSchema:
     @cached_property
     def writer(self) -> CompiledWriter:
         """The compiled function that writes."""
+        assert isinstance(self.root, DataclassField)
         return CompiledWriter(self.root)
 
     @cached_property
     def reader(self) -> CompiledReader:
         """The compiled function that reads."""
+        assert isinstance(self.root, DataclassField)
         return CompiledReader(self.root)

@@ -20,8 +20,21 @@ MOST_PROBLEMS = 5
 _MOST_COLLISIONS = 100
 
 
+ARRAY = frozenset({"array"})
+OBJECT = frozenset({"object"})
+
+
 class Field(Protocol):
     """Writes values of one type to JSON and reads them from it; both raise ``ValidationError``."""
+
+    @property
+    def shapes(self) -> frozenset[str]:
+        """The kinds of JSON values that are written, without null."""
+        ...
+
+    def matches(self, value: Any) -> bool:
+        """Return True if ``value`` belongs here, and not to another member of a union."""
+        ...
 
     def dump(self, value: Any) -> Any:
         """Return ``value`` as JSON."""
@@ -37,9 +50,17 @@ class Scalar:
 
     def __init__(self, conversion: Conversion) -> None:
         self.conversion = conversion
+        self.shapes = conversion.shapes
         self._write = conversion.write
         self._read = conversion.read
         self._refusal = f"Must be {conversion.expectation}."
+
+    def matches(self, value: Any) -> bool:
+        try:
+            self._write(value)
+        except REFUSALS:
+            return False
+        return True
 
     def dump(self, value: Any) -> Any:
         try:
@@ -59,6 +80,10 @@ class Nullable:
 
     def __init__(self, field: Field) -> None:
         self.field = field
+        self.shapes = field.shapes
+
+    def matches(self, value: Any) -> bool:
+        return value is None or self.field.matches(value)
 
     def dump(self, value: Any) -> Any:
         return None if value is None else self.field.dump(value)
@@ -70,18 +95,23 @@ class Nullable:
 class Items:
     """Any number of items of one type, as an array; a list may stand for a tuple and the reverse."""
 
+    shapes = ARRAY
+
     def __init__(self, container: type, item: Field) -> None:
         self.container = container
         self.item = item
         self._is_set = issubclass(container, (set, frozenset))
         self._accepted = (set, frozenset) if self._is_set else (list, tuple)
 
+    def matches(self, value: Any) -> bool:
+        return isinstance(value, self._accepted)
+
     def dump(self, value: Any) -> Any:
         if not isinstance(value, self._accepted):
             raise ValidationError("Must be a list.")
         if not self._is_set:
             return convert_each(count(), repeat(self.item.dump), value)
-        _refuse_collisions(value)
+        refuse_collisions(value)
         # Sets iterate differently in each process; equal events should have equal bodies.
         return sorted(convert_each(count(), repeat(self.item.dump), value), key=repr)
 
@@ -90,17 +120,22 @@ class Items:
             raise ValidationError("Must be a list.")
         items = convert_each(count(), repeat(self.item.load), value)
         if self._is_set:
-            _refuse_collisions(items)
+            refuse_collisions(items)
         return self.container(items)
 
 
 class FixedTuple:
     """A tuple with a type for each position, as an array."""
 
+    shapes = ARRAY
+
     def __init__(self, items: Sequence[Field]) -> None:
         self._dumps = [item.dump for item in items]
         self._loads = [item.load for item in items]
         self._refusal = f"Must be a list of {len(items)}."
+
+    def matches(self, value: Any) -> bool:
+        return isinstance(value, (list, tuple))
 
     def dump(self, value: Any) -> Any:
         if not isinstance(value, (list, tuple)) or len(value) != len(self._dumps):
@@ -113,25 +148,29 @@ class FixedTuple:
         return tuple(convert_each(count(), self._loads, value))
 
 
-class TextMapping:
-    """A dict with text keys, as an object. Errors show ``*`` for the key, which belongs to the payload."""
+class Deferred:
+    """A field that stands for itself, as an alias that contains itself does."""
 
-    def __init__(self, item: Field) -> None:
-        self.item = item
+    def __init__(self) -> None:
+        self.field: Field | None = None
+
+    @property
+    def shapes(self) -> frozenset[str]:
+        return self._known.shapes
+
+    def matches(self, value: Any) -> bool:
+        return self._known.matches(value)
 
     def dump(self, value: Any) -> Any:
-        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-            raise ValidationError("Must be an object.")
-        return dict(
-            zip(value, convert_each(repeat("*"), repeat(self.item.dump), value.values()), strict=True)
-        )
+        return self._known.dump(value)
 
     def load(self, value: Any) -> Any:
-        if not isinstance(value, dict):
-            raise ValidationError("Must be an object.")
-        return dict(
-            zip(value, convert_each(repeat("*"), repeat(self.item.load), value.values()), strict=True)
-        )
+        return self._known.load(value)
+
+    @property
+    def _known(self) -> Field:
+        assert self.field is not None
+        return self.field
 
 
 def convert_each(
@@ -154,8 +193,8 @@ def convert_each(
     return converted
 
 
-def _refuse_collisions(items: Collection[Any]) -> None:
-    """Refuse items with many equal hashes, which would make a set take quadratic time.
+def refuse_collisions(items: Collection[Any]) -> None:
+    """Refuse items with many equal hashes, which would make a set or a dict take quadratic time.
 
     Only text has a hash that a sender cannot foresee. Integers, UUIDs and decimals that differ by a multiple of
     2**61 - 1 have the same, and so do tuples and dataclasses of them.

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from marshmallow import Schema, fields
 
 from melange.errors import DecodeError, EncodeError
-from melange.events import EVENT_TYPE_KEY, EventMessage
+from melange.events import EVENT_TYPE_KEY, EventMessage, is_pydantic_model
 from melange.serialization.json import from_json, to_json
 from melange.serialization.schema import nested_fields
 from melange.serialization.serializer import EventSerializer
+from melange.serialization.type_expressions import is_alias, without_alias, without_wrappers
 
 MASK = "***"
 """What is printed in place of a sensitive value."""
@@ -93,22 +94,37 @@ def _event_classes(base: type[EventMessage]) -> Iterator[type[EventMessage]]:
 
 
 def _names_of_class(annotation: Any, seen: set[Any]) -> Iterator[str]:
-    """Yield the sensitive names of the dataclasses in ``annotation``, which may contain each other."""
-    for argument in get_args(annotation):
-        yield from _names_of_class(argument, seen)
-    if not isinstance(annotation, type) or not dataclasses.is_dataclass(annotation) or annotation in seen:
+    """Yield the sensitive names of the classes in ``annotation``, which may contain each other."""
+    annotation = without_wrappers(annotation)
+    if annotation in seen:
         return
     seen.add(annotation)
-    hints = _hints(annotation)
-    for field in dataclasses.fields(annotation):
-        if field.metadata.get(SENSITIVE):
-            yield field.name
-        yield from _names_of_class(hints.get(field.name), seen)
+    if is_alias(annotation) or is_alias(get_origin(annotation)):
+        yield from _names_of_class(without_alias(annotation), seen)
+        return
+    for argument in get_args(annotation):
+        if not isinstance(argument, (list, str)):
+            yield from _names_of_class(argument, seen)
+    class_ = get_origin(annotation) or annotation
+    if not isinstance(class_, type):
+        return
+    if is_pydantic_model(class_):
+        from melange.serialization.pydantic_models import names_of_model  # noqa: PLC0415 - it imports pydantic
+
+        yield from names_of_model(class_, set(), only_sensitive=True)
+    elif dataclasses.is_dataclass(class_):
+        for field in dataclasses.fields(class_):
+            if field.metadata.get(SENSITIVE):
+                yield field.metadata.get("name", field.name)
+    elif not hasattr(class_, "__required_keys__") and not hasattr(class_, "_field_defaults"):
+        return
+    for hint in _hints(class_).values():
+        yield from _names_of_class(hint, seen)
 
 
-def _hints(dataclass_type: type) -> dict[str, Any]:
+def _hints(class_: type) -> dict[str, Any]:
     try:
-        return get_type_hints(dataclass_type)
+        return get_type_hints(class_)
     except Exception:  # an annotation is an expression, and can raise any exception
         return {}
 

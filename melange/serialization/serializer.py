@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from marshmallow import Schema
 
@@ -12,10 +12,14 @@ from melange.errors import ConfigurationError, DecodeError, DuplicateHandlerErro
 from melange.events import EVENT_TYPE_KEY, EventMessage
 from melange.messages import JSON_CONTENT_TYPE, Message
 from melange.serialization import typed
-from melange.serialization.derivation import derived_schema, full_name
+from melange.serialization.class_checks import full_name
+from melange.serialization.derivation import derived_schema
 from melange.serialization.derived_schema import DerivedSchema
 from melange.serialization.json import NotJSONError, from_json, to_json
 from melange.serialization.schema import EventSchema
+from melange.serialization.versions import Upcaster, Upcasters, check_version
+
+UpcasterFunction = TypeVar("UpcasterFunction", bound=Upcaster)
 
 EventTypeOf = Callable[[Any, Mapping[str, str]], str | None]
 """Finds the type of a message that was published without melange, from its body and its headers.
@@ -39,6 +43,7 @@ class EventSerializer:
         self._lock = threading.Lock()
         self._schemas: dict[str, EventSchema] = {}
         self._event_classes: dict[str, type[EventMessage]] = {}
+        self._upcasters = Upcasters()
 
     @classmethod
     def instance(cls) -> EventSerializer:
@@ -105,8 +110,10 @@ class EventSerializer:
                 f"the content type is {shortened(message.content_type)}, not {JSON_CONTENT_TYPE}"
             )
         if event_type is not None and message.event_type_name is None:
-            return _read_foreign(message, event_type)
-        return _read_own(message, from_json(message.body))
+            name, data = _read_foreign(message, event_type)
+        else:
+            name, data = _read_own(message, from_json(message.body))
+        return name, self._upcasters.apply(name, data)
 
     def load(
         self, event_type_name: str, data: Any, event_class: type[EventMessage] | None = None
@@ -125,6 +132,7 @@ class EventSerializer:
             event_class = self._event_classes.get(event_type_name)
         schema: Schema | DerivedSchema | None
         if event_class is not None:
+            check_version(event_class, data)
             schema = self._schema_of(event_class)
         else:
             schema = self._schemas.get(event_type_name)
@@ -155,6 +163,26 @@ class EventSerializer:
                 "register() takes a class that inherits from EventSchema or from EventMessage, "
                 f"not {schema_or_event_class!r}"
             )
+
+    def upcast(
+        self, event: str | type[EventMessage], version: int
+    ) -> Callable[[UpcasterFunction], UpcasterFunction]:
+        """Register the decorated function, which turns bodies of ``version`` into those of the next version.
+
+        ``event`` is the name of a type, or a class. The function takes the body, a dict of JSON values, and returns it
+        in the new form; it may change what it was given. It runs before all listeners, also for those that receive
+        dicts. Functions for several versions are called one after the other.
+
+        Raises:
+            ConfigurationError: neither a name nor an event class, or not a version.
+            DuplicateHandlerError: the version has another function.
+        """
+
+        def register(function: UpcasterFunction) -> UpcasterFunction:
+            self._upcasters.add(event, version, function)
+            return function
+
+        return register
 
     def check_event_class(self, event_class: type[EventMessage]) -> None:
         """Raise ``ConfigurationError`` if events of this class cannot be written and read."""
@@ -265,3 +293,13 @@ def _check_free(name: str, kind: str, registered: type, wanted: type) -> None:
             f"the event type {name!r} has the {kind} {full_name(registered)} already, so that "
             f"{full_name(wanted)} cannot be registered: give one of them another event_type_name"
         )
+
+
+def upcast(event: str | type[EventMessage], version: int) -> Callable[[UpcasterFunction], UpcasterFunction]:
+    """Register an upcaster with the shared serializer; see ``EventSerializer.upcast``.
+
+    @upcast("OrderPlaced", 1)
+    def with_currency(body):
+        return {**body, "currency": "EUR"}
+    """
+    return EventSerializer.instance().upcast(event, version)

@@ -15,7 +15,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError
 
 from melange.errors import DecodeError, EncodeError, SerializationError, shortened
-from melange.events import EVENT_TYPE_KEY, OCCURRED_ON_KEY, EventMessage
+from melange.events import EVENT_TYPE_KEY, EVENT_VERSION_KEY, OCCURRED_ON_KEY, EventMessage
 from melange.serialization.dataclass_field import OCCURRED_ON
 from melange.serialization.derived_schema import DerivedSchema
 from melange.serialization.fields import MOST_PROBLEMS
@@ -35,6 +35,9 @@ def encode(event: EventMessage, schema: Schema | DerivedSchema) -> str:
     text = schema.write(event) if isinstance(schema, DerivedSchema) else None
     if text is None:
         return to_json(_dump(event, schema, name))
+    version = type(event).event_version
+    if version > 1:
+        text = f'{text[:-1]},"{EVENT_VERSION_KEY}":{version}}}'
     return f'{text[:-1]},"{EVENT_TYPE_KEY}":{text_to_json(name)}}}'
 
 
@@ -46,7 +49,8 @@ def _dump(event: EventMessage, schema: Schema | DerivedSchema, name: str) -> dic
             dumped = on_a_fresh_stack(schema.dump, event)
         if OCCURRED_ON_KEY not in dumped:
             dumped = {OCCURRED_ON_KEY: _occurred_on(OCCURRED_ON.field.dump, event.occurred_on), **dumped}
-        return {**dumped, EVENT_TYPE_KEY: name}
+        version = type(event).event_version
+        return {**dumped, **({EVENT_VERSION_KEY: version} if version > 1 else {}), EVENT_TYPE_KEY: name}
 
 
 def load(

@@ -29,7 +29,7 @@ def round_trip(event: EventMessage) -> Any:
 def test_pydantic_models_are_refused_with_the_way_out() -> None:
     for bases in [(BaseModel, EventMessage), (EventMessage, BaseModel)]:
         with pytest.raises(
-            ConfigurationError, match=r"ProductAdded is a pydantic model.*slots=True.*model_dump"
+            ConfigurationError, match=r"ProductAdded is a pydantic model.*EventModel.*dataclass"
         ):
             type(BaseModel)("ProductAdded", bases, {"__module__": __name__, "__annotations__": {"name": str}})
 
@@ -65,7 +65,7 @@ def test_pydantic_dataclasses_are_parts_of_events() -> None:
     assert round_trip(event) == event
 
 
-def test_attrs_classes_and_pydantic_models_are_reported() -> None:
+def test_attrs_classes_are_reported() -> None:
     @attrs.define
     class Order(EventMessage):
         count: int
@@ -74,14 +74,7 @@ def test_attrs_classes_and_pydantic_models_are_reported() -> None:
     class Part:
         count: int
 
-    class Model(BaseModel):
-        count: int
-
     with pytest.raises(ConfigurationError, match=r"Order \(an attrs class\) is not a dataclass.*EventSchema"):
         derived_schema(Order)
     with pytest.raises(ConfigurationError, match=r"'value' is annotated .*Part \(an attrs class\)"):
         derived_schema(event_of(list[Part]))
-    with pytest.raises(
-        ConfigurationError, match=r"'value' is annotated .*Model \(a pydantic model.*dataclass"
-    ):
-        derived_schema(event_of(Model))

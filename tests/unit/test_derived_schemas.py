@@ -54,6 +54,19 @@ class Money:
     currency: str = "EUR"
 
 
+Money2 = dataclass(frozen=True)(type("Money", (), {"__annotations__": {"amount": int}}))
+
+
+@dataclass(frozen=True)
+class Money3:
+    type: str
+
+
+class MixedKeys(Enum):
+    NUMBER = 1
+    TEXT = "1"
+
+
 @dataclass
 class Tree(EventMessage):
     name: str
@@ -555,11 +568,19 @@ def test_subclasses_carry_the_fields_of_their_bases() -> None:
 @pytest.mark.parametrize(
     "annotation",
     [
-        int | str,
-        Union["int", str, None],
-        bytes,
+        Union["int", "list[str]", tuple[int, int], None],
+        Decimal | str,
+        date | datetime,
+        Any | int,
+        list[int] | set[int],
+        dict[str, int] | Money,
+        Money | Money2,
+        Money3 | Money,
         object,
-        dict[int, str],
+        bytearray,
+        dict[float, str],
+        dict[tuple[int, int], str],
+        dict[MixedKeys, str],
         Literal[b"x"],
         list[complex],
         type[int],
@@ -574,9 +595,9 @@ def test_what_cannot_be_derived_names_class_and_field(annotation: Any) -> None:
 def test_what_a_nested_dataclass_cannot_derive_names_that_class() -> None:
     @dataclass
     class Picture:
-        content: bytes
+        content: bytearray
 
-    with pytest.raises(ConfigurationError, match=r"Picture.*'content'.*bytes"):
+    with pytest.raises(ConfigurationError, match=r"Picture.*'content'.*bytearray"):
         derived_schema(event_of(list[Picture]))
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import pytest
 from marshmallow import fields
+from pydantic import BaseModel, Field
 
 from melange import EventMessage, EventSchema, EventSerializer, masked_body
 from melange.serialization.masking import sensitive_names
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -115,3 +118,22 @@ def test_schemas_written_by_hand_say_what_is_sensitive() -> None:
     printed = masked_body('{"pass": "x", "parts": [{"pin": "1"}], "who": "ann"}', "Login", serializer)
 
     assert json.loads(printed) == {"pass": "***", "parts": [{"pin": "***"}], "who": "ann"}
+
+
+def test_classes_of_every_kind_are_searched() -> None:
+    class Login(BaseModel):
+        password: str = Field(alias="pass", json_schema_extra={"sensitive": True})
+
+    @dataclass
+    class Holder(Generic[Item]):
+        item: Item
+        pin: str = field(default="", metadata={"sensitive": True, "name": "PIN"})
+
+    class Record(NamedTuple):
+        card: Card
+
+    event_class = make_dataclass(
+        "Searched", [("value", dict[int, Holder[Login] | Record] | None)], bases=(EventMessage,)
+    )
+
+    assert sensitive_names(event_class.event_type_name) == {"password", "pass", "PIN", "number"}

@@ -1,0 +1,144 @@
+"""Checks of the classes that schemas are derived from, and the errors that say what to change."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from typing import Any, ClassVar, get_origin, get_type_hints
+
+from melange.errors import ConfigurationError
+from melange.events import EVENT_TYPE_KEY, EVENT_VERSION_KEY, EventMessage, Occurrence, is_pydantic_model
+
+_ADVICE = (
+    "or write an EventSchema for the event and register it with EventSerializer.instance().register(...)"
+)
+
+
+def check_kind(dataclass_type: type) -> None:
+    """Raise ``ConfigurationError`` if the class is not a dataclass, or one that cannot be an event."""
+    if not dataclasses.is_dataclass(dataclass_type):
+        raise ConfigurationError(
+            f"{full_name(dataclass_type)}{foreign_kind(dataclass_type)} is not a dataclass: "
+            f"decorate it with @dataclass, {_ADVICE}"
+        )
+    if (
+        issubclass(dataclass_type, Occurrence)
+        and hasattr(dataclass_type, "__pydantic_validator__")
+        and "__slots__" not in vars(dataclass_type)
+    ):
+        raise ConfigurationError(
+            f"{full_name(dataclass_type)} is a pydantic dataclass without slots, and its constructor drops the "
+            "event's occurred_on: decorate it with @pydantic.dataclasses.dataclass(slots=True), or with the "
+            "standard library's @dataclass"
+        )
+    names = {field.name for field in dataclasses.fields(dataclass_type)}
+    for name in (EVENT_TYPE_KEY, EVENT_VERSION_KEY):
+        if name in names and issubclass(dataclass_type, EventMessage):
+            raise ConfigurationError(
+                f"{full_name(dataclass_type)}: {name} belongs to the class and cannot be a field: "
+                "remove its annotation, or rename the field"
+            )
+
+
+def foreign_kind(class_: type) -> str:
+    """Return the kind of a class that looks like a dataclass and is not one."""
+    if is_pydantic_model(class_):
+        return " (a pydantic model; inherit from melange.pydantic.EventModel)"
+    return " (an attrs class)" if hasattr(class_, "__attrs_attrs__") else ""
+
+
+def resolved_hints(class_: type, field_types: dict[str, Any]) -> dict[str, Any]:
+    """Return the annotations as objects; ``field_types`` are those of the fields as they were written."""
+    try:
+        try:
+            return get_type_hints(class_, include_extras=True)
+        except NameError:
+            # A class within a function that refers to itself.
+            return get_type_hints(class_, localns={class_.__name__: class_}, include_extras=True)
+    except NameError as error:
+        unresolved = (name for name, annotation in field_types.items() if str(error.name) in str(annotation))
+        problem = f"refers to {error.name!r}, which its module does not define (yet)"
+        raise refusal(class_, next(unresolved, "?"), problem) from error
+    except Exception as error:
+        # An annotation is an expression, and can raise any exception.
+        problem = f"cannot be evaluated ({type(error).__name__})"
+        raise refusal(class_, "?", problem) from error
+
+
+def check_decorated(dataclass_type: type, hints: dict[str, Any]) -> None:
+    """Refuse annotations that are not fields, because their class has no decorator."""
+    names = {field.name for field in dataclasses.fields(dataclass_type)}
+    for owner in dataclass_type.__mro__:
+        if "__dataclass_fields__" in vars(owner) or not _is_part_of_an_event(owner):
+            continue
+        lost = [
+            name
+            for name in own_annotations(owner)
+            if name not in names
+            and hints.get(name) is not ClassVar
+            and get_origin(hints.get(name)) is not ClassVar
+        ]
+        if lost:
+            raise ConfigurationError(
+                f"{full_name(owner)} is not decorated with @dataclass, so that {', '.join(lost)} would not "
+                "travel: decorate it with @dataclass too, or annotate with ClassVar what belongs to the class"
+            )
+
+
+def _is_part_of_an_event(owner: type) -> bool:
+    if owner.__module__ == Occurrence.__module__:
+        return False
+    return dataclasses.is_dataclass(owner) or issubclass(owner, Occurrence)
+
+
+if sys.version_info >= (3, 14):
+    # The standard library has a name for it only from here on.
+    import annotationlib
+
+    def own_annotations(owner: type) -> dict[str, Any]:
+        """Return the annotations of the class without those of its bases."""
+        return annotationlib.get_annotations(owner, format=annotationlib.Format.FORWARDREF)
+
+else:
+
+    def own_annotations(owner: type) -> dict[str, Any]:
+        """Return the annotations of the class without those of its bases."""
+        return inspect.get_annotations(owner)
+
+
+def constructor_arguments(dataclass_type: type) -> tuple[set[str] | None, bool]:
+    """Return what the constructor takes by name, None for anything, and whether some of that are not fields."""
+    names = {field.name for field in dataclasses.fields(dataclass_type)}
+    taken: set[str] = set()
+    takes_anything = False
+    # Of __init__ and not of the class, because Occurrence.__new__ takes anything.
+    constructor = inspect.signature(dataclass_type.__init__)  # type: ignore[misc]  # that of this very class
+    parameters = list(constructor.parameters.values())[1:]
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            takes_anything = True
+        elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            taken.add(parameter.name)
+            if parameter.default is parameter.empty and parameter.name not in names:
+                raise refusal(
+                    dataclass_type,
+                    parameter.name,
+                    "is required by the constructor and is an InitVar or not a field at all, so it does not travel",
+                )
+        elif parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
+            raise refusal(dataclass_type, parameter.name, "cannot be given to the constructor by its name")
+    return None if takes_anything else taken, bool(taken - names)
+
+
+def refusal(class_: type, field_name: str, problem: str) -> ConfigurationError:
+    """Return the error about a field for which no schema can be derived."""
+    return ConfigurationError(
+        f"no schema can be derived for {full_name(class_)}: its field {field_name!r} {problem}. "
+        f"Change the annotation, {_ADVICE}"
+    )
+
+
+def full_name(class_: type) -> str:
+    """Return the class's name with its module, to distinguish classes with one name."""
+    return f"{class_.__module__}.{class_.__qualname__}"
