@@ -97,7 +97,9 @@ def test_a_field_of_others_with_that_name_is_no_version() -> None:
     assert loaded == Ping(1)
 
 
-@pytest.mark.parametrize("failing", [lambda body: body["secret"], lambda body: None], ids=["raises", "returns nothing"])
+@pytest.mark.parametrize(
+    "failing", [lambda body: body["secret"], lambda body: None], ids=["raises", "returns nothing"]
+)
 def test_a_failing_upcaster_makes_the_message_malformed_and_quotes_nothing(failing: Any) -> None:
     serializer = EventSerializer()
     serializer.upcast("Ping", 1)(failing)
