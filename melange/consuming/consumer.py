@@ -14,7 +14,7 @@ from melange.consuming.listener import EventType, ExchangeListener
 from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy, check_kind, check_time_limit
 from melange.consuming.outcomes import Outcome
 from melange.consuming.processor import DeliveryProcessor
-from melange.consuming.settling import Settler
+from melange.consuming.settling import Settler, SettlingBroker
 from melange.consuming.subscriptions import Subscription, Subscriptions, subscription_for
 from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
 from melange.declarations import collect
@@ -287,10 +287,12 @@ class ExchangeMessageConsumer:
             raise
         return received
 
-    def settler(self, keeper: LeaseKeeper, suspects: Suspects) -> Settler:
-        """Return the settler for deliveries with leases from ``keeper``."""
+    def settler(
+        self, keeper: LeaseKeeper, suspects: Suspects, broker: SettlingBroker | None = None
+    ) -> Settler:
+        """Return the settler for deliveries with leases from ``keeper``; ``broker`` replaces the driver."""
         return Settler(
-            self.driver,
+            self.driver if broker is None else broker,
             self.queue,
             self._store,
             self._backoff,

@@ -32,12 +32,14 @@ class Lease:
     ``delivery`` has the deadline of the last renewal; at ``latest_deadline`` the broker shows the message to others in any
     case. ``claimed`` is the claim of the running listener, None between listeners; ``has_begun`` is True if that listener
     was called, ``is_completing`` if it has returned. ``retries`` counts the runs that failed while the delivery was kept in flight. ``lane`` is the key of its
-    order, None for no order. ``is_settling`` ends its renewal before ``release`` does.
+    order, None for no order. ``is_settling`` ends its renewal before ``release`` does. At ``cutoff`` running listeners are
+    given up, because the process ends soon after.
     """
 
     delivery: Delivery
     _clock: Clock
     latest_deadline: float = math.inf
+    cutoff: float = math.inf
     claimed: Claimed | None = None
     has_begun: bool = False
     is_completing: bool = False
@@ -52,6 +54,11 @@ class Lease:
     def remaining_seconds(self) -> float:
         """The remaining time of the lease; 0 or less if it is lost."""
         return 0.0 if self._lost else self.delivery.deadline - self._clock.monotonic()
+
+    @property
+    def seconds_to_cutoff(self) -> float:
+        """The time that a listener may run; infinite in a process that does not end by itself."""
+        return self.cutoff if self.cutoff == math.inf else max(0.001, self.cutoff - self._clock.monotonic())
 
     def is_lost(self) -> bool:
         """Return True if another receiver may have the message."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -243,7 +244,7 @@ class DeliveryProcessor:
         """Run the listener, then mark it as finished or release its claim."""
         listener, lease, claimed = call.subscription, call.lease, call.claimed
         lease.has_begun = True
-        limit = self.time_limit_of(listener)
+        limit = self.time_limit_of(listener, lease)
         has_returned = False
         outcome: Outcome
         try:
@@ -284,9 +285,13 @@ class DeliveryProcessor:
             result = within(limit, result, f"listener {listener.name}")
         self.run_coroutine(_awaited(result))
 
-    def time_limit_of(self, listener: Subscription) -> float | None:
+    def time_limit_of(self, listener: Subscription, lease: Lease) -> float | None:
         """Return the time limit of one run of the listener; None without a limit."""
-        return self._timeout_seconds if listener.timeout_seconds is None else listener.timeout_seconds
+        limit = self._timeout_seconds if listener.timeout_seconds is None else listener.timeout_seconds
+        if lease.cutoff == math.inf:
+            return limit
+        left = lease.seconds_to_cutoff
+        return left if limit is None else min(left, limit)
 
     # --- failures ----------------------------------------------------------------------------------
 

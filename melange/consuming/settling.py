@@ -9,19 +9,36 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from melange.clock import Clock
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Leave, Outcome
 from melange.consuming.suspects import Suspects
 from melange.correlation import log_fields
 from melange.deduplication.base import DeduplicationStore
-from melange.drivers.base import MessagingDriver
-from melange.errors import DeduplicationError, LeaseLostError, shortened
+from melange.drivers.base import Capabilities
+from melange.errors import DeduplicationError, Failure, LeaseLostError, shortened
 from melange.messages import Delivery, Queue
 from melange.middleware import Middleware
 
 logger = logging.getLogger(__name__)
+
+
+class SettlingBroker(Protocol):
+    """What settling needs of a driver."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]: ...
+
+    def defer(self, deliveries: Sequence[Delivery], seconds: int) -> list[Failure[Delivery]]: ...
+
+    def dead_letter(self, delivery: Delivery, note: str) -> None: ...
 
 
 class Settlement(NamedTuple):
@@ -39,7 +56,7 @@ class Settler:
 
     def __init__(
         self,
-        driver: MessagingDriver,
+        driver: SettlingBroker,
         queue: Queue,
         store: DeduplicationStore | None,
         backoff: Callable[[int], float],

@@ -118,7 +118,7 @@ class RunConsumer(Middleware):
         return call._replace(subscription=replace(call.subscription, process=slow))
 
     def _pass_time(self, call: ListenerCall, seconds: float) -> None:
-        limit = self.consumer.processor.time_limit_of(call.subscription)
+        limit = self.consumer.processor.time_limit_of(call.subscription, call.lease)
         lease, visibility = call.lease, self.consumer.options.visibility_timeout_seconds
         left = seconds if limit is None else min(seconds, limit)
         while left > 0:

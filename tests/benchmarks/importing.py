@@ -15,15 +15,18 @@ import {module}
 print(time.process_time() - cpu, time.perf_counter() - wall)
 """
 
+_PAIRS = (
+    ("melange", "marshmallow"),
+    ("melange.outbox", "sqlalchemy.orm"),
+    ("melange.aws_lambda", "aws_lambda_powertools.utilities.batch"),
+)
+
 
 def rows(repetitions: int, progress: Progress) -> list[Row]:
-    """Compare melange with marshmallow, and its outbox with SQLAlchemy; CPU time."""
+    """Compare melange with marshmallow, its outbox with SQLAlchemy, its handler with Powertools; CPU time."""
     costs = interleaved(
         "imports",
-        {
-            module: importing(module)
-            for module in ("marshmallow", "melange", "sqlalchemy.orm", "melange.outbox")
-        },
+        {module: importing(module) for pair in _PAIRS for module in pair},
         repetitions,
         progress,
     )
@@ -38,7 +41,7 @@ def rows(repetitions: int, progress: Progress) -> list[Row]:
             "",
             unit="ms",
         )
-        for ours, theirs in (("melange", "marshmallow"), ("melange.outbox", "sqlalchemy.orm"))
+        for ours, theirs in _PAIRS
     ]
 
 

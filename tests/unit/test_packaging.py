@@ -46,3 +46,13 @@ def test_importing_melange_imports_no_broker_store_or_database_client() -> None:
         "rich",
         "sqlalchemy",
     }
+
+
+def test_importing_the_lambda_handler_imports_little() -> None:
+    program = "import sys, melange.aws_lambda; print(*sys.modules)"
+
+    imported = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    modules = set(imported.stdout.split())
+    assert "melange.aws_lambda.handling" in modules
+    assert not modules & {"asyncio", "boto3", "botocore", "melange.topology", "melange.consuming.worker"}

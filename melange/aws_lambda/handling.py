@@ -1,0 +1,241 @@
+"""The handler of a Lambda function: a consumer's listeners on the records of an invocation."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from melange.aws_lambda.records import SNS, from_sns, from_sqs, queue_name_of, records_of
+from melange.clock import Clock
+from melange.consuming.consumer import ExchangeMessageConsumer
+from melange.consuming.leases import Lease, LeaseKeeper
+from melange.consuming.outcomes import Outcome
+from melange.consuming.suspects import Suspects
+from melange.drivers.base import Capabilities, MessagingDriver
+from melange.errors import ConfigurationError, DeduplicationError, Failure, MelangeError
+from melange.messages import Delivery
+
+if TYPE_CHECKING:
+    from asyncio import Runner
+
+logger = logging.getLogger(__name__)
+
+
+class LambdaContext(Protocol):
+    """What the handler reads of Lambda's context."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return the time that is left until Lambda ends the process."""
+        ...
+
+
+class InvocationFailed(MelangeError):
+    """Records of a topic were not handled: Lambda invokes the function again, and then its on-failure destination."""
+
+
+def handler(*consumers: ExchangeMessageConsumer, grace_seconds: float = 2.0) -> LambdaHandler:
+    """Return the handler of a Lambda function, to be called with each event and context.
+
+    It runs the listeners of the consumer with the guarantees of a worker. The function needs an event source mapping with
+    ``ReportBatchItemFailures`` for the consumer's queue, or a subscription to its topic.
+
+    Args:
+        consumers: one for each queue that the function is connected to.
+        grace_seconds: how long before the end of Lambda's time no record is begun any more, and running listeners are
+            given up: the rest of the batch is then reported as failed, and not the finished part too.
+
+    Raises:
+        ConfigurationError: no consumer, two for one queue, or ``grace_seconds`` is out of bounds.
+    """
+    return LambdaHandler(consumers, grace_seconds)
+
+
+class LambdaHandler:
+    """Handles invocations, one at a time; see ``handler``."""
+
+    def __init__(self, consumers: Sequence[ExchangeMessageConsumer], grace_seconds: float) -> None:
+        for consumer in consumers:
+            if not isinstance(consumer, ExchangeMessageConsumer):
+                raise ConfigurationError(f"a Lambda handler takes consumers, not {consumer!r}")
+        self._consumers = {
+            f"{consumer.driver.prefix}{consumer.queue.name}": consumer for consumer in consumers
+        }
+        if not consumers or len(self._consumers) < len(consumers):
+            raise ConfigurationError("a Lambda handler needs at least one consumer, and each its own queue")
+        if isinstance(grace_seconds, bool) or not 0 <= grace_seconds <= 60:
+            raise ConfigurationError(f"grace_seconds must be from 0 to 60, not {grace_seconds!r}")
+        self._grace_seconds = grace_seconds
+        self._runner: Runner | None = None
+
+    def __call__(self, event: Any, context: LambdaContext | None = None) -> dict[str, Any] | None:
+        """Handle one event.
+
+        For SQS it returns the failed records, and Lambda deletes the others. For SNS it returns None.
+
+        Raises:
+            InvocationFailed: a record of SNS was not handled.
+            ConfigurationError: the event is not one of SQS or SNS, or comes from a queue without a consumer.
+        """
+        source, records = records_of(event)
+        if source == SNS:
+            self._handle_sns(records, context)
+            return None
+        failed: list[str] = []
+        stopped_groups: set[tuple[str, str]] = set()
+        for record in records:
+            consumer = self._consumer_of(record)
+            consumer.require_listeners()
+            batch = _Invocation(consumer, context, self._grace_seconds, self._run_coroutine)
+            group = _group_of(record) if consumer.queue.is_fifo else None
+            delivery = batch.delivery(from_sqs(record))
+            # The rest of a group waits for the one that failed, or the order would be lost.
+            if group in stopped_groups or batch.is_over:
+                batch.release(delivery)
+                is_gone = False
+            else:
+                is_gone = batch.handle(delivery)
+            if not is_gone:
+                failed.append(record["messageId"])
+                if group is not None:
+                    stopped_groups.add(group)
+        return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+
+    def _handle_sns(self, records: Sequence[Mapping[str, Any]], context: LambdaContext | None) -> None:
+        if len(self._consumers) > 1:
+            raise ConfigurationError(
+                "a function that is subscribed to topics takes one consumer: make a handler for each function"
+            )
+        (consumer,) = self._consumers.values()
+        consumer.require_listeners()
+        failed = []
+        for record in records:
+            batch = _Invocation(consumer, context, self._grace_seconds, self._run_coroutine, is_queue=False)
+            if not batch.handle(batch.delivery(from_sns(record))):
+                failed.append(record["Sns"]["MessageId"])
+        if failed:
+            raise InvocationFailed(
+                f"{len(failed)} of {len(records)} records of SNS were not handled: {', '.join(failed)}; see the log. "
+                "Lambda invokes the function again"
+            )
+
+    def _consumer_of(self, record: Mapping[str, Any]) -> ExchangeMessageConsumer:
+        name = queue_name_of(record)
+        consumer = self._consumers.get(name)
+        if consumer is None:
+            raise ConfigurationError(
+                f"the function received a record of queue {name}, and its handler is for {', '.join(self._consumers)}: "
+                "make the handler with a consumer of that queue too"
+            )
+        return consumer
+
+    def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the loop that all invocations share, so that their connections may stay open."""
+        if self._runner is None:
+            import asyncio  # noqa: PLC0415 - functions with plain listeners start faster without it
+
+            self._runner = asyncio.Runner()
+        return self._runner.run(coroutine, context=contextvars.copy_context())
+
+
+def _group_of(record: Mapping[str, Any]) -> tuple[str, str]:
+    group: str = (record.get("attributes") or {}).get("MessageGroupId", "")
+    return queue_name_of(record), group
+
+
+class _Invocation:
+    """The records of one consumer in one invocation."""
+
+    def __init__(
+        self,
+        consumer: ExchangeMessageConsumer,
+        context: LambdaContext | None,
+        grace_seconds: float,
+        run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any],
+        *,
+        is_queue: bool = True,
+    ) -> None:
+        self._consumer = consumer
+        self._clock = consumer.driver.clock
+        self._seconds = (
+            float(consumer.options.visibility_timeout_seconds)
+            if context is None
+            else context.get_remaining_time_in_millis() / 1000
+        )
+        self._ends_at = self._clock.monotonic() + self._seconds
+        self._cutoff = self._ends_at - grace_seconds
+        self._deadline = self._ends_at - grace_seconds / 2  # after it nothing can be settled for certain
+        store = consumer.processor.store
+        # Nothing is renewed: the queue's visibility timeout outlasts the invocation.
+        keeper = LeaseKeeper(consumer.driver, consumer.options.visibility_timeout_seconds, store)
+        self._settler = consumer.settler(
+            keeper, Suspects(), _EventSource(consumer.driver) if is_queue else _Subscription(consumer.driver)
+        )
+        consumer.processor.run_coroutine = run_coroutine
+        if store is not None:
+            store.use_event_loop(run_coroutine)
+
+    @property
+    def is_over(self) -> bool:
+        """True if no record should begin any more."""
+        return self._clock.monotonic() >= self._cutoff
+
+    def delivery(self, raw: Mapping[str, Any]) -> Delivery:
+        """Return a record as a delivery; its lease ends with the invocation."""
+        # It imports boto3, unless the driver has done so.
+        from melange.drivers.aws.wire import delivery_from  # noqa: PLC0415
+
+        now = self._clock.monotonic()
+        return delivery_from(raw, self._consumer.queue, now, 0)._replace(deadline=self._deadline)
+
+    def handle(self, delivery: Delivery) -> bool:
+        """Run the listeners, and settle; return True if the message may be deleted."""
+        lease = Lease(delivery, self._clock, cutoff=self._cutoff)
+        settlement = self._settler.settle([(lease, self._outcome(lease))])
+        return settlement.gone == 1
+
+    def release(self, delivery: Delivery) -> None:
+        """Make a message visible again that was not begun."""
+        self._settler.defer([(Lease(delivery, self._clock), 0)])
+
+    def _outcome(self, lease: Lease) -> Outcome:
+        processor = self._consumer.processor
+        try:
+            return processor.process(lease)
+        except DeduplicationError as error:
+            logger.warning("message %s waits: %s", lease.delivery.message.message_id, error)
+            return processor.undecided(lease)
+        except BaseException as error:  # SystemExit would fail the records that are finished
+            return processor.broken_off(lease, error)
+
+
+class _EventSource:
+    """The broker of an event source mapping: Lambda deletes what is not reported as failed."""
+
+    def __init__(self, driver: MessagingDriver) -> None:
+        self._driver = driver
+
+    @property
+    def clock(self) -> Clock:
+        return self._driver.clock
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._driver.capabilities
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
+        return []
+
+    def defer(self, deliveries: Sequence[Delivery], seconds: int) -> list[Failure[Delivery]]:
+        return self._driver.defer(deliveries, seconds)
+
+    def dead_letter(self, delivery: Delivery, note: str) -> None:
+        self._driver.dead_letter(delivery, note)
+
+
+class _Subscription(_EventSource):
+    """The broker of a function that is subscribed to a topic: there is nothing to settle."""
+
+    def defer(self, deliveries: Sequence[Delivery], seconds: int) -> list[Failure[Delivery]]:
+        return []
