@@ -74,6 +74,31 @@ def wait_until_set(event: threading.Event) -> None:
         pass
 
 
+@contextmanager
+def pausing_on_signals(pause: Callable[[], None], resume: Callable[[], None]) -> Iterator[None]:
+    """Call ``pause`` on SIGUSR1 and ``resume`` on SIGUSR2 inside the block. Main thread only; nothing on Windows.
+
+    Each runs on a thread of its own, because a signal handler may interrupt a holder of the locks that it needs.
+    """
+    calls = {
+        getattr(signal, name): call
+        for name, call in (("SIGUSR1", pause), ("SIGUSR2", resume))
+        if hasattr(signal, name)
+    }
+    before = {number: signal.getsignal(number) for number in calls}
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        threading.Thread(target=calls[number], name="melange-pausing", daemon=True).start()
+
+    for number in calls:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
 def end_process_on_signals() -> None:
     """Let SIGTERM and SIGINT do what they do by default, in process 1 too. Main thread only.
 

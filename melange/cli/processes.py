@@ -13,13 +13,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 
 from melange.cli.health_file import HealthFile
 from melange.cli.options import WRONG_USAGE
 from melange.consuming.worker import Worker
-from melange.signals import calling_on_signal
+from melange.signals import calling_on_signal, pausing_on_signals
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,12 @@ STEADY_SECONDS = 60.0
 
 LOOK_EVERY_SECONDS = 0.2
 
+PAUSE, RESUME = b"p", b"r"
+"""Orders on the lifeline."""
+
 
 class Lifeline:
-    """Stops this process when its parent asks for it or ends: both close our standard input.
+    """Stops this process when its parent asks for it or ends: both close our standard input. Pauses it when it says so.
 
     A signal does not fit. Terminals and service managers signal parent and children, and for a worker the
     second signal means "at once".
@@ -47,16 +51,24 @@ class Lifeline:
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
+        self._is_paused = False
+        self._ordering = threading.Lock()
         threading.Thread(target=self._watch, name="melange-lifeline", daemon=True).start()
 
     def stops(self, worker: Worker) -> None:
         """Stop the worker gracefully when the pipe ends; without a worker the process exits."""
-        self._worker = worker
+        with self._ordering:
+            self._worker = worker
+            if self._is_paused:
+                worker.pause()
 
     def _watch(self) -> None:
         # Not through sys.stdin: its lock, held by a daemon thread, would break the interpreter's exit.
-        while os.read(0, 1024):
-            pass
+        while orders := os.read(0, 1024):
+            with self._ordering:
+                self._is_paused = orders.endswith(PAUSE)
+                if self._worker is not None:
+                    (self._worker.pause if self._is_paused else self._worker.resume)()
         if self._worker is None:
             os._exit(0)
         self._worker.stop()
@@ -91,16 +103,19 @@ class ProcessGroup:
         self._longest_pause_seconds = longest_pause_seconds
         self._signals: SimpleQueue[None] = SimpleQueue()  # which a signal handler may fill
         self._stopping = False
+        self._is_paused = False
         self._exit_code = 0
 
     def run(self) -> int:
         """Run until all have ended; return the exit code.
 
         0: stopped with nothing left behind. 1: otherwise, and if a process was in a crash loop. 2: none of
-        them can begin. The first signal stops them gracefully, the second at once.
+        them can begin. The first signal stops them gracefully, the second at once. SIGUSR1 pauses them all, and those
+        that are started later; SIGUSR2 resumes them.
         """
         heard = partial(self._signals.put, None)
-        with calling_on_signal(heard, again=heard):
+        pausing = pausing_on_signals(partial(self._tell, PAUSE), partial(self._tell, RESUME))
+        with calling_on_signal(heard, again=heard), pausing:
             try:
                 while not (self._stopping and not any(child.is_running for child in self._children)):
                     self._look_at_children()
@@ -110,6 +125,11 @@ class ProcessGroup:
                 if self._health_file is not None:
                     self._health_file.show(ready=False)
         return self._exit_code
+
+    def _tell(self, order: bytes) -> None:
+        self._is_paused = order == PAUSE
+        for child in self._children:
+            child.tell(order)
 
     def _look_at_children(self) -> None:
         for child in self._children:
@@ -121,6 +141,8 @@ class ProcessGroup:
     def _start(self, child: _Child) -> None:
         try:
             child.start()
+            if self._is_paused:
+                child.tell(PAUSE)
         except (
             OSError
         ) as error:  # no memory, no more processes or open files: temporary, or visible in the log
@@ -246,6 +268,13 @@ class _Child:
         """Remember that a process was lost; None: it could not even be started."""
         self.last_code = code
         self.losses += 1
+
+    def tell(self, order: bytes) -> None:
+        """Write an order to the lifeline of the process, if there is one."""
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError, ValueError):  # it has ended, or is stopping
+                self._process.stdin.write(order)
+                self._process.stdin.flush()
 
     def stop(self) -> None:
         """Ask the process to stop gracefully, by the end of its lifeline."""

@@ -25,6 +25,7 @@ from melange.cli.targets import check_form, load_worker
 from melange.consuming.worker import Worker
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import ConfigurationError
+from melange.signals import pausing_on_signals
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def worker(
     log_format: str,
     process_number: int | None,
 ) -> None:
-    """Consume until SIGTERM or SIGINT; a second one ends at once.
+    """Consume until SIGTERM or SIGINT; a second one ends at once. SIGUSR1 pauses, SIGUSR2 resumes.
 
     MODULE:ATTRIBUTE names a Worker, an ExchangeMessageConsumer, a list of consumers, or a function without
     arguments that returns one of these.
@@ -130,7 +131,7 @@ def _probes_of_group(host_and_port: tuple[str, int] | None, processes: int) -> A
 
 
 def _run(loaded: Worker, health_file: HealthFile | None) -> int:
-    with health_shown(loaded, health_file):
+    with health_shown(loaded, health_file), pausing_on_signals(loaded.pause, loaded.resume):
         code = loaded.run()
     if code:
         logger.error("the worker has ended with work left behind, or gave up")

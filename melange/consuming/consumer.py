@@ -9,6 +9,7 @@ from typing import Any, Concatenate, TypeVar, overload
 
 from melange.backoff import dependable
 from melange.consuming.declaration import QueueDeclaration
+from melange.consuming.gates import Gate, checked_gates
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.listener import EventType, ExchangeListener
 from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy, check_kind, check_time_limit
@@ -62,6 +63,7 @@ class ExchangeMessageConsumer:
         middleware: Sequence[Middleware] = (),
         event_type: EventTypeOf | None = None,
         timeout_seconds: float | None = None,
+        flow: Sequence[Gate] = (),
     ) -> None:
         """Declare the queue and get ready to consume.
 
@@ -82,6 +84,7 @@ class ExchangeMessageConsumer:
             timeout_seconds: how long one run of a listener may take, unless the listener says otherwise. Asynchronous
                 ones are cancelled; plain ones are given up, and their thread is left to itself. Either is a failed
                 attempt.
+            flow: limits on what is received, such as ``RateLimit`` and ``CircuitBreaker`` of ``melange.flow``.
 
         Raises:
             NoDriverError: no driver was given or chosen.
@@ -120,7 +123,9 @@ class ExchangeMessageConsumer:
         )
         is_collected = collect(self)
         self.queue = self.declaration.undeclared() if is_collected else self.declaration.queue(self.driver)
-        self.middleware = (*self.driver.middleware_for(self), *middleware)
+        self.gates = checked_gates(flow, self.queue, self.driver.clock)
+        hooks_of_gates = [gate for gate in flow if isinstance(gate, Middleware)]
+        self.middleware = (*self.driver.middleware_for(self), *middleware, *hooks_of_gates)
         self.subscriptions = Subscriptions()
         self.serializer = (
             EventSerializer.instance() if self.driver.serializer is None else self.driver.serializer
@@ -258,8 +263,31 @@ class ExchangeMessageConsumer:
                 "acknowledged without having been processed"
             )
 
+    def pause(self) -> None:
+        """Receive nothing until ``resume``; what is in flight continues. Idempotent, from any thread.
+
+        A poll that waits already is ended if the broker can do that without loss. On SQS it may still receive messages.
+        """
+        self.gates.pause()
+        self.driver.end_waits(self.queue)
+
+    def resume(self) -> None:
+        """Receive again. Idempotent, from any thread."""
+        self.gates.resume()
+
     def receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
-        """Take at most ``limit`` deliveries, to be processed and settled, or released, before their deadlines."""
+        """Take at most ``limit`` deliveries, to be processed and settled, or released, before their deadlines.
+
+        Return ``[]`` at once while the consumer is paused, or over a limit.
+        """
+        limit = self.gates.allowed(limit)
+        if limit <= 0:
+            return []
+        deliveries = self._receive(limit, wait_seconds)
+        self.gates.received(len(deliveries))
+        return deliveries
+
+    def _receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
         # Deadlines count from before the request, the only moment that is known not to be too late: a process may be
         # held up just when the answer comes. The wait must not use up the time that is left for the work.
         longest = self.driver.capabilities.max_visibility_seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from melange.consuming.gates import FlowState
 from melange.consuming.queue_worker import QueueWorker
 from melange.consuming.scheduling import Threads
 
@@ -19,7 +20,8 @@ class QueueHealth:
     ``seconds_since_poll`` counts from the last answer of the broker, ``seconds_since_settled`` from the last delivery
     that was finished here; None before the first. ``in_flight`` is received and not yet settled, at most ``limit``.
     ``unhandled`` counts messages that no listener accepted, ``timed_out`` runs beyond their time limit, ``leases_lost``
-    leases that could not be renewed in time.
+    leases that could not be renewed in time. ``flow`` is ``"paused"``, ``"limited"`` by a rate, ``"broken"`` or
+    ``"probing"`` by a circuit breaker; ``"open"`` otherwise.
     """
 
     queue_name: str
@@ -31,6 +33,7 @@ class QueueHealth:
     unhandled: int
     timed_out: int
     leases_lost: int
+    flow: FlowState = "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ def health_of(queue_workers: Sequence[QueueWorker], threads: Threads, *, running
             unhandled=one.consumer.processor.unhandled_count,
             timed_out=one.consumer.processor.timed_out_count,
             leases_lost=one.leases_lost,
+            flow=one.consumer.gates.state,
         )
         for one in queue_workers
     ]

@@ -159,6 +159,16 @@ class Worker:
             return False
         return self._ended.wait(timeout_seconds) and self._exit_code == 0
 
+    def pause(self) -> None:
+        """Receive nothing until ``resume``; what is in flight continues, and the worker stays ready. Idempotent."""
+        for consumer in self.consumers:
+            consumer.pause()
+
+    def resume(self) -> None:
+        """Receive again. Idempotent."""
+        for consumer in self.consumers:
+            consumer.resume()
+
     @property
     def has_started(self) -> bool:
         """True if ``run`` or ``start`` was called."""
