@@ -32,6 +32,7 @@ from benchmarks import (
     walk,
     worker,
 )
+from benchmarks.aws import rows as aws
 from benchmarks.report import Count, Row, table_of_counts, table_of_rows
 from services import ministack, postgres, redis
 
@@ -53,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "groups", nargs="*", metavar="GROUP", help=f"all by default: {', '.join(GROUPS)}; or walk alone"
+        "groups",
+        nargs="*",
+        metavar="GROUP",
+        help=f"all by default: {', '.join(GROUPS)}; or walk, or aws, alone",
     )
     parser.add_argument(
         "--quick", action="store_true", help="fewer repetitions, 100,000 messages queued or sent"
@@ -63,7 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--in-order", action="store_true", help="with `walk`: every function on the way")
     parser.add_argument("--endpoint-url", help="an SNS+SQS server that runs already, instead of MiniStack")
+    parser.add_argument("--python", help="with `aws`: the version of Python of all contestants, such as 3.13")
     options = parser.parse_args(arguments)
+    if options.groups == ["aws"]:
+        print(machine())
+        with progress_bars() as progress:
+            print(aws.measure(7 if options.quick else 25, options.python, progress))
+        return
     if options.groups == ["walk"]:
         with server(options.endpoint_url) as url:
             walk.print_walks(url, in_order=options.in_order)

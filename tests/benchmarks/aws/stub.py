@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import re
+import time
 import uuid
 from collections import defaultdict, deque
 from typing import Any
@@ -39,6 +40,7 @@ class Stub:
         self.published = self.deleted = 0
         self.handles = itertools.count()
         self.url = ""
+        self.filled_at = self.deleted_at = 0.0
 
     def fill(self, queue_name: str, count: int, body: str, attributes: dict[str, str]) -> None:
         """Put messages into a queue; "{id}" becomes an id of each message's own."""
@@ -60,9 +62,18 @@ class Stub:
                 },
             }
             queue.waiting.append(json.dumps(message))
+        self.filled_at = time.monotonic()
         while queue.polls and queue.waiting:
             connection, limit = queue.polls.popleft()
             connection.answer_json(self.take(queue, limit))
+
+    def counts(self) -> dict[str, float]:
+        """Return what was counted, and the time from the last filling of a queue to the last delete."""
+        return {
+            "published": self.published,
+            "deleted": self.deleted,
+            "seconds": self.deleted_at - self.filled_at,
+        }
 
     def take(self, queue: Queue, limit: int) -> str:
         """Return the answer to a receive."""
@@ -74,6 +85,7 @@ class Stub:
         before = len(self.in_flight)
         self.in_flight.difference_update(handles)
         self.deleted += before - len(self.in_flight)
+        self.deleted_at = time.monotonic()
 
 
 class Connection(asyncio.Protocol):
@@ -103,7 +115,7 @@ class Connection(asyncio.Protocol):
         if target:
             self._answer_sqs(target[1].decode(), json.loads(body))
         elif head.startswith(b"GET /counts"):
-            self.answer_json(json.dumps({"published": self.stub.published, "deleted": self.stub.deleted}))
+            self.answer_json(json.dumps(self.stub.counts()))
         elif head.startswith(b"POST /fill"):
             self.stub.fill(**json.loads(body))
             self.answer_json("{}")

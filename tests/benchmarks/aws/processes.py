@@ -1,0 +1,180 @@
+"""The stub and the contestants as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.aws import contestant
+from benchmarks.measuring import Cost
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[2]
+ENVIRONMENTS = REPOSITORY / ".services"
+
+_TYPE = contestant.EVENT["event_type_name"]
+ATTRIBUTES = {
+    "boto3": {"id": "{id}", "type": _TYPE},
+    "melange": {"melange-message-id": "{id}", "melange-event-type": _TYPE},
+    "fanferro": {"id": "{id}", "type": _TYPE},
+    "kombu": {},
+}
+"""What the stub puts beside the bodies: two attributes for each."""
+
+
+def environment_of(python: str) -> Path | None:
+    """Return the interpreter of an environment with fanferro and melange, None if that does not install."""
+    environment = ENVIRONMENTS / f"benchmarks-{python}"
+    interpreter = environment / "bin" / "python"
+    if not (environment / "complete").exists():
+        try:
+            _uv("venv", "--clear", "--python", python, environment)
+            _uv("pip", "install", "--python", interpreter, "fanferro", "kombu[sqs]", "--editable", REPOSITORY)
+        except subprocess.CalledProcessError:
+            return None
+        (environment / "complete").touch()
+    return interpreter
+
+
+def _uv(*arguments: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "uv", "--quiet", *map(str, arguments)], check=True)
+
+
+class Stub:
+    """The stub server, seen from here."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def fill(self, queue: str, count: int, library: str) -> None:
+        """Put messages with ids of their own into a queue."""
+        body = json.dumps(contestant.EVENT)
+        self._ask(
+            "/fill", {"queue_name": queue, "count": count, "body": body, "attributes": ATTRIBUTES[library]}
+        )
+
+    def counts(self) -> dict[str, float]:
+        """Return what the stub has counted, and how long the last queue took from its filling to its last delete."""
+        found: dict[str, float] = self._ask("/counts", None)
+        return found
+
+    def _ask(self, path: str, value: object) -> Any:
+        data = None if value is None else json.dumps(value).encode()
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data)) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def running_stub() -> Iterator[Stub]:
+    """Run the stub."""
+    command = [sys.executable, "-m", "benchmarks.aws.stub"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parents[1]) as process:
+        assert process.stdout is not None
+        try:
+            yield Stub(process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+class Contestant:
+    """A contestant's process."""
+
+    def __init__(self, name: str, python: Path, stub: Stub) -> None:
+        self.name = name
+        self._stub = stub
+        self._queue = name.replace(" ", "-")
+        command = [str(python), str(HERE / "contestant.py"), name, stub.url, self._queue]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment_variables(stub.url),
+        )
+        self._is_consuming = False
+        self._line()
+
+    def publish(self, count: int) -> Cost:
+        """Publish messages; return the cost of each."""
+        cpu, wall = map(float, self._command(f"publish {count}").split())
+        return Cost(cpu / count, wall / count)
+
+    def consume(self, count: int) -> Cost:
+        """Consume messages until all are deleted; return the cost of each. Only what is deleted counts."""
+        if not self._is_consuming:
+            self._is_consuming = True
+            self._tell("consume")
+        before, used = self._stub.counts()["deleted"], float(self._command("used"))
+        self._stub.fill(self._queue, count, self.name.split()[0])
+        while (counts := self._stub.counts())["deleted"] < before + count:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.name} has ended")
+            time.sleep(0.02)
+        return Cost((float(self._command("used")) - used) / count, counts["seconds"] / count)
+
+    def resident_bytes(self) -> int:
+        """Return the memory of the process."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+
+    def _command(self, command: str) -> str:
+        self._tell(command)
+        return self._line()
+
+    def _tell(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        if not line:
+            raise RuntimeError(f"{self.name} has ended")
+        return line
+
+
+def start_up(name: str, python: Path, stub: Stub) -> Cost:
+    """Run a process that imports, builds what it needs, publishes one message and ends."""
+    command = [str(python), str(HERE / "contestant.py"), name, stub.url, "cold"]
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment_variables(stub.url)
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("publish 10\n")
+    process.stdin.flush()
+    process.stdout.readline(), process.stdout.readline()
+    wall = time.perf_counter() - started
+    times = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    process.kill()
+    process.communicate()
+    return Cost((int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK"), wall)
+
+
+def environment_variables(url: str) -> dict[str, str]:
+    """Return the environment of a contestant, in which botocore finds no files and no metadata service."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
+    return {
+        **kept,
+        "AWS_ACCESS_KEY_ID": contestant.KEY,
+        "AWS_SECRET_ACCESS_KEY": contestant.KEY,
+        "AWS_REGION": contestant.REGION,
+        "AWS_ENDPOINT_URL": url,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "PYTHONUNBUFFERED": "1",
+    }
