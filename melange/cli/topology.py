@@ -22,17 +22,23 @@ from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError
 from melange.topology.applying import Applied, apply_plan
+from melange.topology.changes import Change, about
 from melange.topology.collecting import collect
 from melange.topology.doctor import Finding, diagnose
 from melange.topology.document import combined, from_document, to_document
 from melange.topology.model import Topology
 from melange.topology.names import Account
-from melange.topology.plan import Change, Plan, about, make_plan
+from melange.topology.plan import Plan, make_plan
 
 DRIFT = 2
 """The exit code when the broker is not as the program wants it."""
 
-_SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "remove": ("-", "red")}
+_SIGNS = {
+    "create": ("+", "green"),
+    "update": ("~", "yellow"),
+    "move": (">", "yellow"),
+    "remove": ("-", "red"),
+}
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -86,29 +92,45 @@ def _targets(command: _Command) -> _Command:
     return target(name(command))
 
 
+def _old_and_new(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    renamed = {old: new for old, _, new in (pair.partition("=") for pair in pairs)}
+    if not all(renamed) or not all(renamed.values()):
+        raise click.BadParameter("write OLD=NEW, the names of two queues")
+    return renamed
+
+
+_renamed = click.option(
+    "--renamed",
+    metavar="OLD=NEW",
+    multiple=True,
+    callback=_old_and_new,
+    help="A queue's old and new name: its messages move, with their ids, and the old queue is removed.",
+)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 
 
 @topology.command()
 @_targets
+@_renamed
 @_as_json
-def plan(*, targets: tuple[str, ...], name: str | None, as_json: bool) -> None:
+def plan(*, targets: tuple[str, ...], name: str | None, renamed: dict[str, str], as_json: bool) -> None:
     """Show what is missing at the broker, what differs, and what is not wanted any more. Change nothing.
 
     Exit codes: 0 no drift; 1 failed; 2 drift.
     """
     with _failures_end_with_1():
         found = _load(targets, name)
-        made = make_plan(found.topology, found.broker())
+        made = make_plan(found.topology, found.broker(), renamed=renamed)
     if as_json:
         _write_json(made.to_document())
     else:
-        _show_plan(made, found.typed)
+        _show_plan(made, found.typed + "".join(f" --renamed {old}={new}" for old, new in renamed.items()))
     sys.exit(DRIFT if made.has_drift else 0)
 
 
 @topology.command()
 @_targets
+@_renamed
 @click.option(
     "--prune", is_flag=True, help="Remove bindings, filters and queues that are not wanted any more."
 )
@@ -120,6 +142,7 @@ def apply(
     *,
     targets: tuple[str, ...],
     name: str | None,
+    renamed: dict[str, str],
     prune: bool,
     delete_messages: bool,
     adopt: bool,
@@ -132,7 +155,7 @@ def apply(
     """
     with _failures_end_with_1():
         found = _load(targets, name)
-        made = make_plan(found.topology, found.broker())
+        made = make_plan(found.topology, found.broker(), renamed=renamed)
         removals = [change for change in made.changes if change.action == "remove"]
         if prune and removals and not yes:
             names = ", ".join(printable(change.name) for change in removals)
@@ -326,7 +349,7 @@ def _show_plan(made: Plan, typed: str) -> None:
     _show_changes(console, [change for change in made.changes if change.is_drift])
     extra = [change for change in made.changes if not change.is_drift]
     if extra:
-        console.print("no drift, and apply also does:")
+        console.print("apply also does, without any drift:")
         _show_changes(console, extra)
     for note in made.notes:
         console.print(printable(f"note: {note}"))
@@ -336,8 +359,9 @@ def _show_plan(made: Plan, typed: str) -> None:
     if not made.has_drift:
         console.print("no drift")
         return
+    moves = f", {counts['move']} to move" if counts["move"] else ""
     console.print(
-        f"drift: {counts['create']} to create, {counts['update']} to change, {counts['remove']} to remove"
+        f"drift: {counts['create']} to create, {counts['update']} to change{moves}, {counts['remove']} to remove"
     )
     needs_prune = " --prune" if counts["remove"] else ""
     console.print(f"to make it so: melange topology apply {typed}{needs_prune}")

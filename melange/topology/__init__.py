@@ -1,6 +1,7 @@
 """The topology of a program: shown before it is made, compared with the broker, diagnosed, exported and drawn."""
 
 from melange.topology.applying import Applied, apply_plan
+from melange.topology.changes import Change, Difference
 from melange.topology.collecting import Collected, Publication, collect, of
 from melange.topology.doctor import Finding, diagnose
 from melange.topology.document import combined, from_document, to_document
@@ -13,7 +14,7 @@ from melange.topology.model import (
     DeclaredTopic,
     Topology,
 )
-from melange.topology.plan import Change, Difference, Plan, make_plan
+from melange.topology.plan import Plan, make_plan
 
 __all__ = [
     "TOPOLOGY_TAG",

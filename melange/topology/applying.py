@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from melange.errors import ConfigurationError
-from melange.topology.plan import Change, Plan, about
+from melange.topology.changes import Change, about
+from melange.topology.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

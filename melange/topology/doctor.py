@@ -9,6 +9,7 @@ from typing import Any, Literal
 from melange.drivers.base import EventFilter, MessagingDriver
 from melange.drivers.inspection import ObservedQueue, ObservedSubscription, ObservedTopic
 from melange.errors import AccessDeniedError, DriverError
+from melange.topology.changes import about, in_words
 from melange.topology.model import (
     TOPOLOGY_TAG,
     DeclaredBinding,
@@ -18,7 +19,6 @@ from melange.topology.model import (
     plain_name,
 )
 from melange.topology.observing import Observation, observe
-from melange.topology.plan import in_words
 
 Severity = Literal["error", "warning"]
 
@@ -67,6 +67,7 @@ def diagnose(topology: Topology, driver: MessagingDriver) -> list[Finding]:
     findings = [
         *_missing(topology, observed),
         *_shared_names(topology, observed),
+        *_old_names(topology, observed),
         *(finding for queue in topology.queues for finding in _of_queue(queue, observed)),
         *(
             finding
@@ -119,6 +120,29 @@ def _shared_names(topology: Topology, observed: Observation) -> Iterator[Finding
             continue
         for subscription in observed.surplus(declared):
             yield from _other_environment(declared, subscription, observed)
+
+
+def _old_names(topology: Topology, observed: Observation) -> Iterator[Finding]:
+    for queue in observed.left_behind(topology.name):
+        yield Finding(
+            "old-name",
+            "error",
+            f"queue {queue.name}",
+            f"it is marked for this topology, and the program does not declare it; it holds {about(queue.message_count)}",
+            "Messages of a queue that was renamed wait there until their retention ends, and are lost.",
+            f"melange topology apply {{target}} --renamed {queue.name}=NEW_NAME, or --prune if it is not needed",
+        )
+    for topic_name, queue in observed.strangers():
+        if TOPOLOGY_TAG not in queue.tags and queue.message_count:
+            yield Finding(
+                "old-name",
+                "warning",
+                f"queue {queue.name}",
+                f"topic {topic_name} feeds it, the program does not declare it, and it holds {about(queue.message_count)}",
+                "If it is an old name of a queue, its messages wait there and are lost in the end.",
+                f"melange topology apply {{target}} --renamed {queue.name}=NEW_NAME; if another program consumes it, name "
+                "that as a further TARGET",
+            )
 
 
 def _other_environment(

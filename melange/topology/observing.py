@@ -14,7 +14,7 @@ from melange.drivers.inspection import (
     ObservedTopic,
 )
 from melange.errors import AccessDeniedError, ConfigurationError, QueueNotFoundError, TopicNotFoundError
-from melange.topology.model import DeclaredQueue, Topology, is_address
+from melange.topology.model import TOPOLOGY_TAG, DeclaredQueue, Topology, is_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,26 @@ class Observation:
         for subscription in self.inspection.subscriptions_into(queue):
             if subscription.address and subscription.topic_address not in named:
                 yield subscription
+
+    def left_behind(self, topology_name: str) -> Iterator[ObservedQueue]:
+        """Yield the queues that are marked for the topology and not declared any more."""
+        wanted = {queue.address for queue in self.queues.values() if queue is not None}
+        kept = {queue.dead_letter_queue for queue in self.queues.values() if queue is not None}
+        for queue in self.inspection.tagged_queues(TOPOLOGY_TAG, topology_name):
+            if queue.address not in wanted and queue.arn not in kept:
+                yield queue
+
+    def strangers(self) -> Iterator[tuple[str, ObservedQueue]]:
+        """Yield the names of our topics, each with a queue in this account that it feeds and that is not declared."""
+        ours = {queue.arn for queue in self.queues.values() if queue is not None}
+        for topic_name, subscriptions in self.subscriptions.items():
+            for arn in sorted({one.queue_arn for one in subscriptions} - ours):
+                try:
+                    queue = self.inspection.queue(arn)
+                except (AccessDeniedError, ConfigurationError):  # of another account or region
+                    continue
+                if queue is not None:
+                    yield topic_name, queue
 
     def _topic_address(self, name: str) -> str | None:
         topic = self.topics.get(name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from melange.drivers.base import (
     NO_DEAD_LETTER_QUEUE,
@@ -18,6 +18,7 @@ from melange.drivers.base import (
 from melange.drivers.inspection import ObservedQueue, ObservedSubscription
 from melange.errors import ConfigurationError
 from melange.messages import Queue
+from melange.topology.changes import FILTER_TAKES, NAME_TAKES, NOWHERE, Change, Difference, about, in_words
 from melange.topology.model import (
     TOPOLOGY_TAG,
     DeclaredBinding,
@@ -27,58 +28,7 @@ from melange.topology.model import (
     plain_name,
 )
 from melange.topology.observing import Observation, observe
-
-Action = Literal["create", "update", "remove"]
-Kind = Literal["topic", "queue", "binding"]
-
-NOWHERE = "none"
-FILTER_TAKES = "up to 15 minutes on AWS"
-NAME_TAKES = "the name is free again after 60 seconds on AWS"
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One setting, as it is now and as it is wanted."""
-
-    setting: str
-    now: str
-    wanted: str
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing to create, to update or to remove.
-
-    ``is_drift`` is False for what consumers do not declare themselves, such as the mark of the topology: their broker is
-    still as the program wants it. ``takes`` says what does not apply at once. ``message_count`` of a queue to remove is an
-    estimate.
-    """
-
-    action: Action
-    kind: Kind
-    name: str
-    differences: tuple[Difference, ...] = ()
-    is_drift: bool = True
-    takes: str = ""
-    message_count: int = 0
-    owner: str = ""
-    """The other topology that the queue is marked for."""
-    carry_out: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
-
-    def to_document(self) -> dict[str, Any]:
-        """Return the change as JSON values."""
-        return {
-            "action": self.action,
-            "kind": self.kind,
-            "name": self.name,
-            "differences": [
-                {"setting": one.setting, "now": one.now, "wanted": one.wanted} for one in self.differences
-            ],
-            "drift": self.is_drift,
-            "takes": self.takes or None,
-            "messages": self.message_count,
-            "owner": self.owner or None,
-        }
+from melange.topology.renaming import moved_with, renames
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +55,26 @@ class Plan:
         }
 
 
-def make_plan(topology: Topology, driver: MessagingDriver) -> Plan:
+def make_plan(
+    topology: Topology, driver: MessagingDriver, *, renamed: Mapping[str, str] | None = None
+) -> Plan:
     """Compare the topology with the broker of the driver. Nothing is changed.
+
+    ``renamed`` has new names of queues by their old ones: the messages of the old queue move to the new one, then the old
+    one is removed.
 
     Raises:
         TopicNotFoundError, QueueNotFoundError: something given as ARN or URL does not exist.
         ConfigurationError: the driver has no inspection, or another prefix.
         DriverError: the broker is unavailable, or a permission is missing.
     """
-    planner = _Planner(topology, driver, observe(topology, driver))
+    observed = observe(topology, driver)
+    planner = _Planner(topology, driver, observed, renamed or {})
     changes = [
         *planner.topics(),
         *planner.queues(),
         *planner.bindings(),
+        *renames(topology, driver, observed.inspection, renamed or {}),
         *planner.surplus_bindings(),
         *planner.surplus_queues(),
     ]
@@ -125,7 +82,14 @@ def make_plan(topology: Topology, driver: MessagingDriver) -> Plan:
 
 
 class _Planner:
-    def __init__(self, topology: Topology, driver: MessagingDriver, observed: Observation) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        driver: MessagingDriver,
+        observed: Observation,
+        renamed: Mapping[str, str],
+    ) -> None:
+        self._renamed = renamed
         self._topology = topology
         self._driver = driver
         self._observed = observed
@@ -338,10 +302,9 @@ class _Planner:
                 )
 
     def surplus_queues(self) -> Iterator[Change]:
-        wanted = {queue.address for queue in self._observed.queues.values() if queue is not None}
-        kept = {queue.dead_letter_queue for queue in self._observed.queues.values() if queue is not None}
-        for queue in self._observed.inspection.tagged_queues(TOPOLOGY_TAG, self._topology.name):
-            if queue.address in wanted or queue.arn in kept:
+        moved = moved_with(self._observed.inspection, self._renamed)
+        for queue in self._observed.left_behind(self._topology.name):
+            if queue.arn in moved:
                 continue
             yield Change(
                 "remove",
@@ -361,30 +324,16 @@ class _Planner:
 
     def notes(self) -> Iterator[str]:
         """Yield the queues of others on our topics: another service, or an old name that has no mark."""
-        ours = {queue.arn for queue in self._observed.queues.values() if queue is not None}
-        for topic_name, subscriptions in self._observed.subscriptions.items():
-            others = sorted(
-                {self._plain(one.queue_arn) for one in subscriptions if one.queue_arn not in ours}
-            )
-            if others:
-                yield f"topic {topic_name} also feeds {', '.join(others)}, which this program does not consume"
+        moved = moved_with(self._observed.inspection, self._renamed)
+        for topic_name, queue in self._observed.strangers():
+            if queue.arn not in moved:
+                yield (
+                    f"topic {topic_name} also feeds queue {queue.name}, which this program does not consume "
+                    f"({about(queue.message_count)})"
+                )
 
     def _plain(self, address: str) -> str:
         return plain_name(address).removeprefix(self._topology.prefix)
-
-
-def about(message_count: int) -> str:
-    """Return the estimate of a number of messages."""
-    return f"about {message_count:,} message{'' if message_count == 1 else 's'}"
-
-
-def in_words(seconds: int) -> str:
-    """Return a duration in the largest unit that divides it."""
-    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if seconds % length == 0:
-            count = seconds // length
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return f"{seconds} seconds"
 
 
 def _types(event_filter: EventFilter | None) -> Iterable[str]:

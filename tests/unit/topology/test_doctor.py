@@ -4,6 +4,7 @@ import pytest
 
 from melange import ExchangeMessageConsumer, QueueOptions, RetryPolicy
 from melange.drivers.base import EventFilter
+from melange.messages import Message
 from melange.topology import apply_plan, collect, combined, diagnose, make_plan
 
 DAYS = 86_400
@@ -147,3 +148,20 @@ def test_applying_repairs_what_it_says_it_repairs(driver, applied):
 
     assert len(before) == 2
     assert found(topology, driver) == []
+
+
+def test_a_marked_queue_that_the_program_does_not_declare_is_found(driver, applied, program):
+    applied(queue_name="invoices")
+    topology = applied()
+
+    assert ("old-name", "error", "queue invoices") in found(topology, driver)
+
+
+def test_an_unmarked_queue_that_fills_from_our_topic_is_found(driver, applied):
+    topology = applied()
+    ExchangeMessageConsumer("invoices", "orders", driver=driver)
+    before = found(topology, driver)
+    driver.publish(driver.get_topic("orders"), [Message("id", "{}", "OrderPlaced")])
+
+    assert before == []
+    assert found(topology, driver) == [("old-name", "warning", "queue invoices")]

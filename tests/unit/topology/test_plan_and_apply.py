@@ -5,6 +5,7 @@ import pytest
 from melange import (
     NO_DEAD_LETTER_QUEUE,
     ConfigurationError,
+    DriverError,
     ExchangeMessageConsumer,
     QueueNotFoundError,
     QueueOptions,
@@ -150,7 +151,9 @@ def test_queues_of_others_on_the_same_topic_are_named_and_left_alone(driver, pro
     plan = make_plan(program(), driver)
     apply_plan(plan, prune=True)
 
-    assert plan.notes == ("topic orders also feeds shipping, which this program does not consume",)
+    assert plan.notes == (
+        "topic orders also feeds queue shipping, which this program does not consume (about 0 messages)",
+    )
     assert driver.get_queue("shipping")
 
 
@@ -267,3 +270,54 @@ def test_an_unrelated_filter_of_a_broker_is_the_same_in_any_order(driver, progra
     driver.declare_queue("billing", topic, event_filter=EventFilter(("B", "A")))
 
     assert make_plan(program(filter_events=["A", "B"]), driver).changes == ()
+
+
+def test_the_messages_of_a_renamed_queue_move_with_their_ids_and_the_old_queue_goes(driver, program):
+    old = ExchangeMessageConsumer("billing", "orders", driver=driver).queue
+    driver.publish(
+        driver.get_topic("orders"), [Message(f"id-{number}", "{}", "OrderPlaced") for number in range(15)]
+    )
+    driver.send(old.dead_letter_queue, [Message("dead", "{}")])
+    topology = program(queue_name="invoicing")
+
+    plan = make_plan(topology, driver, renamed={"billing": "invoicing"})
+    apply_plan(plan)
+
+    moves = [(change.name, change.message_count) for change in plan.changes if change.action == "move"]
+    assert moves == [("billing-dlq -> invoicing-dlq", 1), ("billing -> invoicing", 15)]
+    received = [
+        *driver.receive(driver.get_queue("invoicing"), 10, 0),
+        *driver.receive(driver.get_queue("invoicing"), 10, 0),
+    ]
+    assert {delivery.message.message_id for delivery in received} == {f"id-{number}" for number in range(15)}
+    assert driver.measure_queue(driver.get_queue("invoicing-dlq")).visible == 1
+    assert [one.topic.name for one in driver.list_bindings(driver.get_queue("invoicing"))] == ["orders"]
+    with pytest.raises(QueueNotFoundError):
+        driver.get_queue("billing")
+
+
+def test_a_queue_with_messages_in_flight_is_not_removed_after_the_move(driver, program):
+    old = ExchangeMessageConsumer("billing", "orders", driver=driver).queue
+    driver.publish(driver.get_topic("orders"), [Message("id", "{}", "OrderPlaced")])
+    (delivery,) = driver.receive(old, 1, 0)
+    topology = program(queue_name="invoicing")
+
+    with pytest.raises(DriverError, match="stop the consumers of the old name"):
+        apply_plan(make_plan(topology, driver, renamed={"billing": "invoicing"}))
+    driver.defer([delivery], 0)
+    apply_plan(make_plan(topology, driver, renamed={"billing": "invoicing"}))
+
+    assert driver.measure_queue(driver.get_queue("invoicing")).visible == 1
+
+
+@pytest.mark.parametrize("renamed", [{"old": "nowhere"}, {"billing": "billing"}])
+def test_a_rename_between_other_names_than_an_old_and_a_declared_one_is_refused(driver, program, renamed):
+    with pytest.raises(ConfigurationError, match="declares"):
+        make_plan(program(), driver, renamed=renamed)
+
+
+def test_a_rename_that_is_done_changes_nothing(driver, program):
+    topology = program()
+    apply_plan(make_plan(topology, driver))
+
+    assert make_plan(topology, driver, renamed={"invoices": "billing"}).changes == ()

@@ -1,0 +1,110 @@
+"""Moving the messages of a queue's old name to its new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from melange.drivers.base import BrokerAdministration, MessagingDriver
+from melange.drivers.inspection import BrokerInspection, ObservedQueue
+from melange.errors import ConfigurationError, DriverError
+from melange.messages import Queue
+from melange.topology.changes import NAME_TAKES, Change
+from melange.topology.model import DeclaredQueue, Topology
+
+_LEASE_SECONDS = 60
+
+
+def renames(
+    topology: Topology, driver: MessagingDriver, inspection: BrokerInspection, renamed: Mapping[str, str]
+) -> Iterator[Change]:
+    """Yield a change for each old queue that exists, and for its dead-letter queue.
+
+    ``renamed`` has the new names by the old ones.
+
+    Raises:
+        ConfigurationError: a new name is not declared, or an old one is.
+    """
+    for old_name, new_name in renamed.items():
+        new = topology.queue(new_name)
+        if new is None:
+            raise ConfigurationError(
+                f"the program declares no queue {new_name!r}: the new name comes second, OLD=NEW"
+            )
+        if topology.queue(old_name) is not None:
+            raise ConfigurationError(
+                f"the program still declares the queue {old_name!r}: it cannot be an old name"
+            )
+        old = inspection.queue(old_name)
+        if old is None:
+            continue
+        yield from _of_dead_letters(topology, driver, inspection, old, new)
+        yield _move(driver, inspection, old, new_name)
+
+
+def moved_with(inspection: BrokerInspection, renamed: Mapping[str, str]) -> set[str]:
+    """Return the ARNs of the old queues and of their dead-letter queues."""
+    old = [queue for name in renamed if (queue := inspection.queue(name)) is not None]
+    return {arn for queue in old for arn in (queue.arn, queue.dead_letter_queue) if arn is not None}
+
+
+def _of_dead_letters(
+    topology: Topology,
+    driver: MessagingDriver,
+    inspection: BrokerInspection,
+    old: ObservedQueue,
+    new: DeclaredQueue,
+) -> Iterator[Change]:
+    if old.dead_letter_queue is None or new.dead_letter_queue is None:
+        return
+    dead_letters = inspection.queue(old.dead_letter_queue)
+    if dead_letters is not None and topology.queue(dead_letters.name) is None:
+        yield _move(driver, inspection, dead_letters, new.dead_letter_queue)
+
+
+def _move(driver: MessagingDriver, inspection: BrokerInspection, old: ObservedQueue, new_name: str) -> Change:
+    return Change(
+        "move",
+        "queue",
+        f"{old.name} -> {new_name}",
+        takes=NAME_TAKES,
+        message_count=old.message_count,
+        carry_out=partial(_move_and_remove, driver, inspection, old, new_name),
+    )
+
+
+def _move_and_remove(
+    driver: MessagingDriver, inspection: BrokerInspection, old: ObservedQueue, new_name: str
+) -> None:
+    """Unsubscribe the old queue, send its messages on to the new one, and remove it when it is empty.
+
+    It can be interrupted: messages are acknowledged after they were accepted. Each keeps its id, so that the new queue's
+    listeners recognise one that they have had from a topic already.
+    """
+    for subscription in inspection.subscriptions_into(old):
+        inspection.unsubscribe(subscription)
+    source, target = Queue(old.name, old.address, old.name.endswith(".fifo")), driver.get_queue(new_name)
+    _send_on(driver, source, target)
+    left = inspection.queue(old.address)
+    if left is not None and left.message_count:
+        raise DriverError(
+            f"queue {old.name} still holds about {left.message_count:,} messages, in flight at another consumer say: stop "
+            "the consumers of the old name, and apply again"
+        )
+    if not isinstance(driver, BrokerAdministration):
+        raise ConfigurationError(f"{type(driver).__name__} cannot delete queues: remove {old.name} by hand")
+    driver.delete_queue(source)
+
+
+def _send_on(driver: MessagingDriver, source: Queue, target: Queue) -> None:
+    access = driver.dead_letter_access
+    if access is None:
+        raise ConfigurationError(f"{type(driver).__name__} cannot send messages on as they were received")
+    while found := access.browse(source, visibility_timeout_seconds=_LEASE_SECONDS):
+        deliveries = [one.delivery for one in found]
+        failures = access.resend(deliveries, target)
+        failed = {failure.item.receipt_handle for failure in failures}
+        driver.acknowledge([one for one in deliveries if one.receipt_handle not in failed])
+        if failures:
+            driver.defer([failure.item for failure in failures], 0)
+            raise failures[0].error
