@@ -16,7 +16,7 @@ from melange.errors import ConfigurationError
 from melange.server import Broker, Server
 from melange.server.callers import DEFAULT_ACCOUNT, Key
 from melange.server.server import DEFAULT_HOST, DEFAULT_PORT
-from melange.signals import calling_on_signal
+from melange.signals import calling_on_signal, wait_until_set
 
 _SIZE = re.compile(r"(\d{1,9})([kmg])", re.ASCII | re.IGNORECASE)
 _UNITS = {"k": 1_024, "m": 1_048_576, "g": 1_073_741_824}
@@ -94,7 +94,7 @@ def server(
             sys.exit(TRY_AGAIN)
         with running:
             click.echo(f"melange server is ready at {running.url}")
-            stopping.wait()
+            wait_until_set(stopping)
 
 
 def _read_keys(path: Path) -> dict[str, Key]:

@@ -29,9 +29,12 @@ class Disorder:
         self.shuffle = shuffle
         self._seed = seed
 
-    def new_queue(self, name: str, numbers: Iterator[int]) -> StandardQueue[Any]:
-        """Return a standard queue with its own random numbers, so that queues do not affect each other."""
-        if not self.duplicates and not self.shuffle:
+    def new_queue(self, name: str, numbers: Iterator[int], *, may_change: bool = False) -> StandardQueue[Any]:
+        """Return a standard queue with its own random numbers, so that queues do not affect each other.
+
+        With ``may_change`` it follows later changes of ``duplicates`` and ``shuffle``.
+        """
+        if not may_change and not self.duplicates and not self.shuffle:
             return StandardQueue(numbers)
         seed = None if self._seed is None else f"{self._seed} {name}"
         return DisorderedQueue(numbers, self, Random(seed))  # noqa: S311 - nothing to guess here

@@ -9,6 +9,7 @@ How the parts fit, from the outside in:
 - ``sqs``, ``sns`` and ``sts`` are the operations, each a function from a ``Call`` to its result.
 - ``broker`` is the state: one ``Broker`` with its lock, its clock, its topics, queues, subscriptions and move tasks,
   and observers that are told what happens to each message. Queues keep their messages in ``melange.engine``.
+- ``faults`` disturb calls on request; ``control`` is the HTTP interface to them, to the clock and to the state.
 
 ``Server`` puts them together. Code that shows or changes the state takes ``broker.lock``; a queue's messages are
 ``queue.stored.copies``, each with its number of receives, its times and its ``SentMessage``.

@@ -66,6 +66,10 @@ class EpochClock:
     def wait(self, condition: threading.Condition, seconds: float) -> None:
         self._clock.wait(condition, seconds)
 
+    def advance(self, seconds: float) -> None:
+        """Move it ahead. Who waits for a time has to be woken."""
+        self._offset += seconds
+
 
 class Broker:
     """The topics, queues, subscriptions and move tasks of all accounts and regions, by ARN.
@@ -109,6 +113,23 @@ class Broker:
     def now(self) -> float:
         """Return the seconds since 1970."""
         return self.clock.monotonic()
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock ahead: what is due within ``seconds`` happens now. Takes the lock."""
+        with self.lock:
+            self.clock.advance(seconds)
+            for queue in self.queues.values():
+                queue.stored.waiters.wake_all()
+
+    def reset(self) -> None:
+        """Forget all topics, queues, subscriptions and messages; the clock goes on. Takes the lock."""
+        with self.lock:
+            queues = list(self.queues.values())
+            for state in (self.queues, self.topics, self.subscriptions, self.move_tasks, self.deleted_queues):
+                state.clear()
+            self.bytes_kept = 0
+            for queue in queues:
+                queue.stored.waiters.wake_all()
 
     def message_id(self, origin: int) -> str:
         """Return the id, a UUID, of the message whose first copy had this number."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,7 +15,9 @@ from melange.messages import new_message_id
 from melange.server.broker import Broker
 from melange.server.callers import Caller, Key, identify, verify
 from melange.server.calls import Call, Operation, Parameters
+from melange.server.control import PREFIX, Control
 from melange.server.errors import ServiceError
+from melange.server.faults import Fault, Faults, entries_of, with_failures, without_entries
 from melange.server.http import Request, Response
 from melange.server.protocols import json_protocol, query_protocol
 from melange.server.protocols.models import VERSIONS
@@ -33,6 +37,11 @@ _TARGET_PREFIX = "AmazonSQS."
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?")
 _MAX_FIELDS = 10_000
 
+_NOTHING = Response(200, "text/plain", b"", sent="nothing")
+"""No answer at all: the connection is closed."""
+
+_LOOK_FOR_CLIENT_SECONDS = 0.1
+
 
 class _Route(NamedTuple):
     service: str
@@ -48,6 +57,7 @@ class Gateway:
         broker: what the operations work on.
         allowed_hosts: names besides those of this machine, under which clients may reach the server.
         keys: the access keys whose signatures are accepted; None accepts any signature, or none.
+        faults: what some calls are disturbed by.
         pages: answers GET requests that are not calls, by path; None where there is nothing.
     """
 
@@ -57,11 +67,14 @@ class Gateway:
         *,
         allowed_hosts: frozenset[str] = frozenset(),
         keys: Mapping[str, Key] | None = None,
+        faults: Faults | None = None,
         pages: Callable[[Request], Response | None] | None = None,
     ) -> None:
         self._broker = broker
         self._allowed_hosts = allowed_hosts
         self._keys = keys
+        self._faults = faults or Faults()
+        self._control = Control(broker, self._faults)
         self._pages = pages
 
     def answer(self, request: Request, is_client_there: Callable[[], bool]) -> Response:
@@ -85,6 +98,9 @@ class Gateway:
             if operation is None:
                 raise _unknown_operation(route)
             call = Call(self._broker, caller, f"http://{host}", _parameters(request, route), is_client_there)
+            fault = self._faults.choose(route.service, route.operation, call.parameters)
+            if fault is not None:
+                return _disturbed(fault, route, operation, call, request_id)
             return _success(route, operation(call), request_id)
         except ServiceError as error:
             return _failure(route, error, request_id)
@@ -98,6 +114,8 @@ class Gateway:
 
     def _page(self, request: Request) -> Response | None:
         """Return the answer to a request that is not a call."""
+        if request.target.startswith(PREFIX):
+            return self._control.answer(request)
         if request.method not in {"GET", "HEAD", "POST"}:
             return Response(405, "text/plain", b"calls are POST or GET requests\n")
         if request.method == "POST":
@@ -105,6 +123,39 @@ class Gateway:
         if request.target.startswith("/SimpleNotificationService-"):
             return Response(200, "application/x-pem-file", self._broker.signer.certificate)
         return self._pages(request) if self._pages is not None else None
+
+
+def _disturbed(fault: Fault, route: _Route, operation: Operation, call: Call, request_id: str) -> Response:
+    """Return the answer to a call that a fault strikes.
+
+    Raises:
+        ServiceError: the answer is an error, of the fault or of the operation.
+    """
+    if fault.kind in {"throttle", "error"}:
+        raise fault.error(route.service)
+    if fault.kind == "drop-request":
+        return _NOTHING
+    if fault.kind in {"delay", "hang"}:
+        _wait_for(fault.seconds, call.is_client_there)
+        if fault.kind == "hang":
+            return _NOTHING
+    failing: list[Parameters] = []
+    if fault.kind == "partial":
+        failing = fault.choose_failing(entries_of(call.parameters) or [])
+        call = replace(call, parameters=without_entries(call.parameters, failing))
+    left = entries_of(call.parameters)
+    result = operation(call) if not failing or left else {}
+    answer = _success(route, with_failures(result, failing) if failing else result, request_id)
+    if fault.kind == "drop-answer":
+        return _NOTHING
+    return answer._replace(sent="half") if fault.kind == "cut-answer" else answer
+
+
+def _wait_for(seconds: float, is_client_there: Callable[[], bool]) -> None:
+    """Wait in real time, as long as the client does."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and is_client_there():
+        time.sleep(min(left, _LOOK_FOR_CLIENT_SECONDS))
 
 
 def _route(request: Request, caller: Caller) -> _Route:

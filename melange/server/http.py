@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 MAX_HEAD_BYTES = 65_536
 MAX_BODY_BYTES = 16 * 1_048_576
@@ -210,6 +210,8 @@ class Response(NamedTuple):
     content_type: str
     body: bytes
     headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+    sent: Literal["all", "half", "nothing"] = "all"
+    """How much of the body is sent before the connection is closed; with ``nothing``, no head either."""
 
     def encode(self, *, keeps_alive: bool, is_head: bool = False) -> bytes:
         """Return the bytes that are sent."""

@@ -101,7 +101,13 @@ class Listener:
                 return
             response = self._answer(request, reader.is_client_there)
             keeps_alive = request.keeps_alive and not self._is_closed
-            connection.sendall(response.encode(keeps_alive=keeps_alive, is_head=request.method == "HEAD"))
+            if response.sent == "nothing":
+                return
+            answer = response.encode(keeps_alive=keeps_alive, is_head=request.method == "HEAD")
+            if response.sent == "half":
+                connection.sendall(answer[: len(answer) - len(response.body) // 2])
+                return
+            connection.sendall(answer)
             if not keeps_alive:
                 return
 

@@ -8,6 +8,7 @@ from typing import Self
 
 from melange.server.broker import Broker
 from melange.server.callers import Key
+from melange.server.faults import Faults
 from melange.server.gateway import Gateway
 from melange.server.listener import Listener
 
@@ -39,7 +40,13 @@ class Server:
         keys: Mapping[str, Key] | None = None,
     ) -> None:
         self.broker = broker or Broker()
-        gateway = Gateway(self.broker, allowed_hosts=frozenset(map(str.lower, allowed_hosts)), keys=keys)
+        self.faults = Faults()
+        gateway = Gateway(
+            self.broker,
+            allowed_hosts=frozenset(map(str.lower, allowed_hosts)),
+            keys=keys,
+            faults=self.faults,
+        )
         self._listener = Listener(host, port, gateway.answer)
         self._listener.start()
 

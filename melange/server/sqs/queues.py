@@ -55,7 +55,7 @@ class Queue:
         self.stored: StoredQueue[SentMessage] = (
             FifoQueue(broker.numbers, lambda copy: broker.message_id(copy.origin))
             if self.is_fifo
-            else broker.disorder.new_queue(self.name, broker.numbers)
+            else broker.disorder.new_queue(self.name, broker.numbers, may_change=True)
         )
         self.stored.on_retired = self._on_retired
         self._seal = broker.new_token()

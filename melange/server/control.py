@@ -1,0 +1,153 @@
+"""The HTTP interface beside the protocols: state, faults, disorder, the clock. JSON in, JSON out, below ``/_melange/``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from melange.engine.disorder import Disorder
+from melange.errors import ConfigurationError
+from melange.server.broker import Broker
+from melange.server.faults import Faults
+from melange.server.http import Request, Response
+
+PREFIX = "/_melange/"
+
+_LONGEST_ADVANCE_SECONDS = 366 * 86_400.0
+
+
+class _NotFoundError(Exception):
+    """There is nothing at this path."""
+
+
+class Control:
+    """Answers the requests below ``PREFIX``. Thread-safe."""
+
+    def __init__(self, broker: Broker, faults: Faults) -> None:
+        self._broker = broker
+        self._faults = faults
+        self._routes: dict[tuple[str, str], Callable[[dict[str, Any]], tuple[int, object]]] = {
+            ("GET", "state"): self._state,
+            ("POST", "reset"): self._reset,
+            ("GET", "clock"): self._clock,
+            ("POST", "clock/advance"): self._advance,
+            ("GET", "faults"): self._list_faults,
+            ("POST", "faults"): self._add_fault,
+            ("DELETE", "faults"): self._clear_faults,
+            ("GET", "disorder"): self._get_disorder,
+            ("PUT", "disorder"): self._set_disorder,
+        }
+
+    def answer(self, request: Request) -> Response:
+        """Return the answer to a request."""
+        path = urlsplit(request.target).path.removeprefix(PREFIX).rstrip("/")
+        method = "GET" if request.method == "HEAD" else request.method
+        try:
+            status, content = self._route(method, path)(_options(request))
+        except _NotFoundError as error:
+            status, content = 404, {"error": str(error)}
+        except ConfigurationError as error:
+            status, content = 400, {"error": str(error)}
+        return Response(
+            status, "application/json", json.dumps(content).encode() + b"\n", {"Cache-Control": "no-store"}
+        )
+
+    def _route(self, method: str, path: str) -> Callable[[dict[str, Any]], tuple[int, object]]:
+        found = self._routes.get((method, path))
+        if found is not None:
+            return found
+        collection, _, name = path.partition("/")
+        if method == "DELETE" and collection == "faults" and name.isascii() and name.isdigit():
+            return lambda _: self._remove_fault(int(name))
+        known = ", ".join(f"{one} {PREFIX}{other}" for one, other in self._routes)
+        raise _NotFoundError(f"there is no {method} {PREFIX}{path}; there are {known}")
+
+    def _state(self, _: dict[str, Any]) -> tuple[int, object]:
+        broker = self._broker
+        with broker.lock:
+            now = broker.now()
+            queues = [
+                {
+                    "arn": arn,
+                    "name": queue.name,
+                    **queue.stored.measure(now)._asdict(),
+                    "attributes": dict(queue.attributes),
+                }
+                for arn, queue in broker.queues.items()
+            ]
+            subscriptions = [
+                {
+                    "arn": one.arn,
+                    "topic_arn": one.topic.arn,
+                    "protocol": one.protocol,
+                    "endpoint": one.endpoint,
+                    "is_pending": one.is_pending,
+                }
+                for one in broker.subscriptions.values()
+            ]
+            topics = [{"arn": arn} for arn in broker.topics]
+        return 200, {"now": now, "topics": topics, "queues": queues, "subscriptions": subscriptions}
+
+    def _reset(self, _: dict[str, Any]) -> tuple[int, object]:
+        self._broker.reset()
+        self._faults.clear()
+        return 200, {}
+
+    def _clock(self, _: dict[str, Any]) -> tuple[int, object]:
+        return 200, {"now": self._broker.now()}
+
+    def _advance(self, options: dict[str, Any]) -> tuple[int, object]:
+        seconds: Any = options.get("seconds")
+        is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if not is_number or not 0 < seconds <= _LONGEST_ADVANCE_SECONDS:
+            raise ConfigurationError(
+                f'send {{"seconds": N}}, up to {_LONGEST_ADVANCE_SECONDS:.0f}: a clock goes forward only'
+            )
+        self._broker.advance(seconds)
+        return 200, {"now": self._broker.now()}
+
+    def _list_faults(self, _: dict[str, Any]) -> tuple[int, object]:
+        return 200, [fault.described() for fault in self._faults.all()]
+
+    def _add_fault(self, options: dict[str, Any]) -> tuple[int, object]:
+        kind = options.pop("kind", "")
+        return 201, self._faults.add(kind, **options).described()
+
+    def _clear_faults(self, _: dict[str, Any]) -> tuple[int, object]:
+        self._faults.clear()
+        return 200, {}
+
+    def _remove_fault(self, fault_id: int) -> tuple[int, object]:
+        if not self._faults.remove(fault_id):
+            raise _NotFoundError(f"there is no fault {fault_id}")
+        return 200, {}
+
+    def _get_disorder(self, _: dict[str, Any]) -> tuple[int, object]:
+        disorder = self._broker.disorder
+        return 200, {"duplicates": disorder.duplicates, "shuffle": disorder.shuffle}
+
+    def _set_disorder(self, options: dict[str, Any]) -> tuple[int, object]:
+        duplicates, shuffle = options.get("duplicates", 0), options.get("shuffle", False)
+        if options.keys() - {"duplicates", "shuffle"} or not isinstance(shuffle, bool):
+            raise ConfigurationError('send {"duplicates": 0.05, "shuffle": true}')
+        Disorder(seed=None, duplicates=duplicates, shuffle=shuffle)  # checks them
+        with self._broker.lock:
+            self._broker.disorder.duplicates, self._broker.disorder.shuffle = duplicates, shuffle
+        return self._get_disorder({})
+
+
+def _options(request: Request) -> dict[str, Any]:
+    if not request.body:
+        return {}
+    # A form of another site could be sent without the browser asking; this content type cannot.
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise ConfigurationError("send JSON, with Content-Type: application/json")
+    try:
+        options = json.loads(request.body)
+    except ValueError:
+        raise ConfigurationError("the body is not JSON") from None
+    if not isinstance(options, dict):
+        raise ConfigurationError("the body must be a JSON object")
+    return options

@@ -1,0 +1,205 @@
+"""Faults that a test or a developer asks for: what a real service does on its bad days, chosen by a seed."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal, get_args
+
+from melange.errors import ConfigurationError, nearest
+from melange.server.calls import Parameters
+from melange.server.errors import ServiceError
+
+FaultKind = Literal[
+    "throttle", "error", "delay", "hang", "drop-request", "drop-answer", "cut-answer", "partial"
+]
+KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
+
+LONGEST_SECONDS = 3_600.0
+
+_ENTRIES = ("Entries", "PublishBatchRequestEntries")
+
+
+@dataclass
+class Fault:
+    """What happens to some calls.
+
+    - ``throttle``: the service's answer to too many calls. ``error``: its answer to a failure of its own, with ``status``.
+    - ``delay``: the call is executed ``seconds`` later. ``hang``: it is not executed, and has no answer for ``seconds``; then
+      the connection is closed.
+    - ``drop-request``: the connection is closed before the call is executed; ``drop-answer``: after it, without an answer;
+      ``cut-answer``: after half of the answer.
+    - ``partial``: about half of the entries of a batch fail, at least one. Other calls are left alone.
+
+    ``service`` is ``sqs`` or ``sns``, ``operation`` such as ``SendMessage``, ``name`` that of a queue or topic; "" means any.
+    ``rate`` is the share of those calls, from 0 to 1. ``times`` is how often it strikes at most; None means no limit.
+    """
+
+    kind: FaultKind
+    service: str = ""
+    operation: str = ""
+    name: str = ""
+    rate: float = 1.0
+    times: int | None = None
+    seconds: float = 1.0
+    status: int = 500
+    seed: int | None = None
+    id: int = 0
+    struck: int = 0
+    _random: Random = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigurationError(
+                f"there is no kind {self.kind!r}{nearest(str(self.kind), KINDS)}: {', '.join(KINDS)}"
+            )
+        _check_number("rate", self.rate, 0, 1)
+        _check_number("seconds", self.seconds, 0, LONGEST_SECONDS)
+        if self.times is not None:
+            _check_number("times", self.times, 1, math.inf)
+        if self.kind == "error" and self.status not in {500, 502, 503, 504}:
+            raise ConfigurationError(f"status must be 500, 502, 503 or 504, not {self.status!r}")
+        self._random = Random(self.seed)  # noqa: S311 - nothing to guess here
+
+    def strikes(self, service: str, operation: str, name: str, parameters: Parameters) -> bool:
+        """Return True if it strikes this call, and count it."""
+        if self.times is not None and self.struck >= self.times:
+            return False
+        if not (
+            self.service in {"", service} and self.operation in {"", operation} and self.name in {"", name}
+        ):
+            return False
+        if self.kind == "partial" and entries_of(parameters) is None:
+            return False
+        if self._random.random() >= self.rate:
+            return False
+        self.struck += 1
+        return True
+
+    def choose_failing(self, entries: list[Parameters]) -> list[Parameters]:
+        """Return the entries of a batch that fail."""
+        chosen = [entry for entry in entries if self._random.random() < 0.5]
+        return chosen or [self._random.choice(entries)]
+
+    def error(self, service: str) -> ServiceError:
+        """Return what the service answers to a throttled or a failed call."""
+        if self.kind == "throttle" and service == "sns":
+            return ServiceError("Throttling", "Rate exceeded", 400)
+        if self.kind == "throttle":
+            return ServiceError("RequestThrottled", "The request was denied due to request throttling.", 403)
+        code = "InternalFailure" if self.status == 500 else "ServiceUnavailable"
+        return ServiceError(code, "A fault that was asked for.", self.status)
+
+    def described(self) -> dict[str, Any]:
+        """Return its options, and how often it has struck."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+
+class Faults:
+    """The faults of a server. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._faults: dict[int, Fault] = {}
+        self._last_id = 0
+
+    def add(self, kind: FaultKind, **options: Any) -> Fault:
+        """Add a fault with the options of ``Fault``, and return it. It strikes from now on.
+
+        Raises:
+            ConfigurationError: there is no such kind or option, or a number is out of bounds.
+        """
+        known = Fault.__dataclass_fields__.keys() - {"kind", "id", "struck", "_random"}
+        for name in options:
+            if name not in known:
+                raise ConfigurationError(
+                    f"a fault has no option {name!r}{nearest(name, known)}: {', '.join(sorted(known))}"
+                )
+        fault = Fault(kind, **options)
+        with self._lock:
+            self._last_id += 1
+            fault.id = self._last_id
+            self._faults[fault.id] = fault
+        return fault
+
+    def remove(self, fault_id: int) -> bool:
+        """Remove a fault; return False if there is none with this id."""
+        with self._lock:
+            return self._faults.pop(fault_id, None) is not None
+
+    def clear(self) -> None:
+        """Remove all faults."""
+        with self._lock:
+            self._faults.clear()
+
+    def all(self) -> list[Fault]:
+        """Return the faults in the order in which they were added."""
+        with self._lock:
+            return list(self._faults.values())
+
+    def choose(self, service: str, operation: str, parameters: Parameters) -> Fault | None:
+        """Return the first fault that strikes this call, or None."""
+        if not self._faults:  # as it nearly always is
+            return None
+        name = _name_in(parameters)
+        with self._lock:
+            return next(
+                (
+                    fault
+                    for fault in self._faults.values()
+                    if fault.strikes(service, operation, name, parameters)
+                ),
+                None,
+            )
+
+
+def entries_of(parameters: Parameters) -> list[Parameters] | None:
+    """Return the entries of a batch; None if the call is none, or its batch is empty."""
+    for key in _ENTRIES:
+        if parameters.get(key):
+            found: list[Parameters] = parameters[key]
+            return found
+    return None
+
+
+def without_entries(parameters: Parameters, failing: list[Parameters]) -> Parameters:
+    """Return the parameters of a batch without these entries."""
+    return {
+        key: [entry for entry in value if entry not in failing] if key in _ENTRIES else value
+        for key, value in parameters.items()
+    }
+
+
+def with_failures(result: Parameters, failing: list[Parameters]) -> Parameters:
+    """Return the result of a batch with these entries as failed ones."""
+    failed = [
+        {
+            "Id": entry["Id"],
+            "SenderFault": False,
+            "Code": "InternalError",
+            "Message": "A fault that was asked for.",
+        }
+        for entry in failing
+    ]
+    return {"Successful": [], **result, "Failed": [*result.get("Failed", []), *failed]}
+
+
+def _name_in(parameters: Mapping[str, Any]) -> str:
+    for key, separator in (
+        ("QueueUrl", "/"),
+        ("TopicArn", ":"),
+        ("TargetArn", ":"),
+        ("QueueName", "/"),
+        ("Name", ":"),
+    ):
+        if parameters.get(key):
+            return str(parameters[key]).rstrip("/").rpartition(separator)[2]
+    return ""
+
+
+def _check_number(name: str, value: object, lowest: float, highest: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest <= value <= highest:
+        raise ConfigurationError(f"{name} must be a number from {lowest:g} to {highest:g}, not {value!r}")
