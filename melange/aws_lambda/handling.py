@@ -14,7 +14,7 @@ from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Outcome
 from melange.consuming.suspects import Suspects
 from melange.drivers.base import Capabilities, MessagingDriver
-from melange.errors import ConfigurationError, DeduplicationError, Failure, MelangeError
+from melange.errors import ConfigurationError, Failure, MelangeError
 from melange.messages import Delivery
 
 if TYPE_CHECKING:
@@ -203,11 +203,8 @@ class _Invocation:
         processor = self._consumer.processor
         try:
             return processor.process(lease)
-        except DeduplicationError as error:
-            logger.warning("message %s waits: %s", lease.delivery.message.message_id, error)
-            return processor.undecided(lease)
         except BaseException as error:  # SystemExit would fail the records that are finished
-            return processor.broken_off(lease, error)
+            return processor.failures.of_processing(lease, error)
 
 
 class _EventSource:

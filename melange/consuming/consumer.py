@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Concatenate, TypeVar, overload
 
 from melange.backoff import dependable
+from melange.consuming.claims import StoreUnavailableError
 from melange.consuming.declaration import QueueDeclaration
 from melange.consuming.gates import Gate, checked_gates
 from melange.consuming.leases import Lease, LeaseKeeper
@@ -27,7 +28,6 @@ from melange.drivers.sqs_rules import check_whole_seconds
 from melange.errors import (
     ConfigurationError,
     DecodeError,
-    DeduplicationError,
     HandlerNotFoundError,
     InvalidNameError,
 )
@@ -111,6 +111,7 @@ class ExchangeMessageConsumer:
         check_time_limit(timeout_seconds)
         deduplication, store = _deduplication(deduplication, self.driver)
         self.options = queue
+        self.keeps_attempts = store is not None and store.outlives_process
         self.needs_store = store is not None and deduplication.on_unavailable == "retry"
         self.timeout_seconds = timeout_seconds
         self.declaration = QueueDeclaration(
@@ -119,7 +120,7 @@ class ExchangeMessageConsumer:
             filter_events,
             queue,
             retry.max_attempts,
-            outlives_process=store is not None and store.outlives_process,
+            outlives_process=self.keeps_attempts,
         )
         is_collected = collect(self)
         self.queue = self.declaration.undeclared() if is_collected else self.declaration.queue(self.driver)
@@ -348,7 +349,8 @@ class ExchangeMessageConsumer:
         """Raise ``DeduplicationError`` while the deduplication store is unavailable."""
         if self._store is not None:
             self._store.check()
-            self.processor.store_is_back()
+            if self.processor.claims is not None:
+                self.processor.claims.release_unanswered()
 
     # --- the rest is private -----------------------------------------------------------------------
 
@@ -376,11 +378,11 @@ class ExchangeMessageConsumer:
         except BaseException as error:
             # The store is unavailable, or the process is asked to end: what is finished was settled all the same, the
             # rest is released.
-            self._store_is_available = not isinstance(error, DeduplicationError)
-            undecided = self.processor.undecided
+            self._store_is_available = not isinstance(error, StoreUnavailableError)
+            of_store = self.processor.failures.of_store
             self._settler.defer(
                 [
-                    (lease, 0 if self._store_is_available else undecided(lease).delay_seconds)
+                    (lease, 0 if self._store_is_available else of_store(lease).delay_seconds)
                     for lease in unsettled
                 ]
             )

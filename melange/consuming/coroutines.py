@@ -6,7 +6,11 @@ import asyncio
 import io
 import logging
 import threading
-from collections.abc import Awaitable, Coroutine
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import CancelledError
+from contextvars import Context
+from functools import partial
 from typing import Any
 
 from melange.errors import TimeLimitExceeded
@@ -16,15 +20,17 @@ logger = logging.getLogger(__name__)
 CANCELLING_SECONDS = 5.0
 
 
-class EventLoopThread:
-    """An event loop on a daemon thread, started at its first use.
+Ended = Callable[[BaseException | None], None]
+"""Receives the exception with which a coroutine has ended, or None."""
 
-    Each delivery waits for its coroutine on a thread of the worker, so that synchronous and asynchronous listeners share
-    one path, one limit and one way to be settled.
-    """
+
+class EventLoopThread:
+    """An event loop on a daemon thread, started at its first use. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._arriving: deque[tuple[Awaitable[object], Context, Ended]] = deque()
+        self._is_called = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -40,6 +46,27 @@ class EventLoopThread:
         """Run the coroutine on the loop and return what it returned; blocks until then."""
         loop = self._started()
         return asyncio.run_coroutine_threadsafe(_contained(coroutine), loop).result()
+
+    def start_soon(self, awaitable: Awaitable[object], context: Context, ended: Ended) -> None:
+        """Run the awaitable on the loop, in the context; ``ended`` is called there with its exception, or None.
+
+        Returns at once. What arrives together wakes the loop once.
+
+        Raises:
+            RuntimeError: the system cannot start a thread.
+        """
+        loop = self._started()
+        self._arriving.append((awaitable, context, ended))
+        if not self._is_called:  # two threads may both call: the second call finds nothing
+            self._is_called = True
+            loop.call_soon_threadsafe(self._begin_arrived)
+
+    def _begin_arrived(self) -> None:
+        self._is_called = False
+        while self._arriving:
+            awaitable, context, ended = self._arriving.popleft()
+            task = asyncio.get_running_loop().create_task(_contained(awaitable), context=context)
+            task.add_done_callback(partial(_report, ended))
 
     def stop(self) -> bool:
         """Cancel the coroutines at work, let them clean up for some seconds, and end the loop; return True if it ended."""
@@ -112,9 +139,14 @@ async def _cancel_all() -> None:
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 
-async def _contained(coroutine: Coroutine[Any, Any, object]) -> object:
-    """Await the coroutine; an exception that would end the event loop fails only this coroutine."""
+def _report(ended: Ended, task: asyncio.Task[object]) -> None:
+    # A cancelled run is a failed run: the exception of futures is an ordinary one.
+    ended(CancelledError() if task.cancelled() else task.exception())
+
+
+async def _contained(awaitable: Awaitable[object]) -> object:
+    """Await it; an exception that would end the event loop fails only this run."""
     try:
-        return await coroutine
+        return await awaitable
     except (SystemExit, KeyboardInterrupt) as error:
         raise RuntimeError(f"an asynchronous listener raised {type(error).__name__}") from error

@@ -87,14 +87,10 @@ class QueueDeclaration:
         """The broker's own limit of receives: the last resort for messages that kill the process before it can count.
 
         It is far above the attempts, because deployments, waits and kills of neighbours also count as receives, and must
-        not dead-letter healthy messages. It is the highest possible if attempts outlive the process, if rejected
-        messages stay, and on FIFO, where the followers of a failing message are received again with it.
+        not dead-letter healthy messages. It is the highest possible if attempts outlive the process, or if rejected
+        messages stay.
         """
-        if (
-            self.outlives_process
-            or self.options.on_reject == "block"
-            or self.queue_name.endswith(FIFO_SUFFIX)
-        ):
+        if self.outlives_process or self.options.on_reject == "block":
             return MOST_RECEIVES
         return min(MOST_RECEIVES, max(FEWEST_RECEIVES, 4 * self.max_attempts))
 

@@ -55,13 +55,13 @@ def health_of(queue_workers: Sequence[QueueWorker], threads: Threads, *, running
     queues = [
         QueueHealth(
             queue_name=one.consumer.queue.name,
-            seconds_since_poll=_since(one.last_poll_at, one),
+            seconds_since_poll=_since(one.poller.last_poll_at, one),
             seconds_since_settled=_since(one.last_settled_at, one),
             in_flight=one.in_flight,
             limit=one.limit,
-            store_is_available=one.store_is_available,
+            store_is_available=one.poller.store_is_available,
             unhandled=one.consumer.processor.unhandled_count,
-            timed_out=one.consumer.processor.timed_out_count,
+            timed_out=one.consumer.processor.failures.timed_out_count,
             leases_lost=one.leases_lost,
             flow=one.consumer.gates.state,
         )

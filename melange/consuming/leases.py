@@ -60,6 +60,11 @@ class Lease:
         """The time that a listener may run; infinite in a process that does not end by itself."""
         return self.cutoff if self.cutoff == math.inf else max(0.001, self.cutoff - self._clock.monotonic())
 
+    @property
+    def receives(self) -> int:
+        """The number of receives and retries: the attempts, if nothing else counts them."""
+        return self.delivery.receive_count + self.retries
+
     def is_lost(self) -> bool:
         """Return True if another receiver may have the message."""
         return self._lost or self._clock.monotonic() >= self.delivery.deadline

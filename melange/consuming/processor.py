@@ -5,13 +5,12 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import threading
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from melange.backoff import Backoff, dependable
+from melange.consuming.claims import Claims, StoreUnavailableError
+from melange.consuming.failures import Failures
 from melange.consuming.leases import Lease
 from melange.consuming.options import Deduplication, RetryPolicy
 from melange.consuming.outcomes import (
@@ -20,32 +19,15 @@ from melange.consuming.outcomes import (
     LEAVE,
     UNHANDLED,
     DeadLetter,
-    Defer,
     Outcome,
     checked_outcome,
     combined,
 )
 from melange.consuming.subscriptions import ListenerCall, Subscription, Subscriptions
-from melange.consuming.time_limit import run_limited
-from melange.correlation import log_fields
-from melange.deduplication.base import (
-    Claimed,
-    ClaimRefusal,
-    DeduplicationKey,
-    DeduplicationStore,
-    RunCoroutine,
-    content_of,
-)
-from melange.errors import (
-    ConfigurationError,
-    DecodeError,
-    DeduplicationError,
-    Reject,
-    Retry,
-    TimeLimitExceeded,
-    shortened,
-)
-from melange.messages import handled_message, new_token
+from melange.consuming.time_limit import LimitedRuns
+from melange.deduplication.base import ClaimRefusal, DeduplicationStore, RunCoroutine
+from melange.errors import ConfigurationError, DecodeError, shortened
+from melange.messages import handled_message
 from melange.middleware import Middleware, wrapped
 from melange.serialization.serializer import EventSerializer
 
@@ -54,17 +36,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_RECEIVES_WITHOUT_DELAY = 5
-_UNDECIDED_BACKOFF = Backoff(first_seconds=1.0, max_seconds=30.0)
-MOST_REMEMBERED_CLAIMS = 1_000
 MOST_WARNED_TYPES = 100
+
+Steps = Generator[Awaitable[object], BaseException | None, Outcome]
+"""Yields what asynchronous listeners return, receives the exception with which each ended, and returns the outcome."""
 
 
 class DeliveryProcessor:
     """Runs the listeners that accept a delivery's event, and returns the outcome.
 
     It decides and does not settle: it never calls the driver. Thread-safe if the listeners are. A worker sets
-    ``run_coroutine``, which runs asynchronous listeners.
+    ``run_coroutine``, which runs a coroutine and blocks until its end. ``waits`` is True if hooks around deliveries or
+    listeners must wait in a thread for asynchronous listeners.
     """
 
     def __init__(
@@ -81,31 +64,59 @@ class DeliveryProcessor:
         on_unhandled: Literal["acknowledge", "reject"],
     ) -> None:
         self.store = store
+        self.claims = None if store is None else Claims(store, deduplication)
+        self.failures = Failures(retry)
+        self.limited_runs = LimitedRuns()
         self.run_coroutine: RunCoroutine | None = None
         self.unhandled_count = 0
-        self.timed_out_count = 0
         self._subscriptions = subscriptions
         self._serializer = serializer
-        self._retry = retry
-        self._backoff = dependable(retry.backoff)
-        self._deduplication = deduplication
-        self._middleware = middleware
         self._event_type = event_type
         self._timeout_seconds = timeout_seconds
         self._on_unhandled = on_unhandled
         self._warned_types: set[str] = set()
-        self._unanswered_claims: deque[Claimed] = deque(maxlen=MOST_REMEMBERED_CLAIMS)
-        self.process: Callable[[Lease], Outcome] = self._process_wrapped if middleware else self._process
+        self._around_delivery = [
+            one.around_delivery
+            for one in middleware
+            if type(one).around_delivery is not Middleware.around_delivery
+        ]
+        self.process: Callable[[Lease], Outcome] = (
+            self._process_wrapped if self._around_delivery else self._process
+        )
         """Returns the outcome of running every listener that accepts the delivery's event.
 
-        What listeners and middleware raise becomes an outcome. It raises ``DeduplicationError`` when the store is
+        What listeners and middleware raise becomes an outcome. It raises ``StoreUnavailableError`` when the store is
         unavailable: then nothing was decided about the delivery.
         """
         self._attempt: Callable[[ListenerCall], Outcome] = self._run
         for one in reversed(middleware):
-            self._attempt = _through(one.around_listener, self._attempt)
+            if type(one).around_listener is not Middleware.around_listener:
+                self._attempt = _through(one.around_listener, self._attempt)
+        self.waits = bool(self._around_delivery) or self._attempt != self._run
 
     def _process(self, lease: Lease) -> Outcome:
+        try:
+            event_type_name, data = self._serializer.read(lease.delivery.message, self._event_type)
+        except DecodeError as error:
+            return DeadLetter(f"malformed message: {error}")
+        subscriptions = self._subscriptions
+        listeners = subscriptions.known.get(event_type_name) or subscriptions.accepting(event_type_name)
+        if not listeners:
+            return self._unhandled(event_type_name)
+        if len(listeners) == 1:
+            call = self._claimed_call(listeners[0], event_type_name, data, lease)
+            return self._attempted(call) if isinstance(call, ListenerCall) else call
+        outcomes = []
+        for listener in listeners:
+            call = self._claimed_call(listener, event_type_name, data, lease)
+            outcomes.append(self._attempted(call) if isinstance(call, ListenerCall) else call)
+        return combined(outcomes)
+
+    def steps(self, lease: Lease) -> Steps:
+        """Do the same as ``process``, without a thread that waits for asynchronous listeners, and without hooks.
+
+        The steps may run in different threads, one after the other, and all in one context.
+        """
         try:
             event_type_name, data = self._serializer.read(lease.delivery.message, self._event_type)
         except DecodeError as error:
@@ -113,177 +124,152 @@ class DeliveryProcessor:
         listeners = self._subscriptions.accepting(event_type_name)
         if not listeners:
             return self._unhandled(event_type_name)
-        if len(listeners) == 1:
-            return self._once(listeners[0], event_type_name, data, lease)
-        return combined([self._once(listener, event_type_name, data, lease) for listener in listeners])
+        outcomes = []
+        for listener in listeners:
+            outcome = self._claimed_call(listener, event_type_name, data, lease)
+            if isinstance(outcome, ListenerCall):
+                outcome = (
+                    (yield from self._awaited(outcome)) if listener.is_async else self._attempted(outcome)
+                )
+            outcomes.append(outcome)
+        return combined(outcomes) if len(outcomes) > 1 else outcomes[0]
 
-    def _once(
-        self, listener: Subscription, event_type_name: str, data: dict[str, Any], lease: Lease
-    ) -> Outcome:
-        """Run one listener unless it has finished this message before, or is running for it elsewhere."""
+    def _process_wrapped(self, lease: Lease) -> Outcome:
+        around = [partial(hook, lease.delivery) for hook in self._around_delivery]
+        try:
+            return checked_outcome(wrapped(lambda: self._process(lease), around))
+        except StoreUnavailableError:
+            raise
+        except Exception as error:
+            return self.failures.outside_of_listeners(lease, error, "middleware")
+
+    # --- one listener --------------------------------------------------------------------------------
+
+    def _claimed_call(
+        self, listener: Subscription, event_type_name: str, data: Any, lease: Lease
+    ) -> ListenerCall | Outcome:
+        """Return the call of a listener, unless it has finished this message before, or is running for it elsewhere."""
         if lease.is_lost():
             return LEAVE
         try:
             event = self._serializer.load(event_type_name, data, listener.event_classes.get(event_type_name))
         except DecodeError as error:
             return DeadLetter(f"malformed message: {error}", listener.name)
-        claimed = self._claim(listener, lease)
-        if isinstance(claimed, ClaimRefusal):
-            # Another copy of the message is in work: there was no attempt, so none is used up.
-            return DUPLICATE if claimed is ClaimRefusal.DONE else Defer(self._backoff(_receives(lease)))
-        attempt = _receives(lease) if claimed is None else claimed.attempt
-        return self._attempted(ListenerCall(listener, event, event_type_name, lease, attempt, claimed))
+        claimed = None if self.claims is None else self.claims.claim(listener.name, lease)
+        if claimed is None:
+            call = ListenerCall(listener, event, event_type_name, lease, lease.receives, None)
+            is_counted = self.claims is None
+        elif isinstance(claimed, ClaimRefusal):
+            return DUPLICATE if claimed is ClaimRefusal.DONE else self.failures.of_claim(lease)
+        else:
+            call = ListenerCall(listener, event, event_type_name, lease, claimed.attempt, claimed)
+            is_counted = True
+        lease.claimed = claimed
+        lease.has_begun = lease.is_completing = False
+        if is_counted and call.attempt > 1 and (outcome := self.failures.without_result(call)) is not None:
+            self._conclude(lease)
+            return outcome
+        return call
 
     def _attempted(self, call: ListenerCall) -> Outcome:
         """Run the listener with its hooks, and leave no claim behind."""
-        lease, attempt = call.lease, call.attempt
-        lease.claimed = call.claimed
-        lease.has_begun = lease.is_completing = False
+        lease = call.lease
         # Around the completion too: with an inbox it commits what the listener did.
         outside = handled_message.set(lease.delivery.message)
         try:
-            is_counted = call.claimed is not None or self.store is None
-            if is_counted and attempt > self._retry.max_attempts:  # processes died in the last ones
-                return self._given_up(
-                    call, f"{attempt - 1} attempts failed or did not come to an end", attempt - 1
-                )
             return self._attempt(call)
-        except DeduplicationError:
+        except StoreUnavailableError:
             raise
         except Exception as error:  # from middleware: what listeners raise is an outcome by now
             if lease.has_begun:
-                return self._failed(call, error)
-            return self.broken_off(lease, error, "middleware")
+                return self.failures.of_run(call, error)
+            return self.failures.outside_of_listeners(lease, error, "middleware")
         finally:
-            # Where it was concluded there is none left. Otherwise no other worker should wait for it: KeyboardInterrupt, hooks.
             if lease.claimed is not None:
-                self._abandon(lease.claimed, began=lease.has_begun)
-                lease.claimed = None
+                self._conclude(lease)
             handled_message.reset(outside)
 
-    def _process_wrapped(self, lease: Lease) -> Outcome:
-        around = [partial(one.around_delivery, lease.delivery) for one in self._middleware]
+    def _awaited(self, call: ListenerCall) -> Steps:
+        """Do the same for an asynchronous listener without hooks."""
+        lease = call.lease
+        handled_message.set(lease.delivery.message)  # all steps of a delivery share a context of their own
+        lease.has_begun = True
         try:
-            return checked_outcome(wrapped(lambda: self._process(lease), around))
-        except DeduplicationError:
-            raise
-        except Exception as error:
-            return self.broken_off(lease, error, "middleware")
-
-    # --- claims ------------------------------------------------------------------------------------
-
-    def _claim(self, listener: Subscription, lease: Lease) -> Claimed | ClaimRefusal | None:
-        if self.store is None:
-            return None
-        delivery = lease.delivery
-        message = delivery.message
-        message_id = message.message_id
-        if self._deduplication.identity == "broker":
-            message_id = delivery.broker_message_id or message_id
-        key = DeduplicationKey(delivery.queue.address, listener.name, message_id, content_of(message))
-        token = new_token()
-        try:
-            if self._unanswered_claims:
-                self.store_is_back()
-            return self.store.claim(key, token, lease.remaining_seconds)
-        except DeduplicationError:
-            # It may have been granted all the same, with the answer lost: released when the store can be asked.
-            self._unanswered_claims.append(Claimed(key, token))
-            if self._deduplication.on_unavailable == "process":
-                return None
-            raise
-
-    def _complete(self, claimed: Claimed, lease: Lease) -> Outcome:
-        """Mark the listener as finished; wait while the store is unavailable, because the effect has happened."""
-        assert self.store is not None
-        pause_seconds = 0.1
-        # From now on the answer to the completion decides if the claim was held, not a renewal.
-        lease.is_completing = True
-        while True:
-            lease.claimed = None
+            error: BaseException | None = None
             try:
-                is_marked = self.store.complete(claimed)
-            except DeduplicationError as error:
-                if self._deduplication.on_unavailable == "process":
-                    return ACKNOWLEDGE
-                lease.claimed = claimed
-                if lease.is_lost():
-                    raise
-                logger.warning("message %s is done, its mark waits: %s", claimed.key.message_id, error)
-                threading.Event().wait(pause_seconds)
-                pause_seconds = min(1.0, 2 * pause_seconds)
+                result = call.subscription.run(call)
+            except Exception as raised:  # by a function that returns a coroutine
+                error = raised
             else:
-                # A lost claim belongs to another worker now, which will acknowledge.
-                return ACKNOWLEDGE if is_marked else LEAVE
-
-    def _abandon(self, claimed: Claimed, *, began: bool) -> None:
-        assert self.store is not None
-        try:
-            self.store.abandon(claimed, began=began)
-        except DeduplicationError as error:
-            # It ends with its lease; how the listener ended must not be hidden by that.
-            logger.warning("the claim on message %s could not be released: %s", claimed.key.message_id, error)
-
-    def store_is_back(self) -> None:
-        """Release the claims that were granted in an answer that got lost: the listeners did not run."""
-        assert self.store is not None
-        while True:
-            try:
-                claimed = self._unanswered_claims.popleft()
-            except IndexError:
-                return
-            try:
-                self.store.abandon(claimed, began=False)
-            except DeduplicationError:
-                self._unanswered_claims.append(claimed)
-                raise
-
-    # --- running -----------------------------------------------------------------------------------
+                if inspect.isawaitable(result):
+                    error = yield self._limited(call, result)
+            if isinstance(error, Exception):
+                return self._failed(call, error)
+            if error is not None:
+                raise error
+            return self._completed(call)
+        finally:
+            if lease.claimed is not None:
+                self._conclude(lease)
 
     def _run(self, call: ListenerCall) -> Outcome:
         """Run the listener, then mark it as finished or release its claim."""
-        listener, lease, claimed = call.subscription, call.lease, call.claimed
+        listener, lease = call.subscription, call.lease
         lease.has_begun = True
-        limit = self.time_limit_of(listener, lease)
-        has_returned = False
-        outcome: Outcome
         try:
-            if limit is None or listener.is_async:
+            limit = self.time_limit_of(listener, lease)
+            if limit is not None and not listener.is_async:
+                what = f"listener {listener.name}"
+                result = self.limited_runs.run(lambda: listener.run(call), limit, what)
+            elif listener.keywords:
                 result = listener.run(call)
             else:
-                result = run_limited(lambda: listener.run(call), limit, f"listener {listener.name}")
+                result = listener.process(call.event)
             if result is not None and inspect.isawaitable(result):
-                self._await(listener, result, limit)
-            has_returned = True
-            outcome = ACKNOWLEDGE if claimed is None else self._complete(claimed, lease)
-            lease.has_begun = False  # it has ended: what hooks do from now on is not an attempt
-            return outcome
-        except Reject as steering:
-            outcome = self._given_up(call, steering.reason, call.attempt, steering)
-        except Retry as steering:
-            outcome = self._failed(call, steering, steering.delay_seconds)
-        except Exception as error:  # from the listener, or from a store that says that it failed after all
-            if has_returned and isinstance(error, DeduplicationError):
+                self._await(call, result)
+        except Exception as error:
+            return self._failed(call, error)
+        return self._completed(call)
+
+    def _completed(self, call: ListenerCall) -> Outcome:
+        lease = call.lease
+        if call.claimed is not None:
+            assert self.claims is not None
+            try:
+                is_marked = self.claims.complete(call.claimed, lease)
+            except StoreUnavailableError:
                 raise
-            outcome = self._failed(call, error)
-        if claimed is not None:
-            lease.claimed = None
-            self._abandon(claimed, began=True)
+            except Exception as error:  # the store says that it failed after all
+                return self._failed(call, error)
+            if not is_marked:  # a lost claim belongs to another worker now, which will acknowledge
+                return LEAVE
+        lease.has_begun = False  # it has ended: what hooks do from now on is not an attempt
+        return ACKNOWLEDGE
+
+    def _failed(self, call: ListenerCall, error: Exception) -> Outcome:
+        outcome = self.failures.of_run(call, error)
+        if call.claimed is not None:
+            call.lease.claimed = call.claimed
+            self._conclude(call.lease)
         return outcome
 
-    def _await(self, listener: Subscription, result: Any, limit: float | None) -> None:
-        if self.run_coroutine is None:
-            if inspect.iscoroutine(result):
-                result.close()
-            raise ConfigurationError(
-                f"listener {listener.name} is asynchronous: it needs the event loop of a worker, consumer.run()"
-            )
-        if limit is not None:
-            # It brings asyncio, half of what importing melange costs, and plain listeners do without.
-            from melange.consuming.coroutines import within  # noqa: PLC0415
+    def _conclude(self, lease: Lease) -> None:
+        """Release a claim that is left, so that no other worker waits for it: after a failure, KeyboardInterrupt, hooks."""
+        claimed, lease.claimed = lease.claimed, None
+        if claimed is not None and self.claims is not None:
+            self.claims.abandon(claimed, began=lease.has_begun)
 
-            result = within(limit, result, f"listener {listener.name}")
-        self.run_coroutine(_awaited(result))
+    # --- asynchronous listeners ----------------------------------------------------------------------
+
+    def _limited(self, call: ListenerCall, result: Awaitable[object]) -> Awaitable[object]:
+        """Return the awaitable, with the time limit of its listener."""
+        limit = self.time_limit_of(call.subscription, call.lease)
+        if limit is None:
+            return result
+        # It brings asyncio, half of what importing melange costs, and plain listeners do without.
+        from melange.consuming.coroutines import within  # noqa: PLC0415
+
+        return within(limit, result, f"listener {call.listener_name}")
 
     def time_limit_of(self, listener: Subscription, lease: Lease) -> float | None:
         """Return the time limit of one run of the listener; None without a limit."""
@@ -293,62 +279,14 @@ class DeliveryProcessor:
         left = lease.seconds_to_cutoff
         return left if limit is None else min(left, limit)
 
-    # --- failures ----------------------------------------------------------------------------------
-
-    def undecided(self, lease: Lease) -> Defer:
-        """Return the outcome of a delivery when the deduplication store is unavailable: nothing was attempted.
-
-        The first few times it comes back at once. Then the delay grows, because the broker limits receives: a store can
-        answer ``check`` and still refuse claims.
-        """
-        again = _receives(lease) - _RECEIVES_WITHOUT_DELAY
-        return Defer(_UNDECIDED_BACKOFF(again) if again > 0 else 0)
-
-    def broken_off(self, lease: Lease, error: BaseException, where: str = "processing") -> Outcome:
-        """Return the outcome of a delivery when its processing broke off outside of any listener.
-
-        No attempt was made, so none is used up: it is tried again until the broker's own limit.
-        """
-        receives = _receives(lease)
-        self._log_failure(lease, where, receives, error)
-        return Defer(self._backoff(receives), error)
-
-    def _failed(self, call: ListenerCall, error: Exception, delay_seconds: float | None = None) -> Outcome:
-        """Return the outcome of a failed attempt: another one after the backoff, or rejection after the last."""
-        self.timed_out_count += isinstance(error, TimeLimitExceeded)
-        self._log_failure(call.lease, call.listener_name, call.attempt, error)
-        if delay_seconds is None and isinstance(error, self._retry.reject_on):
-            reason = f"{_described(error)} is never retried (reject_on)"
-            return self._given_up(call, reason, call.attempt, error)
-        if call.attempt < self._retry.max_attempts:
-            delay_seconds = self._backoff(call.attempt) if delay_seconds is None else delay_seconds
-            return Defer(delay_seconds, error, call.attempt)
-        reason = f"attempt {call.attempt} of {self._retry.max_attempts} failed: {_described(error)}"
-        return self._given_up(call, reason, call.attempt, error)
-
-    def _given_up(
-        self, call: ListenerCall, reason: str, attempts: int, error: Exception | None = None
-    ) -> Outcome:
-        keys = () if call.claimed is None else (call.claimed.key,)
-        return DeadLetter(reason, call.listener_name, attempts, keys, error)
-
-    def _log_failure(self, lease: Lease, where: str, attempt: int, error: BaseException) -> None:
-        message_id = lease.delivery.message.message_id
-        logger.warning(
-            "%s failed on message %s, attempt %d of %d",
-            where,
-            message_id,
-            attempt,
-            self._retry.max_attempts,
-            exc_info=None if isinstance(error, (Retry, TimeLimitExceeded)) else error,
-            extra={
-                **log_fields(lease.delivery.message),
-                "queue_name": lease.delivery.queue.name,
-                "listener_name": where,
-                "attempt": attempt,
-                "receive_count": lease.delivery.receive_count,
-            },
-        )
+    def _await(self, call: ListenerCall, result: Awaitable[object]) -> None:
+        if self.run_coroutine is None:
+            if inspect.iscoroutine(result):
+                result.close()
+            raise ConfigurationError(
+                f"listener {call.listener_name} is asynchronous: it needs the event loop of a worker, consumer.run()"
+            )
+        self.run_coroutine(_coroutine_of(self._limited(call, result)))
 
     def _unhandled(self, event_type_name: str) -> Outcome:
         name = shortened(event_type_name)
@@ -373,17 +311,5 @@ def _through(
     return lambda call: checked_outcome(hook(call, run))
 
 
-async def _awaited(awaitable: Awaitable[object]) -> None:
+async def _coroutine_of(awaitable: Awaitable[object]) -> None:
     await awaitable
-
-
-def _receives(lease: Lease) -> int:
-    """Return the number of receives and retries: the attempts, if nothing else counts them."""
-    return lease.delivery.receive_count + lease.retries
-
-
-def _described(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # its __str__ fails
-        return type(error).__name__

@@ -1,4 +1,4 @@
-"""One queue of a worker: polled on its own thread, processed on the worker's threads, acknowledged in batches."""
+"""One queue of a worker: what is received is processed on the worker's threads, and settled."""
 
 from __future__ import annotations
 
@@ -7,38 +7,27 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from contextvars import Context, copy_context
+from functools import partial
 
-from melange.backoff import Backoff
+from melange.consuming.claims import StoreUnavailableError
 from melange.consuming.consumer import ExchangeMessageConsumer
+from melange.consuming.coroutines import EventLoopThread
 from melange.consuming.isolation import Isolation
 from melange.consuming.lanes import Lanes
 from melange.consuming.leases import Lease, LeaseKeeper
-from melange.consuming.outcomes import ACKNOWLEDGE, Acknowledge, Defer, Outcome
+from melange.consuming.outcomes import Acknowledge, Defer, Outcome
+from melange.consuming.polling import Poller
+from melange.consuming.processor import Steps
 from melange.consuming.scheduling import AHEAD, Task, Threads, Timers
+from melange.consuming.settling import Acknowledger
 from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
-from melange.errors import (
-    AccessDeniedError,
-    ConfigurationError,
-    DeduplicationError,
-    DriverClosedError,
-    QueueNotFoundError,
-)
 from melange.messages import Delivery
 
 logger = logging.getLogger(__name__)
 
-QUICK_SECONDS = 1.0
+SOON_SECONDS = 1.0
 """Deliveries are received ahead only if they would start within this time: a slow worker leaves them to others."""
-
-ACKNOWLEDGE_BATCH = 10
-GATHERING_SECONDS = 0.005
-
-_PERMANENT = (AccessDeniedError, ConfigurationError, QueueNotFoundError)
-"""Errors that waiting seldom ends: tried for a while longer, in case the cause is repaired."""
-
-_SHORT_POLL_PAUSE_SECONDS = 0.1
-"""The pause between empty polls that do not wait, or that a hook or the broker ends at once."""
 
 
 class QueueWorker:
@@ -54,6 +43,7 @@ class QueueWorker:
         *,
         threads: Threads,
         timers: Timers,
+        event_loop: EventLoopThread,
         isolation: Isolation,
         suspects: Suspects,
         others: int,
@@ -63,19 +53,24 @@ class QueueWorker:
     ) -> None:
         self.consumer = consumer
         self.limit = threads.in_flight_limit
-        self.last_poll_at: float | None = None
         self.last_settled_at: float | None = None
-        self.store_is_available = not consumer.needs_store  # asked before the first poll
+        self.poller = Poller(
+            consumer,
+            threads,
+            allowance=self._allowance,
+            accept=self._accept,
+            longest_wait_seconds=longest_wait_seconds,
+            give_up_seconds=give_up_seconds,
+            give_up=give_up,
+        )
         self._threads = threads
         self._timers = timers
+        self._event_loop = event_loop
         self._isolation = isolation
         self._suspects = suspects
         self._share = threads.size - others  # one thread is left for each other queue
-        self._wait_seconds = min(consumer.options.wait_seconds, longest_wait_seconds)
-        self._give_up_seconds = give_up_seconds
-        self._give_up = give_up
-        self._backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
-        self._stopping = threading.Event()
+        self._batch = consumer.driver.capabilities.max_receive_batch
+        self._has_lanes = consumer.queue.is_fifo or consumer.options.ordered_by is not None
         self._lanes = Lanes()
         self._keeper = LeaseKeeper(
             consumer.driver,
@@ -84,16 +79,12 @@ class QueueWorker:
             self._lost,
         )
         self._settler = consumer.settler(self._keeper, suspects)
+        self._acknowledger = Acknowledger(self._settle, self.limit, consumer.queue.name)
+        self._careful_until = 0.0
         self._mean_seconds = math.inf
-        self._done: SimpleQueue[Lease | None] = SimpleQueue()
         self._releasing = threading.Lock()
         self._held_back: list[tuple[Lease, float]] | None = []
         self._stranded = 0
-        name = consumer.queue.name
-        self._poller = threading.Thread(target=self._poll_on, name=f"melange-poll-{name}", daemon=True)
-        self._acknowledger = threading.Thread(
-            target=self._acknowledge_on, name=f"melange-acknowledge-{name}", daemon=True
-        )
 
     @property
     def in_flight(self) -> int:
@@ -111,68 +102,40 @@ class QueueWorker:
         return self._keeper.is_settled
 
     def start(self) -> None:
-        """Start to poll."""
+        """Start to poll.
+
+        Raises:
+            RuntimeError: the system cannot start a thread.
+        """
         self._acknowledger.start()
-        self._poller.start()
+        if self.consumer.queue.is_fifo and not self.consumer.keeps_attempts:
+            # A message that killed the process before comes back within this time. Without attempts that outlive it, the
+            # broker's limit of receives ends that, and the messages behind it in its group must not count as received too.
+            timeout_seconds = self.consumer.options.visibility_timeout_seconds
+            self._careful_until = self.consumer.driver.clock.monotonic() + timeout_seconds
+        self.poller.start()
 
-    def stop_polling(self) -> None:
-        """Start no further poll."""
-        self._stopping.set()
-        self._threads.changed()
-
-    # --- polling -----------------------------------------------------------------------------------
-
-    def _poll_on(self) -> None:
-        self._threads.enter()
-        failures, denied_since = 0, math.inf
-        while not self._stopping.is_set():
-            try:
-                self._await_store()
-                self._poll()
-                failures, denied_since = 0, math.inf
-            except Exception as error:
-                failures += 1
-                # Only what looks permanent counts: an outage before it is not a reason to hurry.
-                denied_since = (
-                    min(denied_since, time.monotonic()) if isinstance(error, _PERMANENT) else math.inf
-                )
-                if (
-                    isinstance(error, DriverClosedError)
-                    or time.monotonic() - denied_since >= self._give_up_seconds
-                ):
-                    logger.critical("giving up on queue %s: %s", self.consumer.queue.name, error)
-                    self._give_up()
-                    return
-                self._pause(failures, error)
-            except BaseException:  # SystemExit from a hook: a worker that does not poll must not look healthy
-                logger.critical("polling queue %s was ended", self.consumer.queue.name, exc_info=True)
-                self._give_up()
-                return
-
-    def _poll(self) -> None:
-        limit = self._allowance()
-        if limit <= 0:
-            self._threads.wait_for(lambda: self._stopping.is_set() or self._allowance() > 0, 1.0)
-            return
-        started = time.monotonic()
-        received = self.consumer.receive(limit, self._wait_seconds)
-        self.last_poll_at = self.consumer.driver.clock.monotonic()
-        if received:
-            self._accept(received)
-        elif self.last_poll_at - started < _SHORT_POLL_PAUSE_SECONDS:
-            self._stopping.wait(_SHORT_POLL_PAUSE_SECONDS)
+    # --- receiving -----------------------------------------------------------------------------------
 
     def _allowance(self) -> int:
         """Return the number of deliveries to ask for."""
         allowed = self.limit - len(self._keeper)
-        if self._mean_seconds * AHEAD > QUICK_SECONDS * self._threads.size:
+        if self._mean_seconds * AHEAD > SOON_SECONDS * self._threads.size:
             # Retries that wait take no thread.
             at_work = len(self._keeper) - self._lanes.waiting
             allowed = min(allowed, self._threads.free, self._share - at_work)
-        return min(allowed, self.consumer.driver.capabilities.max_receive_batch)
+        elif allowed < self._batch and self._threads.free <= 0:
+            return 0  # there is work: the next poll brings a full batch
+        if self._careful_until and self.consumer.driver.clock.monotonic() < self._careful_until:
+            allowed = min(allowed, 1)
+        return min(allowed, self._batch)
 
     def _accept(self, received: list[Delivery]) -> None:
         leases = self._keeper.hold(received)
+        self._begin(self._heads_of(leases) if self._has_lanes else leases)
+
+    def _heads_of(self, leases: list[Lease]) -> list[Lease]:
+        """Put the leases into their lanes; return those that may begin."""
         ready: list[Lease] = []
         for lease in leases:
             lease.lane = self.consumer.lane_of(lease.delivery)
@@ -182,57 +145,71 @@ class QueueWorker:
                     self._lost(lost)
             if lease.lane is None or self._lanes.enter(lease.lane, lease):
                 ready.append(lease)
-        self._begin(ready)
-
-    def _await_store(self) -> None:
-        """Wait for the deduplication store: polls before that would only raise receive counts."""
-        if self.store_is_available:
-            return
-        self.consumer.check_store()
-        self.store_is_available = True
-        logger.info("the deduplication store of queue %s is available", self.consumer.queue.name)
-
-    def _pause(self, failures: int, error: Exception) -> None:
-        # The return of a store should be noticed within seconds.
-        pause_seconds = min(self._backoff(failures), 2.0 if isinstance(error, DeduplicationError) else 30.0)
-        logger.warning(
-            "polling queue %s failed, trying again in %.1f s: %s: %s",
-            self.consumer.queue.name,
-            pause_seconds,
-            type(error).__name__,
-            error,
-            extra={"queue_name": self.consumer.queue.name},
-        )
-        self._stopping.wait(pause_seconds)
-
-    # --- working -----------------------------------------------------------------------------------
+        return ready
 
     def _begin(self, leases: list[Lease]) -> None:
         tasks: list[Task] = []
         suspects: list[Task] = []
         for lease in leases:
-            is_suspect = lease.delivery.receive_count >= SUSPECT_RECEIVES and self._suspects.includes(
-                lease.delivery
-            )
-            (suspects if is_suspect else tasks).append(Task(self, lease))
+            if lease.delivery.receive_count >= SUSPECT_RECEIVES and self._suspects.includes(lease.delivery):
+                suspects.append(Task(self._work_alone, lease))
+            else:
+                tasks.append(Task(self._work, lease))
         if tasks and not self._threads.put(tasks):
             self._release([task.lease for task in tasks], 0)
         if suspects and not self._isolation.put(shuffled(suspects)):
             self._release([task.lease for task in suspects], 0)
 
-    def work(self, lease: Lease) -> None:
-        """Process a delivery and settle it. Called on the worker's threads."""
-        started = time.perf_counter()
-        outcome: Outcome
+    # --- working -------------------------------------------------------------------------------------
+
+    def _work(self, lease: Lease) -> bool:
+        """Process a delivery and settle it; return False if that goes on when a coroutine has ended."""
+        consumer = self.consumer
+        if consumer.subscriptions.need_event_loop and not consumer.processor.waits:
+            return self._step(consumer.processor.steps(lease), copy_context(), time.monotonic(), None, lease)
+        return self._work_alone(lease)
+
+    def _work_alone(self, lease: Lease) -> bool:
+        """Process a delivery and settle it; asynchronous listeners keep the thread waiting."""
+        started = time.monotonic()
         try:
             outcome = self.consumer.processor.process(lease)
-        except DeduplicationError as error:
-            self.store_is_available = False
-            logger.warning("message %s waits: %s", lease.delivery.message.message_id, error)
-            outcome = self.consumer.processor.undecided(lease)
         except BaseException as error:  # SystemExit from a listener must not end a thread silently
-            outcome = self.consumer.processor.broken_off(lease, error)
-        seconds = time.perf_counter() - started
+            outcome = self._broken_off(lease, error)
+        self._conclude(lease, outcome, started)
+        return True
+
+    def _step(
+        self, steps: Steps, context: Context, started: float, error: BaseException | None, lease: Lease
+    ) -> bool:
+        """Process a delivery up to its next coroutine, or to its end."""
+        try:
+            awaitable = context.run(steps.send, error)
+        except StopIteration as end:
+            outcome = end.value
+        except BaseException as broken:
+            outcome = self._broken_off(lease, broken)
+        else:
+            self._threads.suspend(lease)
+
+            def go_on(error: BaseException | None) -> None:
+                self._threads.continue_with(Task(partial(self._step, steps, context, started, error), lease))
+
+            try:
+                self._event_loop.start_soon(awaitable, context, go_on)
+            except RuntimeError as refused:  # the system cannot start its thread
+                go_on(refused)
+            return False
+        self._conclude(lease, outcome, started)
+        return True
+
+    def _broken_off(self, lease: Lease, error: BaseException) -> Outcome:
+        if isinstance(error, StoreUnavailableError):
+            self.poller.store_is_available = False
+        return self.consumer.processor.failures.of_processing(lease, error)
+
+    def _conclude(self, lease: Lease, outcome: Outcome, started: float) -> None:
+        seconds = time.monotonic() - started
         # Several threads may write at once; an estimate may miss one run.
         mean = self._mean_seconds
         self._mean_seconds = seconds if mean == math.inf else mean + 0.1 * (seconds - mean)
@@ -240,8 +217,8 @@ class QueueWorker:
             self._settle_in_lane(lease, outcome)
         elif isinstance(outcome, Acknowledge):
             lease.is_settling = True
-            self._done.put(lease)
-        elif isinstance(outcome, Defer) and self._stopping.is_set() and not lease.is_lost():
+            self._acknowledger.put(lease, outcome)
+        elif isinstance(outcome, Defer) and self.poller.stopping.is_set() and not lease.is_lost():
             self._release([lease], outcome.delay_seconds)
         else:
             self._settle([(lease, outcome)])
@@ -253,26 +230,6 @@ class QueueWorker:
         finally:
             self.last_settled_at = self.consumer.driver.clock.monotonic()
             self._threads.changed()
-
-    def _acknowledge_on(self) -> None:
-        """Acknowledge finished messages: ten at once, or those of a few milliseconds."""
-        ending = False
-        while not ending:
-            batch = [self._done.get()]
-            if self._done.qsize() < ACKNOWLEDGE_BATCH - 1 and batch[0] is not None:
-                time.sleep(GATHERING_SECONDS)  # gathers a batch
-            while len(batch) < self.limit:
-                try:
-                    batch.append(self._done.get_nowait())
-                except Empty:
-                    break
-            ending = None in batch
-            done: list[tuple[Lease, Outcome]] = [(lease, ACKNOWLEDGE) for lease in batch if lease is not None]
-            if done:
-                try:
-                    self._settle(done)
-                except Exception:
-                    logger.exception("%d messages could not be acknowledged", len(done))
 
     # --- lanes -------------------------------------------------------------------------------------
 
@@ -330,7 +287,7 @@ class QueueWorker:
         """
         if not leases:
             return
-        if self._stopping.is_set():
+        if self.poller.stopping.is_set():
             due = self.consumer.driver.clock.monotonic() + delay_seconds
             with self._releasing:
                 if self._held_back is not None:
@@ -340,7 +297,7 @@ class QueueWorker:
 
     def _defer(self, deferrals: list[tuple[Lease, float]]) -> None:
         released = self._settler.defer(deferrals)
-        if self._stopping.is_set():
+        if self.poller.stopping.is_set():
             self._stranded += len(deferrals) - released
         self._threads.changed()
 
@@ -348,7 +305,7 @@ class QueueWorker:
         self, not_begun: list[Lease], retries: list[tuple[Lease, float]], deadline: float
     ) -> None:
         """Release what has not begun, once the last poll has ended; retries with the rest of their delay."""
-        self._join_poller(deadline - 1.0)
+        self.poller.join(deadline - 1.0)
         with self._releasing:
             held_back, self._held_back = self._held_back or [], None
         address = self.consumer.queue.address
@@ -362,33 +319,24 @@ class QueueWorker:
             + [(lease, 0.0) for lease in self._lanes.close()]
         )
 
-    def _join_poller(self, deadline: float) -> None:
-        while self._poller.is_alive() and time.monotonic() < deadline:
-            # Repeated, because the last poll may start at this moment.
-            self.consumer.driver.end_waits(self.consumer.queue)
-            self._poller.join(min(0.2, max(0.0, deadline - time.monotonic())))
-
     def finish(self, deadline: float) -> bool:
         """Wait for the last poll and acknowledge what is finished; return True if nothing is left in flight."""
-        if self._acknowledger.ident is None:  # it could not be started, so nothing was received
-            return True
-        self._join_poller(deadline)
+        self.poller.join(deadline)
         self._release_unanswered_claims()
-        self._done.put(None)
-        self._acknowledger.join(max(1.0, deadline - time.monotonic()))
+        self._acknowledger.stop(max(1.0, deadline - time.monotonic()))
         left = self.in_flight + self._stranded
-        if left or self._poller.is_alive():
+        if left or self.poller.is_polling:
             logger.error(
                 "%d deliveries of queue %s were not finished in time and are left to redelivery",
                 left,
                 self.consumer.queue.name,
             )
         self._keeper.release_all()
-        return not left and not self._poller.is_alive()
+        return not left and not self.poller.is_polling
 
     def _release_unanswered_claims(self) -> None:
         """Release claims with lost answers: after this process nothing could, and their attempts would stay counted."""
-        if self.store_is_available:
+        if self.poller.store_is_available:
             return
         try:
             self.consumer.check_store()

@@ -8,18 +8,25 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from queue import Empty, SimpleQueue
-from typing import NamedTuple, Protocol
+from queue import SimpleQueue
+from typing import NamedTuple
 
 from melange.clock import Clock
 from melange.consuming.leases import Lease
 
 logger = logging.getLogger(__name__)
 
-AHEAD = 10
+AHEAD = 50
 """The least number of deliveries in flight beyond those being processed: received ahead, or being settled."""
+
+QUICK_SECONDS = 0.000_2
+"""A step that takes longer has probably waited for something, so that another thread could have used the time."""
+
+STUCK_SECONDS = 0.02
+"""A thread that is busy with one step for longer is not waited for."""
 
 NO_THREADS_PAUSE_SECONDS = 10.0
 """How long to go on with fewer threads before the system is asked for another."""
@@ -27,45 +34,51 @@ NO_THREADS_PAUSE_SECONDS = 10.0
 _LONGEST_WAIT_SECONDS = 3600.0
 """Longer waits are split: the system's own timers refuse waits of centuries."""
 
-
 _current: ContextVar[object] = ContextVar("melange.threads", default=None)
 """The threads of the worker that runs the caller; it passes on to coroutines and to runs with a time limit."""
 
 
-class WorksOnLeases(Protocol):
-    """The part of a queue worker that threads call."""
-
-    def work(self, lease: Lease) -> None:
-        """Process and settle."""
-        ...
-
-
 class Task(NamedTuple):
-    """A delivery that may begin."""
+    """A step of the work on a delivery: its beginning, or its continuation after a coroutine.
 
-    owner: WorksOnLeases
+    ``run`` returns True if that was the last step.
+    """
+
+    run: Callable[[Lease], bool]
     lease: Lease
 
 
 class Threads:
-    """At most ``size`` daemon threads, started as they are needed.
+    """At most ``size`` deliveries at work, on at most as many daemon threads, which are started as they are needed.
+
+    Quick work stays on one thread: several would only wait for each other at the interpreter's lock. So a task is left to
+    a thread that is about to be free, unless most steps take long enough to wait for something. A thread that looks for
+    stuck ones wakes others within some milliseconds, so that a slow listener does not delay others.
+
+    A delivery with a coroutine on the event loop keeps its place among the ``size``, and no thread.
 
     Not a ``ThreadPoolExecutor``, which joins its threads when the interpreter exits: a listener that hangs would keep the
-    process alive. A task passes through one ``SimpleQueue``, without locks in Python.
+    process alive. Everything that is done once for each delivery is one atomic operation, without a lock in Python.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._tasks: deque[Task] = deque()
+        self._continuations: deque[Task] = deque()
+        self._places = [None] * size
+        self._suspended: dict[Lease, float] = {}
+        self._busy_since: dict[int, float] = {}
+        self._slow_share = 0.0
         self._threads: list[threading.Thread] = []
-        self._running: dict[int, tuple[float, Task]] = {}
-        self._extra: list[threading.Thread] = []
+        self._idle: list[threading.Lock] = []
+        self._apart: list[threading.Thread] = []
         self._starting = threading.Lock()
         self._start_again_at = -math.inf
         self._putting = threading.Lock()
         self._closed = False
-        self._open = threading.Event()
-        self._open.set()
+        self._paused = False
+        self._watch: SimpleQueue[None] | None = None
+        self._is_watched = False
         self._changed = threading.Condition()
         self._waiters = 0
 
@@ -76,17 +89,30 @@ class Threads:
             RuntimeError: the system cannot start a thread.
         """
         self._start_thread()
+        watch: SimpleQueue[None] = SimpleQueue()
+        thread = threading.Thread(
+            target=self._look_for_stuck, args=(watch,), name="melange-watch", daemon=True
+        )
+        thread.start()
+        self._watch = watch
 
     def put(self, tasks: Sequence[Task]) -> bool:
-        """Run the tasks, each as soon as a thread is free; return False after ``close``, when none of them will run."""
+        """Begin the tasks, each as soon as there is a place for it; return False after ``close``, when none will begin."""
         with self._putting:  # nothing is put behind the back of close()
             if self._closed:
                 return False
-            for task in tasks:
-                self._tasks.put(task)
-        if self._tasks.qsize() and len(self._threads) < self.size:
-            self._start_threads()
+            self._tasks.extend(tasks)
+        self._attend(len(tasks))
         return True
+
+    def suspend(self, lease: Lease) -> None:
+        """Note that the work on the delivery goes on elsewhere when the current step has ended, until ``continue_with``."""
+        self._suspended[lease] = time.monotonic()
+
+    def continue_with(self, task: Task) -> None:
+        """Run the next step of a delivery that was suspended, before new deliveries begin. Never refused."""
+        self._continuations.append(task)
+        self._attend(1)
 
     def run_apart(self, task: Task) -> threading.Thread:
         """Run the task on a thread beyond ``size``, also during a pause; return the thread.
@@ -96,7 +122,7 @@ class Threads:
         """
         thread = threading.Thread(target=self._run_one, args=(task,), name="melange-alone", daemon=True)
         thread.start()
-        self._extra = [*(one for one in self._extra if one.is_alive()), thread]
+        self._apart = [*(one for one in self._apart if one.is_alive()), thread]
         return thread
 
     @property
@@ -107,21 +133,22 @@ class Threads:
     @property
     def free(self) -> int:
         """The number of tasks that could start now; 0 or less if some wait already."""
-        return self.size - len(self._running) - self._tasks.qsize()
+        return len(self._places) - len(self._tasks)
 
     @property
     def longest_run_seconds(self) -> float:
         """The time of the longest running task; 0 if none runs."""
-        started = [started for started, _ in list(self._running.values())]
+        started = self._started()
         return time.monotonic() - min(started) if started else 0.0
 
     def pause(self) -> None:
-        """Start no task until ``resume``; running ones continue."""
-        self._open.clear()
+        """Begin no task until ``resume``; running ones continue."""
+        self._paused = True
 
     def resume(self) -> None:
-        """Start tasks again."""
-        self._open.set()
+        """Begin tasks again."""
+        self._paused = False
+        self._attend(len(self._tasks))
 
     def wait_for(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
         """Return True as soon as the condition holds, checked when a task ends; False after the timeout."""
@@ -141,7 +168,7 @@ class Threads:
     def is_idle(self, young_seconds: float) -> bool:
         """Return True if no task runs that began less than ``young_seconds`` ago."""
         since = time.monotonic() - young_seconds
-        return all(started < since for started, _ in list(self._running.values()))
+        return all(started < since for started in self._started())
 
     def enter(self) -> None:
         """Make the calling thread one of the worker's, with the coroutines and threads that it runs listeners on."""
@@ -153,38 +180,162 @@ class Threads:
         return _current.get() is self
 
     def close(self) -> list[Task]:
-        """Start no further task; return the tasks that have not started."""
+        """Begin no further task; return those that have not begun."""
         with self._starting, self._putting:  # no thread starts from now on, and those that did are counted
             self._closed = True
-        waiting: list[Task] = []
-        while True:
-            try:
-                task = self._tasks.get_nowait()
-            except Empty:
-                break
-            if task is not None:
-                waiting.append(task)
-        for _ in self._threads:
-            self._tasks.put(None)
-        self.resume()
+            waiting: list[Task] = []
+            while self._tasks:
+                waiting.append(self._tasks.popleft())
+        self._wake(self.size)
+        self.changed()
+        if self._watch is not None:
+            self._watch.put(None)
         return waiting
 
     def join(self, deadline: float) -> bool:
         """Wait until the tasks at work have ended, ``deadline`` (monotonic) at the latest; return True if they have."""
-        threads = [*self._threads, *self._extra]
+        threads = [*self._threads, *self._apart]
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
-    def _start_threads(self) -> None:
-        while self._tasks.qsize() and len(self._threads) < self.size and not self._closed:
-            if time.monotonic() < self._start_again_at:
-                return
+    # --- waking --------------------------------------------------------------------------------------
+
+    def _attend(self, count: int) -> None:
+        """Have ``count`` more tasks done: by a thread that will soon be free, or by others, woken or started."""
+        if self._watch is None or self._closed or self._slow_share >= 0.5:
+            self._wake(count)
+            return
+        if not self._is_one_quick():
+            self._wake(1)
+            count -= 1
+        if count > 0 and not self._is_watched:
+            self._is_watched = True
+            self._watch.put(None)
+
+    def _is_one_quick(self) -> bool:
+        since = time.monotonic() - STUCK_SECONDS
+        return any(started > since for started in list(self._busy_since.values()))
+
+    def _wake(self, count: int) -> None:
+        for _ in range(min(count, self.size)):
             try:
-                self._start_thread()
-            except RuntimeError as error:
-                self._start_again_at = time.monotonic() + NO_THREADS_PAUSE_SECONDS
-                logger.warning("working with %d threads of %d: %s", len(self._threads), self.size, error)
+                self._idle.pop().release()  # the last one that became idle
+            except IndexError:
+                if len(self._threads) == self.size or not self._start_another():
+                    return
+
+    def _look_for_stuck(self, watch: SimpleQueue[None]) -> None:
+        """Wake threads for tasks that wait for a thread that is busy for longer than expected."""
+        while not self._closed:
+            watch.get()
+            count = 1
+            while self._has_step() and not self._closed:
+                time.sleep(STUCK_SECONDS)
+                if not self._has_step() or self._is_one_quick():
+                    count = 1
+                else:  # a few at first: threads that only wait for the interpreter's lock look the same
+                    self._wake(count)
+                    count *= 2
+            self._is_watched = False
+            if self._has_step():  # put between the last look and this
+                self._attend(1)
+
+    # --- working -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self.enter()
+        number, wake = threading.get_ident(), threading.Lock()
+        wake.acquire()
+        busy_since = self._busy_since
+        while True:
+            started = busy_since[number] = time.monotonic()
+            while (task := self._next()) is not None:
+                if self._do(task):
+                    self._places.append(None)
+                ended = busy_since[number] = time.monotonic()
+                # Several threads may write at once; an estimate may miss one step.
+                self._slow_share += 0.1 * ((ended - started > QUICK_SECONDS) - self._slow_share)
+                started = ended
+            del busy_since[number]
+            if self._waiters:
+                self.changed()
+            if not self._sleep(wake):
+                return
+
+    def _next(self) -> Task | None:
+        """Return the next step, None if there is none or no place for it."""
+        if self._continuations:
+            try:
+                task = self._continuations.popleft()
+            except IndexError:  # another thread was faster
+                return None
+            del self._suspended[task.lease]
+            return task
+        if self._paused or not self._tasks:
+            return None
+        try:
+            self._places.pop()
+        except IndexError:
+            return None
+        try:
+            return self._tasks.popleft()
+        except IndexError:
+            self._places.append(None)
+            return None
+
+    def _sleep(self, wake: threading.Lock) -> bool:
+        """Wait until there may be a step to do; return False if there will be none any more."""
+        self._idle.append(wake)
+        # Looked at only now, so that no step is overlooked: a thread that adds one sees this thread among the idle ones.
+        if self._has_step() or self._is_over():
+            try:
+                self._idle.remove(wake)
+            except ValueError:  # it is being woken
+                wake.acquire()
+        else:
+            wake.acquire()
+        if not self._is_over():
+            return True
+        self._wake(self.size)  # the others, to end as well
+        return False
+
+    def _has_step(self) -> bool:
+        return bool(self._continuations or (self._tasks and self._places and not self._paused))
+
+    def _is_over(self) -> bool:
+        return self._closed and not (self._suspended or self._continuations)
+
+    def _do(self, task: Task) -> bool:
+        try:
+            return task.run(task.lease)
+        except BaseException:  # or a thread would be missing from now on
+            logger.exception("settling a delivery failed; it will be delivered again")
+            return True
+
+    def _run_one(self, task: Task) -> None:
+        self.enter()
+        number = threading.get_ident()
+        self._busy_since[number] = time.monotonic()
+        self._do(task)
+        del self._busy_since[number]
+        self.changed()
+
+    def _started(self) -> list[float]:
+        return [*self._busy_since.values(), *self._suspended.values()]
+
+    # --- starting ------------------------------------------------------------------------------------
+
+    def _start_another(self) -> bool:
+        if self._closed or time.monotonic() < self._start_again_at:
+            return False
+        try:
+            self._start_thread()
+        except RuntimeError as error:
+            self._start_again_at = time.monotonic() + NO_THREADS_PAUSE_SECONDS
+            logger.warning("working with %d threads of %d: %s", len(self._threads), self.size, error)
+            return False
+        return True
 
     def _start_thread(self) -> None:
         with self._starting:
@@ -193,34 +344,6 @@ class Threads:
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
-
-    def _run(self) -> None:
-        self.enter()
-        number = threading.get_ident()
-        while (task := self._tasks.get()) is not None:
-            self._running[number] = (time.monotonic(), task)
-            while not self._open.is_set():  # a pause counts from the moment that no task is seen to run
-                del self._running[number]
-                self.changed()
-                self._open.wait()
-                self._running[number] = (time.monotonic(), task)
-            self._work(task)
-            del self._running[number]
-            if self._waiters:
-                self.changed()
-
-    def _run_one(self, task: Task) -> None:
-        self.enter()
-        number = threading.get_ident()
-        self._running[number] = (time.monotonic(), task)
-        self._work(task)
-        del self._running[number]
-
-    def _work(self, task: Task) -> None:
-        try:
-            task.owner.work(task.lease)
-        except BaseException:  # or a thread would be missing from now on
-            logger.exception("settling a delivery failed; it will be delivered again")
 
 
 class Timers:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
+from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
 from melange.clock import Clock
@@ -23,6 +25,9 @@ from melange.messages import Delivery, Queue
 from melange.middleware import Middleware
 
 logger = logging.getLogger(__name__)
+
+ACKNOWLEDGE_BATCH = 10
+GATHERING_SECONDS = 0.005
 
 
 class SettlingBroker(Protocol):
@@ -39,7 +44,6 @@ class SettlingBroker(Protocol):
     def defer(self, deliveries: Sequence[Delivery], seconds: int) -> list[Failure[Delivery]]: ...
 
     def dead_letter(self, delivery: Delivery, note: str) -> None: ...
-
 
 class Settlement(NamedTuple):
     """The number of messages that left their queue, and of those that are delivered again as decided."""
@@ -205,6 +209,72 @@ class Settler:
                     self._store.forget_attempts(key)
         except DeduplicationError as error:
             logger.warning("the attempts of a dead-lettered message could not be forgotten: %s", error)
+
+
+class Acknowledger:
+    """Settles finished deliveries on a thread of its own, beside the listeners: ten at once, or those of some milliseconds."""
+
+    def __init__(
+        self, settle: Callable[[list[tuple[Lease, Outcome]]], object], most: int, queue_name: str
+    ) -> None:
+        self._settle = settle
+        self._most = most
+        self._done: SimpleQueue[tuple[Lease, Outcome] | None] = SimpleQueue()
+        self._full: SimpleQueue[None] = SimpleQueue()
+        self._is_gathering = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"melange-acknowledge-{queue_name}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            RuntimeError: the system cannot start a thread.
+        """
+        self._thread.start()
+
+    def put(self, lease: Lease, outcome: Outcome) -> None:
+        """Settle the delivery soon. Thread-safe."""
+        self._done.put((lease, outcome))
+        if self._is_gathering and self._done.qsize() >= ACKNOWLEDGE_BATCH - 1:
+            self._is_gathering = False
+            self._full.put(None)
+
+    def stop(self, timeout_seconds: float) -> None:
+        """Settle what was put before, and end the thread."""
+        if self._thread.ident is not None:
+            self._done.put(None)
+            self._full.put(None)
+            self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        is_ending = False
+        while not is_ending:
+            batch = [self._done.get()]
+            if self._done.qsize() < ACKNOWLEDGE_BATCH - 1 and batch[0] is not None:
+                self._gather()
+            while len(batch) < self._most:
+                try:
+                    batch.append(self._done.get_nowait())
+                except Empty:
+                    break
+            is_ending = None in batch
+            done = [entry for entry in batch if entry is not None]
+            if done:
+                try:
+                    self._settle(done)
+                except Exception:
+                    logger.exception("%d messages could not be acknowledged", len(done))
+
+    def _gather(self) -> None:
+        self._is_gathering = True
+        try:
+            self._full.get(
+                timeout=GATHERING_SECONDS
+            )  # left from an earlier batch, it ends this wait early: harmless
+        except Empty:
+            self._is_gathering = False
 
 
 def _log_failure(delivery: Delivery, what: str, error: Exception) -> None:

@@ -95,14 +95,14 @@ class Subscriptions:
     """The listeners of a consumer, and those that accept an event. Thread-safe.
 
     Readers work on tuples and dicts that are replaced, never changed. ``all`` is in order of subscription;
-    ``need_event_loop`` is True if one of them is asynchronous.
+    ``need_event_loop`` is True if one of them is asynchronous. ``known`` is a cache for ``accepting``.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.all: tuple[Subscription, ...] = ()
         self.need_event_loop = False
-        self._accepting: dict[str, tuple[Subscription, ...]] = {}
+        self.known: dict[str, tuple[Subscription, ...]] = {}
         self._of_everything: tuple[Subscription, ...] | None = None
 
     def add(self, subscription: Subscription) -> None:
@@ -131,7 +131,7 @@ class Subscriptions:
     def accepting(self, event_type_name: str) -> tuple[Subscription, ...]:
         """Return the listeners that accept events of this type, in order of subscription."""
         # Read before the subscriptions: a result from old ones must not outlive them.
-        remembered = self._accepting
+        remembered = self.known
         known = self._of_everything or remembered.get(event_type_name)
         if known is not None:
             return known
@@ -145,7 +145,7 @@ class Subscriptions:
         self.all = subscriptions
         self.need_event_loop = any(one.is_async for one in subscriptions)
         self._of_everything = None if any(one.event_type_names for one in subscriptions) else subscriptions
-        self._accepting = {}
+        self.known = {}
 
 
 def _is_same(one: object, other: object) -> bool:

@@ -11,7 +11,7 @@ from melange.messages import Delivery
 SUSPECT_RECEIVES = 3
 """A message that comes for the third time, and not because this process released it, may have killed two others."""
 
-MOST_ISOLATED = 20
+MOST_ISOLATED = 5
 """The number of suspects that a process isolates. If this many have survived, high receive counts have another reason, such
 as an outage, and isolation would only delay all. After a kill the next process isolates again."""
 

@@ -52,46 +52,74 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def run_limited(call: Callable[[], Any], timeout_seconds: float, what: str) -> Any:
-    """Return the result of ``call``, or raise its exception.
+class LimitedRuns:
+    """Runs calls with a time limit, and counts the threads of those that were given up and still hang. Thread-safe."""
 
-    It runs on a thread that the calling thread keeps for this, so that thread-local state (for example a database
-    connection) lasts from one run to the next. A thread cannot be stopped from outside: after the limit the run is given
-    up, its thread is left alone, and the log shows where it hangs.
+    def __init__(self) -> None:
+        self._given_up: list[threading.Thread] = []
 
-    Raises:
-        TimeLimitExceeded: it took longer.
-    """
-    companion = None if _local.ownership is None else _local.ownership.companion
-    if companion is None or not companion.thread.is_alive():
+    @property
+    def hanging(self) -> int:
+        """The number of threads that were given up and have not ended since."""
+        if self._given_up:
+            self._given_up = [thread for thread in self._given_up if thread.is_alive()]
+        return len(self._given_up)
+
+    def run(self, call: Callable[[], Any], timeout_seconds: float, what: str) -> Any:
+        """Return the result of ``call``, or raise its exception.
+
+        It runs on a thread that the calling thread keeps for this, so that thread-local state (for example a database
+        connection) lasts from one run to the next. A thread cannot be stopped from outside: after the limit the run is
+        given up, its thread is left alone, and the log shows where it hangs.
+
+        Raises:
+            TimeLimitExceeded: it took longer.
+        """
         try:
-            companion = _Companion()
-            _local.ownership = _Ownership(companion)
+            companion = _own_companion()
         except RuntimeError as error:  # the system cannot start a thread; that must not use up attempts
             logger.warning("%s runs without its time limit: %s", what, error)
             return call()
-    result: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
-    context = contextvars.copy_context()
+        result: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
+        context = contextvars.copy_context()
 
-    def run() -> None:
+        def run() -> None:
+            try:
+                result.put((True, context.run(call)))
+            except BaseException as error:  # passed on to the thread that waits
+                result.put((False, error))
+
+        companion.begin(run)
         try:
-            result.put((True, context.run(call)))
-        except BaseException as error:  # passed on to the thread that waits
-            result.put((False, error))
+            succeeded, value = result.get(timeout=timeout_seconds)
+        except Empty:
+            _local.ownership = None  # it ends, if its run ever returns
+            self._given_up.append(companion.thread)
+            logger.error(
+                "%s runs for more than %g s and is given up; its thread is at\n%s",
+                what,
+                timeout_seconds,
+                _stack_of(companion.thread),
+            )
+            raise TimeLimitExceeded(what, timeout_seconds) from None
+        if succeeded:
+            return value
+        raise value
 
-    companion.begin(run)
-    try:
-        succeeded, value = result.get(timeout=timeout_seconds)
-    except Empty:
-        _local.ownership = None  # it ends, if its run ever returns
-        frame = sys._current_frames().get(companion.thread.ident or 0)
-        logger.error(
-            "%s runs for more than %g s and is given up; its thread is at\n%s",
-            what,
-            timeout_seconds,
-            "".join(traceback.format_stack(frame)) if frame else "an unknown place",
-        )
-        raise TimeLimitExceeded(what, timeout_seconds) from None
-    if succeeded:
-        return value
-    raise value
+
+def _own_companion() -> _Companion:
+    """Return the calling thread's companion.
+
+    Raises:
+        RuntimeError: the system cannot start a thread.
+    """
+    companion = None if _local.ownership is None else _local.ownership.companion
+    if companion is None or not companion.thread.is_alive():
+        companion = _Companion()
+        _local.ownership = _Ownership(companion)
+    return companion
+
+
+def _stack_of(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame else "an unknown place"

@@ -30,7 +30,7 @@ class Worker:
     """Polls the queues of its consumers and runs their listeners, several at a time.
 
     Leases are renewed until a message is settled, so a listener may take any time. The queues share ``concurrency``
-    threads. For each queue at most ``2 * concurrency`` messages are in flight (``concurrency + 10`` if that is more):
+    threads. For each queue at most ``2 * concurrency`` messages are in flight (``concurrency + 20`` if that is more):
     received and not yet settled, including waiting retries and running acknowledgements. On FIFO queues the messages of
     a group run one at a time, in order, and groups run in parallel.
 
@@ -52,7 +52,7 @@ class Worker:
         Args:
             consumers: at least one, each with its own queue, with subscribed listeners.
             concurrency: the limit of deliveries that are processed at once, for all queues together; at least one for
-                each queue. Each uses a thread, asynchronous ones too.
+                each queue. Coroutines need no threads, so a thousand at once are possible.
             grace_seconds: how long listeners may continue after the stop. Polls wait at most this less 5 seconds, so that
                 the open one ends in time; with a grace period of up to 6 seconds they wait for one.
             handle_signals: stop on SIGTERM and SIGINT in ``run``, if that is called in the main thread.
@@ -77,6 +77,7 @@ class Worker:
                 consumer,
                 threads=self._threads,
                 timers=self._timers,
+                event_loop=self._event_loop,
                 isolation=self._isolation,
                 suspects=suspects,
                 others=len(consumers) - 1,
@@ -221,7 +222,7 @@ class Worker:
         """Release what has not begun, let finish what has; return True if nothing is left behind."""
         logger.info("stopping: listeners at work have %g s to finish", self._grace_seconds)
         for one in self._queue_workers:
-            one.stop_polling()
+            one.poller.stop()
         not_begun = [task.lease for task in (*self._threads.close(), *self._isolation.close())]
         retries = self._timers.close()
         # On threads of their own: a broker that does not answer must not stretch the grace period.

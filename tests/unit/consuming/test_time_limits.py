@@ -372,3 +372,45 @@ def test_the_threads_of_limited_runs_end_with_their_worker(consumer_of, start):
         assert worker.stop(DEADLINE_SECONDS)
 
         eventually(lambda: not limited())
+
+
+# --- listeners that hang for good ------------------------------------------------------------------
+
+
+def test_a_worker_with_too_many_hanging_threads_ends_with_1(consumer_of, gate, monkeypatch, caplog):
+    monkeypatch.setattr("melange.consuming.polling.FEWEST_HANGING", 2)
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, timeout_seconds=0.05)
+    consumer.listener(name="ship")(lambda event: gate.wait(DEADLINE_SECONDS))
+    publish(driver, *range(3))
+    worker = Worker(consumer, concurrency=2, grace_seconds=5)
+
+    worker.start()
+    eventually(lambda: worker.has_ended)
+
+    assert worker.stop() is False
+    assert not worker.health().ready
+    assert "3 runs of queue stock hang beyond their time limit" in caplog.text
+    gate.set()
+
+
+def test_threads_that_were_given_up_and_have_ended_do_not_count(consumer_of, start, gate, monkeypatch):
+    monkeypatch.setattr("melange.consuming.polling.FEWEST_HANGING", 2)
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, timeout_seconds=0.05)
+    runs = []
+
+    @consumer.listener(name="ship")
+    def ship(event, attempt):
+        runs.append(attempt)
+        if attempt == 1:
+            threading.Event().wait(0.1)
+
+    worker = start(consumer, concurrency=1)
+    for number in range(4):
+        publish(driver, number)
+        eventually(lambda: left_in(driver) == 0)
+        eventually(lambda: not consumer.processor.limited_runs.hanging)
+
+    assert worker.health().ready
+    assert runs.count(1) == 4

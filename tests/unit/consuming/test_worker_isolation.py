@@ -4,10 +4,11 @@ import threading
 
 import pytest
 
-from melange import QueueOptions, RetryPolicy
+from melange import MemoryDeduplicationStore, QueueOptions, RetryPolicy
 from melange.consuming import isolation
 from melange.consuming.suspects import MOST_ISOLATED
 from melange.drivers.memory import InMemoryDriver
+from melange.testing import ManualClock
 from waiting import eventually
 from watched_driver import WatchedDriver, consumer_of, left_in, send, worker_on
 
@@ -232,3 +233,43 @@ def test_consume_event_runs_suspects_last_and_settles_each_alone():
     assert [number for number, _ in seen[:4]] == [3, 4, 5, 6]
     assert sorted(number for number, _ in seen[4:]) == [0, 1, 2]
     assert [in_flight for _, in_flight in seen] == [7, 7, 7, 7, 3, 2, 1]
+
+
+@pytest.mark.parametrize(("outlives_process", "received"), [(False, 1), (True, 5)])
+def test_a_worker_that_starts_receives_no_followers_with_the_head_of_a_group(
+    running, outlives_process, received
+):
+    """If the head kills the process, the broker's limit of receives must not dead-letter those behind it as well."""
+    driver = WatchedDriver()
+    store = MemoryDeduplicationStore()
+    store.outlives_process = outlives_process
+    consumer = consumer_of(driver, "stock.fifo", queue=QueueOptions(wait_seconds=1), deduplication=store)
+    begun, gate = threading.Event(), threading.Event()
+
+    @consumer.listener(name="listener")
+    def wait(event):
+        begun.set()
+        gate.wait(DEADLINE_SECONDS)
+
+    send(driver, consumer.queue, 5, lambda number: "a")
+    running(consumer, concurrency=10)
+    assert begun.wait(DEADLINE_SECONDS)
+
+    assert driver.most_in_flight == received
+    gate.set()
+
+
+def test_a_worker_that_has_survived_a_visibility_timeout_receives_full_batches(running):
+    clock = ManualClock()
+    driver = InMemoryDriver(clock=clock)
+    consumer = consumer_of(driver, "stock.fifo", queue=QueueOptions(wait_seconds=0))
+    gate = threading.Event()
+    consumer.listener(name="listener")(lambda event: gate.wait(DEADLINE_SECONDS))
+    worker = running(consumer, concurrency=10)
+    eventually(lambda: worker.health().ready)
+
+    clock.advance(31)
+    send(driver, consumer.queue, 5, lambda number: "a")
+
+    eventually(lambda: worker.health().queues[0].in_flight == 5)
+    gate.set()

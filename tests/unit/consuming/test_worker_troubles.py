@@ -219,8 +219,8 @@ def test_what_cannot_be_given_back_is_left_behind(start):
         started.set()
         gate.wait(DEADLINE_SECONDS)
 
-    worker = start(driver, wait, "stock.fifo", "products.fifo")
-    publish(driver, 0, 1, topic="products.fifo", message_group_id="a")
+    worker = start(driver, wait, ordered_by="event_type_name")
+    publish(driver, 0, 1)
     assert started.wait(DEADLINE_SECONDS)
     threading.Timer(0.2, gate.set).start()
 
@@ -246,8 +246,8 @@ def test_a_broker_that_stalls_does_not_stretch_the_grace(start):
         started.set()
         threading.Event().wait(0.5)
 
-    worker = start(driver, wait, "stock.fifo", "products.fifo", worker={"grace_seconds": 2})
-    publish(driver, 0, 1, 2, topic="products.fifo", message_group_id="a")
+    worker = start(driver, wait, worker={"grace_seconds": 2}, ordered_by="event_type_name")
+    publish(driver, 0, 1, 2)
     assert started.wait(DEADLINE_SECONDS)
 
     assert not worker.stop(DEADLINE_SECONDS / 2)

@@ -1,0 +1,280 @@
+"""How a worker shares its threads: slow listeners hold nobody back, and coroutines need no threads."""
+
+import asyncio
+import json
+import threading
+from collections import Counter
+
+import pytest
+
+from melange import (
+    DeduplicationError,
+    ExchangeMessagePublisher,
+    MemoryDeduplicationStore,
+    Middleware,
+    QueueOptions,
+)
+from melange.drivers.memory import InMemoryDriver
+from melange.messages import Message, message_being_handled, new_message_id
+from waiting import eventually
+from watched_driver import WatchedDriver, consumer_of, left_in, send, worker_on
+
+DEADLINE_SECONDS = 30
+AT_ONCE = 1_000
+
+
+@pytest.fixture
+def running():
+    """Start workers, and stop them at the end."""
+    workers = []
+
+    def start(*consumers, **options):
+        workers.append(worker_on(*consumers, **options))
+        workers[-1].start()
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.stop(DEADLINE_SECONDS)
+
+
+def send_typed(driver, queue, event_type_names):
+    messages = [
+        Message(new_message_id(), json.dumps({"event_type_name": name, "number": number}))
+        for number, name in enumerate(event_type_names)
+    ]
+    driver.send(queue, messages)
+
+
+@pytest.mark.parametrize("concurrency", [2, 8])
+def test_slow_listeners_hold_no_quick_one_back(running, concurrency):
+    driver = WatchedDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1))
+    quick, gate, slow_ones = [], threading.Event(), threading.Semaphore(0)
+
+    @consumer.listener("Slow", name="slow")
+    def wait(event):
+        slow_ones.release()
+        gate.wait(DEADLINE_SECONDS)
+
+    consumer.listener("Quick", name="quick")(lambda event: quick.append(event["number"]))
+    send_typed(driver, consumer.queue, ["Quick"] * 300)  # so that the worker takes all of them for quick
+    running(consumer, concurrency=concurrency)
+    eventually(lambda: len(quick) == 300)
+
+    for _ in range(concurrency - 1):  # each is followed by quick ones that came with it
+        quick.clear()
+        send_typed(driver, consumer.queue, ["Slow"] + ["Quick"] * 9)
+        assert slow_ones.acquire(timeout=DEADLINE_SECONDS)
+        eventually(lambda: len(quick) == 9)
+
+    gate.set()
+    eventually(lambda: left_in(driver) == 0)
+
+
+def test_a_queue_of_slow_listeners_uses_every_thread(running):
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1))
+    together = threading.Barrier(8)
+    consumer.listener(name="listener")(lambda event: together.wait(DEADLINE_SECONDS))
+    send(driver, consumer.queue, 64)
+
+    running(consumer, concurrency=8)
+
+    eventually(lambda: left_in(driver) == 0)
+    assert not together.broken
+
+
+def test_a_thousand_coroutines_run_at_once_on_few_threads(running):
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1))
+    at_work, most = Counter(), []
+    before = threading.active_count()
+    everybody_is_here = asyncio.Event()
+
+    @consumer.listener(name="listener")
+    async def meet(event):
+        at_work["now"] += 1
+        most.append(threading.active_count() - before)
+        if at_work["now"] == AT_ONCE:
+            everybody_is_here.set()
+        await everybody_is_here.wait()
+
+    send(driver, consumer.queue, AT_ONCE)
+
+    running(consumer, concurrency=AT_ONCE)
+
+    eventually(lambda: left_in(driver) == 0)
+    assert at_work["now"] == AT_ONCE
+    assert max(most) < 50
+
+
+def test_concurrency_limits_the_coroutines_at_once(running):
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1))
+    at_work, most = set(), []
+
+    @consumer.listener(name="listener")
+    async def meet(event):
+        at_work.add(event["number"])
+        most.append(len(at_work))
+        await asyncio.sleep(0.001)
+        at_work.discard(event["number"])
+
+    send(driver, consumer.queue, 200)
+
+    running(consumer, concurrency=7)
+
+    eventually(lambda: left_in(driver) == 0)
+    assert max(most) == 7
+
+
+def test_plain_and_asynchronous_listeners_of_one_event_run_once_each_in_order(running):
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1))
+    ran, handled = [], set()
+
+    def note(name, event):
+        ran.append((event["number"], name))
+        handled.add(message_being_handled().message_id)
+
+    @consumer.listener(name="first")
+    async def first(event):
+        await asyncio.sleep(0)
+        note("first", event)
+
+    @consumer.listener(name="second")
+    def second(event, attempt):
+        note("second", event)
+        if event["number"] == 1 and attempt == 1:
+            raise ValueError
+
+    @consumer.listener(name="third")
+    async def third(event):
+        note("third", event)
+
+    send(driver, consumer.queue, 2)
+
+    running(consumer, concurrency=2)
+
+    eventually(lambda: left_in(driver) == 0)
+    for number, seconds in ((0, 1), (1, 2)):
+        names = [name for which, name in ran if which == number]
+        assert names[:3] == ["first", "second", "third"]
+        assert names[3:] == ["second"] * (seconds - 1)
+    assert handled == {"id-0", "id-1"}
+
+
+def test_hooks_wrap_asynchronous_listeners_too(running):
+    outcomes = []
+
+    class Notes(Middleware):
+        def around_listener(self, call, run):
+            outcome = run(call)
+            outcomes.append((call.listener_name, outcome.reason))
+            return outcome
+
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1), middleware=[Notes()])
+
+    @consumer.listener(name="listener")
+    async def listen(event):
+        await asyncio.sleep(0.001)
+
+    send(driver, consumer.queue, 3)
+
+    running(consumer, concurrency=2)
+
+    eventually(lambda: left_in(driver) == 0)
+    assert outcomes == [("listener", "done")] * 3
+
+
+def test_an_asynchronous_listener_publishes_with_the_correlation_of_its_event(running):
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1))
+    follower = consumer_of(driver, "followers", queue=QueueOptions(wait_seconds=1))
+    publisher = ExchangeMessagePublisher("after", driver)
+    driver.declare_queue("followers", driver.declare_topic("after"))
+    causes = []
+
+    @consumer.listener(name="listener")
+    async def pass_on(event):
+        publisher.publish({"event_type_name": "After"})
+
+    @follower.listener(name="listener")
+    def note(event, headers):
+        causes.append(headers["causation-id"])
+
+    send(driver, consumer.queue, 3)
+
+    running(consumer, follower, concurrency=2)
+
+    eventually(lambda: sorted(causes) == ["id-0", "id-1", "id-2"])
+
+
+class FailsOnce(Middleware):
+    """Raises what looks like an outage of the store."""
+
+    def __init__(self, hook):
+        self.hook = hook
+        self.failures = 0
+
+    def _fail(self):
+        self.failures += 1
+        if self.failures == 1:
+            raise DeduplicationError("this is the hook's own store")
+
+    def around_delivery(self, delivery, process):
+        if self.hook == "delivery":
+            self._fail()
+        return process()
+
+    def around_listener(self, call, run):
+        if self.hook == "listener":
+            self._fail()
+        return run(call)
+
+
+@pytest.mark.parametrize("hook", ["delivery", "listener"])
+def test_a_deduplication_error_of_a_hook_is_no_outage_of_the_store(running, hook, caplog):
+    driver = InMemoryDriver()
+    consumer = consumer_of(
+        driver, queue=QueueOptions(wait_seconds=1), middleware=[FailsOnce(hook)], deduplication=Checked()
+    )
+    consumer.listener(name="listener")(lambda event: None)
+    send(driver, consumer.queue, 1)
+
+    running(consumer, concurrency=1)
+
+    eventually(lambda: left_in(driver) == 0)
+    assert consumer.processor.store.checks == 1  # before the first poll
+    assert "middleware failed on message id-0" in caplog.text
+
+
+def test_a_deduplication_error_of_a_listener_is_a_failed_attempt(running):
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1), deduplication=Checked())
+    attempts = []
+
+    @consumer.listener(name="listener")
+    def fail_at_first(event, attempt):
+        attempts.append(attempt)
+        if attempt == 1:
+            raise DeduplicationError("this is the listener's own store")
+
+    send(driver, consumer.queue, 1)
+
+    running(consumer, concurrency=1)
+
+    eventually(lambda: left_in(driver) == 0)
+    assert attempts == [1, 2]
+    assert consumer.processor.store.checks == 1
+
+
+class Checked(MemoryDeduplicationStore):
+    """Counts how often a worker asks if it is available."""
+
+    checks = 0
+
+    def check(self):
+        self.checks += 1
