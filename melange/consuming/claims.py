@@ -34,7 +34,7 @@ class Claims:
     """
 
     def __init__(self, store: DeduplicationStore, deduplication: Deduplication) -> None:
-        self._store = store
+        self.store = store
         self._runs_without = deduplication.on_unavailable == "process"
         self._by_broker_id = deduplication.identity == "broker"
         self._unanswered: deque[Claimed] = deque(maxlen=MOST_REMEMBERED_CLAIMS)
@@ -49,7 +49,7 @@ class Claims:
         try:
             if self._unanswered:
                 self.release_unanswered()
-            return self._store.claim(key, token, lease.remaining_seconds)
+            return self.store.claim(key, token, lease.remaining_seconds)
         except DeduplicationError as error:
             # It may have been granted all the same, with the answer lost: released when the store can be asked.
             self._unanswered.append(Claimed(key, token))
@@ -68,7 +68,7 @@ class Claims:
         while True:
             lease.claimed = None
             try:
-                return self._store.complete(claimed)
+                return self.store.complete(claimed)
             except DeduplicationError as error:
                 if self._runs_without:
                     return True
@@ -82,7 +82,7 @@ class Claims:
     def abandon(self, claimed: Claimed, *, began: bool) -> None:
         """Release the claim. If that fails it ends with its lease, which must not hide how the listener ended."""
         try:
-            self._store.abandon(claimed, began=began)
+            self.store.abandon(claimed, began=began)
         except DeduplicationError as error:
             logger.warning("the claim on message %s could not be released: %s", claimed.key.message_id, error)
 
@@ -98,7 +98,7 @@ class Claims:
             except IndexError:
                 return
             try:
-                self._store.abandon(claimed, began=False)
+                self.store.abandon(claimed, began=False)
             except DeduplicationError:
                 self._unanswered.append(claimed)
                 raise

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from melange.consuming.claims import StoreUnavailableError
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import LEAVE, Outcome
@@ -66,16 +67,20 @@ class RunConsumer(Middleware):
 
     def _process(self, lease: Lease, run_coroutine: RunCoroutine) -> Outcome:
         processor = self.consumer.processor
-        before = processor.run_coroutine, processor.store
-        processor.run_coroutine, processor.store = run_coroutine, self._faults.store_for(processor.store)
+        claims, store = processor.claims, processor.store
+        before, processor.run_coroutine = processor.run_coroutine, run_coroutine
+        if claims is not None and store is not None:
+            claims.store = self._faults.store_for(store) or store
         try:
             return processor.process(lease)
-        except DeduplicationError as error:
+        except StoreUnavailableError as error:
             self._store_is_available = False
             self._history.note_trouble(f"message {lease.delivery.message.message_id} waits: {error}")
-            return processor.undecided(lease)
+            return processor.failures.of_store(lease)
         finally:
-            processor.run_coroutine, processor.store = before
+            processor.run_coroutine = before
+            if claims is not None and store is not None:
+                claims.store = store
 
     def _asks_store(self) -> bool:
         """Return True if the store is available: while it is not, a worker does not receive."""
