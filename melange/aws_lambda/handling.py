@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,8 +18,6 @@ from melange.messages import Delivery
 
 if TYPE_CHECKING:
     from asyncio import Runner
-
-logger = logging.getLogger(__name__)
 
 
 class LambdaContext(Protocol):

@@ -45,6 +45,7 @@ class SettlingBroker(Protocol):
 
     def dead_letter(self, delivery: Delivery, note: str) -> None: ...
 
+
 class Settlement(NamedTuple):
     """The number of messages that left their queue, and of those that are delivered again as decided."""
 
