@@ -253,6 +253,21 @@ class TestCircuitBreaker:
         assert [consumer.consume_event() for _ in range(2)] == [1, 1]
         assert consumer.gates.state == "open"
 
+    def test_one_failing_listener_stops_the_others_behind_a_breaker(
+        self, driver, consumer_with, send
+    ) -> None:
+        consumer, _ = consumer_with(
+            CircuitBreaker(window=10), fails=lambda number: ConnectionError("no answer")
+        )
+        send(10)
+        consumer.consume_event()
+        mailed = []
+        consumer.listener("Other", name="mail")(mailed.append)
+        QueueMessagePublisher("work", driver).send({}, "Other")
+
+        assert consumer.consume_event() == 0
+        assert mailed == []
+
     @pytest.mark.parametrize(
         "options",
         [
