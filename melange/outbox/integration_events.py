@@ -14,7 +14,7 @@ from melange.domain import Subscribers
 from melange.domain.routes import call_when_unheard
 from melange.domain.subscriber import subscription_for
 from melange.errors import ConfigurationError
-from melange.outbox.outbox import Outbox, open_outbox
+from melange.outbox.outbox import TransactionalOutbox, open_outbox
 from melange.outbox.tables import Key, check_topic
 from melange.publishing import Event
 
@@ -125,7 +125,7 @@ def _guarding(mapping: Callable[..., object], topic: str, *, raises: bool) -> Ha
     @functools.wraps(mapping)
     def guard(event: Any) -> None:
         nonlocal was_told
-        outbox: Outbox | None = open_outbox()
+        outbox: TransactionalOutbox | None = open_outbox()
         if outbox is None:
             _complain(event, mapping, topic, raises=raises)
         elif not was_told:  # it may be intended: a scope chooses its groups

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -29,57 +30,31 @@ from melange.serialization.serializer import EventSerializer
 CHANNEL = "melange_outbox"
 """What relays listen to on PostgreSQL."""
 
-_DEFAULT_MAX_MESSAGE_BYTES = 262_144  # the default limit of a topic of SNS
+DEFAULT_MAX_MESSAGE_BYTES = 262_144  # the default limit of a topic of SNS
 _LISTENED = "melange.outbox.notifies"
 
 
-class Outbox:
-    """Publishes within the transaction of a session: an ``OutboxRelay`` sends the committed messages, in order.
+class TransactionalOutbox(ABC):
+    """Publishes within a database transaction: an ``OutboxRelay`` sends the committed messages, in order.
 
     As a context manager it becomes the outbox of this thread or task, for ``IntegrationEvents`` and ``current()``.
-    Handlers of ``DomainEventBus.instance().after_commit`` then wait for its session's transaction. It belongs to its
-    session: do not share them between threads.
+    Handlers of ``DomainEventBus.instance().after_commit`` then wait for its transaction. Do not share it between threads.
     """
 
-    def __init__(
-        self,
-        session: AnySession,
-        *,
-        max_message_bytes: int = _DEFAULT_MAX_MESSAGE_BYTES,
-        notify: bool = True,
-        middleware: Sequence[Middleware] | None = None,
-    ) -> None:
-        """Write to this session, plain or asynchronous, or to the one behind a scoped session.
-
-        Args:
-            session: the caller begins, commits and closes it.
-            max_message_bytes: the limit of the topics; a larger message raises an error in ``publish``.
-            notify: wake the relays when the transaction commits; PostgreSQL only. PostgreSQL runs commits that notify
-                one after the other (https://www.postgresql.org/docs/current/sql-notify.html). With thousands of
-                transactions a second pass False: relays then find the messages by polling.
-            middleware: hooks that prepare the written messages; by default those of the driver in use.
-
-        Raises:
-            ConfigurationError: the session has no engine for the outbox's table.
-        """
-        self._session = plain_session(session)
+    def __init__(self, max_message_bytes: int, middleware: Sequence[Middleware] | None) -> None:
         self._max_message_bytes = max_message_bytes
         self._middleware = _middleware_in_use() if middleware is None else checked_middleware(middleware)
         self._serializer = EventSerializer.instance()
         self._ids = DomainEventIds()
         self._open: list[_Opened] = []
-        try:
-            bind = self._session.get_bind(OutboxMessage.__mapper__)
-        except UnboundExecutionError as error:
-            raise ConfigurationError(
-                "the session has no engine for the outbox: make it with Session(engine), or add "
-                "OutboxMessage to its binds="
-            ) from error
-        # PostgreSQL prepares no transaction that notifies.
-        notifies = notify and bind.dialect.name == "postgresql" and not self._session.twophase
-        if notifies and _LISTENED not in self._session.info:
-            self._session.info[_LISTENED] = True
-            sqlalchemy_event.listen(self._session, "after_flush", _notify)
+
+    @abstractmethod
+    def _store(self, topic: str, key: str | None, message: Message) -> None:
+        """Write the row of a message to the transaction."""
+
+    @abstractmethod
+    def _when_committed(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called after the commit of the transaction."""
 
     def publish(
         self,
@@ -145,7 +120,7 @@ class Outbox:
         return bool(self._open)
 
     @staticmethod
-    def current() -> Outbox:
+    def current() -> TransactionalOutbox:
         """Return the outbox of the innermost ``with`` block of this thread or task.
 
         Raises:
@@ -183,15 +158,6 @@ class Outbox:
         self._ids.clear()
         opened.scope.__exit__(exception_type, exception, traceback)
 
-    def _when_committed(self, call: Callable[[], None]) -> None:
-        park = on_commit(self._session)
-        if self._session.in_transaction():
-            park(call)
-        else:  # the next write begins the transaction, and may be rolled back
-            sqlalchemy_event.listen(
-                self._session, "after_transaction_create", lambda *_: park(call), once=True
-            )
-
     def _write(
         self,
         topic: str,
@@ -224,7 +190,7 @@ class Outbox:
         check_message(message, max_bytes=self._max_message_bytes, is_fifo=is_fifo)
         if self._middleware:
             message = self._prepared(topic, message, is_fifo=is_fifo)
-        self._session.add(_row(topic, key_text, message))
+        self._store(topic, key_text, message)
         return message.message_id
 
     def _prepared(self, topic: str, message: Message, *, is_fifo: bool) -> Message:
@@ -241,6 +207,58 @@ class Outbox:
         return None if domain_event is None else self._ids.of(domain_event)
 
 
+class Outbox(TransactionalOutbox):
+    """The outbox of a SQLAlchemy session: see ``TransactionalOutbox``. It belongs to its session."""
+
+    def __init__(
+        self,
+        session: AnySession,
+        *,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        notify: bool = True,
+        middleware: Sequence[Middleware] | None = None,
+    ) -> None:
+        """Write to this session, plain or asynchronous, or to the one behind a scoped session.
+
+        Args:
+            session: the caller begins, commits and closes it.
+            max_message_bytes: the limit of the topics; a larger message raises an error in ``publish``.
+            notify: wake the relays when the transaction commits; PostgreSQL only. PostgreSQL runs commits that notify
+                one after the other (https://www.postgresql.org/docs/current/sql-notify.html). With thousands of
+                transactions a second pass False: relays then find the messages by polling.
+            middleware: hooks that prepare the written messages; by default those of the driver in use.
+
+        Raises:
+            ConfigurationError: the session has no engine for the outbox's table.
+        """
+        super().__init__(max_message_bytes, middleware)
+        self._session = plain_session(session)
+        try:
+            bind = self._session.get_bind(OutboxMessage.__mapper__)
+        except UnboundExecutionError as error:
+            raise ConfigurationError(
+                "the session has no engine for the outbox: make it with Session(engine), or add "
+                "OutboxMessage to its binds="
+            ) from error
+        # PostgreSQL prepares no transaction that notifies.
+        notifies = notify and bind.dialect.name == "postgresql" and not self._session.twophase
+        if notifies and _LISTENED not in self._session.info:
+            self._session.info[_LISTENED] = True
+            sqlalchemy_event.listen(self._session, "after_flush", _notify)
+
+    def _store(self, topic: str, key: str | None, message: Message) -> None:
+        self._session.add(OutboxMessage(**row_of(topic, key, message)))
+
+    def _when_committed(self, call: Callable[[], None]) -> None:
+        park = on_commit(self._session)
+        if self._session.in_transaction():
+            park(call)
+        else:  # the next write begins the transaction, and may be rolled back
+            sqlalchemy_event.listen(
+                self._session, "after_transaction_create", lambda *_: park(call), once=True
+            )
+
+
 def _middleware_in_use() -> Sequence[Middleware]:
     try:
         return DriverManager.instance().get_driver().middleware
@@ -252,33 +270,34 @@ def _middleware_in_use() -> Sequence[Middleware]:
 class _Opened:
     """An outbox with an open ``with`` block."""
 
-    block: Block[Outbox | None]
+    block: Block[TransactionalOutbox | None]
     scope: AbstractContextManager[None]
 
 
-_open_outboxes: Blocks[Outbox | None] = Blocks("melange.outbox", None)
+_open_outboxes: Blocks[TransactionalOutbox | None] = Blocks("melange.outbox", None)
 
 
-def open_outbox() -> Outbox | None:
+def open_outbox() -> TransactionalOutbox | None:
     """Return the outbox of this thread or task; it follows the context into other threads."""
     # A task that was started in the block may outlive it: the transaction has then ended.
     open_blocks = [block for block in _open_outboxes.in_force() if not block.is_left]
     return open_blocks[-1].value if open_blocks else None
 
 
-def _row(topic: str, key: str | None, message: Message) -> OutboxMessage:
-    return OutboxMessage(
-        topic=topic,
-        key=key,
-        lock_key=lock_key_of(topic, message.message_id if key is None else key),
-        message_id=message.message_id,
-        event_type_name=message.event_type_name,
-        body=message.body,
-        headers=dict(message.headers) or None,
-        published_at=message.published_at,
-        message_group_id=message.message_group_id,
-        message_deduplication_id=message.message_deduplication_id,
-    )
+def row_of(topic: str, key: str | None, message: Message) -> dict[str, object]:
+    """Return the columns of a message's row."""
+    return {
+        "topic": topic,
+        "key": key,
+        "lock_key": lock_key_of(topic, message.message_id if key is None else key),
+        "message_id": message.message_id,
+        "event_type_name": message.event_type_name,
+        "body": message.body,
+        "headers": dict(message.headers) or None,
+        "published_at": message.published_at,
+        "message_group_id": message.message_group_id,
+        "message_deduplication_id": message.message_deduplication_id,
+    }
 
 
 def _notify(session: Session, _context: object) -> None:

@@ -14,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import boto3
 import pytest
 
 from waiting import eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+DJANGO_PROJECT = EXAMPLES / "django_shop"
 SERVE = Path(__file__).with_name("serve.py")
 
 
@@ -48,6 +50,13 @@ class Site:
     def mails(self) -> set[str]:
         return set(self.mailbox.read_text().split()) if self.mailbox.exists() else set()
 
+    def packed(self) -> set[str]:
+        return self._select("SELECT order_id FROM orders WHERE is_packed")
+
+    def has_queue(self, endpoint_url: str, name: str) -> bool:
+        sqs = boto3.client("sqs", endpoint_url=endpoint_url)
+        return bool(sqs.list_queues(QueueNamePrefix=name).get("QueueUrls"))
+
     def _select(self, statement: str) -> set[str]:
         with closing(sqlite3.connect(self.database, timeout=30)) as connection:
             return {value for (value,) in connection.execute(statement)}
@@ -61,8 +70,11 @@ def served(kind: str, application: str, directory: Path) -> Iterator[Site]:
             **os.environ,
             "DATABASE": str(site.database),
             "MAILS": str(site.mailbox),
-            "PYTHONPATH": str(EXAMPLES),
+            "PYTHONPATH": os.pathsep.join(map(str, (EXAMPLES, DJANGO_PROJECT))),
         }
+        if application.startswith("project."):
+            migrate = [sys.executable, DJANGO_PROJECT / "manage.py", "migrate", "--verbosity", "0"]
+            subprocess.run(migrate, env=environment, check=True)
         command = [sys.executable, SERVE, kind, application, str(listening.fileno())]
         server = subprocess.Popen(command, env=environment, pass_fds=[listening.fileno()])
     try:
@@ -148,19 +160,63 @@ def test_a_background_task_has_an_outbox_of_its_own(serve) -> None:
     assert site.orders() == site.outbox() == {"order-1"}
 
 
+DJANGO_WSGI, DJANGO_ASGI = ("wsgi", "project.servers:wsgi"), ("asgi", "project.servers:asgi")
 DJANGO = [
-    pytest.param("wsgi", "web.django_app:wsgi", "/orders", id="wsgi-def"),
-    pytest.param("wsgi", "web.django_app:wsgi", "/async-orders", id="wsgi-async"),
-    pytest.param("asgi", "web.django_app:asgi", "/orders", id="asgi-def"),
-    pytest.param("asgi", "web.django_app:asgi", "/async-orders", id="asgi-async"),
+    pytest.param(*DJANGO_WSGI, "/orders", id="wsgi-def"),
+    pytest.param(*DJANGO_WSGI, "/async-orders", id="wsgi-async"),
+    pytest.param(*DJANGO_ASGI, "/orders", id="asgi-def"),
+    pytest.param(*DJANGO_ASGI, "/async-orders", id="asgi-async"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "application", "path"), DJANGO)
-def test_django_mails_what_was_committed(serve, kind, application, path) -> None:
+def test_django_mails_and_writes_to_its_outbox_what_was_committed(serve, kind, application, path) -> None:
     site = serve(kind, application)
 
     answers = [site.post(f"{path}/{order}") for order in ("order-1", "refused-1", "order-2")]
 
     assert answers == [200, 500, 200]
-    assert site.orders() == site.mails() == {"order-1", "order-2"}
+    assert site.orders() == site.outbox() == site.mails() == {"order-1", "order-2"}
+
+
+def test_in_django_an_event_outside_of_a_transaction_is_an_error(serve) -> None:
+    site = serve(*DJANGO_WSGI)
+
+    answer = site.post("/forgotten-orders/order-1")
+
+    assert answer == 500
+    assert site.outbox() == set()
+
+
+def test_the_commands_of_django_relay_its_outbox_and_run_its_listeners(serve, sns_sqs_server) -> None:
+    site = serve(*DJANGO_WSGI)
+
+    with command(site, sns_sqs_server, "melange_worker", "--grace-seconds", "6") as worker:
+        # The topic has its queue before anything is published to it.
+        eventually(lambda: site.has_queue(sns_sqs_server, "packing"))
+        site.post("/orders/order-1")
+        with command(site, sns_sqs_server, "melange_outbox") as relay:
+            eventually(lambda: site.packed() == {"order-1"})
+            relay.terminate()
+            relay_code = relay.wait(30)
+        worker.terminate()
+        worker_code = worker.wait(30)
+
+    assert (relay_code, worker_code) == (0, 0)
+
+
+@contextmanager
+def command(site: Site, endpoint_url: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {
+        **os.environ,
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "DATABASE": str(site.database),
+        "DRIVER": "aws",
+        "MAILS": str(site.mailbox),
+    }
+    process = subprocess.Popen([sys.executable, DJANGO_PROJECT / "manage.py", *arguments], env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()

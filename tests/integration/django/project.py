@@ -1,0 +1,102 @@
+"""A Django project in one process: ``python project.py DATABASE_URL`` publishes, relays, and writes JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import django
+from django.conf import settings
+
+
+def main(url: str, use_tz: str) -> None:
+    settings.configure(
+        DATABASES={"default": _database(url)},
+        INSTALLED_APPS=["melange.django"],
+        MELANGE={"DRIVER": "memory"},
+        USE_TZ=use_tz == "True",
+    )
+    django.setup()
+    sys.stdout.write(json.dumps(_published()))
+
+
+def _database(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": parts.path}
+    query = dict(parse_qsl(parts.query))
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.lstrip("/"),
+        "USER": parts.username or "",
+        "PASSWORD": parts.password or "",
+        "HOST": parts.hostname or query.pop("host", ""),
+        "PORT": parts.port or "",
+        "OPTIONS": query,
+    }
+
+
+def _published() -> dict[str, Any]:
+    from django.core.management import call_command  # noqa: PLC0415 - after the settings
+    from django.db import transaction  # noqa: PLC0415
+    from sqlalchemy import inspect  # noqa: PLC0415
+
+    from melange import ConfigurationError, ExchangeMessageConsumer  # noqa: PLC0415
+    from melange.django.engines import engine_of  # noqa: PLC0415
+    from melange.django.models import OutboxMessage  # noqa: PLC0415
+    from melange.django.outbox import Outbox  # noqa: PLC0415
+
+    call_command(
+        "makemigrations", "melange", check_changes=True, dry_run=True, verbosity=0
+    )  # ends if one is missing
+    call_command("migrate", verbosity=0)
+    received: list[Any] = []
+    consumer = ExchangeMessageConsumer("packing", "orders")
+    consumer.listener("OrderPlaced")(
+        lambda event, message_id, headers: received.append([event["order_id"], message_id, dict(headers)])
+    )
+
+    with transaction.atomic():
+        outbox = Outbox()
+        for number in range(3):
+            outbox.publish(
+                "orders",
+                {"order_id": number},
+                "OrderPlaced",
+                key="Ada",
+                headers={"tenant": "Ada"},
+                message_id=f"message-{number}",
+            )
+    try:
+        with transaction.atomic():
+            outbox.publish("orders", {"order_id": 99}, "OrderPlaced")
+            raise KeyError
+    except KeyError:
+        pass
+    try:
+        outbox.publish("orders", {"order_id": 98}, "OrderPlaced")
+        refused = ""
+    except ConfigurationError as error:
+        refused = str(error)
+
+    call_command("melange_outbox", "--once")
+    consumer.consume_event(wait_seconds=0)
+
+    engine = engine_of("default")
+    columns = inspect(engine).get_columns("melange_outbox")
+    indexes = inspect(engine).get_indexes("melange_outbox")
+    answer = {
+        "received": received,
+        "refused": refused,
+        "states": list(OutboxMessage.objects.order_by("id").values_list("state", flat=True)),
+        "columns": {column["name"]: column["nullable"] for column in columns},
+        "indexes": sorted(index["name"] for index in indexes),
+    }
+    engine.dispose()
+    return answer
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
