@@ -22,6 +22,7 @@ from melange.consuming.processor import Steps
 from melange.consuming.scheduling import AHEAD, Task, Threads, Timers
 from melange.consuming.settling import Acknowledger
 from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
+from melange.consuming.weights import QueuePart
 from melange.messages import Delivery
 
 logger = logging.getLogger(__name__)
@@ -46,13 +47,13 @@ class QueueWorker:
         event_loop: EventLoopThread,
         isolation: Isolation,
         suspects: Suspects,
-        others: int,
+        part: QueuePart,
         longest_wait_seconds: int,
         give_up_seconds: float,
         give_up: Callable[[], None],
     ) -> None:
         self.consumer = consumer
-        self.limit = threads.in_flight_limit
+        self.limit = part.limit
         self.last_settled_at: float | None = None
         self.poller = Poller(
             consumer,
@@ -68,7 +69,7 @@ class QueueWorker:
         self._event_loop = event_loop
         self._isolation = isolation
         self._suspects = suspects
-        self._share = threads.size - others  # one thread is left for each other queue
+        self._share = part.share
         self._batch = consumer.driver.capabilities.max_receive_batch
         self._has_lanes = consumer.queue.is_fifo or consumer.options.ordered_by is not None
         self._lanes = Lanes()

@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 
@@ -17,6 +17,7 @@ from melange.consuming.isolation import Isolation
 from melange.consuming.queue_worker import QueueWorker
 from melange.consuming.scheduling import Threads, Timers
 from melange.consuming.suspects import Suspects
+from melange.consuming.weights import parts_of
 from melange.errors import ConfigurationError
 from melange.signals import calling_on_signal, wait_until_set
 
@@ -46,6 +47,7 @@ class Worker:
         grace_seconds: float = 25.0,
         handle_signals: bool = True,
         give_up_seconds: float = 300.0,
+        weights: Mapping[str, int] | None = None,
     ) -> None:
         """Prepare the worker; receive nothing yet.
 
@@ -58,6 +60,8 @@ class Worker:
             handle_signals: stop on SIGTERM and SIGINT in ``run``, if that is called in the main thread.
             give_up_seconds: how long to retry if a queue is missing or access is denied, before the worker stops with exit
                 code 1.
+            weights: how the threads are shared, by the name of the queue, 1 for a queue without one. By default each queue
+                may take all threads but one for each other.
 
         Raises:
             ConfigurationError: no consumer, two for one queue, or a number out of bounds.
@@ -72,6 +76,8 @@ class Worker:
         self._isolation = Isolation(
             self._threads, suspects, lambda: all(one.is_settled for one in self._queue_workers)
         )
+        names = [consumer.queue.name for consumer in consumers]
+        parts = parts_of(names, concurrency, self._threads.in_flight_limit, weights)
         self._queue_workers = [
             QueueWorker(
                 consumer,
@@ -80,12 +86,12 @@ class Worker:
                 event_loop=self._event_loop,
                 isolation=self._isolation,
                 suspects=suspects,
-                others=len(consumers) - 1,
+                part=part,
                 longest_wait_seconds=_longest_wait(grace_seconds),
                 give_up_seconds=give_up_seconds,
                 give_up=self._give_up,
             )
-            for consumer in consumers
+            for consumer, part in zip(consumers, parts, strict=True)
         ]
         self._lifecycle = threading.Lock()
         self._stopping = threading.Event()
