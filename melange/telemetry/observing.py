@@ -30,6 +30,7 @@ QUEUE_IN_FLIGHT: Final = "melange.queue.in_flight"
 QUEUE_IN_FLIGHT_LIMIT: Final = "melange.queue.in_flight.limit"
 QUEUE_LAST_POLL: Final = "melange.queue.last_poll"
 QUEUE_STORE_AVAILABLE: Final = "melange.queue.store_available"
+QUEUE_OPEN: Final = "melange.queue.open"
 QUEUE_LEASES_LOST: Final = "melange.queue.leases_lost"
 QUEUE_TIMED_OUT: Final = "melange.queue.timed_out"
 OUTBOX_MESSAGES: Final = "melange.outbox.messages"
@@ -79,6 +80,12 @@ class WorkerNumbers:
             "",
             "1 while the deduplication store answers, otherwise 0.",
             of_queues(lambda queue: int(queue.store_is_available)),
+        )
+        gauge(
+            QUEUE_OPEN,
+            "",
+            "1 while nothing limits receiving; 0 while paused, over a rate limit, or stopped by a circuit breaker.",
+            of_queues(lambda queue: int(queue.flow == "open")),
         )
         counter(
             QUEUE_LEASES_LOST,

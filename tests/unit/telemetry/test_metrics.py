@@ -184,6 +184,7 @@ def test_the_numbers_of_a_worker_are_reported_while_it_runs(measured):
         assert measured.values("melange.queue.store_available", "") == {None: 1}
         assert measured.values("melange.queue.leases_lost", "") == {None: 0}
         assert measured.values("melange.queue.timed_out", "") == {None: 0}
+        assert measured.values("melange.queue.open", "") == {None: 1}
         assert measured.points("melange.queue.last_poll")[0].value >= 0
         assert measured.points("melange.worker.longest_run")[0].value > 0
         go_on.set()
