@@ -160,6 +160,19 @@ def test_a_background_task_has_an_outbox_of_its_own(serve) -> None:
     assert site.orders() == site.outbox() == {"order-1"}
 
 
+WITH_WORKER = ["web.fastapi_worker_app:app", "web.starlette_app:app", "web.litestar_app:app"]
+
+
+@pytest.mark.parametrize("application", WITH_WORKER)
+def test_a_worker_in_the_process_of_the_application_handles_what_it_publishes(serve, application) -> None:
+    site = serve("asgi", application)
+
+    answer = site.post("/orders/order-1")
+
+    assert answer == 200
+    eventually(lambda: site.mails() == {"order-1"})
+
+
 DJANGO_WSGI, DJANGO_ASGI = ("wsgi", "project.servers:wsgi"), ("asgi", "project.servers:asgi")
 DJANGO = [
     pytest.param(*DJANGO_WSGI, "/orders", id="wsgi-def"),
