@@ -250,15 +250,15 @@ def message_from_attributes(
     """
     message_id = attributes.get(MESSAGE_ID_ATTRIBUTE, "")
     event_type_name = attributes.get(EVENT_TYPE_ATTRIBUTE, "")
-    return Message(
-        message_id=message_id if IDENTIFIER.fullmatch(message_id) else fallback_message_id,
-        body=body,
-        event_type_name=event_type_name if 0 < len(event_type_name) <= MAX_NAME_CHARACTERS else None,
-        headers=_unfold(attributes),
-        published_at=_parse_time(attributes.get(PUBLISHED_AT_ATTRIBUTE)) or sent_at,
-        content_type=attributes.get(CONTENT_TYPE_ATTRIBUTE, JSON_CONTENT_TYPE),
-        message_group_id=message_group_id,
-        message_deduplication_id=message_deduplication_id,
+    return Message(  # by position, in half of the time of keywords
+        message_id if IDENTIFIER.fullmatch(message_id) else fallback_message_id,
+        body,
+        event_type_name if 0 < len(event_type_name) <= MAX_NAME_CHARACTERS else None,
+        _unfold(attributes),
+        _parse_time(attributes.get(PUBLISHED_AT_ATTRIBUTE)) or sent_at,
+        attributes.get(CONTENT_TYPE_ATTRIBUTE, JSON_CONTENT_TYPE),
+        message_group_id,
+        message_deduplication_id,
     )
 
 

@@ -51,6 +51,7 @@ def measure(repetitions: int, python: str | None, progress: Progress) -> str:
             WORKER_32,
             *BOTOCORE,
             *WAITING,
+            "kombu",
             *rival,
             *(["fanferro 32 20ms"] if rival else []),
         ]

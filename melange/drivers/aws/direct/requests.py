@@ -62,45 +62,83 @@ def _sqs(operation: str) -> DirectRequest:
     )
 
 
-_is_unreserved = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
-_RESERVED = [(character, quote_plus(character)) for character in "%!\"#$&'()*+,/:;<=>?@[\\]^`{|}\t\n\r\x7f "]
+_UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~"
+_IN_JSON = [(character.encode(), quote_plus(character).encode()) for character in '":,{}[]+ ']
+"""What JSON has most of; a plus before the space, which becomes one."""
+
+_JSON_MARKS = b"".join([mark for mark, _ in _IN_JSON])
 
 
-def quote_form(text: str) -> str:
-    """Return text that SNS accepts as ``quote_plus`` does, in a third of the time for JSON in ASCII."""
-    if _is_unreserved(text):
-        return text
+def quote_form(text: str) -> bytes:
+    """Return ``text`` as ``quote_plus`` does, in a sixth of the time if it is JSON in ASCII."""
     if not text.isascii():
-        return quote_plus(text)
-    for character, quoted in _RESERVED:
-        text = text.replace(character, quoted)
-    return text
+        return quote_plus(text).encode()
+    quoted = text.encode()
+    reserved = quoted.translate(None, _UNRESERVED)
+    if not reserved:
+        return quoted
+    others = set(reserved.translate(None, _JSON_MARKS))
+    for byte in sorted(others, key=lambda byte: byte != ord("%")):  # the percent signs of the text, then ours
+        quoted = quoted.replace(bytes([byte]), b"%%%02X" % byte)
+    for mark, replacement in _IN_JSON:
+        quoted = quoted.replace(mark, replacement)
+    return quoted
+
+
+@lru_cache(1024)
+def _field_head(entry: int, name: str) -> bytes:
+    return f"&PublishBatchRequestEntries.member.{entry}.{name}=".encode()
 
 
 @lru_cache(4096)
-def _attribute_head(entry: int, position: int, name: str, data_type: str) -> str:
+def _attribute_head(entry: int, position: int, name: str, data_type: str) -> bytes:
     prefix = f"&PublishBatchRequestEntries.member.{entry}.MessageAttributes.entry.{position}."
     value_prefix = f"{prefix}Value."
     return (
         f"{prefix}Name={quote_plus(name)}{value_prefix}DataType={quote_plus(data_type)}"
         f"{value_prefix}StringValue="
-    )
+    ).encode()
 
 
 def _write_publish_batch(parameters: Parameters) -> bytes:
-    parts = [f"Action=PublishBatch&Version=2010-03-31&TopicArn={quote_plus(parameters['TopicArn'])}"]
+    parts = [b"Action=PublishBatch&Version=2010-03-31&TopicArn=", quote_form(parameters["TopicArn"])]
     for number, entry in enumerate(parameters["PublishBatchRequestEntries"], 1):
-        prefix = f"&PublishBatchRequestEntries.member.{number}."
         for name, value in entry.items():
             if name != "MessageAttributes":
-                parts.append(f"{prefix}{name}={quote_form(value)}")
+                parts += (_field_head(number, name), quote_form(value))
         for position, (name, attribute) in enumerate(entry["MessageAttributes"].items(), 1):
-            parts.append(_attribute_head(number, position, name, attribute["DataType"]))
-            parts.append(quote_form(attribute["StringValue"]))
-    return "".join(parts).encode()
+            head = _attribute_head(number, position, name, attribute["DataType"])
+            parts += (head, quote_form(attribute["StringValue"]))
+    return b"".join(parts)
+
+
+_NO_FAILURES = r"(?:<Failed/>|<Failed>\s*</Failed>)?"
+_FIELD = r"<(?:MessageId|SequenceNumber|Id)>[\w-]*</(?:MessageId|SequenceNumber|Id)>\s*"
+_ALL_SUCCEEDED = re.compile(
+    r"\s*".join(
+        (
+            "<PublishBatchResponse[^<>]*>",
+            "<PublishBatchResult>",
+            _NO_FAILURES,
+            "<Successful>",
+            rf"((?:<member>\s*(?:{_FIELD})*</member>\s*)*)",
+            "</Successful>",
+            _NO_FAILURES,
+            "</PublishBatchResult>",
+            r"(?:<ResponseMetadata>\s*<RequestId>[\w-]*</RequestId>\s*</ResponseMetadata>)?",
+            "</PublishBatchResponse>",
+            "",
+        )
+    ).encode()
+)
+_ENTRY_ID = re.compile(rb"<Id>([\w-]*)</Id>")
 
 
 def _read_publish_batch(body: bytes) -> Answer:
+    """Return the ids of the entries that succeeded, and all about those that failed."""
+    plain = _ALL_SUCCEEDED.fullmatch(body)
+    if plain:  # nearly always, and several times as fast
+        return {"Successful": [{"Id": entry_id.decode()} for entry_id in _ENTRY_ID.findall(plain[1])]}
     try:
         # As botocore parses it, over TLS; expat limits how far entities expand.
         root = ElementTree.XML(body)
