@@ -15,7 +15,7 @@ MAX_BODY_BYTES = 128 * 1_048_576
 """Ten messages of 1 MiB, each character escaped in JSON, fit in."""
 
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: .*)?")
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
 
 Receive = Callable[[], bytes]
@@ -77,17 +77,20 @@ def _split_head(received: bytes, receive: Receive) -> tuple[bytes, bytes]:
 
 
 def _parse_head(head: bytes) -> tuple[str, int, dict[str, str]]:
-    # A folded header goes on in the next line.
-    first, *lines = re.sub(r"\r\n[ \t]+", " ", head.decode("latin-1")).split("\r\n")
+    text = head.decode("latin-1")
+    if "\r\n " in text or "\r\n\t" in text:
+        # A folded header goes on in the next line.
+        text = re.sub(r"\r\n[ \t]+", " ", text)
+    first, *lines = text.split("\r\n")
     status_line = _STATUS_LINE.fullmatch(first)
     if not status_line:
         raise UnreadableAnswer("it is not HTTP/1")
     headers: dict[str, str] = {}
     for line in lines:
-        header = _HEADER.fullmatch(line)
-        if not header:
+        name, colon, value = line.partition(":")
+        if not colon or not _HEADER_NAME.fullmatch(name) or "\n" in value or "\r" in value:
             raise UnreadableAnswer("a header is malformed")
-        name, value = header[1].lower(), header[2]
+        name, value = name.lower(), value.strip(" \t")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return status_line[1], int(status_line[2]), headers
 
