@@ -44,6 +44,7 @@ from melange.errors import (
     UnknownDriverError,
 )
 from melange.events import EventMessage
+from melange.gathering import Gathering
 from melange.middleware import Middleware
 from melange.publishing import ExchangeMessagePublisher, QueueMessagePublisher
 from melange.serialization.schema import EventSchema
@@ -75,6 +76,7 @@ __all__ = [
     "ExchangeListener",
     "ExchangeMessageConsumer",
     "ExchangeMessagePublisher",
+    "Gathering",
     "HandlerNotFoundError",
     "InvalidMessageError",
     "InvalidNameError",

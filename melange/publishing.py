@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from melange.correlation import caused_by
 from melange.declarations import are_collected, collect
@@ -24,6 +24,7 @@ from melange.errors import (
     TopicNotFoundError,
 )
 from melange.events import EventMessage
+from melange.gathering import Gatherer, Gathering, hand_over
 from melange.messages import (
     JSON_CONTENT_TYPE,
     NO_HEADERS,
@@ -34,13 +35,43 @@ from melange.messages import (
     handled_message,
     new_message_id,
 )
-from melange.middleware import publish_through
+from melange.middleware import prepared, publish_through
 from melange.serialization.serializer import EventSerializer
 
 Event = Mapping[str, Any] | EventMessage
 
 IdOf = Callable[[Event], str | None]
 """Returns an id for each event of a batch, or None for the default."""
+
+
+class PublishOptions(TypedDict, total=False):
+    """The keywords of ``ExchangeMessagePublisher.publish``."""
+
+    headers: Mapping[str, str] | None
+    message_id: str | None
+    message_group_id: str | None
+    message_deduplication_id: str | None
+
+
+class PublishBatchOptions(TypedDict, total=False):
+    """The keywords of ``ExchangeMessagePublisher.publish_batch``."""
+
+    headers: Mapping[str, str] | None
+    message_id: IdOf | None
+    message_group_id: str | IdOf | None
+    message_deduplication_id: IdOf | None
+
+
+class SendOptions(PublishOptions, total=False):
+    """The keywords of ``QueueMessagePublisher.send``."""
+
+    delay_seconds: int
+
+
+class SendBatchOptions(PublishBatchOptions, total=False):
+    """The keywords of ``QueueMessagePublisher.send_batch``."""
+
+    delay_seconds: int
 
 
 class ExchangeMessagePublisher:
@@ -56,11 +87,13 @@ class ExchangeMessagePublisher:
         *,
         declare: bool = True,
         event_types: Sequence[str | type[EventMessage]] | None = None,
+        gather: Gathering | None = None,
     ) -> None:
         """Name the topic: ``*.fifo`` for a FIFO topic; an ARN names an existing one.
 
         ``declare=False`` only looks it up, for roles that may not create topics. ``event_types`` says what is published,
         for ``melange topology``, which then finds filters and listeners of other types; publishing does not check it.
+        ``gather`` lets the ``publish`` of several threads share calls to the broker; ``publish_async`` does so always.
         """
         _require_text("topic", topic)
         self.topic_name = topic
@@ -72,6 +105,12 @@ class ExchangeMessagePublisher:
             find_again=lambda driver: find_topic(driver, topic, declare=False),
         )
         self._is_fifo = topic.endswith(".fifo")
+        self._shares_calls = gather is not None
+        self._gatherer = Gatherer(
+            lambda driver, messages, _: self._publish(driver, messages),
+            gather or Gathering(),
+            is_fifo=self._is_fifo,
+        )
 
     def publish(
         self,
@@ -115,7 +154,34 @@ class ExchangeMessagePublisher:
             message_deduplication_id=message_deduplication_id,
             is_fifo=self._is_fifo,
         )
-        failures = self._publish(driver, (message,))
+        if self._shares_calls:
+            message = _prepared(driver, self.topic_name, message)
+            failures = hand_over(self._gatherer, driver, (message,), 0)
+        else:
+            failures = self._publish(driver, (message,))
+        if failures:
+            raise failures[0].error
+        return message.message_id
+
+    async def publish_async(
+        self, event: Event, event_type_name: str | None = None, **options: Unpack[PublishOptions]
+    ) -> str:
+        """Publish one event without blocking the event loop; return its message id when the broker has accepted it.
+
+        As ``publish``. Events that are published at about the same time travel together, ten in a call; each caller gets
+        its own id or error. If the awaiting task is cancelled, the event may be published or not, as after a lost answer.
+
+        Raises:
+            ConfigurationError: no event loop of asyncio runs here.
+        """
+        from melange.asynchronous import hand_over_async, take_turn  # noqa: PLC0415 - it brings asyncio
+
+        await take_turn("publish_async")
+        driver = self._topic.driver
+        message = _prepared(
+            driver, self.topic_name, _message(driver, event, event_type_name, self._is_fifo, options)
+        )
+        failures = await hand_over_async(self._gatherer, driver, (message,), 0, "publish_async")
         if failures:
             raise failures[0].error
         return message.message_id
@@ -152,6 +218,31 @@ class ExchangeMessagePublisher:
         )
         return _accepted_ids(messages, lambda messages: self._publish(driver, messages))
 
+    async def publish_batch_async(
+        self,
+        events: Iterable[Event],
+        event_type_name: str | None = None,
+        **options: Unpack[PublishBatchOptions],
+    ) -> list[str]:
+        """Publish events as ``publish_batch`` does, without blocking the event loop.
+
+        If the awaiting task is cancelled, each of them may be published or not.
+        """
+        from melange.asynchronous import hand_over_async  # noqa: PLC0415
+
+        driver = self._topic.driver
+        messages = [
+            _prepared(driver, self.topic_name, message)
+            for message in _messages(driver, events, event_type_name, self._is_fifo, options)
+        ]
+        if not messages:
+            return []
+        try:
+            failures = await hand_over_async(self._gatherer, driver, messages, 0, "publish_batch_async")
+        except DriverConnectionError as error:
+            failures = [Failure(message, error) for message in messages]
+        return _ids_of(messages, failures)
+
     def _publish(self, driver: MessagingDriver, messages: Sequence[Message]) -> list[Failure[Message]]:
         try:
             topic = self._topic.on(driver)
@@ -170,8 +261,10 @@ class QueueMessagePublisher:
     else the one in use then. Thread-safe.
     """
 
-    def __init__(self, queue_name: str, driver: MessagingDriver | None = None) -> None:
-        """Name the queue, or give its ARN."""
+    def __init__(
+        self, queue_name: str, driver: MessagingDriver | None = None, *, gather: Gathering | None = None
+    ) -> None:
+        """Name the queue, or give its ARN. ``gather`` is as for ``ExchangeMessagePublisher``."""
         _require_text("queue", queue_name)
         self.queue_name = queue_name
         collect(self)
@@ -181,6 +274,8 @@ class QueueMessagePublisher:
             find_again=lambda driver: driver.get_queue(queue_name),
         )
         self._is_fifo = queue_name.endswith(".fifo")
+        self._shares_calls = gather is not None
+        self._gatherer = Gatherer(self._send, gather or Gathering(), is_fifo=self._is_fifo)
 
     def send(
         self,
@@ -212,7 +307,27 @@ class QueueMessagePublisher:
             message_deduplication_id=message_deduplication_id,
             is_fifo=self._is_fifo,
         )
-        failures = self._send(driver, (message,), delay_seconds)
+        if self._shares_calls:
+            message = _prepared(driver, self.queue_name, message)
+            failures = hand_over(self._gatherer, driver, (message,), delay_seconds)
+        else:
+            failures = self._send(driver, (message,), delay_seconds)
+        if failures:
+            raise failures[0].error
+        return message.message_id
+
+    async def send_async(
+        self, event: Event, event_type_name: str | None = None, **options: Unpack[SendOptions]
+    ) -> str:
+        """Send one event as ``send`` does, without blocking the event loop; see ``publish_async``."""
+        from melange.asynchronous import hand_over_async, take_turn  # noqa: PLC0415 - it brings asyncio
+
+        await take_turn("send_async")
+        driver, delay_seconds = self._queue.driver, options.get("delay_seconds", 0)
+        message = _prepared(
+            driver, self.queue_name, _message(driver, event, event_type_name, self._is_fifo, options)
+        )
+        failures = await hand_over_async(self._gatherer, driver, (message,), delay_seconds, "send_async")
         if failures:
             raise failures[0].error
         return message.message_id
@@ -245,6 +360,30 @@ class QueueMessagePublisher:
         )
         return _accepted_ids(messages, lambda messages: self._send(driver, messages, delay_seconds))
 
+    async def send_batch_async(
+        self,
+        events: Iterable[Event],
+        event_type_name: str | None = None,
+        **options: Unpack[SendBatchOptions],
+    ) -> list[str]:
+        """Send events as ``send_batch`` does, without blocking the event loop; see ``publish_batch_async``."""
+        from melange.asynchronous import hand_over_async  # noqa: PLC0415
+
+        driver, delay_seconds = self._queue.driver, options.get("delay_seconds", 0)
+        messages = [
+            _prepared(driver, self.queue_name, message)
+            for message in _messages(driver, events, event_type_name, self._is_fifo, options)
+        ]
+        if not messages:
+            return []
+        try:
+            failures = await hand_over_async(
+                self._gatherer, driver, messages, delay_seconds, "send_batch_async"
+            )
+        except DriverConnectionError as error:
+            failures = [Failure(message, error) for message in messages]
+        return _ids_of(messages, failures)
+
     def _send(
         self, driver: MessagingDriver, messages: Sequence[Message], delay_seconds: int
     ) -> list[Failure[Message]]:
@@ -257,6 +396,49 @@ class QueueMessagePublisher:
         except QueueNotFoundError:
             self._queue.is_gone(driver)
             raise
+
+
+def _prepared(driver: MessagingDriver, name: str, message: Message) -> Message:
+    """Return a message that another thread publishes."""
+    return prepared(driver.middleware, name, message) if driver.middleware else message
+
+
+def _message(
+    driver: MessagingDriver,
+    event: Event,
+    event_type_name: str | None,
+    is_fifo: bool,
+    options: PublishOptions,
+) -> Message:
+    return message_from(
+        driver.serializer or EventSerializer.instance(),
+        event,
+        event_type_name=event_type_name,
+        headers=_headers(options.get("headers")),
+        message_id=options.get("message_id"),
+        message_group_id=options.get("message_group_id"),
+        message_deduplication_id=options.get("message_deduplication_id"),
+        is_fifo=is_fifo,
+    )
+
+
+def _messages(
+    driver: MessagingDriver,
+    events: Iterable[Event],
+    event_type_name: str | None,
+    is_fifo: bool,
+    options: PublishBatchOptions,
+) -> list[Message]:
+    return messages_from(
+        driver.serializer or EventSerializer.instance(),
+        events,
+        event_type_name=event_type_name,
+        headers=_headers(options.get("headers")),
+        message_id=options.get("message_id"),
+        message_group_id=options.get("message_group_id"),
+        message_deduplication_id=options.get("message_deduplication_id"),
+        is_fifo=is_fifo,
+    )
 
 
 def message_from(
@@ -405,6 +587,11 @@ def _accepted_ids(
         failures = deliver(messages)
     except DriverConnectionError as error:
         failures = [Failure(message, error) for message in messages]
+    return _ids_of(messages, failures)
+
+
+def _ids_of(messages: Sequence[Message], failures: list[Failure[Message]]) -> list[str]:
+    """Return the ids, or raise one ``PublishError`` with the failed messages."""
     if not failures:
         return [message.message_id for message in messages]
     failed = {failure.item.message_id for failure in failures}

@@ -274,6 +274,20 @@ class MessagingDriver(ABC):
     def close(self) -> None:
         """Close connections and end threads. Idempotent. Running receives end soon."""
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the driver without blocking the event loop."""
+        from melange.asynchronous import in_thread  # noqa: PLC0415 - it brings asyncio
+
+        await in_thread(self.close, "async with a driver")
+
     def __enter__(self) -> Self:
         return self
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TaskID
 
 from benchmarks import (
+    asynchronous,
     deduplication,
     depth,
     importing,
@@ -45,6 +46,7 @@ GROUPS = (
     "deduplication",
     "outbox",
     "outbox-postgresql",
+    "asyncio",
     "telemetry",
     "import",
 )
@@ -89,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             measure(groups, options.endpoint_url, quick=options.quick, progress=progress)
 
 
-def measure(groups: Sequence[str], endpoint_url: str | None, *, quick: bool, progress: ProgressBars) -> None:
+def measure(  # noqa: PLR0912 - one branch for each group
+    groups: Sequence[str], endpoint_url: str | None, *, quick: bool, progress: ProgressBars
+) -> None:
     """Measure the groups and print their tables."""
     repetitions = 7 if quick else 25
     rows: list[Row] = []
@@ -119,6 +123,9 @@ def measure(groups: Sequence[str], endpoint_url: str | None, *, quick: bool, pro
     if "outbox-postgresql" in groups:
         with postgres.run() as postgres_server:
             rows += outbox_postgresql.rows(postgres_server.url, repetitions, progress)
+    if "asyncio" in groups:
+        with server(endpoint_url) as url:
+            counts += asynchronous.counts(url, repetitions, progress)
     if "telemetry" in groups:
         of_telemetry, counts_of_telemetry = telemetry.rows(repetitions, progress)
         rows += of_telemetry
