@@ -46,6 +46,11 @@ def size(text: str) -> int:
     multiple=True,
     help="A name with dots under which clients reach the server.",
 )
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A directory for everything, so that it survives restarts and kills.  [default: memory alone]",
+)
 @click.option("--strict", is_flag=True, help="Enforce the rules of sixty seconds, as AWS does.")
 @click.option(
     "--verify-signatures",
@@ -67,6 +72,7 @@ def server(
     host: str,
     port: int,
     allowed_hosts: tuple[str, ...],
+    data: Path | None,
     strict: bool,
     keys_path: Path | None,
     max_memory: int,
@@ -88,7 +94,10 @@ def server(
     stopping = threading.Event()
     with calling_on_signal(stopping.set):
         try:
-            running = Server(broker, host=host, port=port, allowed_hosts=allowed_hosts, keys=keys)
+            running = Server(broker, data=data, host=host, port=port, allowed_hosts=allowed_hosts, keys=keys)
+        except ConfigurationError as error:
+            complain(str(error))
+            sys.exit(WRONG_USAGE)
         except OSError as error:
             complain(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port")
             sys.exit(TRY_AGAIN)

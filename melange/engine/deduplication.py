@@ -41,9 +41,18 @@ class DeduplicationWindow(Generic[AnswerT]):
             if first is not None and first[0] <= used_at:
                 del first_uses[oldest]
             by_age.popleft()
-        until = used_at + DEDUPLICATION_SECONDS
-        by_age.append((until, deduplication_id))
-        first_uses[deduplication_id] = until, answer
+        self.restore(deduplication_id, used_at + DEDUPLICATION_SECONDS, answer)
+
+    def restore(self, deduplication_id: Hashable, until: float, answer: AnswerT) -> None:
+        """Remember an id until then, which is not before the time of any other id."""
+        self._by_age.append((until, deduplication_id))
+        self._first_uses[deduplication_id] = until, answer
+
+    def entries(self) -> list[tuple[Hashable, float, AnswerT]]:
+        """Return the ids, until when each is remembered, and the answers; in the order of those times."""
+        return [
+            (key, until, self._first_uses[key][1]) for until, key in self._by_age if key in self._first_uses
+        ]
 
     def clear(self) -> None:
         """Forget everything."""

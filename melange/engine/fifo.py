@@ -46,6 +46,15 @@ class FifoQueue(StoredQueue[MessageT]):
         )  # behind so many others that SQS does not look at it
         self._window = DeduplicationWindow()
 
+    @property
+    def window(self) -> DeduplicationWindow[int]:
+        """The deduplication ids of the last five minutes."""
+        return self._window
+
+    def keep_window_in(self, window: DeduplicationWindow[int]) -> None:
+        """Keep the deduplication ids in this window from now on, which has them all."""
+        self._window = window
+
     def purge(self) -> None:
         self._window.clear()  # SQS accepts an id again after a purge
         super().purge()

@@ -145,6 +145,16 @@ class StoredQueue(ABC, Generic[MessageT]):
         """All copies in the order of arrival, those that are too old included. For looking only."""
         return self._copies.values()
 
+    @property
+    def copies_by_number(self) -> dict[int, Copy[MessageT]]:
+        """The copies by number, in the order of arrival. For looking only."""
+        return self._copies
+
+    def keep_copies_in(self, copies: dict[int, Copy[MessageT]]) -> None:
+        """Keep the copies in this dictionary from now on, which has them all in the order of arrival."""
+        self._copies = copies
+        self._is_indexed = False
+
     def find(self, number: int) -> Copy[MessageT] | None:
         """Return the copy of this number, or None."""
         return self._copies.get(number)

@@ -6,7 +6,6 @@ never goes back.
 
 from __future__ import annotations
 
-import itertools
 import secrets
 import threading
 from collections import OrderedDict
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from melange.server.sns.topics import Subscription, Topic
     from melange.server.sqs.moving import MoveTask
     from melange.server.sqs.queues import Queue
+    from melange.server.storage import Storage
 
 EventKind = Literal[
     "published",
@@ -56,6 +56,7 @@ class EpochClock:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._offset = clock.now().timestamp() - clock.monotonic()
+        self.advanced_seconds = 0.0
 
     def monotonic(self) -> float:
         return self._clock.monotonic() + self._offset
@@ -69,6 +70,7 @@ class EpochClock:
     def advance(self, seconds: float) -> None:
         """Move it ahead. Who waits for a time has to be woken."""
         self._offset += seconds
+        self.advanced_seconds += seconds
 
 
 class Broker:
@@ -107,12 +109,34 @@ class Broker:
         """About the memory that messages take."""
         self.signer = Signer()
         self.http_deliveries = HttpDeliveries(self)
-        self.numbers: Iterator[int] = itertools.count(1)
-        self._id_prefix = new_message_id()[:24]
+        self.next_number = 1
+        self.numbers: Iterator[int] = iter(self._take_number, None)
+        self.id_prefix = new_message_id()[:24]
+        self.storage: Storage | None = None
 
     def now(self) -> float:
         """Return the seconds since 1970."""
         return self.clock.monotonic()
+
+    def _take_number(self) -> int:
+        number, self.next_number = self.next_number, self.next_number + 1
+        return number
+
+    def keep_in(self, storage: Storage) -> None:
+        """Have changes kept in a file from now on."""
+        self.storage = storage
+
+    def commit(self, *, is_topology_changed: bool) -> None:
+        """Write what has changed, so that it may be answered. Takes the lock.
+
+        Raises:
+            ServiceError: it cannot be written.
+        """
+        if self.storage is not None:
+            with self.lock:
+                if is_topology_changed:
+                    self.storage.topology_changed()
+                self.storage.commit()
 
     def advance(self, seconds: float) -> None:
         """Move the clock ahead: what is due within ``seconds`` happens now. Takes the lock."""
@@ -133,7 +157,7 @@ class Broker:
 
     def message_id(self, origin: int) -> str:
         """Return the id, a UUID, of the message whose first copy had this number."""
-        return f"{self._id_prefix}{origin:012x}"
+        return f"{self.id_prefix}{origin:012x}"
 
     def note(self, kind: EventKind, arn: str, message_id: str, other_arn: str = "") -> None:
         """Tell the observers. Callers check ``observers`` first where it is done often."""

@@ -46,6 +46,8 @@ class Control:
         method = "GET" if request.method == "HEAD" else request.method
         try:
             status, content = self._route(method, path)(_options(request))
+            if method != "GET":
+                self._broker.commit(is_topology_changed=True)
         except _NotFoundError as error:
             status, content = 404, {"error": str(error)}
         except ConfigurationError as error:

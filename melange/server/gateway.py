@@ -37,6 +37,20 @@ _TARGET_PREFIX = "AmazonSQS."
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?")
 _MAX_FIELDS = 10_000
 
+_MESSAGE_OPERATIONS = {
+    "ChangeMessageVisibility",
+    "ChangeMessageVisibilityBatch",
+    "DeleteMessage",
+    "DeleteMessageBatch",
+    "GetQueueUrl",
+    "Publish",
+    "PublishBatch",
+    "ReceiveMessage",
+    "SendMessage",
+    "SendMessageBatch",
+}
+"""Operations that change messages alone, or nothing."""
+
 _NOTHING = Response(200, "text/plain", b"", sent="nothing")
 """No answer at all: the connection is closed."""
 
@@ -98,6 +112,7 @@ class Gateway:
             if operation is None:
                 raise _unknown_operation(route)
             call = Call(self._broker, caller, f"http://{host}", _parameters(request, route), is_client_there)
+            operation = _committed(operation, is_topology_changed=route.operation not in _MESSAGE_OPERATIONS)
             fault = self._faults.choose(route.service, route.operation, call.parameters)
             if fault is not None:
                 return _disturbed(fault, route, operation, call, request_id)
@@ -123,6 +138,18 @@ class Gateway:
         if request.target.startswith("/SimpleNotificationService-"):
             return Response(200, "application/x-pem-file", self._broker.signer.certificate)
         return self._pages(request) if self._pages is not None else None
+
+
+def _committed(operation: Operation, *, is_topology_changed: bool) -> Operation:
+    """Return the operation with what it changes written at its end."""
+
+    def execute(call: Call) -> Parameters:
+        try:
+            return operation(call)
+        finally:
+            call.broker.commit(is_topology_changed=is_topology_changed)
+
+    return execute
 
 
 def _disturbed(fault: Fault, route: _Route, operation: Operation, call: Call, request_id: str) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +12,7 @@ from melange.server.callers import Key
 from melange.server.faults import Faults
 from melange.server.gateway import Gateway
 from melange.server.listener import Listener
+from melange.server.storage import Storage
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 4566
@@ -21,6 +23,7 @@ class Server:
 
     Args:
         broker: its state; a new one by default.
+        data: a directory for everything it keeps, so that it survives restarts and kills; None keeps it in memory alone.
         host: the address to listen on. Others than those of loopback let the network in: there is no login.
         port: the port to listen on; 0 takes a free one.
         allowed_hosts: names besides those of this machine, under which clients may reach it.
@@ -28,18 +31,23 @@ class Server:
 
     Raises:
         OSError: the address is taken, or not one of this machine.
+        ConfigurationError: another server uses the directory, or its file is not one of a server.
     """
 
     def __init__(
         self,
         broker: Broker | None = None,
         *,
+        data: Path | None = None,
         host: str = DEFAULT_HOST,
         port: int = 0,
         allowed_hosts: Iterable[str] = (),
         keys: Mapping[str, Key] | None = None,
     ) -> None:
         self.broker = broker or Broker()
+        self._storage = None if data is None else Storage(data, self.broker)
+        if self._storage is not None:
+            self.broker.keep_in(self._storage)
         self.faults = Faults()
         gateway = Gateway(
             self.broker,
@@ -47,7 +55,12 @@ class Server:
             keys=keys,
             faults=self.faults,
         )
-        self._listener = Listener(host, port, gateway.answer)
+        try:
+            self._listener = Listener(host, port, gateway.answer)
+        except OSError:
+            if self._storage is not None:
+                self._storage.close()
+            raise
         self._listener.start()
 
     @property
@@ -63,6 +76,8 @@ class Server:
             for queue in self.broker.queues.values():
                 queue.stored.ended_waits += 1
                 queue.stored.waiters.wake_all()
+            if self._storage is not None:
+                self._storage.close()
 
     def __enter__(self) -> Self:
         return self

@@ -56,6 +56,8 @@ class MoveTask:
                     self.status = "CANCELLED"
                 elif self.status == "RUNNING":
                     self._move_some(1 if self.rate else _UNLIMITED_BATCH)
+                    if self._broker.storage is not None:
+                        self._broker.storage.commit()
                 if self.status != "RUNNING":
                     return
             if self.rate:

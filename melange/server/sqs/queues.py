@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -58,7 +59,7 @@ class Queue:
             else broker.disorder.new_queue(self.name, broker.numbers, may_change=True)
         )
         self.stored.on_retired = self._on_retired
-        self._seal = broker.new_token()
+        self.seal = broker.new_token()
         self.set_attributes(attributes)
 
     @property
@@ -107,7 +108,7 @@ class Queue:
 
     def handle_of(self, copy: Copy[SentMessage]) -> str:
         """Return the handle by which the copy's receiver settles it."""
-        return f"{copy.number}-{copy.receive_count}-{self._seal}"
+        return f"{copy.number}-{copy.receive_count}-{self.seal}"
 
     def parse_handle(self, handle: str) -> tuple[int, int]:
         """Return the number of the copy and of its receive.
@@ -116,7 +117,7 @@ class Queue:
             ServiceError: the handle is not one of this queue.
         """
         found = _HANDLE.fullmatch(handle)
-        if found is None or found[3] != self._seal:
+        if found is None or found[3] != self.seal:
             if not handle:
                 raise missing_parameter("ReceiptHandle")
             raise ServiceError(
@@ -125,6 +126,12 @@ class Queue:
                 404,
             )
         return int(found[1]), int(found[2])
+
+    def note_changes(self, copies: Iterable[Copy[SentMessage]]) -> None:
+        """Have changes of copies written before the call is answered."""
+        if self.broker.storage is not None:
+            for copy in copies:
+                self.broker.storage.message_changed(self.arn, copy.number)
 
     def find_copy(self, handle: str) -> Copy[SentMessage] | None:
         """Return the copy that a handle names; None if it is deleted.

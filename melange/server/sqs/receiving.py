@@ -115,6 +115,7 @@ def _deliver(call: Call, queue: Queue, copies: list[Copy[SentMessage]], attempt_
     if not copies:
         return {}
     broker = call.broker
+    queue.note_changes(copies)
     if attempt_id and queue.is_fifo:
         queue.remember_attempt(attempt_id, copies, broker.now())
     if broker.observers:

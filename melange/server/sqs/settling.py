@@ -73,5 +73,6 @@ def _change_visibility(queue: Queue, entry: Parameters) -> None:
             f"Total VisibilityTimeout for the message is beyond the limit [{MAX_VISIBILITY_SECONDS} seconds]",
         )
     queue.stored.show_at(copy, now + seconds, now)
+    queue.note_changes([copy])
     if broker.observers:
         broker.note("visibility changed", queue.arn, broker.message_id(copy.origin))
