@@ -132,7 +132,10 @@ def new_token() -> str:
 
 def new_message_id() -> str:
     """Return a version 4 UUID that cannot be guessed, at a fifth of what ``uuid.uuid4()`` costs. Thread-safe."""
-    digits = new_token()
+    try:
+        digits = _unguessable.pop()
+    except IndexError:
+        digits = new_token()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 

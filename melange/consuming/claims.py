@@ -16,7 +16,7 @@ from melange.deduplication.base import (
     content_of,
 )
 from melange.errors import DeduplicationError
-from melange.messages import new_token
+from melange.messages import Delivery, new_token
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,10 @@ class Claims:
         self._by_broker_id = deduplication.identity == "broker"
         self._unanswered: deque[Claimed] = deque(maxlen=MOST_REMEMBERED_CLAIMS)
 
-    def claim(self, listener_name: str, lease: Lease) -> Claimed | ClaimRefusal | None:
+    def claim(
+        self, listener_name: str, delivery: Delivery, lease_seconds: float
+    ) -> Claimed | ClaimRefusal | None:
         """Claim the listener for the message; None if it may run without, because the store is unavailable."""
-        delivery = lease.delivery
         message = delivery.message
         message_id = (self._by_broker_id and delivery.broker_message_id) or message.message_id
         key = DeduplicationKey(delivery.queue.address, listener_name, message_id, content_of(message))
@@ -49,7 +50,7 @@ class Claims:
         try:
             if self._unanswered:
                 self.release_unanswered()
-            return self.store.claim(key, token, lease.remaining_seconds)
+            return self.store.claim(key, token, lease_seconds)
         except DeduplicationError as error:
             # It may have been granted all the same, with the answer lost: released when the store can be asked.
             self._unanswered.append(Claimed(key, token))

@@ -149,6 +149,7 @@ class ExchangeMessageConsumer:
         self._keeper = LeaseKeeper(self.driver, queue.visibility_timeout_seconds, store)
         self._suspects = Suspects()
         self._settler = self.settler(self._keeper, self._suspects)
+        self._longest_visibility = capabilities.max_visibility_seconds
         self._store_is_available = True
         # On FIFO a failure has to stop the rest of its group, and to release the followers would count as a receive of
         # each: one at a time, no message pays for another.
@@ -291,20 +292,14 @@ class ExchangeMessageConsumer:
     def _receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
         # Deadlines count from before the request, the only moment that is known not to be too late: a process may be
         # held up just when the answer comes. The wait must not use up the time that is left for the work.
-        longest = self.driver.capabilities.max_visibility_seconds
-        receive = partial(
-            self.driver.receive,
-            self.queue,
-            limit,
-            wait_seconds,
-            visibility_timeout_seconds=min(self.options.visibility_timeout_seconds + wait_seconds, longest),
-        )
+        seconds = min(self.options.visibility_timeout_seconds + wait_seconds, self._longest_visibility)
+        receive = self.driver.receive
         if not self._around_poll:
-            return receive()
+            return receive(self.queue, limit, wait_seconds, visibility_timeout_seconds=seconds)
         received: list[Delivery] = []
 
         def poll() -> list[Delivery]:
-            deliveries = receive()
+            deliveries = receive(self.queue, limit, wait_seconds, visibility_timeout_seconds=seconds)
             received.extend(deliveries)
             return deliveries  # a hook may do to it what it likes
 

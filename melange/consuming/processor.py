@@ -149,16 +149,18 @@ class DeliveryProcessor:
         self, listener: Subscription, event_type_name: str, data: Any, lease: Lease
     ) -> ListenerCall | Outcome:
         """Return the call of a listener, unless it has finished this message before, or is running for it elsewhere."""
-        if lease.is_lost():
+        remaining_seconds = lease.remaining_seconds
+        if remaining_seconds <= 0:
             return LEAVE
         try:
             event = self._serializer.load(event_type_name, data, listener.event_classes.get(event_type_name))
         except DecodeError as error:
             return DeadLetter(f"malformed message: {error}", listener.name)
-        claimed = None if self.claims is None else self.claims.claim(listener.name, lease)
+        claims = self.claims
+        claimed = None if claims is None else claims.claim(listener.name, lease.delivery, remaining_seconds)
         if claimed is None:
             call = ListenerCall(listener, event, event_type_name, lease, lease.receives, None)
-            is_counted = self.claims is None
+            is_counted = claims is None
         elif isinstance(claimed, ClaimRefusal):
             return DUPLICATE if claimed is ClaimRefusal.DONE else self.failures.of_claim(lease)
         else:
@@ -217,10 +219,8 @@ class DeliveryProcessor:
         listener, lease = call.subscription, call.lease
         lease.has_begun = True
         try:
-            limit = self.time_limit_of(listener, lease)
-            if limit is not None and not listener.is_async:
-                what = f"listener {listener.name}"
-                result = self.limited_runs.run(lambda: listener.run(call), limit, what)
+            if self._timeout_seconds or listener.timeout_seconds or lease.cutoff != math.inf:
+                result = self._run_limited(call)
             elif listener.keywords:
                 result = listener.run(call)
             else:
@@ -230,6 +230,13 @@ class DeliveryProcessor:
         except Exception as error:
             return self._failed(call, error)
         return self._completed(call)
+
+    def _run_limited(self, call: ListenerCall) -> object:
+        listener = call.subscription
+        limit = self.time_limit_of(listener, call.lease)
+        if limit is None or listener.is_async:  # a coroutine has its limit when it is awaited
+            return listener.run(call)
+        return self.limited_runs.run(lambda: listener.run(call), limit, f"listener {listener.name}")
 
     def _completed(self, call: ListenerCall) -> Outcome:
         lease = call.lease

@@ -215,7 +215,8 @@ class Threads:
 
     def _is_one_quick(self) -> bool:
         since = time.monotonic() - STUCK_SECONDS
-        return any(started > since for started in list(self._busy_since.values()))
+        busy_since = list(self._busy_since.values())
+        return bool(busy_since) and max(busy_since) > since
 
     def _wake(self, count: int) -> None:
         for _ in range(min(count, self.size)):

@@ -79,13 +79,15 @@ class Settler:
         self._suspects = suspects
         self._keeps_rejected = keeps_rejected
         self._middleware = middleware
-
-    def settle(self, outcomes: Sequence[tuple[Lease, Outcome]]) -> Settlement:
-        """Carry out the outcomes, in as few calls as the driver can."""
-        return self._settle_hooked(outcomes) if self._middleware and outcomes else self._settle(outcomes)
+        self.settle: Callable[[Sequence[tuple[Lease, Outcome]]], Settlement] = (
+            self._settle_hooked if middleware else self._settle
+        )
+        """Carries out the outcomes, in as few calls as the driver can."""
 
     def _settle_hooked(self, outcomes: Sequence[tuple[Lease, Outcome]]) -> Settlement:
         """Settle inside of the hooks; what they do wrong must not keep anything from being settled."""
+        if not outcomes:
+            return Settlement(0, 0)
         settled: list[Settlement] = []
 
         def settle() -> None:

@@ -86,7 +86,10 @@ def check_message(message: Message, *, max_bytes: int, is_fifo: bool) -> None:
         raise InvalidMessageError(
             f"message {message_id} has an empty body, which brokers refuse: publish an event"
         )
-    _check_characters(message.body, "body", message_id)
+    body = message.body
+    # The fastest search for control characters: half the time of a regular expression or isprintable().
+    if not body.isascii() or len(body.encode().translate(None, _CONTROL_CHARACTERS)) != len(body):
+        _check_characters(body, "body", message_id)
     # Most type names are identifiers, and those hold nothing that is forbidden.
     if event_type_name is not None and not (
         isinstance(event_type_name, str)
@@ -173,9 +176,6 @@ def _check_event_type_name(value: str, message_id: str) -> None:
 
 
 def _check_characters(text: str, kind: str, message_id: str) -> None:
-    # The fastest search for control characters: half the time of a regular expression or isprintable().
-    if text.isascii() and len(text.encode().translate(None, _CONTROL_CHARACTERS)) == len(text):
-        return
     forbidden = FORBIDDEN_CHARACTER.search(text)
     if forbidden:
         raise InvalidMessageError(

@@ -113,7 +113,9 @@ class EventSerializer:
             name, data = _read_foreign(message, event_type)
         else:
             name, data = _read_own(message, from_json(message.body))
-        return name, self._upcasters.apply(name, data)
+        if name in self._upcasters.types:
+            data = self._upcasters.apply(name, data)
+        return name, data
 
     def load(
         self, event_type_name: str, data: Any, event_class: type[EventMessage] | None = None

@@ -13,11 +13,11 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Upcasters:
-    """The functions from each version of a type to the next."""
+    """The functions from each version of a type to the next. ``types`` are those that have any."""
 
     def __init__(self) -> None:
         self._functions: dict[tuple[str, int], Upcaster] = {}
-        self._types: set[str] = set()
+        self.types: set[str] = set()
 
     def add(self, event: str | type[EventMessage], version: int, upcaster: Upcaster) -> None:
         """Add the function for bodies of ``version``.
@@ -35,7 +35,7 @@ class Upcasters:
             )
         if self._functions.setdefault((name, version), upcaster) is not upcaster:
             raise DuplicateHandlerError(f"version {version} of {name!r} has an upcaster already")
-        self._types.add(name)
+        self.types.add(name)
 
     def apply(self, event_type_name: str, data: Any) -> Any:
         """Return ``data`` in the newest version that can be reached.
@@ -43,7 +43,7 @@ class Upcasters:
         Raises:
             DecodeError: a function failed.
         """
-        if event_type_name not in self._types or not isinstance(data, dict):
+        if event_type_name not in self.types or not isinstance(data, dict):
             return data
         version = version_of(data)
         while (upcaster := self._functions.get((event_type_name, version))) is not None:
