@@ -86,8 +86,7 @@ class Clients:
         client = self.build(name)
         with _building:
             if name not in self.transports:
-                credentials = self._session.get_credentials()
-                self.transports[name] = Transport(client, credentials, self._transport_name)
+                self.transports[name] = Transport(client, self._transport_name)
             return self.transports[name]
 
     def forget(self) -> None:

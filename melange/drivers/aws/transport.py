@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any, Literal
 
+from botocore.exceptions import BotoCoreError
+
 from melange.drivers.aws.direct.client import DirectClient
 from melange.drivers.aws.direct.hooks import Hooks
 from melange.drivers.aws.direct.requests import DIRECT_REQUESTS
@@ -19,14 +21,14 @@ TransportName = Literal["auto", "botocore", "direct"]
 class Transport:
     """Makes the calls of one boto3 client. Thread-safe, in one process only."""
 
-    def __init__(self, client: Any, credentials: Any, name: TransportName) -> None:
+    def __init__(self, client: Any, name: TransportName) -> None:
         self._client = client
         self._service = client.meta.service_model.service_name
         self._direct: DirectClient | None = None
         self._hooks: Hooks | None = None
         self._said: str | None = None
         if name != "botocore" and self._service in {"sns", "sqs"}:
-            self._prepare_direct(credentials, name)
+            self._prepare_direct(name)
 
     def call(self, operation: Operation, parameters: Parameters) -> Answer:
         """Return the answer; raise what botocore raises, or ``UnreadableAnswer``."""
@@ -51,17 +53,18 @@ class Transport:
         answer: Answer = getattr(self._client, operation.method)(**parameters)
         return answer
 
-    def _prepare_direct(self, credentials: Any, name: TransportName) -> None:
+    def _prepare_direct(self, name: TransportName) -> None:
         try:
             signature = self._client.meta.config.signature_version
             if signature != "v4":
                 raise ConfigurationError(
                     f"signature_version is {signature!r}, direct calls are signed with 'v4'"
                 )
-            self._direct = DirectClient(self._client, credentials)
+            self._direct = DirectClient(self._client)
             if name == "auto":
                 self._hooks = Hooks(self._client)
-        except (AttributeError, TypeError, ConfigurationError) as error:
+                self._hooks.find("ReceiveMessage")
+        except (AttributeError, TypeError, BotoCoreError, ConfigurationError) as error:
             # Parts of botocore without a public name are used; another version may not have them.
             if name == "direct":
                 raise ConfigurationError(

@@ -237,6 +237,22 @@ def test_direct_is_refused_where_it_cannot_be():
         AwsDriver(region_name="us-east-1", config=config, transport="direct")
 
 
+def test_a_botocore_with_other_insides_is_used_as_it_is(session, monkeypatch):
+    monkeypatch.delattr(URLLib3Session, "_get_request_target")
+
+    assert way_of(driver_of(session)).startswith("through botocore: ")
+
+
+def test_a_proxy_that_cannot_be_set_up_is_told_at_the_call(session):
+    config = ONE_ATTEMPT.merge(
+        Config(proxies={"http": "http://127.0.0.1:1"}, proxies_config={"proxy_ca_bundle": "/no/such/file"})
+    )
+    driver = AwsDriver(session=session, config=config, endpoint_url=NOWHERE)
+
+    with pytest.raises((ConfigurationError, DriverConnectionError)):
+        driver.receive(QUEUE, 1, 0)
+
+
 def test_another_name_of_a_transport_is_refused():
     with pytest.raises(
         ConfigurationError, match="transport must be 'auto', 'botocore' or 'direct', not 'fast'"

@@ -20,9 +20,9 @@ from melange.drivers.aws.operations import Answer, Parameters, UnreadableAnswer
 class DirectClient:
     """Makes the direct calls of one boto3 client. Thread-safe, in one process only; close it."""
 
-    def __init__(self, client: Any, credentials: Any) -> None:
+    def __init__(self, client: Any) -> None:
         self._client = client
-        self._credentials = credentials
+        self._credentials = client._request_signer._credentials
         url = client.meta.endpoint_url
         url = url if urlsplit(url).path else f"{url}/"
         self._connections = Connections(client, url)
