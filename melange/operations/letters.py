@@ -77,7 +77,8 @@ class DeadLetter:
     @property
     def kind(self) -> str:
         """The reason without what differs from message to message: numbers, ids, quoted values."""
-        return _VARYING.sub("..", _ATTEMPTS.sub("", self.reason))
+        kinds = [_VARYING.sub("..", _ATTEMPTS.sub("", reason)) for reason in self.reason.split("; ")]
+        return "; ".join(dict.fromkeys(kinds))  # several listeners often fail alike
 
     def __repr__(self) -> str:
         """Leave the payload out, so that it is not logged by accident."""

@@ -14,6 +14,8 @@ from melange.operations.browsing import Browsing
 from melange.operations.letters import DeadLetter
 
 _SLICE_SECONDS = 0.5
+_BATCH = 10
+"""What brokers send and acknowledge in one call."""
 
 Selected = tuple[FoundDeadLetter, DeadLetter]
 OnProgress = Callable[[int], None]
@@ -103,9 +105,9 @@ class Settling:
                 self._pause(len(chunk) / self._pace.rate)
 
     def _chunks(self, selected: list[Selected]) -> Iterator[list[Selected]]:
-        """Split what one receive gave, so that a low rate has no bursts."""
-        size = len(selected) if self._pace.rate is None else max(1, int(self._pace.rate))
-        for start in range(0, len(selected), size or 1):
+        """Split what was received: few are in both queues when the process is killed, and a low rate has no bursts."""
+        size = _BATCH if self._pace.rate is None else min(_BATCH, max(1, int(self._pace.rate)))
+        for start in range(0, len(selected), size):
             yield selected[start : start + size]
 
     def _by_target(self, chunk: Sequence[Selected]) -> dict[Queue | None, list[Delivery]]:

@@ -83,6 +83,14 @@ class TestLookingIsNotTaking:
         assert seen == added
         assert ids_in("billing-dlq") == added
 
+    def test_a_long_queue_is_seen_once_with_several_calls_at_once(self, add, letters, ids_in) -> None:
+        added = sorted(add() for _ in range(450))
+
+        seen = sorted(letter.message_id for letter in letters.browse())
+
+        assert seen == added
+        assert ids_in("billing-dlq") == added
+
     def test_messages_are_released_when_the_look_is_given_up(self, add, letters, ids_in) -> None:
         added = sorted(add() for _ in range(MANY))
 
@@ -206,6 +214,16 @@ class TestGrouping:
             (2, "ConnectionError: no answer from .. after .. s"),
             (1, "there is no product .. (..)"),
         ]
+
+    def test_listeners_that_fail_alike_are_named_once(self, add, letters) -> None:
+        add(
+            "attempt 5 of 5 failed: KeyError: 'a'; attempt 2 of 5 failed: KeyError: 'b'; no card",
+            "bill, mail",
+        )
+
+        (group,) = letters.groups()
+
+        assert group.aspects["reason"] == "KeyError: ..; no card"
 
     def test_a_group_says_since_when(self, clock, add, letters) -> None:
         start = clock.now()
