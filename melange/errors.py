@@ -177,7 +177,7 @@ class MessageTooLargeError(InvalidMessageError):
         self.max_bytes = max_bytes
         super().__init__(
             f"message {message_id} has {size_bytes:,} bytes with its headers, {max_bytes:,} are "
-            "allowed: store the large part elsewhere and publish a reference to it"
+            "allowed: publish a smaller event, or keep large ones in S3 with melange.large_events (extra melange[s3])"
         )
 
 

@@ -26,6 +26,9 @@ TRACE_HEADERS = re.compile(
 
 JSON_CONTENT_TYPE = "application/json"
 
+UNREADABLE = "unreadable: "
+"""How the content type begins of a message that a driver received without its body; the reason follows."""
+
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 

@@ -185,6 +185,9 @@ def _check_characters(text: str, kind: str, message_id: str) -> None:
 
 
 ATTRIBUTE_TYPE = "String"
+
+NUMBER_ATTRIBUTE = "ExtendedPayloadSize"
+"""A header that is a number on the wire: AWS's extended clients write it so. The name of its type is as long."""
 MESSAGE_ID_ATTRIBUTE = "melange-message-id"
 EVENT_TYPE_ATTRIBUTE = "melange-event-type"
 PUBLISHED_AT_ATTRIBUTE = "melange-published-at"

@@ -10,7 +10,7 @@ from marshmallow import Schema
 
 from melange.errors import ConfigurationError, DecodeError, DuplicateHandlerError, EncodeError, shortened
 from melange.events import EVENT_TYPE_KEY, EventMessage
-from melange.messages import JSON_CONTENT_TYPE, Message
+from melange.messages import JSON_CONTENT_TYPE, UNREADABLE, Message
 from melange.serialization import typed
 from melange.serialization.class_checks import full_name
 from melange.serialization.derivation import derived_schema
@@ -20,6 +20,8 @@ from melange.serialization.schema import EventSchema
 from melange.serialization.versions import Upcaster, Upcasters, check_version
 
 UpcasterFunction = TypeVar("UpcasterFunction", bound=Upcaster)
+
+_LONGEST_REASON = 200
 
 EventTypeOf = Callable[[Any, Mapping[str, str]], str | None]
 """Finds the type of a message that was published without melange, from its body and its headers.
@@ -106,6 +108,8 @@ class EventSerializer:
                 raise again at every attempt.
         """
         if message.content_type != JSON_CONTENT_TYPE and not _is_json(message.content_type):
+            if message.content_type.startswith(UNREADABLE):
+                raise DecodeError(shortened(message.content_type, _LONGEST_REASON)[1:-1])
             raise DecodeError(
                 f"the content type is {shortened(message.content_type)}, not {JSON_CONTENT_TYPE}"
             )

@@ -17,6 +17,7 @@ from melange.topology.model import (
     is_fifo,
 )
 from melange.topology.names import broker_name, logical_id
+from melange.topology.payloads import cloudformation_bucket
 from melange.topology.terraform import senders
 
 _OWN_ACCOUNT = {"Ref": "AWS::AccountId"}
@@ -46,6 +47,8 @@ def to_cloudformation(topology: Topology, key: str | None = None) -> dict[str, A
         for binding in queue.bindings:
             subscription = _subscription(queue, binding)
             _add(resources, logical_id("Binding", binding.topic, "to", queue.name), subscription)
+    for payloads in topology.payloads:
+        _add(resources, *cloudformation_bucket(payloads))
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"Topics and queues of {topology.name}",

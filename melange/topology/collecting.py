@@ -18,10 +18,12 @@ from melange.drivers.base import MessagingDriver, NoDeadLetterQueue
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError
 from melange.events import EventMessage
+from melange.large_events import LargeEvents
 from melange.publishing import ExchangeMessagePublisher, QueueMessagePublisher
 from melange.topology.model import (
     DeclaredBinding,
     DeclaredListener,
+    DeclaredPayloads,
     DeclaredPublisher,
     DeclaredQueue,
     Topology,
@@ -88,7 +90,16 @@ def of(name: str, *declared: object) -> Collected:
         raise ConfigurationError(
             "nothing was declared: name a function that creates consumers and publishers, or a module with outbox routes"
         )
-    return Collected(topology_from(name, driver.prefix, queues, publishers), driver)
+    return Collected(topology_from(name, driver.prefix, queues, publishers, _payloads_of(driver)), driver)
+
+
+def _payloads_of(driver: MessagingDriver) -> Iterator[DeclaredPayloads]:
+    if not isinstance(driver, LargeEvents):
+        return
+    from melange.large_events.s3 import S3Store  # noqa: PLC0415 - it imports boto3
+
+    if isinstance(driver.store, S3Store):  # another store has no bucket that an export could describe
+        yield DeclaredPayloads(driver.store.bucket, driver.payload_prefix, driver.payload_days)
 
 
 def _flat(declared: Iterable[object]) -> Iterator[object]:

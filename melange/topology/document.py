@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, cast
 
 from melange.drivers.base import EventFilter
@@ -10,6 +11,7 @@ from melange.errors import ConfigurationError
 from melange.topology.model import (
     DeclaredBinding,
     DeclaredListener,
+    DeclaredPayloads,
     DeclaredPublisher,
     DeclaredQueue,
     DeclaredTopic,
@@ -34,6 +36,7 @@ def to_document(topology: Topology) -> Document:
             {"target": one.target, "through": one.through, "event_types": _optional_list(one.event_types)}
             for one in topology.publishers
         ],
+        **({"payloads": [asdict(one) for one in topology.payloads]} if topology.payloads else {}),
     }
 
 
@@ -59,6 +62,10 @@ def from_document(document: object) -> Topology:
                 DeclaredPublisher(one["target"], one["through"], _optional_tuple(one["event_types"]))
                 for one in document["publishers"]
             ),
+            payloads=tuple(
+                DeclaredPayloads(one["bucket"], one["prefix"], one["days"])
+                for one in document.get("payloads", ())
+            ),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(
@@ -83,6 +90,7 @@ def combined(name: str, topologies: list[Topology]) -> Topology:
         prefixes.pop(),
         (queue for topology in topologies for queue in topology.queues),
         (publisher for topology in topologies for publisher in topology.publishers),
+        (payloads for topology in topologies for payloads in topology.payloads),
     )
 
 

@@ -41,6 +41,15 @@ DEAD_LETTERS = (
 )
 
 
+PAYLOADS = {
+    "publisher": ("s3:PutObject",),
+    "relay": ("s3:PutObject",),
+    "consumer": ("s3:DeleteObject", "s3:GetObject"),
+    "operator": ("s3:GetObject",),
+}
+"""What each role does with large events."""
+
+
 def to_iam(topology: Topology, place: Account, key: str | None = None) -> dict[str, Any]:
     """Return a policy for each role that the topology has: publisher, consumer, relay, operator.
 
@@ -53,6 +62,9 @@ def to_iam(topology: Topology, place: Account, key: str | None = None) -> dict[s
         "relay": _publishing(topology, place, "outbox"),
         "operator": _operating(topology, place),
     }
+    for role, actions in PAYLOADS.items():
+        if policies[role]:
+            policies[role] += _statements("LargeEvents", actions, _payload_arns(topology, place))
     if key:
         for role, statements in policies.items():
             if statements:
@@ -62,6 +74,10 @@ def to_iam(topology: Topology, place: Account, key: str | None = None) -> dict[s
         for role, statements in policies.items()
         if statements
     }
+
+
+def _payload_arns(topology: Topology, place: Account) -> list[str]:
+    return [f"arn:{place.partition}:s3:::{one.bucket}/{one.prefix}*" for one in topology.payloads]
 
 
 def _publishing(topology: Topology, place: Account, through: str) -> list[Statement]:

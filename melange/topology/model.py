@@ -82,6 +82,15 @@ class DeclaredPublisher:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclaredPayloads:
+    """The bucket in S3 in which large events are stored under ``prefix``, and deleted after ``days``."""
+
+    bucket: str
+    prefix: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """What a program declares. ``name`` marks its queues at the broker; ``prefix`` stands before all names there.
 
@@ -93,6 +102,7 @@ class Topology:
     topics: tuple[DeclaredTopic, ...] = ()
     queues: tuple[DeclaredQueue, ...] = ()
     publishers: tuple[DeclaredPublisher, ...] = ()
+    payloads: tuple[DeclaredPayloads, ...] = ()
 
     def topic(self, name: str) -> DeclaredTopic | None:
         """Return the topic of this name."""
@@ -114,6 +124,7 @@ def topology_from(
     prefix: str,
     queues: Iterable[DeclaredQueue],
     publishers: Iterable[DeclaredPublisher],
+    payloads: Iterable[DeclaredPayloads] = (),
 ) -> Topology:
     """Return the topology with the topics and dead-letter queues that its queues and publishers name.
 
@@ -137,6 +148,7 @@ def topology_from(
         publishers=tuple(
             sorted(publishers, key=lambda one: (one.target, one.through, one.event_types or ()))
         ),
+        payloads=tuple(dict.fromkeys(payloads)),
     )
 
 

@@ -17,6 +17,7 @@ from melange.topology.model import (
     is_fifo,
 )
 from melange.topology.names import broker_name, identifier
+from melange.topology.payloads import terraform_bucket
 
 _OWN_ACCOUNT = "${data.aws_caller_identity.current.account_id}"
 
@@ -47,6 +48,9 @@ def to_terraform(topology: Topology, key: str | None = None) -> dict[str, Any]:
         for binding in queue.bindings:
             name = f"{identifier(binding.topic)}_to_{identifier(queue.name)}"
             _add(resources, "aws_sns_topic_subscription", name, _subscription(queue, binding))
+    for payloads in topology.payloads:
+        for kind, arguments in terraform_bucket(payloads).items():
+            _add(resources, kind, payloads.bucket, arguments)
     return {
         "terraform": {"required_providers": {"aws": {"source": "hashicorp/aws", "version": ">= 5.0"}}},
         "data": {"aws_caller_identity": {"current": {}}},

@@ -345,7 +345,7 @@ def test_classes_within_a_union_may_contain_it() -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the syntax is from Python 3.12")
 def test_aliases_and_generics_in_the_syntax_of_python_3_12() -> None:
     names: dict[str, Any] = {"dataclass": dataclass, "EventMessage": EventMessage, "__name__": __name__}
-    exec(
+    code = (
         "type Json = None | int | list[Json]\n"
         "type Two[T] = tuple[T, T]\n"
         "@dataclass\n"
@@ -354,9 +354,9 @@ def test_aliases_and_generics_in_the_syntax_of_python_3_12() -> None:
         "@dataclass\n"
         "class Event(EventMessage):\n"
         "    json: Json\n"
-        "    changed: Changed[bytes]\n",
-        names,
+        "    changed: Changed[bytes]\n"
     )
+    exec(compile(code, "<test>", "exec", dont_inherit=True), names)
     event = names["Event"]([1, [None]], names["Changed"]((b"a", b"b")))
 
     written = derived_schema(names["Event"]).dump(event)

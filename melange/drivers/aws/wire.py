@@ -17,6 +17,7 @@ from melange.drivers.sqs_rules import (
     ATTRIBUTE_TYPE,
     IDENTIFIER,
     MESSAGE_ID_ATTRIBUTE,
+    NUMBER_ATTRIBUTE,
     attributes_of,
     can_travel,
     message_from_attributes,
@@ -76,7 +77,7 @@ def entry_of(body_field: str, message: Message, delay_seconds: int = 0) -> Entry
     entry: Entry = {
         body_field: message.body,
         "MessageAttributes": {
-            name: {"DataType": ATTRIBUTE_TYPE, "StringValue": value}
+            name: {"DataType": ATTRIBUTE_TYPE if name != NUMBER_ATTRIBUTE else "Number", "StringValue": value}
             for name, value in attributes_of(message).items()
         },
     }

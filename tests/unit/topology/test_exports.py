@@ -8,8 +8,10 @@ from cfnlint import api as cfnlint
 
 from melange import ConfigurationError, ExchangeMessageConsumer, QueueMessagePublisher, QueueOptions
 from melange.drivers.memory import InMemoryDriver
+from melange.large_events import LargeEvents, S3Store
 from melange.topology import Publication, Topology, collect
 from melange.topology.cloudformation import to_cloudformation
+from melange.topology.document import from_document, to_document
 from melange.topology.iam import to_iam
 from melange.topology.model import DeclaredQueue
 from melange.topology.names import Account
@@ -126,6 +128,28 @@ def test_what_is_given_by_its_address_is_not_exported(topology):
     assert [name for name in template["Resources"] if "TopicPayments" in name] == ["TopicPaymentsFifo"]
     assert set(terraform["resource"]["aws_sns_topic"]) == {"orders", "payments_fifo"}
     assert template["Resources"]["BindingPaymentsToBilling"]["Properties"]["TopicArn"] == OTHERS
+
+
+def test_the_bucket_of_large_events_has_a_lifecycle_rule():
+    def declare():
+        driver = LargeEvents(InMemoryDriver(), S3Store("our-large-events"), prefix="shop/", payload_days=90)
+        ExchangeMessageConsumer("billing", "orders", driver=driver)
+        return Publication("orders", "OrderPlaced")
+
+    topology = collect("shop", declare).topology
+    template, terraform = to_cloudformation(topology), to_terraform(topology)["resource"]
+
+    assert from_document(json.loads(json.dumps(to_document(topology)))) == topology
+    assert [str(match) for match in cfnlint.lint(json.dumps(template), regions=["eu-west-1"])] == []
+    (rule,) = template["Resources"]["PayloadsOurLargeEvents"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert (rule["Prefix"], rule["ExpirationInDays"]) == ("shop/", 90)
+    assert terraform["aws_s3_bucket"] == {"our_large_events": {"bucket": "our-large-events"}}
+    (rule,) = terraform["aws_s3_bucket_lifecycle_configuration"]["our_large_events"]["rule"]
+    assert (rule["filter"], rule["expiration"]) == ({"prefix": "shop/"}, {"days": 90})
+    (statement,) = [
+        one for one in to_iam(topology, Account())["consumer"]["Statement"] if one["Sid"] == "LargeEvents"
+    ]
+    assert statement["Resource"] == ["arn:aws:s3:::our-large-events/shop/*"]
 
 
 @pytest.mark.parametrize("to_export", [to_cloudformation, to_terraform])

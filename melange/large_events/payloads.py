@@ -1,0 +1,133 @@
+"""The bodies of large events in their store: written, read and deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import quote
+
+from melange.errors import DriverConnectionError, Failure, MelangeError
+from melange.large_events.compression import Compression, UnreadablePayloadError, compressed, decompressed
+from melange.large_events.pointers import (
+    MalformedPointerError,
+    Pointer,
+    is_pointer,
+    pointer_message,
+    pointer_of,
+    without_pointer,
+)
+from melange.large_events.stores import PayloadMissingError, PayloadStore
+from melange.messages import UNREADABLE, Delivery, Message, new_token
+
+_LOG = logging.getLogger(__name__)
+
+TOPICS = "topics"
+QUEUES = "queues"
+
+
+class Received(NamedTuple):
+    """The value of ``Delivery.received``: the delivery of the pointer, as the other driver gave it."""
+
+    original: Delivery
+    pointer: Pointer
+
+
+@dataclass(frozen=True, slots=True)
+class Payloads:
+    """The payloads of a store, under ``prefix``."""
+
+    store: PayloadStore
+    prefix: str
+    max_bytes: int
+    compression: Compression | None
+    readable_buckets: Collection[str]
+
+    def stored(self, folder: str, message: Message) -> Message:
+        """Store the body; return the message with a pointer in its place."""
+        body = message.body.encode(errors="surrogatepass")
+        # A key of its own for each message, so that neither a second publish nor a deletion changes another's payload.
+        key = f"{self.prefix}{folder}/{quote(message.message_id, safe='')}-{new_token()}"
+        self.store.put(key, compressed(body, self.compression))
+        digest = hashlib.sha256(body).hexdigest()
+        return pointer_message(message, Pointer(self.store.bucket, key, len(body), digest, self.compression))
+
+    def with_payload(self, delivery: Delivery) -> Delivery:
+        """Return the delivery with the body to which its pointer leads, if it has one.
+
+        What can never be read gets a content type that says why, so that it is dead-lettered.
+
+        Raises:
+            MelangeError: the store is out of reach; a later try may succeed.
+        """
+        message = delivery.message
+        if not is_pointer(message):
+            return delivery
+        try:
+            pointer = pointer_of(message)
+        except MalformedPointerError as error:
+            return delivery._replace(message=_unreadable(message, str(error)))
+        try:
+            full = without_pointer(message, self._payload(pointer))
+        except PayloadMissingError:
+            full = _unreadable(message, "there is no such payload")
+        except UnreadablePayloadError as error:
+            full = _unreadable(message, str(error))
+        return delivery._replace(message=full, received=Received(delivery, pointer))
+
+    def _payload(self, pointer: Pointer) -> str:
+        if pointer.bucket not in self.readable_buckets:
+            raise UnreadablePayloadError(
+                "its bucket is not one of those that may be read: name it in readable_buckets="
+            )
+        if pointer.size > self.max_bytes:
+            raise UnreadablePayloadError(f"it has more than {self.max_bytes:,} bytes")
+        try:
+            stored = self.store.get(pointer.bucket, pointer.key, self.max_bytes)
+        except (MelangeError, PayloadMissingError):
+            raise
+        except Exception as error:
+            raise DriverConnectionError(f"reading a large event failed: {type(error).__name__}") from error
+        if len(stored) > self.max_bytes:
+            raise UnreadablePayloadError(f"it has more than {self.max_bytes:,} bytes")
+        body = decompressed(stored, pointer.encoding, self.max_bytes)
+        if pointer.digest is not None and hashlib.sha256(body).hexdigest() != pointer.digest:
+            raise UnreadablePayloadError("its SHA-256 is another than the message says")
+        try:
+            return body.decode()
+        except UnicodeDecodeError as error:
+            raise UnreadablePayloadError("it is not UTF-8") from error
+
+    def delete(self, delivery: Delivery) -> None:
+        """Delete the payload if it was sent to a queue by a program with the same bucket and prefix."""
+        if not isinstance(delivery.received, Received):
+            return
+        pointer = delivery.received.pointer
+        # What was published to a topic belongs to other queues too, and what others wrote is theirs.
+        if pointer.bucket != self.store.bucket or not pointer.key.startswith(f"{self.prefix}{QUEUES}/"):
+            return
+        try:
+            self.store.delete(pointer.bucket, pointer.key)
+        except Exception as error:
+            _LOG.warning("a large event is acknowledged, its payload stays: %s", type(error).__name__)
+
+
+def _unreadable(message: Message, problem: str) -> Message:
+    return message._replace(content_type=f"{UNREADABLE}a large event, and {problem}")
+
+
+def original_of(delivery: Delivery) -> Delivery:
+    """Return the delivery as the other driver gave it."""
+    if isinstance(delivery.received, Received):
+        return delivery.received.original._replace(deadline=delivery.deadline)
+    return delivery
+
+
+def of_deliveries(
+    failures: Iterable[Failure[Delivery]], deliveries: Sequence[Delivery]
+) -> list[Failure[Delivery]]:
+    """Return the failures with the deliveries that the caller knows."""
+    by_handle = {delivery.receipt_handle: delivery for delivery in deliveries}
+    return [Failure(by_handle.get(one.item.receipt_handle, one.item), one.error) for one in failures]
