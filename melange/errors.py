@@ -25,7 +25,7 @@
     └── OutboxError                   the outbox's database cannot be used
 
     Raised by listeners to control the outcome; not MelangeErrors:
-    Retry(delay_seconds), Reject(reason)
+    Retry(delay_seconds), Reject(reason), PartialFailure(errors) of a batch listener
 
 Exceptions of botocore, redis and marshmallow are wrapped, with ``raise ... from``.
 """
@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -234,6 +234,24 @@ class Reject(Exception):
         # A reason of another type must not break the settlement of the message.
         self.reason = reason if isinstance(reason, str) else shortened(reason, 1_000)
         super().__init__(self.reason)
+
+
+class PartialFailure(Exception):
+    """Raise it in a batch listener if only some of its events failed; the others are done.
+
+    Args:
+        errors: the exception of each failed event, by its place in the list of events, from 0. ``Retry`` and ``Reject``
+            control what happens to the event, as in other listeners.
+    """
+
+    def __init__(self, errors: Mapping[int, Exception]) -> None:
+        for number, error in errors.items():
+            if isinstance(number, bool) or not isinstance(number, int) or not isinstance(error, Exception):
+                raise TypeError(
+                    "PartialFailure takes a dict of exceptions by places, such as {2: ValueError('no price')}"
+                )
+        self.errors = dict(errors)
+        super().__init__(f"{len(self.errors)} events of the batch failed")
 
 
 def shortened(text: object, limit: int = 80) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Concatenate, TypeVar, overload
 
@@ -17,7 +18,7 @@ from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy, 
 from melange.consuming.outcomes import Outcome
 from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.settling import Settler, SettlingBroker
-from melange.consuming.subscriptions import Subscription, Subscriptions, subscription_for
+from melange.consuming.subscriptions import Subscription, Subscriptions, listener_name, subscription_for
 from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
 from melange.declarations import collect
 from melange.deduplication.base import NO_DEDUPLICATION, DeduplicationStore, NoDeduplication
@@ -214,6 +215,49 @@ class ExchangeMessageConsumer:
                     store_keywords=self._store_keywords,
                 )
             )
+            return function
+
+        return subscribe
+
+    def batch_listener(
+        self,
+        *event_types: EventType,
+        max_events: int = 100,
+        max_seconds: float = 1.0,
+        name: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Callable[[ListenerFunction], ListenerFunction]:
+        """Subscribe the decorated function for lists of events, for bulk inserts and calls: ``@consumer.batch_listener(...)``.
+
+        It takes a list of events, and their ``message_ids`` if it has such a parameter; it may be ``async def``. It needs a
+        worker, and a batch never has more events than the worker runs at once: set its ``concurrency`` to ``max_events``.
+        Each event has its own claim, mark and attempts. If the function raises, all of its events have failed, or with
+        ``PartialFailure`` those that it names. A batch has one event of a FIFO group at most, so the order is kept.
+
+        Args:
+            event_types: as for ``listener``.
+            max_events: the most events of a batch.
+            max_seconds: how long a batch waits for more events, from its first one on.
+            name: as for ``listener``.
+            timeout_seconds: the limit of one run, with the wait for other events.
+        """
+        # It brings asyncio, which plain listeners do without.
+        from melange.consuming.batching import BatchListener  # noqa: PLC0415
+
+        def subscribe(function: ListenerFunction) -> ListenerFunction:
+            batches = BatchListener(
+                function,
+                max_events=max_events,
+                max_seconds=max_seconds,
+                concurrency=lambda: self.processor.concurrency,
+            )
+            subscription = subscription_for(
+                batches.process,
+                event_types,
+                name=name or listener_name(function),
+                timeout_seconds=timeout_seconds,
+            )
+            self._add(replace(subscription, listener=function))
             return function
 
         return subscribe

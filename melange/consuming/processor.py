@@ -46,7 +46,8 @@ class DeliveryProcessor:
     """Runs the listeners that accept a delivery's event, and returns the outcome.
 
     It decides and does not settle: it never calls the driver. Thread-safe if the listeners are. A worker sets
-    ``run_coroutine``, which runs a coroutine and blocks until its end. ``waits`` is True if hooks around deliveries or
+    ``run_coroutine``, which runs a coroutine and blocks until its end. ``concurrency`` is how many deliveries of
+    the queue it runs at once. ``waits`` is True if hooks around deliveries or
     listeners must wait in a thread for asynchronous listeners.
     """
 
@@ -68,6 +69,7 @@ class DeliveryProcessor:
         self.failures = Failures(retry)
         self.limited_runs = LimitedRuns()
         self.run_coroutine: RunCoroutine | None = None
+        self.concurrency = 1
         self.unhandled_count = 0
         self._subscriptions = subscriptions
         self._serializer = serializer

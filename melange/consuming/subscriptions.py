@@ -180,7 +180,7 @@ def subscription_for(
         timeout_seconds = listener.timeout_seconds if timeout_seconds is None else timeout_seconds
     elif callable(listener):
         process = listener
-        name = name or _name_of(listener)
+        name = name or listener_name(listener)
     else:
         raise ConfigurationError(
             f"{listener!r} is not an ExchangeListener; a function is subscribed with @consumer.listener('EventTypeName')"
@@ -201,7 +201,8 @@ def subscription_for(
     return subscription
 
 
-def _name_of(function: Any) -> str:
+def listener_name(function: Any) -> str:
+    """Return the stable name of a function that has no other."""
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__

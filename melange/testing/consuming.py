@@ -69,6 +69,7 @@ class RunConsumer(Middleware):
         processor = self.consumer.processor
         claims, store = processor.claims, processor.store
         before, processor.run_coroutine = processor.run_coroutine, run_coroutine
+        processor.concurrency = 1  # a batch listener does not wait for other events
         if claims is not None and store is not None:
             claims.store = self._faults.store_for(store) or store
         try:

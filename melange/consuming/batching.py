@@ -1,0 +1,182 @@
+"""Listeners that take many events at once. Each event is still a delivery of its own: claimed, marked and settled alone."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from melange.callables import is_asynchronous, is_awaitable, place
+from melange.errors import ConfigurationError, PartialFailure
+from melange.messages import handled_message
+
+MOST_EVENTS = 10_000
+
+
+@dataclass(slots=True)
+class _Entry:
+    event: Any
+    message_id: str
+    ended: asyncio.Future[None]
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    loop: asyncio.AbstractEventLoop
+    entries: list[_Entry] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
+
+
+class BatchListener:
+    """Gathers the events of one batch listener on the event loop of its worker.
+
+    A batch begins with its first event. It runs when it has ``max_events``, or as many as the worker runs at once, and
+    after ``max_seconds`` at the latest. Several batches may run at once. A plain function runs on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., object],
+        *,
+        max_events: int,
+        max_seconds: float,
+        concurrency: Callable[[], int],
+    ) -> None:
+        _check(max_events, max_seconds)
+        self._function = function
+        self._is_async = is_asynchronous(function)
+        self._wants_ids = _wants_message_ids(function)
+        self._max_events = max_events
+        self._max_seconds = max_seconds
+        self._concurrency = concurrency
+        self._gathering: _Batch | None = None
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def process(self, event: Any, message_id: str) -> None:
+        """Return when the batch of this event has run; raise if this event failed."""
+        loop = asyncio.get_running_loop()
+        batch = self._gathering
+        if batch is None or batch.loop is not loop:
+            batch = self._gathering = _Batch(loop)
+            batch.timer = loop.call_later(self._max_seconds, self._begin, batch)
+        entry = _Entry(event, message_id, loop.create_future())
+        batch.entries.append(entry)
+        if len(batch.entries) >= min(self._max_events, self._concurrency()):
+            self._begin(batch)
+        await entry.ended
+
+    def _begin(self, batch: _Batch) -> None:
+        if self._gathering is batch:
+            self._gathering = None
+        if batch.timer is not None:
+            batch.timer.cancel()
+        # Those that are done were given up or cancelled meanwhile.
+        entries = [entry for entry in batch.entries if not entry.ended.done()]
+        if entries:
+            task = batch.loop.create_task(self._run(entries))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _run(self, entries: Sequence[_Entry]) -> None:
+        handled_message.set(None)  # the batch has many; this task has a context of its own
+        errors: Mapping[int, BaseException] = {}
+        try:
+            try:
+                await self._call(entries)
+            except PartialFailure as partial:
+                errors = _checked(partial, len(entries))
+        except BaseException as error:
+            errors = dict.fromkeys(range(len(entries)), error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for number, entry in enumerate(entries):
+                if not entry.ended.done():
+                    _end(entry.ended, errors.get(number))
+
+    async def _call(self, entries: Sequence[_Entry]) -> None:
+        events = [entry.event for entry in entries]
+        keywords = {"message_ids": [entry.message_id for entry in entries]} if self._wants_ids else {}
+        if self._is_async:
+            result = self._function(events, **keywords)
+        else:
+            result = await _on_a_thread(lambda: self._function(events, **keywords))
+        if is_awaitable(result):  # also from a plain function around an asynchronous one
+            await result  # type: ignore[misc] # an awaitable
+
+
+def _end(ended: asyncio.Future[None], error: BaseException | None) -> None:
+    if error is None:
+        ended.set_result(None)
+    elif isinstance(error, asyncio.CancelledError):
+        ended.cancel()
+    elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+        ended.set_exception(error)
+    else:
+        ended.set_exception(RuntimeError(f"a batch listener raised {type(error).__name__}"))
+
+
+async def _on_a_thread(call: Callable[[], object]) -> object:
+    """Return the result of the call, run on a daemon thread: those of asyncio would keep a stopping process alive."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[object] = loop.create_future()
+
+    def end(result: object, error: BaseException | None) -> None:
+        if ended.done():  # the worker has stopped meanwhile
+            return
+        if error is None:
+            ended.set_result(result)
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+            ended.set_exception(error)
+        else:  # SystemExit would end the event loop
+            ended.set_exception(RuntimeError(f"a batch listener raised {type(error).__name__}"))
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = call()
+        except BaseException as raised:  # passed on to the loop
+            error = raised
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(end, result, error)
+
+    threading.Thread(target=run, name="melange-batch", daemon=True).start()
+    return await ended
+
+
+def _checked(partial: PartialFailure, count: int) -> Mapping[int, BaseException]:
+    for number in partial.errors:
+        if not 0 <= number < count:
+            raise ConfigurationError(
+                f"PartialFailure names event {number}, and the batch has {count}: its keys are places in the list of "
+                "events, from 0"
+            )
+    return partial.errors
+
+
+def _wants_message_ids(function: Callable[..., object]) -> bool:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (ValueError, TypeError):  # some callables in C have none
+        return False
+    for parameter in parameters[1:]:
+        if parameter.default is parameter.empty and parameter.name != "message_ids":
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                continue
+            raise ConfigurationError(
+                f"{place(function)} asks for {parameter.name!r}: a batch listener takes a list of events, and message_ids "
+                "as a keyword"
+            )
+    return any(parameter.name == "message_ids" for parameter in parameters[1:])
+
+
+def _check(max_events: int, max_seconds: float) -> None:
+    if isinstance(max_events, bool) or not isinstance(max_events, int) or not 1 <= max_events <= MOST_EVENTS:
+        raise ConfigurationError(
+            f"max_events must be a whole number from 1 to {MOST_EVENTS:,}, not {max_events!r}"
+        )
+    if isinstance(max_seconds, bool) or not 0 <= max_seconds <= 3600:
+        raise ConfigurationError(f"max_seconds must be from 0 to 3,600, not {max_seconds!r}")
