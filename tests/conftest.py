@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from services.postgres import PostgresServer
     from services.redis import RedisServer
 
-SNS_SQS_SERVERS = ("ministack", "localstack")
+SNS_SQS_SERVERS = ("ministack", "localstack", "melange_server")
 
 # How long an example takes is the machine's doing, which runs other tests meanwhile.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,7 +59,7 @@ def sns_sqs_server() -> Iterator[str]:
     """Yield the URL of a local SNS+SQS server, shared by the whole run: give topics and queues own names.
 
     ``MELANGE_TEST_ENDPOINT_URL`` names one that runs already; otherwise one is started, of the kind that
-    ``MELANGE_TEST_SERVER`` names: ``ministack`` (the default) or ``localstack``. A server that does not
+    ``MELANGE_TEST_SERVER`` names: ``ministack`` (the default), ``localstack`` or ``melange_server``. A server that does not
     start fails the tests that need it.
     """
     endpoint_url = os.environ.get("MELANGE_TEST_ENDPOINT_URL")

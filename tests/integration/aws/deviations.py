@@ -55,4 +55,5 @@ DEVIATIONS: dict[str, dict[str, Deviation]] = {
         ),
     },
     "localstack": {},
+    "melange_server": {},
 }
