@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -84,6 +85,9 @@ def server(
 ) -> None:
     """Run a local SNS and SQS for any SDK, until SIGTERM or Ctrl-C."""
     logs.configure(log_level, log_format)
+    if find_spec("cryptography") is None:
+        complain("melange server needs cryptography, to sign notifications: pip install 'melange[server]'")
+        sys.exit(WRONG_USAGE)
     try:
         disorder = Disorder(seed=seed, duplicates=duplicates, shuffle=shuffle)
     except ConfigurationError as error:

@@ -3,12 +3,12 @@
 How the parts fit, from the outside in:
 
 - ``listener`` accepts connections, a thread for each; ``http`` reads requests and writes answers.
-- ``gateway`` finds the operation of a request, checks who may send it, and has the answer written.
+- ``gateway`` finds the operation of a request, checks that it may be sent, and has the answer written.
 - ``protocols`` turns requests into parameters and results into answers, by botocore's models of the services.
 - ``callers`` reads and verifies signatures; ``policies`` decides what SNS may send to a queue.
 - ``sqs``, ``sns`` and ``sts`` are the operations, each a function from a ``Call`` to its result.
 - ``broker`` is the state: one ``Broker`` with its lock, its clock, its topics, queues, subscriptions and move tasks,
-  and observers that are told what happens to each message. Queues keep their messages in ``melange.engine``.
+  and observers that are called with each event of a message. Queues keep their messages in ``melange.engine``.
 - ``faults`` disturb calls on request; ``control`` is the HTTP interface to them, to the clock and to the state.
 
 ``Server`` puts them together. Code that shows or changes the state takes ``broker.lock``; a queue's messages are

@@ -156,7 +156,7 @@ class Broker:
                 queue.stored.waiters.wake_all()
 
     def message_id(self, origin: int) -> str:
-        """Return the id, a UUID, of the message whose first copy had this number."""
+        """Return the id, a UUID, of the message that had this number when it was first sent."""
         return f"{self.id_prefix}{origin:012x}"
 
     def note(self, kind: EventKind, arn: str, message_id: str, other_arn: str = "") -> None:

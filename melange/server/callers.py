@@ -1,4 +1,4 @@
-"""Who calls: the account and the region that a request's signature names, and whether the signature is right."""
+"""The sender of a request: the account and the region that a request's signature names, and the check of that signature."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from melange.server.errors import ServiceError
 from melange.server.http import Request
@@ -119,7 +119,7 @@ def _canonical(request: Request, signature: _Signature) -> bytes:
     return "\n".join(
         [
             request.method,
-            quote(quote(unquote(url.path) or "/", safe="/-_.~"), safe="/-_.~%"),
+            quote(url.path or "/", safe="/-_.~"),  # encoded a second time, as services other than S3 want it
             "&".join(f"{name}={value}" for name, value in pairs),
             "".join(headers),
             signature.signed_headers,

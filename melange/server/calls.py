@@ -21,7 +21,7 @@ def _is_there() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: who makes it, to which address, and what it asks for.
+    """One call: its caller, the address it used, and its parameters.
 
     ``is_client_there`` says whether the client still waits for the answer.
     """

@@ -31,7 +31,7 @@ class ServiceError(Exception):
 
     @property
     def fault(self) -> str:
-        """Whose fault it is."""
+        """The side at fault, in the words of the protocols."""
         return "Sender" if self.status < 500 else "Receiver"
 
     @property

@@ -70,7 +70,7 @@ class Gateway:
     Args:
         broker: what the operations work on.
         allowed_hosts: names besides those of this machine, under which clients may reach the server.
-        keys: the access keys whose signatures are accepted; None accepts any signature, or none.
+        keys: the access keys that may sign requests; None accepts any, or none.
         faults: what some calls are disturbed by.
         pages: answers GET requests that are not calls, by path; None where there is nothing.
     """

@@ -1,4 +1,4 @@
-"""Access policies of queues and topics, as far as they decide what SNS may send to a queue and who may publish."""
+"""Access policies of queues and topics, as far as they decide what SNS may send to a queue and which account may publish."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str) -> Policy:
-        """Return the policy of a JSON document. Statements that are no objects never apply."""
+        """Return the policy of a JSON document. Statements that are not objects never apply."""
         document = json.loads(text)
         statements = _as_list(document.get("Statement"))
         return cls([statement for statement in statements if isinstance(statement, dict)])

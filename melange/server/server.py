@@ -27,7 +27,7 @@ class Server:
         host: the address to listen on. Others than those of loopback let the network in: there is no login.
         port: the port to listen on; 0 takes a free one.
         allowed_hosts: names besides those of this machine, under which clients may reach it.
-        keys: the access keys whose signatures are accepted; None accepts any signature, or none.
+        keys: the access keys that may sign requests; None accepts any, or none.
 
     Raises:
         OSError: the address is taken, or not one of this machine.

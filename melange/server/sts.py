@@ -1,4 +1,4 @@
-"""STS, as far as clients ask who they are."""
+"""STS, as far as clients ask for their identity."""
 
 from __future__ import annotations
 

@@ -16,7 +16,17 @@ def run(port: int | None = None, *options: str) -> Iterator[str]:
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     with running(
-        [sys.executable, "-m", "melange.cli", "server", "--port", str(port), "--log-level", "warning", *options],
+        [
+            sys.executable,
+            "-m",
+            "melange.cli",
+            "server",
+            "--port",
+            str(port),
+            "--log-level",
+            "warning",
+            *options,
+        ],
         environment={"PYTHONPATH": str(Path(__file__).parents[2])},
         is_ready=lambda: answers_http(url),
         start_seconds=30,

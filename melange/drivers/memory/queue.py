@@ -1,4 +1,4 @@
-"""A queue of the in-memory driver: deliveries, and who may settle them."""
+"""A queue of the in-memory driver: deliveries, and which of them may be settled."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ SENDER_ID = "AIDAMELANGESNS"
 
 
 def deliver(call: Call, notification: Notification) -> None:
-    """Give the message to each subscription whose filter lets it pass. The caller holds the broker's lock."""
+    """Give the message to each subscription with a filter that lets it pass. The caller holds the broker's lock."""
     broker, topic = call.broker, notification.topic
     for subscription in topic.subscriptions.values():
         if subscription.is_pending:

@@ -95,7 +95,7 @@ class MoveTask:
             return False
         source.stored.remove(copy, broker.now())
         broker.bytes_kept -= copy.message.memory
-        # As on AWS, it is a new message: with an id and an age of its own, and received by nobody.
+        # As on AWS, it is a new message: with an id and an age of its own, and never received.
         deduplication_id = copy.deduplication_id if target.is_fifo else None
         message_id, _ = put(target, copy.message, group_id=copy.group_id, deduplication_id=deduplication_id)
         self.moved += 1

@@ -64,7 +64,7 @@ class Queue:
 
     @property
     def policy(self) -> Policy | None:
-        """Who may do what with the queue, or None if only its account may."""
+        """The access policy, or None if only its account may use the queue."""
         return self._policy
 
     @property

@@ -43,7 +43,7 @@ def _delete(queue: Queue, entry: Parameters) -> None:
     broker = queue.broker
     copy = queue.find_copy(entry.get("ReceiptHandle", ""))
     if copy is None:
-        return  # deleted before, which is no error
+        return  # deleted before, which is not an error
     queue.stored.remove(copy, broker.now())
     broker.bytes_kept -= copy.message.memory
     if broker.observers:

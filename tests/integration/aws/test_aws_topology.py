@@ -368,7 +368,8 @@ def test_a_queue_is_measured_and_purged(driver, name):
 
 
 @pytest.mark.skipif(
-    os.environ.get("MELANGE_TEST_SERVER") in {None, "", "ministack"}, reason="MiniStack has no message move tasks"
+    os.environ.get("MELANGE_TEST_SERVER") in {None, "", "ministack"},
+    reason="MiniStack has no message move tasks",
 )
 def test_a_dead_letter_of_a_consumer_is_moved_back_to_a_named_destination(driver, sqs, name):
     dead_letters = driver.declare_queue(f"{name}-dlq")

@@ -1,0 +1,137 @@
+"""Requests as they come over HTTP: who may send them, in which protocol, and how errors look."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from botocore.auth import SigV4Auth, SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from melange.server.broker import Broker
+from melange.server.callers import Key
+from melange.server.gateway import Gateway
+from melange.server.http import Request
+
+JSON = {"host": "localhost:4566", "x-amz-target": "AmazonSQS.ListQueues"}
+
+
+def answer(request, **options):
+    return Gateway(Broker(), **options).answer(request, lambda: True)
+
+
+def json_request(operation, parameters, **headers):
+    target = {"x-amz-target": f"AmazonSQS.{operation}"}
+    return Request("POST", "/", JSON | target | headers, json.dumps(parameters).encode())
+
+
+def test_an_error_has_both_of_its_names_in_the_json_protocol():
+    response = answer(json_request("GetQueueUrl", {"QueueName": "none"}))
+
+    assert response.status == 400
+    assert response.headers["x-amzn-query-error"] == "AWS.SimpleQueueService.NonExistentQueue;Sender"
+    assert json.loads(response.body)["__type"] == "com.amazonaws.sqs#QueueDoesNotExist"
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b'{"QueueName": 1}', b'{"Attributes": []}', b"\xff", b"[" * 100_000]
+)
+def test_a_body_that_is_no_call_is_refused(body):
+    response = answer(Request("POST", "/", JSON | {"x-amz-target": "AmazonSQS.CreateQueue"}, body))
+
+    assert response.status == 400
+    assert b"SerializationException" in response.body
+
+
+def test_an_unknown_operation_is_named():
+    response = answer(json_request("SendFax", {}))
+
+    assert response.status == 400
+    assert b"SendFax" in response.body
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"host": "evil.example:4566"},
+        {"host": ""},
+        {"host": "localhost, evil.example"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:8000"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+def test_a_request_that_a_strangers_page_may_have_sent_is_refused(headers):
+    assert answer(json_request("ListQueues", {}, **headers)).status == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:4566", "[::1]:4566", "melange", "sqs.localhost", "host.docker.internal"]
+)
+def test_names_of_this_machine_and_of_private_networks_are_allowed(host):
+    assert answer(json_request("ListQueues", {}, host=host)).status == 200
+
+
+def test_other_names_can_be_allowed():
+    request = json_request("ListQueues", {}, host="queues.shop.example")
+
+    assert answer(request, allowed_hosts=frozenset({"queues.shop.example"})).status == 200
+
+
+def test_queue_urls_have_the_host_that_the_client_used():
+    response = answer(json_request("CreateQueue", {"QueueName": "orders"}, host="melange:4566"))
+
+    assert json.loads(response.body) == {"QueueUrl": "http://melange:4566/000000000000/orders"}
+
+
+def signed(secret="secret", key_id="AKIAIOSFODNN7EXAMPLE", *, in_query=False):
+    request = AWSRequest(
+        "GET" if in_query else "POST",
+        "http://localhost:4566/000000000000/a%20b?Action=ListQueues&Version=2012-11-05",
+        {} if in_query else {"X-Amz-Date": ""},
+        b"",
+    )
+    auth = SigV4QueryAuth if in_query else SigV4Auth
+    auth(Credentials(key_id, secret), "sqs", "us-east-1").add_auth(request)
+    headers = {name.lower(): value for name, value in request.headers.items()} | {"host": "localhost:4566"}
+    return Request(request.method, request.url.removeprefix("http://localhost:4566"), headers)
+
+
+KEYS = {"AKIAIOSFODNN7EXAMPLE": Key("secret", "111111111111")}
+
+
+@pytest.mark.parametrize("in_query", [False, True])
+def test_a_right_signature_is_accepted(in_query):
+    assert answer(signed(in_query=in_query), keys=KEYS).status == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (signed("wrong"), b"SignatureDoesNotMatch"),
+        (signed(key_id="AKIAUNKNOWNUNKNOWN"), b"InvalidClientTokenId"),
+        (signed()._replace(body=b"changed"), b"SignatureDoesNotMatch"),
+        (json_request("ListQueues", {}), b"MissingAuthenticationToken"),
+        (
+            json_request("ListQueues", {}, authorization="AWS4-HMAC-SHA256 Credential=x"),
+            b"IncompleteSignature",
+        ),
+    ],
+    ids=["wrong secret", "unknown key", "changed", "missing", "incomplete"],
+)
+def test_any_other_signature_is_refused_once_keys_are_given(request_, code):
+    response = answer(request_, keys=KEYS)
+
+    assert response.status in {400, 403}
+    assert code in response.body
+
+
+def test_an_old_signature_is_refused():
+    request = signed()
+    old = request._replace(headers=request.headers | {"x-amz-date": "20200101T000000Z"})
+
+    assert b"expired" in answer(old, keys=KEYS).body
+    assert datetime.now(UTC).year > 2020
