@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import socket
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -28,7 +30,6 @@ CALLS = 150
 POLLS = 20
 WAITING = 1_000
 SHALLOW = 10
-CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 
 
 def main() -> None:
@@ -61,9 +62,16 @@ def main() -> None:
         )
 
 
-def client(url: str, service: str = "sqs", **options: Any) -> Any:
+def client(url: str) -> Any:
     config = Config(retries={"max_attempts": 0}, read_timeout=60, max_pool_connections=50)
-    return boto3.client(service, endpoint_url=url, config=config, **CREDENTIALS, **options)
+    return boto3.client(
+        "sqs",
+        endpoint_url=url,
+        config=config,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
 
 
 def messages_per_second(url: str) -> float:
@@ -125,9 +133,6 @@ def start_seconds() -> float:
 
 def memory_of_waiting(url: str) -> float:
     """Return the server's memory in MB while a thousand receives wait."""
-    import socket  # noqa: PLC0415 - only here
-    from urllib.parse import urlsplit  # noqa: PLC0415
-
     queue = client(url).create_queue(QueueName="waiting")["QueueUrl"]
     body = json.dumps({"QueueUrl": queue, "WaitTimeSeconds": 20}).encode()
     head = f"POST / HTTP/1.1\r\nHost: localhost\r\nX-Amz-Target: AmazonSQS.ReceiveMessage\r\nContent-Length: {len(body)}\r\n\r\n"
