@@ -286,3 +286,24 @@ class TestCircuitBreaker:
 def test_something_else_than_gates_is_refused(driver) -> None:
     with pytest.raises(ConfigurationError, match="flow= takes a list of gates"):
         ExchangeMessageConsumer("work", driver=driver, flow=[50])
+
+
+def test_a_worker_keeps_to_the_limit_and_stays_ready(clock, driver) -> None:
+    limit = RateLimit(10, burst=10)
+    consumer = ExchangeMessageConsumer("work", driver=driver, queue=NO_WAIT, flow=[limit])
+    seen = []
+    consumer.listener("Work", name="work")(seen.append)
+    publisher = QueueMessagePublisher("work", driver)
+    for number in range(30):
+        publisher.send({"number": number}, "Work")
+    worker = Worker(consumer)
+    worker.start()
+    eventually(lambda: worker.health().queues[0].flow == "limited" and len(seen) == 10)
+    assert driver.measure_queue(consumer.queue).visible == 20
+
+    clock.advance(1)
+
+    eventually(lambda: len(seen) == 20)
+    assert worker.health().ready
+    assert driver.measure_queue(consumer.queue).visible == 10
+    assert worker.stop()
