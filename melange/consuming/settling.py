@@ -132,7 +132,10 @@ class Settler:
         )
 
     def defer(self, deferrals: Sequence[tuple[Lease, float]]) -> int:
-        """Make the deliveries visible again, each after its seconds, 0 for now; return the number of those deferred."""
+        """Make the deliveries visible again, each after its seconds, 0 for now; return how many need nothing more.
+
+        Those have been deferred, or their leases were lost: then they are with their next receivers.
+        """
         leases = [lease for lease, _ in deferrals]
         self._keeper.stop_renewing(leases)
         try:
@@ -155,7 +158,8 @@ class Settler:
                 continue
             for failure in failures:
                 _log_failure(failure.item, "deferred", failure.error)
-            deferred += len(deliveries) - len(failures)
+            still_here = sum(not isinstance(failure.error, LeaseLostError) for failure in failures)
+            deferred += len(deliveries) - still_here
         return deferred
 
     def _acknowledge(self, leases: Sequence[Lease], dead_lettered: Mapping[str, DeadLetter]) -> int:
