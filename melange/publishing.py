@@ -11,8 +11,10 @@ from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from melange.correlation import caused_by
 from melange.declarations import are_collected, collect
+from melange.delays import delay_of
 from melange.drivers.base import MessagingDriver, find_topic
 from melange.drivers.registry import DriverManager
+from melange.drivers.sqs_rules import MAX_DELAY_SECONDS
 from melange.errors import (
     ConfigurationError,
     DriverConnectionError,
@@ -66,12 +68,14 @@ class SendOptions(PublishOptions, total=False):
     """The keywords of ``QueueMessagePublisher.send``."""
 
     delay_seconds: int
+    deliver_at: datetime | None
 
 
 class SendBatchOptions(PublishBatchOptions, total=False):
     """The keywords of ``QueueMessagePublisher.send_batch``."""
 
     delay_seconds: int
+    deliver_at: datetime | None
 
 
 class ExchangeMessagePublisher:
@@ -287,16 +291,19 @@ class QueueMessagePublisher:
         message_group_id: str | None = None,
         message_deduplication_id: str | None = None,
         delay_seconds: int = 0,
+        deliver_at: datetime | None = None,
     ) -> str:
         """Send one event; return its message id when the broker has accepted it.
 
-        ``delay_seconds``, up to 900, is how long it stays invisible first; FIFO queues do not support it. For the other
-        arguments and errors see ``ExchangeMessagePublisher.publish``.
+        ``delay_seconds``, up to 900, is how long it stays invisible first, or ``deliver_at``, aware, is when it becomes
+        visible at the earliest. FIFO queues support neither, and topics of SNS do not: for those and for longer delays see
+        ``Outbox.publish``. For the other arguments and errors see ``ExchangeMessagePublisher.publish``.
 
         Raises:
             QueueNotFoundError: the queue does not exist.
         """
         driver = self._queue.driver
+        delay = _delay(driver, delay_seconds, deliver_at)
         message = message_from(
             driver.serializer or EventSerializer.instance(),
             event,
@@ -309,9 +316,9 @@ class QueueMessagePublisher:
         )
         if self._shares_calls:
             message = _prepared(driver, self.queue_name, message)
-            failures = hand_over(self._gatherer, driver, (message,), delay_seconds)
+            failures = hand_over(self._gatherer, driver, (message,), delay)
         else:
-            failures = self._send(driver, (message,), delay_seconds)
+            failures = self._send(driver, (message,), delay)
         if failures:
             raise failures[0].error
         return message.message_id
@@ -323,11 +330,12 @@ class QueueMessagePublisher:
         from melange.asynchronous import hand_over_async, take_turn  # noqa: PLC0415 - it brings asyncio
 
         await take_turn("send_async")
-        driver, delay_seconds = self._queue.driver, options.get("delay_seconds", 0)
+        driver = self._queue.driver
+        delay = _delay(driver, options.get("delay_seconds", 0), options.get("deliver_at"))
         message = _prepared(
             driver, self.queue_name, _message(driver, event, event_type_name, self._is_fifo, options)
         )
-        failures = await hand_over_async(self._gatherer, driver, (message,), delay_seconds, "send_async")
+        failures = await hand_over_async(self._gatherer, driver, (message,), delay, "send_async")
         if failures:
             raise failures[0].error
         return message.message_id
@@ -342,12 +350,14 @@ class QueueMessagePublisher:
         message_group_id: str | IdOf | None = None,
         message_deduplication_id: IdOf | None = None,
         delay_seconds: int = 0,
+        deliver_at: datetime | None = None,
     ) -> list[str]:
         """Send events in as few network calls as the broker allows; return their message ids in order.
 
-        As ``ExchangeMessagePublisher.publish_batch``, with the ``delay_seconds`` of ``send`` for all.
+        As ``ExchangeMessagePublisher.publish_batch``, with the ``delay_seconds`` or ``deliver_at`` of ``send`` for all.
         """
         driver = self._queue.driver
+        delay = _delay(driver, delay_seconds, deliver_at)
         messages = messages_from(
             driver.serializer or EventSerializer.instance(),
             events,
@@ -358,7 +368,7 @@ class QueueMessagePublisher:
             message_deduplication_id=message_deduplication_id,
             is_fifo=self._is_fifo,
         )
-        return _accepted_ids(messages, lambda messages: self._send(driver, messages, delay_seconds))
+        return _accepted_ids(messages, lambda messages: self._send(driver, messages, delay))
 
     async def send_batch_async(
         self,
@@ -369,7 +379,8 @@ class QueueMessagePublisher:
         """Send events as ``send_batch`` does, without blocking the event loop; see ``publish_batch_async``."""
         from melange.asynchronous import hand_over_async  # noqa: PLC0415
 
-        driver, delay_seconds = self._queue.driver, options.get("delay_seconds", 0)
+        driver = self._queue.driver
+        delay = _delay(driver, options.get("delay_seconds", 0), options.get("deliver_at"))
         messages = [
             _prepared(driver, self.queue_name, message)
             for message in _messages(driver, events, event_type_name, self._is_fifo, options)
@@ -378,7 +389,7 @@ class QueueMessagePublisher:
             return []
         try:
             failures = await hand_over_async(
-                self._gatherer, driver, messages, delay_seconds, "send_batch_async"
+                self._gatherer, driver, messages, delay, "send_batch_async"
             )
         except DriverConnectionError as error:
             failures = [Failure(message, error) for message in messages]
@@ -439,6 +450,16 @@ def _messages(
         message_deduplication_id=options.get("message_deduplication_id"),
         is_fifo=is_fifo,
     )
+
+
+def _delay(driver: MessagingDriver, delay_seconds: int, deliver_at: datetime | None) -> int:
+    delay = delay_of(delay_seconds, deliver_at, driver.clock)
+    if deliver_at is not None and delay > MAX_DELAY_SECONDS:
+        raise InvalidMessageError(
+            f"deliver_at= is {delay:,} s from now, and a queue delays a message by at most {MAX_DELAY_SECONDS} s: use "
+            "Outbox.publish(..., deliver_at=), which has no limit"
+        )
+    return delay
 
 
 def message_from(

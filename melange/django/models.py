@@ -36,3 +36,28 @@ class OutboxMessage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.event_type_name} {self.message_id} for {self.topic}"
+
+
+class OutboxScheduledMessage(models.Model):
+    """A message that is due later: see ``melange.outbox``."""
+
+    due_at = models.DateTimeField()
+    topic = models.CharField(max_length=512)
+    key = models.CharField(max_length=256, null=True)
+    lock_key = models.IntegerField()
+    message_id = models.CharField(max_length=128)
+    event_type_name = models.CharField(max_length=256)
+    body = models.TextField()
+    headers = models.JSONField(null=True)
+    message_group_id = models.CharField(max_length=128, null=True)
+    message_deduplication_id = models.CharField(max_length=128, null=True)
+
+    class Meta:
+        db_table = "melange_outbox_scheduled"
+        indexes = (
+            models.Index(fields=["due_at", "id"], name="melange_outbox_scheduled_due"),
+            models.Index(fields=["message_id"], name="melange_outbox_scheduled_id"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.event_type_name} {self.message_id} for {self.topic} at {self.due_at}"

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC
-from typing import Any
 
 from django.conf import settings
 from django.db import connections, transaction
 
 from melange.django.configuration import Configuration
-from melange.django.models import OutboxMessage
+from melange.django.models import OutboxMessage, OutboxScheduledMessage
 from melange.errors import ConfigurationError
 from melange.messages import Message
 from melange.middleware import Middleware
@@ -36,20 +35,27 @@ class Outbox(TransactionalOutbox):
         super().__init__(max_message_bytes, middleware)
         self._using = Configuration.of_project().database if using is None else using
 
-    def _store(self, topic: str, key: str | None, message: Message) -> None:
+    def _store(self, topic: str, key: str | None, message: Message, due_at: datetime | None) -> None:
         connection = connections[self._using]
         if not connection.in_atomic_block:
             raise ConfigurationError(
                 "an event was published to the outbox outside of a transaction: publish it inside of `with "
                 f"transaction.atomic(using={self._using!r}):`, or set ATOMIC_REQUESTS"
             )
-        row: dict[str, Any] = row_of(topic, key, message)
+        row = row_of(topic, key, message, due_at)
+        time = "published_at" if due_at is None else "due_at"
         if not settings.USE_TZ:  # the relay reads times without a zone as UTC
-            row["published_at"] = row["published_at"].astimezone(UTC).replace(tzinfo=None)
-        OutboxMessage.objects.using(self._using).create(**row)
+            row[time] = row[time].astimezone(UTC).replace(tzinfo=None)
+        table = OutboxMessage if due_at is None else OutboxScheduledMessage
+        table.objects.using(self._using).create(**row)
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:  # sent once, when the transaction commits
                 cursor.execute(f"NOTIFY {CHANNEL}")
+
+    def cancel(self, message_id: str) -> bool:
+        scheduled = OutboxScheduledMessage.objects.using(self._using).filter(message_id=message_id)
+        deleted, _ = scheduled.delete()
+        return bool(deleted)
 
     def _when_committed(self, call: Callable[[], None]) -> None:
         transaction.on_commit(call, using=self._using)

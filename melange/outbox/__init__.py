@@ -11,12 +11,19 @@ except ModuleNotFoundError as error:
         f"melange.outbox needs {error.name}: pip install 'melange[outbox]'", name=error.name
     ) from error
 
-from melange.outbox.administration import FailedMessage, OutboxAdministration, TopicStatus
+from melange.outbox.administration import FailedMessage, OutboxAdministration, ScheduledMessage, TopicStatus
 from melange.outbox.inbox import Inbox
 from melange.outbox.integration_events import IntegrationEvents
 from melange.outbox.outbox import Outbox
 from melange.outbox.relay import OutboxRelay, RelayHealth
-from melange.outbox.tables import InboxAttempts, InboxMark, OutboxMessage, create_statements, metadata
+from melange.outbox.tables import (
+    InboxAttempts,
+    InboxMark,
+    OutboxMessage,
+    OutboxScheduledMessage,
+    create_statements,
+    metadata,
+)
 
 __all__ = [
     "FailedMessage",
@@ -28,7 +35,9 @@ __all__ = [
     "OutboxAdministration",
     "OutboxMessage",
     "OutboxRelay",
+    "OutboxScheduledMessage",
     "RelayHealth",
+    "ScheduledMessage",
     "TopicStatus",
     "create_statements",
     "metadata",

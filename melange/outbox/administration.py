@@ -33,10 +33,12 @@ from melange.errors import OutboxError
 from melange.outbox.locks import locks_for
 from melange.outbox.marking import explained
 from melange.outbox.tables import (
+    DUE_AT_OR_NONE,
     IS_PENDING,
     PUBLISHED_AT_OR_NONE,
     MessageState,
     OutboxMessage,
+    OutboxScheduledMessage,
     is_failed,
     is_stopped,
 )
@@ -73,6 +75,18 @@ class FailedMessage:
     published_at: datetime | None
     error: str
     held: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledMessage:
+    """A message that is due later; ``due_at`` is None if the row has no readable time."""
+
+    id: int
+    topic: str
+    key: str | None
+    message_id: str
+    event_type_name: str
+    due_at: datetime | None
 
 
 Which: TypeAlias = int | str | FailedMessage
@@ -183,6 +197,30 @@ class OutboxAdministration:
                     .execution_options(synchronize_session=False)
                 ).rowcount
         return skipped
+
+    def scheduled(self, limit: int = 100) -> list[ScheduledMessage]:
+        """Return messages that are due later, the next first."""
+        query = (
+            select(
+                OutboxScheduledMessage.id,
+                _as_text(OutboxScheduledMessage.topic),
+                cast(OutboxScheduledMessage.key, Text),
+                _as_text(OutboxScheduledMessage.message_id),
+                _as_text(OutboxScheduledMessage.event_type_name),
+                DUE_AT_OR_NONE,
+            )
+            .order_by(OutboxScheduledMessage.due_at, OutboxScheduledMessage.id)
+            .limit(limit)
+        )
+        with self._transaction() as connection:
+            return [ScheduledMessage(*row) for row in connection.execute(query)]
+
+    def cancel(self, message_ids: str | Sequence[str]) -> int:
+        """Cancel scheduled messages; return their number. Those that are due and on their way are not cancelled."""
+        ids = [message_ids] if isinstance(message_ids, str) else list(message_ids)
+        statement = delete(OutboxScheduledMessage).where(OutboxScheduledMessage.message_id.in_(ids))
+        with self._transaction() as connection:
+            return connection.execute(statement).rowcount
 
     def purge(self, older_than_seconds: float, *, on_progress: Callable[[int], object] | None = None) -> int:
         """Delete messages that were sent or skipped before this time; return their number.

@@ -15,6 +15,9 @@ from melange.outbox.tables import IS_PENDING, OutboxMessage
 _LOCK_CLASS = 0x6D6C6F62
 """The first of the two numbers of our advisory locks, so that they are not the application's."""
 
+_SCHEDULE_LOCK_CLASS = 0x6D6C7363
+"""The same for the one lock of the schedule."""
+
 _TRIES = 20
 
 
@@ -54,6 +57,10 @@ class Locks(ABC):
         Raises:
             SQLAlchemyError: the connection was lost, and its locks with it.
         """
+
+    @abstractmethod
+    def wait_for_schedule(self, connection: Connection) -> None:
+        """Wait until no other relay moves scheduled messages, and keep others from it until the transaction ends."""
 
     @abstractmethod
     def wait_for(self, connection: Connection, lock_key: int) -> None:
@@ -129,6 +136,9 @@ class PostgresLocks(Locks):
     def wait_for(self, connection: Connection, lock_key: int) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK_CLASS, lock_key)))
 
+    def wait_for_schedule(self, connection: Connection) -> None:
+        connection.execute(select(func.pg_advisory_xact_lock(_SCHEDULE_LOCK_CLASS, 0)))
+
 
 _LOCK_KEY = func.coalesce(
     OutboxMessage.lock_key, 0
@@ -180,6 +190,9 @@ class SqliteLocks(Locks):
 
     def confirm(self, connection: Connection) -> None:
         """Do nothing: the lock on the file is held by this process."""
+
+    def wait_for_schedule(self, connection: Connection) -> None:
+        """Do nothing: one relay works."""
 
     def wait_for(self, connection: Connection, lock_key: int) -> None:
         """Do nothing: SQLite's transactions come one after the other."""

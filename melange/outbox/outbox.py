@@ -6,14 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from sqlalchemy import delete, text
 from sqlalchemy import event as sqlalchemy_event
-from sqlalchemy import text
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session
 
+from melange.clock import Clock, SystemClock
+from melange.delays import due_time
 from melange.domain import DomainEventBus, Subscribers
 from melange.domain.blocks import Block, Blocks
 from melange.domain.sqlalchemy import AnySession, on_commit, plain_session
@@ -23,7 +26,14 @@ from melange.errors import ConfigurationError, InvalidMessageError, MessageTooLa
 from melange.messages import Message
 from melange.middleware import Middleware, checked_middleware, prepared
 from melange.outbox.causation import DomainEventIds, trace_headers
-from melange.outbox.tables import Key, OutboxMessage, check_topic, key_text_of, lock_key_of
+from melange.outbox.tables import (
+    Key,
+    OutboxMessage,
+    OutboxScheduledMessage,
+    check_topic,
+    key_text_of,
+    lock_key_of,
+)
 from melange.publishing import Event, message_from, own_headers
 from melange.serialization.serializer import EventSerializer
 
@@ -49,8 +59,8 @@ class TransactionalOutbox(ABC):
         self._open: list[_Opened] = []
 
     @abstractmethod
-    def _store(self, topic: str, key: str | None, message: Message) -> None:
-        """Write the row of a message to the transaction."""
+    def _store(self, topic: str, key: str | None, message: Message, due_at: datetime | None) -> None:
+        """Write the row of a message to the transaction; with ``due_at`` that of a scheduled one."""
 
     @abstractmethod
     def _when_committed(self, call: Callable[[], None]) -> None:
@@ -67,6 +77,8 @@ class TransactionalOutbox(ABC):
         message_id: str | None = None,
         message_group_id: str | None = None,
         message_deduplication_id: str | None = None,
+        delay_seconds: float | None = None,
+        deliver_at: datetime | None = None,
     ) -> str:
         """Write one event to the transaction, for ``topic``; return its message id.
 
@@ -80,11 +92,16 @@ class TransactionalOutbox(ABC):
                 ``message_group_id``. On a FIFO topic the key is the default of the ``message_group_id``.
             headers: ``correlation-id`` and ``causation-id`` are added if the event is published while a message, or a
                 domain event of ``DomainEventBus.instance()``, is being handled.
+            delay_seconds: publish it this long from now, at the earliest: by the clock of the driver in use. It can be
+                cancelled until then.
+            deliver_at: publish it at this time, at the earliest; aware. Events that are due at different times leave in
+                the order of those times.
 
         Raises:
             EncodeError: the event cannot be written as JSON; nothing was written, and the transaction is unchanged.
             InvalidMessageError: a broker would refuse it (too large, no key on FIFO ...); likewise.
             InvalidNameError: the topic's name is not valid; likewise.
+            ConfigurationError: the delay or the time is not valid, or both are given; likewise.
         """
         return self._write(
             topic,
@@ -95,7 +112,15 @@ class TransactionalOutbox(ABC):
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
+            due_at=due_time(delay_seconds, deliver_at, _clock_in_use()),
         )
+
+    @abstractmethod
+    def cancel(self, message_id: str) -> bool:
+        """Cancel a scheduled event in the transaction; return False if it is not scheduled, or is due and on its way.
+
+        It takes effect if the transaction commits.
+        """
 
     def publish_domain_event(self, domain_event: object, topic: str, event: Event, *, key: Key | None) -> str:
         """Write the integration event of a domain event, as ``publish`` does.
@@ -169,6 +194,7 @@ class TransactionalOutbox(ABC):
         message_id: str | None,
         message_group_id: str | None,
         message_deduplication_id: str | None,
+        due_at: datetime | None = None,
     ) -> str:
         check_topic(topic)
         is_fifo = topic.endswith(FIFO_SUFFIX)
@@ -190,7 +216,7 @@ class TransactionalOutbox(ABC):
         check_message(message, max_bytes=self._max_message_bytes, is_fifo=is_fifo)
         if self._middleware:
             message = self._prepared(topic, message, is_fifo=is_fifo)
-        self._store(topic, key_text, message)
+        self._store(topic, key_text, message, due_at)
         return message.message_id
 
     def _prepared(self, topic: str, message: Message, *, is_fifo: bool) -> Message:
@@ -246,8 +272,23 @@ class Outbox(TransactionalOutbox):
             self._session.info[_LISTENED] = True
             sqlalchemy_event.listen(self._session, "after_flush", _notify)
 
-    def _store(self, topic: str, key: str | None, message: Message) -> None:
-        self._session.add(OutboxMessage(**row_of(topic, key, message)))
+    def _store(self, topic: str, key: str | None, message: Message, due_at: datetime | None) -> None:
+        table = OutboxMessage if due_at is None else OutboxScheduledMessage
+        self._session.add(table(**row_of(topic, key, message, due_at)))
+
+    def cancel(self, message_id: str) -> bool:
+        """Cancel a scheduled event: see ``TransactionalOutbox.cancel``.
+
+        It executes a statement: with an ``AsyncSession`` call it by
+        ``await session.run_sync(lambda session: Outbox(session).cancel(message_id))``.
+        """
+        cancelled = self._session.execute(
+            delete(OutboxScheduledMessage)
+            .where(OutboxScheduledMessage.message_id == message_id)
+            .returning(OutboxScheduledMessage.id),
+            execution_options={"synchronize_session": False},
+        )
+        return bool(cancelled.all())
 
     def _when_committed(self, call: Callable[[], None]) -> None:
         park = on_commit(self._session)
@@ -284,8 +325,16 @@ def open_outbox() -> TransactionalOutbox | None:
     return open_blocks[-1].value if open_blocks else None
 
 
-def row_of(topic: str, key: str | None, message: Message) -> dict[str, object]:
-    """Return the columns of a message's row."""
+def _clock_in_use() -> Clock:
+    try:
+        return DriverManager.instance().get_driver().clock
+    except NoDriverError:  # a relay in another process publishes
+        return SystemClock()
+
+
+def row_of(topic: str, key: str | None, message: Message, due_at: datetime | None) -> dict[str, Any]:
+    """Return the columns of a message's row: with ``due_at`` those of a scheduled one."""
+    time = {"published_at": message.published_at} if due_at is None else {"due_at": due_at}
     return {
         "topic": topic,
         "key": key,
@@ -294,9 +343,9 @@ def row_of(topic: str, key: str | None, message: Message) -> dict[str, object]:
         "event_type_name": message.event_type_name,
         "body": message.body,
         "headers": dict(message.headers) or None,
-        "published_at": message.published_at,
         "message_group_id": message.message_group_id,
         "message_deduplication_id": message.message_deduplication_id,
+        **time,
     }
 
 

@@ -21,6 +21,7 @@ from melange.outbox.administration import purge_some
 from melange.outbox.locks import locks_for
 from melange.outbox.marking import explained
 from melange.outbox.relay_batch import BatchRelay
+from melange.outbox.schedule import Schedule
 from melange.outbox.topic_publisher import TopicPublisher
 from melange.outbox.waking import StopSignal, waker_for
 from melange.signals import calling_on_signal, wait_until_set
@@ -198,10 +199,12 @@ class OutboxRelay:
             OutboxError: the database is unavailable or read-only, or another relay works on SQLite.
         """
         topics = TopicPublisher(self._chosen_driver(), declare=self._declare)
+        schedule = self._schedule()
         try:
             if not self._locks.acquire():
                 raise OutboxError("another relay works on this SQLite database: it publishes what is pending")
             try:
+                schedule.release_if_due()
                 count = self._relay_all(self._batch_relay(topics), on_progress)
             finally:
                 self._locks.release()
@@ -242,6 +245,7 @@ class OutboxRelay:
         clock = self._chosen_driver().clock
         backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
         failures = 0
+        schedule = self._schedule()
         self._purge_at = clock.monotonic() + _PURGE_SECONDS
         with closing(waker_for(self._engine, clock)) as waker:
             while not self._stopping.is_set():
@@ -250,12 +254,14 @@ class OutboxRelay:
                         self._last_round_at = clock.monotonic()
                         self._stopping.wait(self._poll_seconds, clock)
                         continue
+                    schedule.release_if_due()
                     progress = batches.relay()
                     self._purge()
                     failures = 0
                     self._last_round_at = clock.monotonic()
                     if not progress.done:
-                        waker.wait(self._stopping, min(self._poll_seconds, topics.seconds_to_next_try()))
+                        seconds = min(topics.seconds_to_next_try(), schedule.seconds_to_next_look())
+                        waker.wait(self._stopping, min(self._poll_seconds, seconds))
                 except DriverClosedError:
                     raise
                 except Exception as error:  # after any error, the messages still have to be published
@@ -301,6 +307,9 @@ class OutboxRelay:
             max_attempts=self._max_attempts,
             is_stopping=self._stopping.is_set,
         )
+
+    def _schedule(self) -> Schedule:
+        return Schedule(self._engine, self._locks, self._chosen_driver().clock, self._poll_seconds)
 
     def _now(self) -> float:
         return self._chosen_driver().clock.monotonic()

@@ -32,7 +32,7 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
 
@@ -202,6 +202,34 @@ class OutboxMessage(_Base):
     )
 
 
+class OutboxScheduledMessage(_Base):
+    """A message that was written in a transaction, and is due later: ``due_at``, in UTC.
+
+    When it is due, a relay moves it to the end of ``OutboxMessage``, in the order of ``due_at`` and ``id``. The other
+    columns are those of ``OutboxMessage``.
+    """
+
+    __tablename__ = "melange_outbox_scheduled"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    topic: Mapped[str] = mapped_column(String(512))
+    key: Mapped[str | None] = mapped_column(String(256))
+    lock_key: Mapped[int] = mapped_column(Integer)
+    message_id: Mapped[str] = mapped_column(String(128))
+    event_type_name: Mapped[str] = mapped_column(String(256))
+    body: Mapped[str] = mapped_column(Text)
+    headers: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    message_group_id: Mapped[str | None] = mapped_column(String(128))
+    message_deduplication_id: Mapped[str | None] = mapped_column(String(128))
+
+    __table_args__ = (
+        Index("melange_outbox_scheduled_due", "due_at", "id"),
+        Index("melange_outbox_scheduled_id", "message_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+
 class InboxMark(_Base):
     """A listener has finished a message: written in the transaction that holds what it did.
 
@@ -242,14 +270,22 @@ class InboxAttempts(_Base):
 PUBLISHED_AT = type_coerce(OutboxMessage.published_at, _UtcDateTime()).label("published_at")
 """The time, to be read aware."""
 
+DUE_AT = type_coerce(OutboxScheduledMessage.due_at, _UtcDateTime()).label("due_at")
+"""The time when a scheduled message is due, to be read aware."""
+
 _YEARS = (
     datetime(1900, 1, 1, tzinfo=UTC),
     datetime(9000, 1, 1, tzinfo=UTC),
 )  # PostgreSQL has more, and infinity
-PUBLISHED_AT_OR_NONE = type_coerce(
-    case((OutboxMessage.published_at.between(*_YEARS), OutboxMessage.published_at)), _UtcDateTimeOrNone()
-).label("published_at")
-"""The time, or None where the row holds none that can be read."""
+
+
+def _time_or_none(time: InstrumentedAttribute[datetime], name: str) -> ColumnElement[datetime]:
+    """Return the time, or None where the row holds none that can be read."""
+    return type_coerce(case((time.between(*_YEARS), time)), _UtcDateTimeOrNone()).label(name)
+
+
+PUBLISHED_AT_OR_NONE = _time_or_none(OutboxMessage.published_at, "published_at")
+DUE_AT_OR_NONE = _time_or_none(OutboxScheduledMessage.due_at, "due_at")
 
 
 def _state_is(of: type[OutboxMessage], *states: MessageState) -> ColumnElement[bool]:

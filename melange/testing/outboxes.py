@@ -42,22 +42,33 @@ class Outboxes:
         if find_spec("sqlalchemy") and find_spec("filelock"):
             from sqlalchemy import event  # noqa: PLC0415
 
-            from melange.outbox import OutboxMessage  # noqa: PLC0415
+            from melange.outbox import OutboxMessage, OutboxScheduledMessage  # noqa: PLC0415
 
             event.listen(OutboxMessage, "after_insert", self._written)
+            event.listen(OutboxScheduledMessage, "after_insert", self._written)
 
     def stop_watching(self) -> None:
         """End what ``start_watching`` began."""
         if find_spec("sqlalchemy") and find_spec("filelock"):
             from sqlalchemy import event  # noqa: PLC0415
 
-            from melange.outbox import OutboxMessage  # noqa: PLC0415
+            from melange.outbox import OutboxMessage, OutboxScheduledMessage  # noqa: PLC0415
 
             event.remove(OutboxMessage, "after_insert", self._written)
+            event.remove(OutboxScheduledMessage, "after_insert", self._written)
 
     def next_due(self) -> float:
-        """Return the clock's time at which a resting outbox is relayed again; infinity if none rests."""
-        return min(self._not_before.values(), default=float("inf"))
+        """Return the clock's time of the next scheduled message, or at which a resting outbox is relayed again."""
+        resting = min(self._not_before.values(), default=float("inf"))
+        return min([resting, *(self._next_scheduled(engine) for engine in self._relays)])
+
+    def _next_scheduled(self, engine: Engine) -> float:
+        from melange.outbox import OutboxAdministration  # noqa: PLC0415 - it imports SQLAlchemy
+
+        for message in OutboxAdministration(engine).scheduled(1):
+            if message.due_at is not None:
+                return self._clock.monotonic() + (message.due_at - self._clock.now()).total_seconds()
+        return float("inf")
 
     def relay(self) -> int:
         """Publish what is committed; return the number of messages.

@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateIndex
 from melange.errors import InvalidMessageError
 from melange.outbox import OutboxAdministration, OutboxMessage, create_statements, metadata
 
-TABLES = {"melange_inbox", "melange_inbox_attempts", "melange_outbox"}
+TABLES = {"melange_inbox", "melange_inbox_attempts", "melange_outbox", "melange_outbox_scheduled"}
 
 
 class SchemaBehaviours:

@@ -16,7 +16,13 @@ from melange.cli.logs import printable
 from melange.cli.options import complain, duration, failures_shown, progress_bar
 from melange.cli.outbox.database import database, database_url_option, dialect_of
 from melange.cli.outbox.relaying import relay
-from melange.outbox import FailedMessage, OutboxAdministration, TopicStatus, create_statements
+from melange.outbox import (
+    FailedMessage,
+    OutboxAdministration,
+    ScheduledMessage,
+    TopicStatus,
+    create_statements,
+)
 
 
 def status_table(topics: Iterable[TopicStatus]) -> str:
@@ -46,7 +52,22 @@ def failed_table(messages: Iterable[FailedMessage]) -> str:
     return _table(("ID", "TOPIC", "KEY", "TYPE", "MESSAGE ID", "AGE", "HELD", "ERROR"), rows)
 
 
-def as_json(items: Iterable[TopicStatus | FailedMessage]) -> str:
+def scheduled_table(messages: Iterable[ScheduledMessage]) -> str:
+    """Return a line for each message."""
+    rows = [
+        (
+            "-" if message.due_at is None else message.due_at.isoformat(timespec="seconds"),
+            message.topic,
+            "-" if message.key is None else message.key,
+            message.event_type_name,
+            message.message_id,
+        )
+        for message in messages
+    ]
+    return _table(("DUE", "TOPIC", "KEY", "TYPE", "MESSAGE ID"), rows)
+
+
+def as_json(items: Iterable[TopicStatus | FailedMessage | ScheduledMessage]) -> str:
     """Return a list of objects, with the names that the classes have; in ASCII, so that any terminal can show it."""
     return json.dumps([asdict(item) for item in items], default=datetime.isoformat, indent=2)
 
@@ -115,6 +136,34 @@ def failed(*, database_url: str, in_json: bool, limit: int) -> None:
         click.echo(failed_table(shown) if shown else "nothing has failed")
     if len(messages) > limit:
         click.echo(f"there are more than these {limit}: see --limit", err=True)
+
+
+@click.command()
+@database_url_option()
+@_json_option
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
+def scheduled(*, database_url: str, in_json: bool, limit: int) -> None:
+    """Show the messages that are due later, the next first."""
+    with _administration(database_url) as administration:
+        messages = administration.scheduled(limit + 1)
+    if in_json:
+        click.echo(as_json(messages[:limit]))
+    else:
+        click.echo(scheduled_table(messages[:limit]) if messages else "nothing is scheduled")
+    if len(messages) > limit:
+        click.echo(f"there are more than these {limit}: see --limit", err=True)
+
+
+@click.command()
+@database_url_option()
+@click.argument("message_ids", metavar="MESSAGE_ID...", nargs=-1, required=True)
+def cancel(*, database_url: str, message_ids: tuple[str, ...]) -> None:
+    """Cancel scheduled messages, as `melange outbox scheduled` shows them. They are never published.
+
+    Ends with 1 if a MESSAGE_ID is not scheduled, or is due and on its way; the others are cancelled all the same.
+    """
+    with _administration(database_url) as administration:
+        _decide(message_ids, lambda one: administration.cancel(str(one)), "cancelled", kind="scheduled")
 
 
 @click.command()
@@ -193,7 +242,7 @@ def schema(*, dialect: str | None, database_url: str | None) -> None:
         click.echo(create_statements(dialect or dialect_of(database_url or "")), nl=False)
 
 
-COMMANDS = (relay, status, failed, retry, skip, purge, schema)
+COMMANDS = (relay, status, scheduled, cancel, failed, retry, skip, purge, schema)
 
 
 @contextmanager
@@ -214,12 +263,14 @@ def _complaints(topics: Sequence[TopicStatus], seconds: int) -> list[str]:
     ]
 
 
-def _decide(ids: Sequence[int | str], decide: Callable[[int | str], int], decision: str) -> None:
+def _decide(
+    ids: Sequence[int | str], decide: Callable[[int | str], int], decision: str, kind: str = "failed"
+) -> None:
     counts = {one: decide(one) for one in _each_once(ids)}
     click.echo(f"{_messages(sum(counts.values()))} {decision}")
     unknown = [one for one, count in counts.items() if not count]
     if unknown:
-        complain(f"there is no failed message with the id {', '.join(map(str, unknown))}")
+        complain(f"there is no {kind} message with the id {', '.join(map(str, unknown))}")
         sys.exit(1)
 
 

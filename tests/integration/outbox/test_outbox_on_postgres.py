@@ -14,6 +14,7 @@ from outbox_behaviours.malformed import (
 from outbox_behaviours.ordering import OrderBehaviours
 from outbox_behaviours.publishing import AsyncPublishingBehaviours, PublishingBehaviours
 from outbox_behaviours.refusals import RefusalBehaviours
+from outbox_behaviours.scheduling import SchedulingBehaviours
 from outbox_behaviours.schema import PlanBehaviours, SchemaBehaviours
 from outbox_behaviours.troubles import TroubleBehaviours
 from outbox_behaviours.writability import ReadOnly, WritabilityBehaviours
@@ -32,6 +33,10 @@ class TestAsyncPublishing(AsyncPublishingBehaviours):
 
 
 class TestOrder(OrderBehaviours):
+    pass
+
+
+class TestScheduling(SchedulingBehaviours):
     pass
 
 
