@@ -350,6 +350,7 @@ def row_of(topic: str, key: str | None, message: Message, due_at: datetime | Non
 
 
 def _notify(session: Session, _context: object) -> None:
-    if any(isinstance(written, OutboxMessage) for written in session.new):
+    # Also for a scheduled one: a relay that waits has to know when it is due.
+    if any(isinstance(written, (OutboxMessage, OutboxScheduledMessage)) for written in session.new):
         # The database sends it once, when the transaction commits, for any number of calls.
         session.connection({"mapper": OutboxMessage.__mapper__}).execute(text(f"NOTIFY {CHANNEL}"))

@@ -262,6 +262,7 @@ class OutboxRelay:
                     if not progress.done:
                         seconds = min(topics.seconds_to_next_try(), schedule.seconds_to_next_look())
                         waker.wait(self._stopping, min(self._poll_seconds, seconds))
+                        schedule.look_soon()
                 except DriverClosedError:
                     raise
                 except Exception as error:  # after any error, the messages still have to be published

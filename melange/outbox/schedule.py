@@ -37,6 +37,11 @@ class Schedule:
         self._clock = clock
         self._look_seconds = look_seconds
         self._look_at = -math.inf
+        self._paused_until = -math.inf
+
+    def look_soon(self) -> None:
+        """Look at the next ``release_if_due``: a message may have been scheduled that is due before the last look knew."""
+        self._look_at = self._paused_until
 
     def release_if_due(self) -> None:
         """Move due messages, if it is time to look; log an error of the database instead of raising it."""
@@ -49,7 +54,7 @@ class Schedule:
                 "scheduled messages cannot be read, trying again in a minute: %s; other messages are published",
                 explained(error),
             )
-            self._look_at = self._clock.monotonic() + _PAUSE_SECONDS
+            self._look_at = self._paused_until = self._clock.monotonic() + _PAUSE_SECONDS
             return
         seconds = math.inf if next_due_at is None else (next_due_at - self._clock.now()).total_seconds()
         self._look_at = self._clock.monotonic() + min(self._look_seconds, max(0.0, seconds))

@@ -207,3 +207,12 @@ class SchedulingBehaviours:
 
         assert relay_pending() == 1
         assert "scheduled messages cannot be read" in caplog.text
+
+    def test_a_waiting_relay_learns_of_a_message_that_is_due_before_its_next_look(
+        self, write, driver, clock, start_relay, eventually
+    ) -> None:
+        start_relay(poll_seconds=1)
+        write("a0", delay_seconds=3_000)
+        write("b0", delay_seconds=2)
+
+        eventually(lambda: driver.accepted == ["b0"])

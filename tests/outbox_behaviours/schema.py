@@ -16,7 +16,13 @@ from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateIndex
 
 from melange.errors import InvalidMessageError
-from melange.outbox import OutboxAdministration, OutboxMessage, create_statements, metadata
+from melange.outbox import (
+    OutboxAdministration,
+    OutboxMessage,
+    OutboxScheduledMessage,
+    create_statements,
+    metadata,
+)
 
 TABLES = {"melange_inbox", "melange_inbox_attempts", "melange_outbox", "melange_outbox_scheduled"}
 
@@ -77,6 +83,7 @@ class PlanBehaviours:
         with Session(database.engine) as session, session.begin():
             session.execute(update(OutboxMessage).values(state="sent", done_at=datetime.now(UTC)))
         database.write("a1", "b1", "c1", "a2")
+        schedule(database, 3_000)
         if database.engine.dialect.name == "postgresql":  # which does it by itself; on SQLite few ever do
             with database.engine.begin() as connection:
                 connection.execute(text("ANALYZE"))
@@ -90,10 +97,18 @@ class PlanBehaviours:
             administration.count_purgeable(3_600)
             administration.purge(3_600)
             administration.retry()
+            administration.scheduled()
+            administration.cancel("x")
             relay_pending()
 
         assert {statement: plan for statement, plan in seen.items() if reads_all(plan)} == {}
-        indexes = {"melange_outbox_pending", "melange_outbox_stopped", "melange_outbox_done"}
+        indexes = {
+            "melange_outbox_pending",
+            "melange_outbox_stopped",
+            "melange_outbox_done",
+            "melange_outbox_scheduled_due",
+            "melange_outbox_scheduled_message",
+        }
         assert {index for index in indexes if any(index in plan for plan in seen.values())} == indexes
 
     def test_a_query_that_no_index_serves_is_caught(self, database):
@@ -101,6 +116,22 @@ class PlanBehaviours:
             session.scalars(select(OutboxMessage.id).where(OutboxMessage.message_id == "x")).all()
 
         assert [reads_all(plan) for plan in seen.values()] == [True]
+
+
+def schedule(database, count: int) -> None:
+    """Schedule messages, one of them due."""
+    columns = {"topic": "orders", "lock_key": 0, "event_type_name": "Named", "body": '{"name": "z"}'}
+    due = datetime.now(UTC)
+    rows = [
+        {
+            **columns,
+            "message_id": f"id-{number}",
+            "due_at": due.replace(year=2000 if number == 0 else due.year + 1),
+        }
+        for number in range(count)
+    ]
+    with Session(database.engine) as session, session.begin():
+        session.execute(sa.insert(OutboxScheduledMessage), rows)
 
 
 def reads_all(plan: str) -> bool:
