@@ -388,9 +388,7 @@ class QueueMessagePublisher:
         if not messages:
             return []
         try:
-            failures = await hand_over_async(
-                self._gatherer, driver, messages, delay, "send_batch_async"
-            )
+            failures = await hand_over_async(self._gatherer, driver, messages, delay, "send_batch_async")
         except DriverConnectionError as error:
             failures = [Failure(message, error) for message in messages]
         return _ids_of(messages, failures)
