@@ -44,7 +44,8 @@ class Outbox(TransactionalOutbox):
             )
         row = row_of(topic, key, message, due_at)
         time = "published_at" if due_at is None else "due_at"
-        if not settings.USE_TZ:  # the relay reads times without a zone as UTC
+        # The relay reads times without a zone as UTC. PostgreSQL would take them as those of TIME_ZONE.
+        if not settings.USE_TZ and connection.vendor != "postgresql":
             row[time] = row[time].astimezone(UTC).replace(tzinfo=None)
         table = OutboxMessage if due_at is None else OutboxScheduledMessage
         table.objects.using(self._using).create(**row)

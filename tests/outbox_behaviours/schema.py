@@ -107,7 +107,7 @@ class PlanBehaviours:
             "melange_outbox_stopped",
             "melange_outbox_done",
             "melange_outbox_scheduled_due",
-            "melange_outbox_scheduled_message",
+            "melange_outbox_scheduled_id",
         }
         assert {index for index in indexes if any(index in plan for plan in seen.values())} == indexes
 

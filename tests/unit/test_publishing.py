@@ -4,11 +4,12 @@ import json
 import threading
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from melange import (
+    ConfigurationError,
     DriverConnectionError,
     DriverManager,
     EncodeError,
@@ -358,6 +359,36 @@ def test_a_batch_can_be_sent_to_one_queue(driver):
     ids = QueueMessagePublisher("stock", driver).send_batch([EVENT] * 3)
 
     assert sorted(message.message_id for message in received(driver, queue)) == sorted(ids)
+
+
+def test_a_sent_event_may_have_a_time(driver, clock):
+    queue = driver.declare_queue("queue")
+    publisher = QueueMessagePublisher("queue", driver)
+
+    publisher.send(EVENT, deliver_at=clock.now() + timedelta(seconds=59.5))
+    publisher.send_batch([EVENT], deliver_at=clock.now() - timedelta(seconds=1))
+    at_once = driver.receive(queue, 10, 0)
+    driver.acknowledge(at_once)
+    clock.advance(59)
+    early = driver.receive(queue, 10, 0)
+    clock.advance(1)
+
+    assert (len(at_once), early, len(driver.receive(queue, 10, 0))) == (1, [], 1)
+
+
+def test_a_time_that_no_queue_keeps_names_the_outbox(driver, clock):
+    driver.declare_queue("queue")
+
+    with pytest.raises(InvalidMessageError, match=r"at most 900 s: use Outbox\.publish"):
+        QueueMessagePublisher("queue", driver).send(EVENT, deliver_at=clock.now() + timedelta(hours=1))
+
+
+@pytest.mark.parametrize("when", [{"deliver_at": datetime(2999, 1, 1)}, {"delay_seconds": 5, "deliver_at": datetime(2999, 1, 1, tzinfo=UTC)}])  # fmt: skip # noqa: DTZ001
+def test_a_time_without_a_zone_or_beside_a_delay_is_refused(driver, when):
+    driver.declare_queue("queue")
+
+    with pytest.raises(ConfigurationError, match="deliver_at"):
+        QueueMessagePublisher("queue", driver).send(EVENT, **when)
 
 
 def test_a_sent_event_may_be_delayed(driver, clock):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -41,11 +42,12 @@ def _database(url: str) -> dict[str, Any]:
 def _published() -> dict[str, Any]:
     from django.core.management import call_command  # noqa: PLC0415 - after the settings
     from django.db import transaction  # noqa: PLC0415
+    from django.db.models import F  # noqa: PLC0415
     from sqlalchemy import inspect  # noqa: PLC0415
 
     from melange import ConfigurationError, ExchangeMessageConsumer  # noqa: PLC0415
     from melange.django.engines import engine_of  # noqa: PLC0415
-    from melange.django.models import OutboxMessage  # noqa: PLC0415
+    from melange.django.models import OutboxMessage, OutboxScheduledMessage  # noqa: PLC0415
     from melange.django.outbox import Outbox  # noqa: PLC0415
 
     call_command(
@@ -84,12 +86,25 @@ def _published() -> dict[str, Any]:
     call_command("melange_outbox", "--once")
     consumer.consume_event(wait_seconds=0)
 
+    with transaction.atomic():
+        due = outbox.publish("orders", {"order_id": 3}, "OrderPlaced", delay_seconds=3_600)
+        cancelled = outbox.publish("orders", {"order_id": 4}, "OrderPlaced", delay_seconds=3_600)
+    with transaction.atomic():
+        were_cancelled = [outbox.cancel(cancelled), outbox.cancel(cancelled)]
+    scheduled = list(OutboxScheduledMessage.objects.values_list("message_id", flat=True))
+    OutboxScheduledMessage.objects.update(due_at=F("due_at") - timedelta(hours=2))
+    call_command("melange_outbox", "--once")
+    consumer.consume_event(wait_seconds=0)
+
     engine = engine_of("default")
-    columns = inspect(engine).get_columns("melange_outbox")
-    indexes = inspect(engine).get_indexes("melange_outbox")
+    tables = ("melange_outbox", "melange_outbox_scheduled")
+    columns = [column for table in tables for column in inspect(engine).get_columns(table)]
+    indexes = [index for table in tables for index in inspect(engine).get_indexes(table)]
     answer = {
         "received": received,
         "refused": refused,
+        "were_cancelled": were_cancelled,
+        "only_the_other_is_scheduled": scheduled == [due],
         "states": list(OutboxMessage.objects.order_by("id").values_list("state", flat=True)),
         "columns": {column["name"]: column["nullable"] for column in columns},
         "indexes": sorted(index["name"] for index in indexes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import create_engine
@@ -105,6 +106,23 @@ def test_an_outbox_whose_broker_fails_is_relayed_again_later(harness, engine) ->
     harness.advance(minutes=1)
 
     assert harness.published(OrderPlaced) == [OrderPlaced("1")]
+
+
+def test_a_scheduled_event_comes_when_time_has_passed(harness, engine) -> None:
+    consumer = ExchangeMessageConsumer("shipping", "orders")
+    times = []
+    consumer.listener("OrderPlaced", name="ship")(lambda event: times.append(harness.clock.now()))
+    with Session(engine) as session, session.begin():
+        Outbox(session).publish(
+            "orders", {}, "OrderPlaced", deliver_at=harness.clock.now() + timedelta(days=2)
+        )
+    due_at = harness.clock.now() + timedelta(days=2)
+
+    harness.settle()
+    early = list(times)
+    harness.advance(days=3)
+
+    assert (early, times) == ([], [due_at])
 
 
 def test_an_outbox_of_an_asynchronous_engine_needs_a_synchronous_one(harness, engine) -> None:
