@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -52,9 +53,11 @@ async def in_thread(call: Callable[[], Result], what: str) -> Result:
         else:
             future.set_result(result)  # type: ignore[arg-type]  # without an error it is one
 
+    context = copy_context()
+
     def run() -> None:
         try:
-            result = call()
+            result = context.run(call)
         except BaseException as error:
             _later(loop, settle, None, error)
         else:

@@ -123,6 +123,7 @@ class Gatherer:
                 self._waiting.remove(waiting)
             except ValueError:
                 return False
+            self._changed.notify_all()  # a thread may linger for it
             return True
 
     def _work(self) -> None:

@@ -21,7 +21,7 @@ from melange.consuming.settling import Settler, SettlingBroker
 from melange.consuming.subscriptions import Subscription, Subscriptions, listener_name, subscription_for
 from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
 from melange.declarations import collect
-from melange.deduplication.base import NO_DEDUPLICATION, DeduplicationStore, NoDeduplication
+from melange.deduplication.base import NO_DEDUPLICATION, DeduplicationStore, NoDeduplication, RunCoroutine
 from melange.deduplication.memory import MemoryDeduplicationStore
 from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager
@@ -275,13 +275,38 @@ class ExchangeMessageConsumer:
             DeduplicationError: the deduplication store is unavailable; the messages were released, and until it is
                 available none is received.
         """
-        if not self.subscriptions.all:
-            self.require_listeners()
         if self.subscriptions.need_event_loop:
             raise ConfigurationError(
-                f"queue {self.queue.name} has asynchronous listeners, which need the event loop of a worker: use "
-                "consumer.run() or Worker(consumer).run()"
+                f"queue {self.queue.name} has asynchronous listeners, which need an event loop: use consumer.run(), "
+                "Worker(consumer).run() or `await consumer.consume_event_async()`"
             )
+        return self._consume(wait_seconds)
+
+    async def consume_event_async(self, wait_seconds: int | None = None) -> int:
+        """Poll once and process what came, without blocking the event loop; return the number of settled deliveries.
+
+        As ``consume_event``. Asynchronous listeners run on this event loop, others on a thread. If the awaiting task is
+        cancelled, a listener at work is cancelled too, and what the open poll still receives is released.
+
+        Raises:
+            ConfigurationError: there is no listener, or no event loop of asyncio runs here.
+            DriverError, DeduplicationError: as for ``consume_event``.
+        """
+        # It brings asyncio, half of what importing melange costs otherwise.
+        from melange.consuming.awaiting import OnLoop  # noqa: PLC0415
+
+        on_loop = OnLoop("consume_event_async")
+        self.use_event_loop(on_loop.run)
+        try:
+            return await on_loop.in_thread(lambda: self._consume(wait_seconds, on_loop.is_given_up))
+        except BaseException:
+            on_loop.give_up()
+            self.driver.end_waits(self.queue)
+            raise
+
+    def _consume(self, wait_seconds: int | None, is_given_up: Callable[[], bool] = lambda: False) -> int:
+        if not self.subscriptions.all:
+            self.require_listeners()
         if wait_seconds is None:
             wait_seconds = self.options.wait_seconds
         else:
@@ -290,6 +315,9 @@ class ExchangeMessageConsumer:
             self.check_store()
             self._store_is_available = True
         deliveries = self.receive(self._limit, wait_seconds)
+        if deliveries and is_given_up():
+            self._settler.defer([(lease, 0) for lease in self._keeper.hold(deliveries)])
+            return 0
         return self._process(deliveries) if deliveries else 0
 
     def run(self, *, concurrency: int = 10, grace_seconds: float = 25.0) -> int:
@@ -308,6 +336,12 @@ class ExchangeMessageConsumer:
                 f"nothing listens on queue {self.queue.name}: subscribe a listener first, or messages would be "
                 "acknowledged without having been processed"
             )
+
+    def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
+        """Run asynchronous listeners with this function, which blocks until a coroutine has ended."""
+        self.processor.run_coroutine = run_coroutine
+        if self._store is not None:
+            self._store.use_event_loop(run_coroutine)
 
     def pause(self) -> None:
         """Receive nothing until ``resume``; what is in flight continues. Idempotent, from any thread.

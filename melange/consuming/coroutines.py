@@ -6,9 +6,11 @@ import asyncio
 import io
 import logging
 import threading
+import time
+from asyncio import Task
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextvars import Context
 from functools import partial
 from typing import Any
@@ -25,10 +27,11 @@ Ended = Callable[[BaseException | None], None]
 
 
 class EventLoopThread:
-    """An event loop on a daemon thread, started at its first use. Thread-safe."""
+    """An event loop on a daemon thread, started at its first use, or a borrowed one. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._at_work: set[Task[object] | Future[object]] = set()
         self._arriving: deque[tuple[Awaitable[object], Context, Ended]] = deque()
         self._is_called = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -42,10 +45,26 @@ class EventLoopThread:
         """
         self._started()
 
+    def borrow(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run coroutines on a loop that runs already, and leave it running at the end."""
+        with self._lock:
+            self._loop = loop
+
+    @property
+    def is_calling(self) -> bool:
+        """True if the loop runs in this thread, so that to wait here would hold up its coroutines."""
+        loop = self._loop
+        return loop is not None and asyncio._get_running_loop() is loop
+
     def run(self, coroutine: Coroutine[Any, Any, object]) -> object:
         """Run the coroutine on the loop and return what it returned; blocks until then."""
         loop = self._started()
-        return asyncio.run_coroutine_threadsafe(_contained(coroutine), loop).result()
+        running = asyncio.run_coroutine_threadsafe(_contained(coroutine), loop)
+        self._at_work.add(running)
+        try:
+            return running.result()
+        finally:
+            self._at_work.discard(running)
 
     def start_soon(self, awaitable: Awaitable[object], context: Context, ended: Ended) -> None:
         """Run the awaitable on the loop, in the context; ``ended`` is called there with its exception, or None.
@@ -66,6 +85,8 @@ class EventLoopThread:
         while self._arriving:
             awaitable, context, ended = self._arriving.popleft()
             task = asyncio.get_running_loop().create_task(_contained(awaitable), context=context)
+            self._at_work.add(task)
+            task.add_done_callback(self._at_work.discard)
             task.add_done_callback(partial(_report, ended))
 
     def stop(self) -> bool:
@@ -73,8 +94,10 @@ class EventLoopThread:
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
-        if loop is None or thread is None:
+        if loop is None:
             return True
+        if thread is None:
+            return self._cancel_at_work(loop)
         cancelling = asyncio.run_coroutine_threadsafe(_cancel_all(), loop)
         try:
             cancelling.result(CANCELLING_SECONDS)
@@ -86,6 +109,22 @@ class EventLoopThread:
             return False
         loop.close()
         return True
+
+    def _cancel_at_work(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Cancel the coroutines on a borrowed loop, and wait for their ends; return True if they have ended."""
+
+        def cancel() -> None:
+            for one in list(self._at_work):
+                one.cancel()
+
+        try:
+            loop.call_soon_threadsafe(cancel)
+        except RuntimeError:  # it is closed
+            return not self._at_work
+        deadline = time.monotonic() + CANCELLING_SECONDS
+        while self._at_work and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return not self._at_work
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
+from typing import Self
 
+from melange.asynchronous import running_loop
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.coroutines import EventLoopThread
 from melange.consuming.health import WorkerHealth, health_of
@@ -121,6 +124,55 @@ class Worker:
             wait_until_set(self._ended)
         return self._exit_code
 
+    async def run_async(self) -> int:
+        """Work as ``run`` does, inside of a running event loop of asyncio; return the exit code.
+
+        Asynchronous listeners run on that loop, others on the worker's threads. Cancelling stops the worker: it goes on with
+        its graceful shutdown, which this does not wait for.
+
+        Raises:
+            ConfigurationError: as ``run``, or no event loop of asyncio runs here.
+        """
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        handles = self._handle_signals and in_main_thread
+        with calling_on_signal(self._stopping.set) if handles else nullcontext():
+            async with self.lifespan():
+                # Awake twice a second: the system may give a signal to another thread, and Python handles it in this one.
+                while not self._ended.is_set():
+                    await asyncio.sleep(0.05 if self._stopping.is_set() else 0.5)
+        return self._exit_code
+
+    @asynccontextmanager
+    async def lifespan(self, _application: object = None) -> AsyncIterator[None]:
+        """Work during an ``async with`` block, with asynchronous listeners on its event loop; then shut down gracefully.
+
+        FastAPI, Starlette and Litestar take the method itself as ``lifespan=``. Signals are left to the server.
+
+        Raises:
+            ConfigurationError: as ``start``, or no event loop of asyncio runs here.
+        """
+        self._event_loop.borrow(running_loop("a worker"))
+        self.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            while not self._ended.is_set():
+                await asyncio.sleep(0.01)
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Work in the background during a ``with`` block; then shut down gracefully.
+
+        Raises:
+            ConfigurationError: as ``start``.
+        """
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
     def start(self) -> None:
         """Work in the background until ``stop``. Returns at once.
 
@@ -132,9 +184,7 @@ class Worker:
                 raise ConfigurationError("a worker runs once: make a new one")
             for one in self._queue_workers:
                 one.consumer.require_listeners()
-                one.consumer.processor.run_coroutine = self._event_loop.run
-                if one.consumer.processor.store is not None:
-                    one.consumer.processor.store.use_event_loop(self._event_loop.run)
+                one.consumer.use_event_loop(self._event_loop.run)
             if not getattr(sys, "_is_gil_enabled", lambda: True)():
                 logger.warning(
                     "this Python runs without its global interpreter lock, where melange is not tested: see "
@@ -156,13 +206,13 @@ class Worker:
         """Stop, and wait for the end; return True if the worker has ended with nothing left behind.
 
         Blocks at most for the grace period, or ``timeout_seconds``. Safe to call twice, before ``start``, and from a
-        listener or a hook, where it returns False at once.
+        listener, a hook or a coroutine on the worker's event loop, where it returns False at once.
         """
         self._stopping.set()
         with self._lifecycle:
             if not self.has_started:
                 return True
-        if self._threads.are_calling:
+        if self._threads.are_calling or self._event_loop.is_calling:
             return False
         return self._ended.wait(timeout_seconds) and self._exit_code == 0
 
