@@ -316,16 +316,17 @@ def test_a_delivery_that_another_worker_has_taken_over_is_not_left_behind_by_the
     began, gate = threading.Event(), threading.Event()
 
     @consumer.listener(name="listener")
-    def wait(event):
-        began.set()
-        gate.wait(DEADLINE_SECONDS)
+    def wait_for_the_last_but_one(event):
+        if event["number"] == 20:
+            began.set()
+            gate.wait(DEADLINE_SECONDS)
 
-    send(driver, consumer.queue, 2)
+    send(driver, consumer.queue, 22)  # quick ones first, so that some are received ahead
     worker = worker_on(consumer, concurrency=1, grace_seconds=9)
     worker.start()
     assert began.wait(DEADLINE_SECONDS)
     eventually(lambda: driver.in_flight == 2)
-    waiting = [one for *_, found in driver.receives for one in found if one.message.message_id == "id-1"]
+    waiting = [one for *_, found in driver.receives for one in found if one.message.message_id == "id-21"]
     driver.defer(waiting, 0)  # its lease is lost, as after a long pause of the process
     taken = InMemoryDriver.receive(driver, consumer.queue, 1, 0)
     stopping = threading.Thread(target=worker.stop, args=(DEADLINE_SECONDS,))
@@ -334,5 +335,5 @@ def test_a_delivery_that_another_worker_has_taken_over_is_not_left_behind_by_the
     gate.set()
     stopping.join()
 
-    assert [one.message.message_id for one in taken] == ["id-1"]
+    assert [one.message.message_id for one in taken] == ["id-21"]
     assert worker.stop(DEADLINE_SECONDS)
