@@ -9,9 +9,9 @@ from typing import Literal
 
 from melange.operations.letters import DeadLetter
 
-Aspect = Literal["reason", "listener", "type", "queue", "age"]
+Aspect = Literal["reason", "listener", "type", "queue", "group", "age"]
 
-ASPECTS: tuple[Aspect, ...] = ("reason", "listener", "type", "queue", "age")
+ASPECTS: tuple[Aspect, ...] = ("reason", "listener", "type", "queue", "group", "age")
 DEFAULT_ASPECTS: tuple[Aspect, ...] = ("reason", "listener", "type")
 
 _AGES = (
@@ -74,6 +74,8 @@ def _aspect(letter: DeadLetter, aspect: Aspect, now: datetime) -> str | None:
         return letter.event_type_name
     if aspect == "queue":
         return letter.queue_name
+    if aspect == "group":
+        return letter.message.message_group_id
     return _age(letter, now)
 
 

@@ -89,6 +89,20 @@ class Kills:
             process.wait()
             self.kills += 1
 
+    def stop(self, program: list[str]) -> int:
+        """Start the program, send it SIGTERM while it works, and return its exit code."""
+        self._refill()
+        before = self._waiting()
+        process = subprocess.Popen(
+            [sys.executable, *program],
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        eventually(lambda: self._waiting() < before)
+        process.terminate()
+        return process.wait(60)
+
     def finish(self, program: list[str]) -> None:
         """Run the program until no dead letter is left, also those that a killed one has kept invisible."""
 
@@ -148,6 +162,17 @@ def test_a_retry_that_is_killed_at_random_moments_loses_nothing(driver, source, 
     assert not lost
     assert counts.keys() <= kills.sent
     assert twice <= BATCH * kills.kills  # those that were sent and not yet removed
+
+
+def test_a_retry_that_is_asked_to_stop_releases_what_it_holds(driver, source, sns_sqs_server) -> None:
+    kills = Kills(driver, source, sns_sqs_server, seed=1)
+
+    code = kills.stop([*RETRY, source.name, "--all", "--rate", "50"])
+
+    assert code == 1
+    depth = driver.measure_queue(source.dead_letter_queue)
+    assert (depth.in_flight, depth.visible > 0) == (0, True)
+    assert len(kills.arrived()) + depth.visible == len(kills.sent)
 
 
 def test_a_retry_that_removes_first_would_be_caught(driver, source, sns_sqs_server) -> None:

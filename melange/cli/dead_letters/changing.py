@@ -280,10 +280,23 @@ def _show_report(report: Report, letters: DeadLetters, done: str, *, in_json: bo
         places = ", ".join(f"{count:,} to {printable(name)}" for name, count in report.sent_to.items())
         click.echo(f"{counted(report.done)} {done}" + (f": {places}" if places else ""))
         _complain_of(errors)
+        waiting = _waiting_behind(report, letters)
+        if waiting > 0:
+            click.echo(
+                f"about {waiting:,} more wait behind others that are not selected, in their groups "
+                "(list --group-by group)"
+            )
         if report.was_stopped:
             complain("stopped before the end: run it again for the rest")
     complain_of_missing(report.unfound_ids, letters)
     sys.exit(TRY_AGAIN if report.not_done or report.was_stopped else 0)
+
+
+def _waiting_behind(report: Report, letters: DeadLetters) -> int:
+    """Return the number of messages that a FIFO queue does not show while the first ones of their groups are there."""
+    if not letters.queue.is_fifo or report.was_stopped or not report.done < report.seen:
+        return 0
+    return letters.measure().visible - (report.seen - report.done)
 
 
 def _complain_of(errors: list[tuple[str, str]]) -> None:

@@ -269,6 +269,6 @@ def _notes(letters: DeadLetters, depth: QueueDepth, count: int, selected: int, l
         yield f"there may be more: see --limit, {limit:,}"
     elif letters.queue.is_fifo and count < depth.visible:
         yield (
-            f"about {depth.visible - count:,} more wait behind these in their groups: "
+            f"about {depth.visible - count:,} more wait behind these in their groups (--group-by group): "
             "they can be seen when those were retried or removed"
         )

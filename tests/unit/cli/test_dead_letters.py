@@ -278,3 +278,36 @@ class TestUsage:
 
         assert ended.returncode == 2
         assert ended.stderr == "Error: melange dead-letters needs rich: pip install 'melange[cli]'\n"
+
+
+FIFO_SHOP = """
+import json
+from melange import ExchangeMessageConsumer, QueueOptions
+from melange.drivers.memory import InMemoryDriver
+from melange.messages import Message
+
+driver = InMemoryDriver()
+consumer = ExchangeMessageConsumer("pay.fifo", driver=driver)
+for number in range(15):
+    note = json.dumps({"reason": "even" if number % 2 == 0 else "odd", "queue": "pay.fifo"})
+    message = Message(f"m-{number}", "{}", headers={"melange-dead-letter": note}, message_group_id="A")
+    driver.send(driver.get_queue("pay-dlq.fifo"), [message._replace(message_deduplication_id=f"m-{number}")])
+"""
+
+
+class TestFifo:
+    @pytest.fixture(autouse=True)
+    def shop(self, write):
+        write("shop.py", FIFO_SHOP)
+
+    def test_list_says_how_many_wait_behind_the_first_ones(self, letters) -> None:
+        _, printed, _ = letters("list", "--group-by", "group", queue="pay.fifo")
+
+        assert printed.splitlines()[2].split()[:2] == ["10", "A"]
+        assert "about 5 more wait behind these in their groups" in printed
+
+    def test_retry_says_so_of_those_behind_others_that_are_not_selected(self, letters) -> None:
+        _, printed, _ = letters("retry", "--reason", "even", queue="pay.fifo")
+
+        assert printed.startswith("5 dead letters retried: 5 to pay.fifo\nabout ")
+        assert "more wait behind others that are not selected" in printed

@@ -241,6 +241,7 @@ class TestGrouping:
             (("listener",), [{"listener": "bill"}, {"listener": "mail"}]),
             (("queue",), [{"queue": "billing"}]),
             (("age",), [{"age": "under 1m"}]),
+            (("group",), [{"group": None}]),
             (
                 ("type", "listener"),
                 [{"type": "OrderPlaced", "listener": "bill"}, {"type": "OrderPlaced", "listener": "mail"}],
@@ -256,6 +257,15 @@ class TestGrouping:
 
 
 class TestWhichQueues:
+    def test_names_are_without_the_prefix_of_the_driver(self, add) -> None:
+        with InMemoryDriver(prefix="staging-") as driver:
+            queue = driver.declare_queue("mail", dead_letter_queue=driver.declare_queue("mail-dlq"))
+            driver.send(queue.dead_letter_queue, [Message("m-1", "{}")])
+            letters = DeadLetters("mail", driver)
+
+            assert (letters.queue.name, letters.source_names) == ("mail-dlq", ["mail"])
+            assert letters.retry(Selection()).sent_to == {"mail": 1}
+
     def test_a_queue_without_dead_letters_is_refused(self, driver) -> None:
         driver.declare_queue("plain")
 
