@@ -16,6 +16,7 @@ from melange.drivers.base import (
     QueueDepth,
 )
 from melange.drivers.dead_letters import DeadLetterAccess
+from melange.drivers.inspection import BrokerInspection, Inspectable
 from melange.drivers.sqs_rules import check_message, message_size
 from melange.errors import ConfigurationError, Failure, InvalidMessageError, MelangeError
 from melange.large_events.compression import Compression, check_compression
@@ -249,6 +250,12 @@ class LargeEvents(MessagingDriver, BrokerAdministration):
 
     def delete_topic(self, topic: Topic) -> None:
         self._administration.delete_topic(topic)
+
+    def inspection(self) -> BrokerInspection:
+        """Return an inspection of the other driver's broker."""
+        if not isinstance(self._driver, Inspectable):
+            raise ConfigurationError(f"{type(self._driver).__name__} offers no inspection of its broker")
+        return self._driver.inspection()
 
     @property
     def _administration(self) -> BrokerAdministration:

@@ -20,6 +20,7 @@ from melange import (
     QueueOptions,
     Reject,
 )
+from melange.drivers.inspection import Inspectable
 from melange.drivers.memory import InMemoryDriver
 from melange.large_events import DirectoryStore, LargeEvents, MemoryStore, PayloadMissingError
 from melange.messages import Message
@@ -300,6 +301,14 @@ def test_too_large_without_it_names_the_way_out() -> None:
 
         with pytest.raises(MessageTooLargeError, match=r"melange\.large_events.*melange\[s3\]"):
             ExchangeMessagePublisher("imports", driver).publish(LARGE)
+
+
+def test_the_broker_can_be_inspected_through_it(store: UnavailableStore) -> None:
+    with driver_with(store) as driver:
+        driver.declare_queue("stock")
+
+        assert isinstance(driver, Inspectable)
+        assert driver.inspection().queue("stock") is not None
 
 
 @pytest.mark.parametrize("options", [{"compression": "brotli"}, {"readable_buckets": "one"}])
