@@ -8,6 +8,7 @@ from functools import partial
 
 from melange.errors import shortened
 from melange.messages import Message
+from melange.serialization.masking import masked_body
 from melange.testing.history import Cause, History, Published, Run, SentCommand, described
 
 Branch = Callable[[], Iterator[str]]
@@ -99,14 +100,15 @@ def _branches(branches: Sequence[Branch]) -> Iterator[str]:
 
 
 def event_text(message: Message) -> str:
-    """Return the type and the fields of the event, shortened."""
+    """Return the type and the fields of the event, shortened and without sensitive values."""
     name = message.event_type_name or "an event"
+    body = masked_body(message.body, message.event_type_name)
     try:
-        fields = json.loads(message.body)
+        fields = json.loads(body)
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
-        return f"{name} {shortened(message.body, _LONGEST_EVENT)}"
+        return f"{name} {shortened(body, _LONGEST_EVENT)}"
     shown = {key: value for key, value in fields.items() if key not in ("event_type_name", "occurred_on")}
     text = ", ".join(f"{key}={value!r}" for key, value in shown.items())
     return f"{name}({_cut(text)})"

@@ -33,6 +33,8 @@ TESTS = (
     "tests/unit/test_events.py",
     "tests/unit/test_serialization.py",
     "tests/unit/test_derived_schemas.py",
+    "tests/unit/test_event_types.py",
+    "tests/unit/test_event_versions.py",
     "tests/unit/test_aws_events.py",
     "tests/unit/test_lazy_annotations.py",
 )

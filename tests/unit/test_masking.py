@@ -11,7 +11,9 @@ from marshmallow import fields
 from pydantic import BaseModel, Field
 
 from melange import EventMessage, EventSchema, EventSerializer, masked_body
+from melange.messages import Message
 from melange.serialization.masking import sensitive_names
+from melange.testing.tree import event_text
 
 Item = TypeVar("Item")
 
@@ -118,6 +120,15 @@ def test_schemas_written_by_hand_say_what_is_sensitive() -> None:
     printed = masked_body('{"pass": "x", "parts": [{"pin": "1"}], "who": "ann"}', "Login", serializer)
 
     assert json.loads(printed) == {"pass": "***", "parts": [{"pin": "***"}], "who": "ann"}
+
+
+def test_the_tree_of_a_failed_test_shows_no_sensitive_values() -> None:
+    body = EventSerializer().encode(EVENT)[1]
+
+    shown = event_text(Message("one", body, "CustomerRegistered"))
+
+    assert "customer_id=7" in shown
+    assert "ann@example.org" not in shown
 
 
 def test_classes_of_every_kind_are_searched() -> None:
