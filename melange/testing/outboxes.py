@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from melange.outbox import OutboxRelay
+    from melange.testing.django_outboxes import DjangoOutboxes
 
 PAUSE_SECONDS = 1.0
 """How long an outbox rests after a relay could not publish."""
@@ -29,6 +31,7 @@ class Outboxes:
         self._relays: dict[Engine, OutboxRelay] = {}
         self._asynchronous: set[str] = set()
         self._not_before: dict[Engine, float] = {}
+        self._in_django: DjangoOutboxes | None = None
 
     def add(self, engine: Engine) -> None:
         """Relay the outbox of this engine from now on."""
@@ -38,7 +41,11 @@ class Outboxes:
             self._relays[engine] = OutboxRelay(engine, self._driver, keep_sent_seconds=None)
 
     def start_watching(self) -> None:
-        """Find outboxes when they are written to, if SQLAlchemy is installed."""
+        """Find outboxes when they are written to, if SQLAlchemy is installed, or Django with ``melange.django``."""
+        if "melange.django.models" in sys.modules:
+            from melange.testing.django_outboxes import DjangoOutboxes  # noqa: PLC0415
+
+            self._in_django = DjangoOutboxes(self._history.note_written)
         if find_spec("sqlalchemy") and find_spec("filelock"):
             from sqlalchemy import event  # noqa: PLC0415
 
@@ -49,6 +56,8 @@ class Outboxes:
 
     def stop_watching(self) -> None:
         """End what ``start_watching`` began."""
+        if self._in_django is not None:
+            self._in_django.end()
         if find_spec("sqlalchemy") and find_spec("filelock"):
             from sqlalchemy import event  # noqa: PLC0415
 
@@ -77,6 +86,8 @@ class Outboxes:
             OutboxError: a database cannot be used.
             ConfigurationError: an outbox was written to through an asynchronous engine only.
         """
+        for engine in self._in_django.engines() if self._in_django is not None else ():
+            self.add(engine)
         known = {str(engine.url.database) for engine in self._relays}
         for database in sorted(self._asynchronous - known):
             raise ConfigurationError(

@@ -49,6 +49,7 @@ def _published() -> dict[str, Any]:
     from melange.django.engines import engine_of  # noqa: PLC0415
     from melange.django.models import OutboxMessage, OutboxScheduledMessage  # noqa: PLC0415
     from melange.django.outbox import Outbox  # noqa: PLC0415
+    from melange.testing import Harness  # noqa: PLC0415
 
     call_command(
         "makemigrations", "melange", check_changes=True, dry_run=True, verbosity=0
@@ -95,6 +96,11 @@ def _published() -> dict[str, Any]:
     OutboxScheduledMessage.objects.update(due_at=F("due_at") - timedelta(hours=2))
     call_command("melange_outbox", "--once")
     consumer.consume_event(wait_seconds=0)
+    with Harness() as harness:
+        with transaction.atomic():
+            Outbox().publish("orders", {"order_id": 7}, "OrderPlaced")
+        harness.settle()
+        in_harness = [event["order_id"] for event in harness.published("OrderPlaced")]
 
     engine = engine_of("default")
     tables = ("melange_outbox", "melange_outbox_scheduled")
@@ -105,6 +111,7 @@ def _published() -> dict[str, Any]:
         "refused": refused,
         "were_cancelled": were_cancelled,
         "only_the_other_is_scheduled": scheduled == [due],
+        "in_harness": in_harness,
         "states": list(OutboxMessage.objects.order_by("id").values_list("state", flat=True)),
         "columns": {column["name"]: column["nullable"] for column in columns},
         "indexes": sorted(index["name"] for index in indexes),

@@ -44,7 +44,8 @@ def test_what_django_commits_is_relayed_in_order(url, use_tz) -> None:
     answer = run(url, use_tz=use_tz)
 
     assert answer["received"][:3] == [[number, f"message-{number}", {"tenant": "Ada"}] for number in range(3)]
-    assert answer["states"] == ["sent"] * 4
+    assert answer["states"] == ["sent"] * 5
+    assert answer["in_harness"] == [7]
     assert "outside of a transaction" in answer["refused"]
 
 
