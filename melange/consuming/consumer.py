@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Concatenate, TypeVar, overload
@@ -14,21 +13,26 @@ from melange.consuming.declaration import QueueDeclaration
 from melange.consuming.gates import Gate, checked_gates
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.listener import EventType, ExchangeListener
-from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy, check_kind, check_time_limit
+from melange.consuming.options import (
+    Deduplication,
+    QueueOptions,
+    RetryPolicy,
+    check_kind,
+    check_time_limit,
+    resolved_deduplication,
+)
 from melange.consuming.outcomes import Outcome
 from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.settling import Settler, SettlingBroker
 from melange.consuming.subscriptions import Subscription, Subscriptions, listener_name, subscription_for
-from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
+from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects
 from melange.declarations import collect
-from melange.deduplication.base import NO_DEDUPLICATION, DeduplicationStore, NoDeduplication, RunCoroutine
-from melange.deduplication.memory import MemoryDeduplicationStore
+from melange.deduplication.base import DeduplicationStore, NoDeduplication, RunCoroutine
 from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager
 from melange.drivers.sqs_rules import check_whole_seconds
 from melange.errors import (
     ConfigurationError,
-    DecodeError,
     HandlerNotFoundError,
     InvalidNameError,
 )
@@ -40,8 +44,6 @@ from melange.serialization.serializer import EventSerializer, EventTypeOf
 ListenerFunction = TypeVar("ListenerFunction", bound=Callable[..., object])
 EventT = TypeVar("EventT", bound=EventMessage)
 Result = TypeVar("Result")
-
-_default_store_lock = threading.Lock()
 
 
 class ExchangeMessageConsumer:
@@ -110,7 +112,7 @@ class ExchangeMessageConsumer:
         )
         check_whole_seconds("wait_seconds", queue.wait_seconds, 0, capabilities.max_wait_seconds)
         check_time_limit(timeout_seconds)
-        deduplication, store = _deduplication(deduplication, self.driver)
+        deduplication, store = resolved_deduplication(deduplication, self.driver)
         self.options = queue
         self.keeps_attempts = store is not None and store.outlives_process
         self.needs_store = store is not None and deduplication.on_unavailable == "retry"
@@ -145,7 +147,7 @@ class ExchangeMessageConsumer:
         )
         self._store = store
         self._backoff = dependable(retry.backoff)
-        self._event_type = event_type
+        self.event_type = event_type
         self._around_poll = [partial(one.around_poll, self.queue) for one in self.middleware]
         self._keeper = LeaseKeeper(self.driver, queue.visibility_timeout_seconds, store)
         self._suspects = Suspects()
@@ -404,20 +406,6 @@ class ExchangeMessageConsumer:
             middleware=self.middleware,
         )
 
-    def lane_of(self, delivery: Delivery) -> Hashable | None:
-        """Return the key of the order of this delivery, None for no order."""
-        if self.queue.is_fifo:
-            return delivery.message.message_group_id
-        if self.options.ordered_by is None:
-            return None
-        try:
-            _, data = self.serializer.read(delivery.message, self._event_type)
-        except DecodeError:
-            return None
-        # Events of others may be lists and texts.
-        value = data.get(self.options.ordered_by) if isinstance(data, dict) else None
-        return value if isinstance(value, (str, int)) else None
-
     def check_store(self) -> None:
         """Raise ``DeduplicationError`` while the deduplication store is unavailable."""
         if self._store is not None:
@@ -434,7 +422,7 @@ class ExchangeMessageConsumer:
         batches = [leases]
         for delivery in deliveries:
             if delivery.receive_count >= SUSPECT_RECEIVES:
-                batches = self._batches(leases)
+                batches = self._suspects.last_and_alone(leases)
                 break
         try:
             for batch in batches:
@@ -462,14 +450,6 @@ class ExchangeMessageConsumer:
             raise
         return settled
 
-    def _batches(self, leases: list[Lease]) -> list[list[Lease]]:
-        """Return what to settle together: messages that may kill the process come last, each on its own."""
-        suspects = [lease for lease in leases if self._suspects.includes(lease.delivery)]
-        return [
-            [lease for lease in leases if lease not in suspects],
-            *([one] for one in shuffled(suspects)),
-        ]
-
     @property
     def _store_keywords(self) -> tuple[str, ...]:
         return () if self._store is None else self._store.keyword_names
@@ -485,35 +465,3 @@ class ExchangeMessageConsumer:
         for event_class in subscription.event_classes.values():
             self.serializer.check_event_class(event_class)
         self.subscriptions.add(subscription)
-
-
-def _deduplication(
-    wanted: DeduplicationStore | Deduplication | NoDeduplication | None, driver: MessagingDriver
-) -> tuple[Deduplication, DeduplicationStore | None]:
-    """Return the options and the store, None without deduplication."""
-    if wanted is NO_DEDUPLICATION:
-        return Deduplication(), None
-    if isinstance(wanted, DeduplicationStore):
-        wanted = Deduplication(wanted)
-    elif wanted is None:
-        wanted = Deduplication()
-    elif not isinstance(wanted, Deduplication):
-        raise ConfigurationError(
-            "deduplication= takes a store, such as MemoryDeduplicationStore(), a Deduplication(...), or "
-            f"NO_DEDUPLICATION, not {wanted!r}"
-        )
-    store = _default_store(driver) if wanted.store is None else wanted.store
-    if store.keyword_names and wanted.on_unavailable == "process":
-        raise ConfigurationError(
-            f"with on_unavailable='process' listeners run without their store, and {type(store).__name__} is a part of "
-            "their work: leave it at 'retry'"
-        )
-    return wanted, store
-
-
-def _default_store(driver: MessagingDriver) -> DeduplicationStore:
-    """Return the default store: the driver's, or one in memory."""
-    with _default_store_lock:
-        if driver.deduplication_store is None:
-            driver.deduplication_store = MemoryDeduplicationStore(clock=driver.clock)
-        return driver.deduplication_store

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from melange.consuming.gates import FlowState
 from melange.consuming.queue_worker import QueueWorker
-from melange.consuming.scheduling import Threads
+from melange.consuming.threads import Threads
 
 LONGEST_SILENCE_SECONDS = 90.0
 """A poll takes 20 s at most; after several of those without an answer something is wrong."""

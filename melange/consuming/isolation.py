@@ -6,8 +6,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from melange.consuming.scheduling import Task, Threads
 from melange.consuming.suspects import Suspects
+from melange.consuming.threads import Task, Threads
 
 LONGEST_WAIT_FOR_OTHERS_SECONDS = 30.0
 LONGEST_ALONE_SECONDS = 60.0

@@ -7,6 +7,9 @@ from collections import deque
 from collections.abc import Hashable
 
 from melange.consuming.leases import Lease
+from melange.errors import DecodeError
+from melange.messages import Delivery
+from melange.serialization.serializer import EventSerializer, EventTypeOf
 
 
 class Lanes:
@@ -108,3 +111,20 @@ class Lanes:
             self._lanes.clear()
             self._waiting.clear()
             return behind
+
+
+def lane_of(
+    delivery: Delivery, ordered_by: str | None, serializer: EventSerializer, event_type: EventTypeOf | None
+) -> Hashable | None:
+    """Return the key of the order of this delivery: its group, or the value of a field; None for no order."""
+    if delivery.queue.is_fifo:
+        return delivery.message.message_group_id
+    if ordered_by is None:
+        return None
+    try:
+        _, data = serializer.read(delivery.message, event_type)
+    except DecodeError:
+        return None
+    # Events of others may be lists and texts.
+    value = data.get(ordered_by) if isinstance(data, dict) else None
+    return value if isinstance(value, (str, int)) else None

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from melange.backoff import Backoff
-from melange.deduplication.base import DeduplicationStore
-from melange.drivers.base import NoDeadLetterQueue
+from melange.deduplication.base import NO_DEDUPLICATION, DeduplicationStore, NoDeduplication
+from melange.deduplication.memory import MemoryDeduplicationStore
+from melange.drivers.base import MessagingDriver, NoDeadLetterQueue
 from melange.errors import ConfigurationError
 
 MAX_ATTEMPTS = 1_000
 DEFAULT_BACKOFF = Backoff()
+
+_default_store_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +139,39 @@ def check_time_limit(timeout_seconds: float | None) -> None:
     is_number = isinstance(timeout_seconds, (int, float)) and not isinstance(timeout_seconds, bool)
     if not is_number or not 0 < timeout_seconds < math.inf:
         raise ConfigurationError(f"timeout_seconds must be above 0, or None, not {timeout_seconds!r}")
+
+
+def resolved_deduplication(
+    wanted: DeduplicationStore | Deduplication | NoDeduplication | None, driver: MessagingDriver
+) -> tuple[Deduplication, DeduplicationStore | None]:
+    """Return the options and the store, None without deduplication.
+
+    Raises:
+        ConfigurationError: the argument is neither a store nor options, or its options contradict each other.
+    """
+    if wanted is NO_DEDUPLICATION:
+        return Deduplication(), None
+    if isinstance(wanted, DeduplicationStore):
+        wanted = Deduplication(wanted)
+    elif wanted is None:
+        wanted = Deduplication()
+    elif not isinstance(wanted, Deduplication):
+        raise ConfigurationError(
+            "deduplication= takes a store, such as MemoryDeduplicationStore(), a Deduplication(...), or "
+            f"NO_DEDUPLICATION, not {wanted!r}"
+        )
+    store = _default_store(driver) if wanted.store is None else wanted.store
+    if store.keyword_names and wanted.on_unavailable == "process":
+        raise ConfigurationError(
+            f"with on_unavailable='process' listeners run without their store, and {type(store).__name__} is a part of "
+            "their work: leave it at 'retry'"
+        )
+    return wanted, store
+
+
+def _default_store(driver: MessagingDriver) -> DeduplicationStore:
+    """Return the default store: the driver's, or one in memory."""
+    with _default_store_lock:
+        if driver.deduplication_store is None:
+            driver.deduplication_store = MemoryDeduplicationStore(clock=driver.clock)
+        return driver.deduplication_store

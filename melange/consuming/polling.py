@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from melange.backoff import Backoff
 from melange.consuming.consumer import ExchangeMessageConsumer
-from melange.consuming.scheduling import Threads
+from melange.consuming.threads import Threads
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,

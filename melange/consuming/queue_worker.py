@@ -14,14 +14,15 @@ from melange.consuming.claims import StoreUnavailableError
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.coroutines import EventLoopThread
 from melange.consuming.isolation import Isolation
-from melange.consuming.lanes import Lanes
+from melange.consuming.lanes import Lanes, lane_of
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Acknowledge, Defer, Outcome
 from melange.consuming.polling import Poller
 from melange.consuming.processor import Steps
-from melange.consuming.scheduling import AHEAD, Task, Threads, Timers
 from melange.consuming.settling import Acknowledger
 from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
+from melange.consuming.threads import AHEAD, Task, Threads
+from melange.consuming.timers import Timers
 from melange.consuming.weights import QueuePart
 from melange.messages import Delivery
 
@@ -138,9 +139,12 @@ class QueueWorker:
 
     def _heads_of(self, leases: list[Lease]) -> list[Lease]:
         """Put the leases into their lanes; return those that may begin."""
+        consumer = self.consumer
         ready: list[Lease] = []
         for lease in leases:
-            lease.lane = self.consumer.lane_of(lease.delivery)
+            lease.lane = lane_of(
+                lease.delivery, consumer.options.ordered_by, consumer.serializer, consumer.event_type
+            )
             if lease.lane is not None:
                 lost = self._lanes.lost_head(lease.lane)
                 if lost is not None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
+from melange.consuming.leases import Lease
 from melange.messages import Delivery
 
 SUSPECT_RECEIVES = 3
@@ -40,6 +41,14 @@ class Suspects:
             and self._left > 0
             and delivery.message.message_id not in self._released
         )
+
+    def last_and_alone(self, leases: Sequence[Lease]) -> list[list[Lease]]:
+        """Return what to settle together: suspects come last, each on its own."""
+        suspects = [lease for lease in leases if self.includes(lease.delivery)]
+        return [
+            [lease for lease in leases if lease not in suspects],
+            *([one] for one in shuffled(suspects)),
+        ]
 
     def survived(self) -> None:
         """Note that a suspect did not kill the process."""

@@ -18,8 +18,9 @@ from melange.consuming.coroutines import EventLoopThread
 from melange.consuming.health import WorkerHealth, health_of
 from melange.consuming.isolation import Isolation
 from melange.consuming.queue_worker import QueueWorker
-from melange.consuming.scheduling import Threads, Timers
 from melange.consuming.suspects import Suspects
+from melange.consuming.threads import Threads
+from melange.consuming.timers import Timers
 from melange.consuming.weights import parts_of
 from melange.errors import ConfigurationError
 from melange.signals import calling_on_signal, wait_until_set

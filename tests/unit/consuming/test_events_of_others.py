@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from melange.consuming.lanes import lane_of
 from melange.messages import Message
 from melange.serialization.aws_events import aws_event_type, s3_event_type
 
@@ -136,6 +137,9 @@ def test_events_of_others_are_ordered_by_a_field_of_theirs(driver, make_consumer
     consumer = make_consumer(event_type=aws_event_type, ordered_by="source")
     send(driver, consumer, json.dumps(EVENTBRIDGE), json.dumps(S3), SES_TEST)
 
-    lanes = [consumer.lane_of(delivery) for delivery in driver.receive(consumer.queue, 10, 0)]
+    lanes = [
+        lane_of(delivery, consumer.options.ordered_by, consumer.serializer, consumer.event_type)
+        for delivery in driver.receive(consumer.queue, 10, 0)
+    ]
 
     assert lanes == ["aws.ec2", None, None]

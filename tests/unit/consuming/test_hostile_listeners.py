@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from melange import DeduplicationError, Reject, Retry, RetryPolicy, Worker
+from melange.consuming.lanes import lane_of
 from melange.consuming.outcomes import DeadLetter, Defer
 from melange.consuming.worker import ExchangeMessageConsumer
 from melange.drivers.memory import InMemoryDriver
@@ -194,7 +195,8 @@ def test_a_body_of_any_kind_is_settled(driver, make_consumer, dead_letters, body
     consumer.listener(name="listener")(lambda event: None)
     driver.send(consumer.queue, [Message("id-1", body)])
 
-    assert consumer.lane_of(driver.receive(consumer.queue, 1, 0, visibility_timeout_seconds=0)[0]) is None
+    (delivery,) = driver.receive(consumer.queue, 1, 0, visibility_timeout_seconds=0)
+    assert lane_of(delivery, consumer.options.ordered_by, consumer.serializer, None) is None
     assert consumer.consume_event() == 1
 
     assert [letter.message_id for letter in dead_letters()] == ["id-1"]

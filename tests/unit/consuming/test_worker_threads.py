@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from melange import QueueOptions, RetryPolicy, Worker
-from melange.consuming import scheduling
+from melange.consuming import threads
 from waiting import eventually
 from watched_driver import WatchedDriver, consumer_of, left_in, send, worker_on
 
@@ -101,7 +101,7 @@ def test_a_worker_with_some_threads_goes_on_with_those(refuse_threads, caplog):
 
 
 def test_a_worker_asks_for_its_threads_again_after_a_while(refuse_threads, monkeypatch):
-    monkeypatch.setattr(scheduling, "NO_THREADS_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(threads, "NO_THREADS_PAUSE_SECONDS", 0.05)
     driver = WatchedDriver()
     consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=0))
     at_work, first_gate, gate = threading.Semaphore(0), threading.Event(), threading.Event()

@@ -1,9 +1,7 @@
-"""The threads and timers of a worker."""
+"""The threads of a worker."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import math
 import threading
@@ -14,7 +12,6 @@ from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from melange.clock import Clock
 from melange.consuming.leases import Lease
 
 logger = logging.getLogger(__name__)
@@ -30,9 +27,6 @@ STUCK_SECONDS = 0.02
 
 NO_THREADS_PAUSE_SECONDS = 10.0
 """How long to go on with fewer threads before the system is asked for another."""
-
-_LONGEST_WAIT_SECONDS = 3600.0
-"""Longer waits are split: the system's own timers refuse waits of centuries."""
 
 _current: ContextVar[object] = ContextVar("melange.threads", default=None)
 """The threads of the worker that runs the caller; it passes on to coroutines and to runs with a time limit."""
@@ -345,64 +339,3 @@ class Threads:
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
-
-
-class Timers:
-    """Calls functions later, on a daemon thread that starts with the first call. Thread-safe."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._changed = threading.Condition()
-        self._calls: list[tuple[float, int, Lease, Callable[[Lease], None]]] = []
-        self._order = itertools.count()
-        self._thread: threading.Thread | None = None
-        self._closed = False
-
-    def after(self, seconds: float, call: Callable[[Lease], None], lease: Lease) -> bool:
-        """Call ``call(lease)`` after ``seconds``; return False when it will not be called: after ``close``, or
-        without a thread."""
-        with self._changed:
-            if self._closed:
-                return False
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="melange-timers", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # the system cannot start a thread
-                    return False
-                self._thread = thread
-            due = self._clock.monotonic() + seconds
-            heapq.heappush(self._calls, (due, next(self._order), lease, call))
-            self._changed.notify()
-            return True
-
-    def close(self) -> list[tuple[Lease, float]]:
-        """Make no further calls; return the waiting leases, each with the time of its call."""
-        with self._changed:
-            self._closed = True
-            waiting = [(lease, due) for due, _, lease, _ in self._calls]
-            self._calls.clear()
-            self._changed.notify()
-            return waiting
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                if self._closed:
-                    return
-                now = self._clock.monotonic()
-                if not self._calls:
-                    self._changed.wait()
-                    continue
-                due, _, lease, call = self._calls[0]
-                if due > now:
-                    try:
-                        self._clock.wait(self._changed, min(due - now, _LONGEST_WAIT_SECONDS))
-                    except TimeoutError:  # a clock for tests that was not advanced
-                        logger.debug("no time has passed")
-                    continue
-                heapq.heappop(self._calls)
-            try:
-                call(lease)
-            except Exception:
-                logger.exception("a retry could not begin; the message will be delivered again")
