@@ -142,9 +142,9 @@ def test_a_call_of_sqs_is_what_botocore_would_send(method, parameters):
     )
 
     assert json.loads(request.write(parameters)) == json.loads(serialized["body"])
-    assert {name.lower(): value for name, value in request.headers.items()} == {
-        name.lower(): value for name, value in serialized["headers"].items()
-    }
+    ours = {name.lower(): value for name, value in request.headers.items()}
+    theirs = {name.lower(): value for name, value in serialized["headers"].items()}
+    assert ours == {"x-amzn-query-mode": "true"} | theirs  # which botocore 1.35 does not send yet
 
 
 def _read_by_botocore(protocol: str, service: str, operation: str, body: bytes):
@@ -284,6 +284,8 @@ def test_bytes_after_an_answer_end_the_connection():
         b"HTTP/1.1 101 Switching\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nspace : x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-A: b\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",

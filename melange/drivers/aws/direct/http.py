@@ -14,8 +14,8 @@ MAX_HEAD_BYTES = 65_536
 MAX_BODY_BYTES = 128 * 1_048_576
 """Ten messages of 1 MiB, each character escaped in JSON, fit in."""
 
-_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: .*)?")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n]*)?(?=\r\n|\Z)")
+_HEADER = re.compile(r"\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)(?=\r\n|\Z)")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
 
 Receive = Callable[[], bytes]
@@ -81,16 +81,15 @@ def _parse_head(head: bytes) -> tuple[str, int, dict[str, str]]:
     if "\r\n " in text or "\r\n\t" in text:
         # A folded header goes on in the next line.
         text = re.sub(r"\r\n[ \t]+", " ", text)
-    first, *lines = text.split("\r\n")
-    status_line = _STATUS_LINE.fullmatch(first)
+    status_line = _STATUS_LINE.match(text)
+    found = _HEADER.findall(text)
     if not status_line:
         raise UnreadableAnswer("it is not HTTP/1")
+    if len(found) != text.count("\r\n"):
+        raise UnreadableAnswer("a header is malformed")
     headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not _HEADER_NAME.fullmatch(name) or "\n" in value or "\r" in value:
-            raise UnreadableAnswer("a header is malformed")
-        name, value = name.lower(), value.strip(" \t")
+    for mixed_case, padded in found:
+        name, value = mixed_case.lower(), padded.strip(" \t")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return status_line[1], int(status_line[2]), headers
 
