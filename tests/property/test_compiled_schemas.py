@@ -11,10 +11,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from annotations import ANNOTATIONS, ANYTHING, JSON, TEXT, Annotated, Colour, event_of
+from melange.errors import ConfigurationError
 from melange.events import EventMessage
 from melange.serialization.derivation import derived_schema
 from melange.serialization.json import is_transportable, to_json
@@ -96,6 +97,29 @@ def test_data_of_another_type_is_read_alike_or_refused(
     body = data.draw(st.one_of(st.just(written), JSON.map(lambda value: {"value": value}), JSON))
 
     check_reading(event_of(annotation[0]), body, is_good=False)
+
+
+@given(
+    names=st.lists(TEXT.filter(bool), min_size=1, max_size=4, unique=True),
+    data=st.data(),
+    annotation=ANNOTATIONS,
+)
+def test_fields_with_any_name_on_the_wire_are_written_and_read_alike(
+    names: list[str], data: st.DataObject, annotation: Annotated
+) -> None:
+    members = [
+        (f"field_{number}", annotation[0], field(metadata={"name": name}))
+        for number, name in enumerate(names)
+    ]
+    try:
+        event_class = make_dataclass("Event", members, bases=(EventMessage,), frozen=True)
+        derived_schema(event_class)
+    except ConfigurationError:  # one of melange's own names
+        assume(False)
+    event = event_class(*(data.draw(annotation[1]) for _ in names))
+
+    check_writing(event, is_good=True)
+    check_reading(event_class, json.loads(to_json(derived_schema(event_class).dump(event))), is_good=True)
 
 
 # Classes with constructors, defaults and names of all kinds
