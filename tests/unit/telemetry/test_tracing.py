@@ -1,5 +1,6 @@
 """Spans by the semantic conventions, and the context that travels with the messages."""
 
+import asyncio
 import threading
 
 import pytest
@@ -11,6 +12,7 @@ from melange import (
     EventSerializer,
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
+    Gathering,
     Middleware,
     QueueMessagePublisher,
     Reject,
@@ -390,3 +392,29 @@ def test_without_an_sdk_everything_works(driver, make_consumer):
     consumer.consume_event()
 
     assert seen == [{}, {}]
+
+
+def test_publishes_that_share_a_call_keep_the_traces_of_their_callers(tracing, spans, driver, make_consumer):
+    consumer = make_consumer()
+    consumer.listener(name="shelve")(lambda event: None)
+    publisher = ExchangeMessagePublisher("products", driver, gather=Gathering(linger_seconds=0.2))
+    tracer = spans.provider.get_tracer("test")
+
+    async def handle(number):
+        with tracer.start_as_current_span(f"request {number}"):
+            await publisher.publish_async(EVENT, message_id=f"message-{number}")
+
+    async def handle_all():
+        await asyncio.gather(*(handle(number) for number in range(3)))
+
+    asyncio.run(handle_all())
+    consumer.consume_event()
+
+    created = {span.context.span_id: span for span in spans.named("create products")}
+    for process in spans.named("process stock"):
+        (creator,) = linked(process)
+        number = process.attributes["messaging.message.id"][-1]
+        request = spans.one(f"request {number}")
+        assert created[creator].parent.span_id == request.context.span_id
+    assert len(created) == 3
+    assert sum(len(linked(send)) for send in spans.named("send products")) == 3
