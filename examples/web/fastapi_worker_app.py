@@ -10,5 +10,5 @@ app = FastAPI(lifespan=messaging.messaging)
 
 
 @app.post("/orders/{order_id}")
-def place_order(order_id: str) -> str:  # a `def` endpoint may block: FastAPI runs it in a thread
-    return messaging.place_order(order_id)
+async def place_order(order_id: str) -> str:
+    return await messaging.place_order(order_id)

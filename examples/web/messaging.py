@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,13 +28,12 @@ def make_consumer() -> ExchangeMessageConsumer:
 async def messaging(_app: object) -> AsyncIterator[None]:
     DriverManager.instance().use_driver(driver_name=os.environ.get("DRIVER", "memory"))  # "aws" in production
     worker = Worker(make_consumer(), grace_seconds=10)
-    await asyncio.to_thread(worker.start)
-    try:
+    async with (
+        worker.lifespan()
+    ):  # asynchronous listeners run on the application's loop; at the end they finish first
         yield
-    finally:
-        await asyncio.to_thread(worker.stop)  # listeners at work finish first
 
 
-def place_order(order_id: str) -> str:
+async def place_order(order_id: str) -> str:
     """Publish an order; return its message id when the broker has accepted it."""
-    return orders.publish({"event_type_name": "OrderPlaced", "order_id": order_id})
+    return await orders.publish_async({"event_type_name": "OrderPlaced", "order_id": order_id})

@@ -10,8 +10,8 @@ from starlette.routing import Route
 from web import messaging
 
 
-def place_order(request: Request) -> PlainTextResponse:  # run in a thread, as every `def` endpoint
-    return PlainTextResponse(messaging.place_order(request.path_params["order_id"]))
+async def place_order(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(await messaging.place_order(request.path_params["order_id"]))
 
 
 app = Starlette(
