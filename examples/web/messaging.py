@@ -27,10 +27,7 @@ def make_consumer() -> ExchangeMessageConsumer:
 @asynccontextmanager
 async def messaging(_app: object) -> AsyncIterator[None]:
     DriverManager.instance().use_driver(driver_name=os.environ.get("DRIVER", "memory"))  # "aws" in production
-    worker = Worker(make_consumer(), grace_seconds=10)
-    async with (
-        worker.lifespan()
-    ):  # asynchronous listeners run on the application's loop; at the end they finish first
+    async with Worker(make_consumer(), grace_seconds=10).lifespan():  # listeners run on this event loop
         yield
 
 

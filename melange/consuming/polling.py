@@ -32,6 +32,14 @@ _SHORT_POLL_PAUSE_SECONDS = 0.1
 """The pause between empty polls that do not wait, or that a hook or the broker ends at once."""
 
 
+_THREAD_NAME = "melange-poll-"
+
+
+def is_polling_thread() -> bool:
+    """Return True if the calling thread polls for a worker."""
+    return threading.current_thread().name.startswith(_THREAD_NAME)
+
+
 class Poller:
     """Polls one queue on its own thread, as long as ``allowance`` is above 0, and passes on what it receives.
 
@@ -63,7 +71,7 @@ class Poller:
         self._most_hanging = max(FEWEST_HANGING, threads.size)
         self._backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
         self._thread = threading.Thread(
-            target=self._poll_on, name=f"melange-poll-{self._queue_name}", daemon=True
+            target=self._poll_on, name=f"{_THREAD_NAME}{self._queue_name}", daemon=True
         )
 
     def start(self) -> None:

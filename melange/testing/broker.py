@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from melange.consuming.consumer import ExchangeMessageConsumer
+from melange.consuming.polling import is_polling_thread
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import Failure
 from melange.messages import Delivery, Message, Queue, Topic
@@ -20,8 +20,8 @@ from melange.testing.history import History
 class HarnessDriver(InMemoryDriver):
     """The in-memory driver of one ``Harness``. The application may close it; it stays open until the harness ends.
 
-    Only the harness receives. The poll of a worker that the application started in the background waits until the worker
-    stops, so that nothing happens beside ``settle``. Polls in the thread of the test receive what is there.
+    The polls of a worker that the application started in the background wait until the worker stops, so that nothing
+    happens beside ``settle``. Other polls return at once with what is there.
     """
 
     def __init__(
@@ -39,7 +39,6 @@ class HarnessDriver(InMemoryDriver):
         self._history = history
         self._faults = faults
         self._observe = observe
-        self._receivers = {threading.get_ident()}
         self._ended_waits: dict[str, int] = {}
         self._waits = threading.Condition()
         self._has_ended = False
@@ -47,18 +46,6 @@ class HarnessDriver(InMemoryDriver):
 
     def middleware_for(self, consumer: ExchangeMessageConsumer) -> Sequence[Middleware]:
         return (self._observe(consumer), *self.middleware)
-
-    @contextmanager
-    def receiving(self) -> Iterator[None]:
-        """Let the calling thread receive."""
-        thread = threading.get_ident()
-        is_new = thread not in self._receivers
-        self._receivers.add(thread)
-        try:
-            yield
-        finally:
-            if is_new:
-                self._receivers.discard(thread)
 
     def publish(self, topic: Topic, messages: Sequence[Message]) -> list[Failure[Message]]:
         return self._hand_over(
@@ -77,13 +64,13 @@ class HarnessDriver(InMemoryDriver):
     def receive(
         self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
     ) -> list[Delivery]:
-        if threading.get_ident() not in self._receivers:
+        if is_polling_thread():
             self._wait_for_end(queue)
             return []
         error, _ = self._faults.error_for("receive")
         if error is not None:
             raise error
-        # In this thread nothing can arrive during a wait.
+        # Nothing happens beside the caller, so nothing would arrive during a wait.
         return super().receive(queue, limit, 0, visibility_timeout_seconds=visibility_timeout_seconds)
 
     def end_waits(self, queue: Queue) -> None:

@@ -43,8 +43,7 @@ class RunConsumer(Middleware):
         if not consumer.subscriptions.all or not self._asks_store():
             return False
         try:
-            with driver.receiving():
-                deliveries = consumer.receive(1, 0)
+            deliveries = consumer.receive(1, 0)
         except DriverConnectionError as error:
             self._history.note_trouble(f"receiving from {consumer.queue.name} failed: {error}")
             return True  # a worker tries again

@@ -173,6 +173,51 @@ def test_a_poll_of_the_test_itself_receives(harness) -> None:
 
 
 class TestAsynchronousListeners:
+    def test_an_asynchronous_poll_of_the_test_itself_receives(self, harness) -> None:
+        consumer = ExchangeMessageConsumer("warehouse", "orders")
+        consumer.listener(OrderPlaced)(lambda event: None)
+
+        async def test():
+            await ExchangeMessagePublisher("orders").publish_async(OrderPlaced("1"))
+            return [await consumer.consume_event_async(), await consumer.consume_event_async()]
+
+        assert asyncio.run(test()) == [1, 0]
+
+    def test_a_worker_in_the_loop_of_the_test_handles_nothing_beside_the_harness(self, harness) -> None:
+        consumer = ExchangeMessageConsumer("warehouse", "orders")
+        loops = []
+
+        @consumer.listener(OrderPlaced)
+        async def pack(event):
+            loops.append(asyncio.get_running_loop())
+
+        async def test():
+            async with Worker(consumer, grace_seconds=6).lifespan():
+                await ExchangeMessagePublisher("orders").publish_async(OrderPlaced("1"))
+                harness.published(OrderPlaced)
+                before = list(loops)
+                await harness.settle_async()
+            return before, asyncio.get_running_loop()
+
+        before, loop = asyncio.run(test())
+
+        assert (before, loops) == ([], [loop])
+
+    def test_events_that_an_asynchronous_listener_publishes_have_it_as_their_cause(self, harness) -> None:
+        consumer = ExchangeMessageConsumer("warehouse", "orders")
+
+        @consumer.listener(OrderPlaced, name="pack")
+        async def pack(event):
+            await ExchangeMessagePublisher("warehouse").publish_async(OrderPacked(event.order_id))
+
+        place()
+        harness.settle()
+
+        assert harness.what_happened().splitlines()[1:3] == [
+            "└─ pack on warehouse: handled",
+            "   └─ OrderPacked(order_id='1') to warehouse",
+        ]
+
     def test_settle_runs_them_in_the_thread_of_the_test(self, harness) -> None:
         threads = []
         consumer = ExchangeMessageConsumer("warehouse", "orders")
