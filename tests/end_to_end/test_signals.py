@@ -1,5 +1,6 @@
 """A worker in the main thread stops on signals, and leaves their handlers as they were."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -26,8 +27,9 @@ def consumer():
         yield consumer
 
 
+@pytest.mark.parametrize("runs_on_asyncio", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_signal_stops_it_and_the_handlers_are_restored(consumer, number) -> None:
+def test_a_signal_stops_it_and_the_handlers_are_restored(consumer, number, runs_on_asyncio) -> None:
     worker = Worker(consumer, grace_seconds=10)
     before = {other: signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)}
     sender = threading.Thread(
@@ -35,7 +37,7 @@ def test_a_signal_stops_it_and_the_handlers_are_restored(consumer, number) -> No
     )
     sender.start()
 
-    code = worker.run()
+    code = asyncio.run(worker.run_async()) if runs_on_asyncio else worker.run()
     sender.join()
 
     assert code == 0
@@ -96,7 +98,7 @@ def test_a_repetition_that_comes_after_the_stop_does_not_end_the_process() -> No
     assert ended.returncode == -signal.SIGTERM
 
 
-@pytest.mark.parametrize("program", ["worker", "relay"])
+@pytest.mark.parametrize("program", ["worker", "worker on asyncio", "relay"])
 def test_a_signal_that_the_system_gives_to_another_thread_stops_it_too(program, tmp_path) -> None:
     # Python's handler then waits for the main thread to wake up.
     process = subprocess.Popen(
@@ -141,6 +143,21 @@ from melange.drivers.memory import InMemoryDriver
 consumer = ExchangeMessageConsumer("stock", "products", driver=InMemoryDriver(), queue=QueueOptions(wait_seconds=0))
 consumer.listener()(print)
 program = Worker(consumer, grace_seconds=10)
+"""
+    + _BLOCKED_IN_MAIN_THREAD,
+    "worker on asyncio": """
+import asyncio
+from melange import ExchangeMessageConsumer, QueueOptions, Worker
+from melange.drivers.memory import InMemoryDriver
+
+consumer = ExchangeMessageConsumer("stock", "products", driver=InMemoryDriver(), queue=QueueOptions(wait_seconds=0))
+consumer.listener()(print)
+
+class AsyncioWorker(Worker):
+    def run(self):
+        return asyncio.run(self.run_async())
+
+program = AsyncioWorker(consumer, grace_seconds=10)
 """
     + _BLOCKED_IN_MAIN_THREAD,
     "relay": """

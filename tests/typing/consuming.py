@@ -12,6 +12,8 @@ from melange import (
     EventMessage,
     ExchangeListener,
     ExchangeMessageConsumer,
+    ExchangeMessagePublisher,
+    QueueMessagePublisher,
     QueueOptions,
     RetryPolicy,
     ThreadedExchangeMessageConsumer,
@@ -61,3 +63,11 @@ def a_function_for_a_class_takes_that_class(consumer: ExchangeMessageConsumer) -
 
     fits(OrderPlaced(1))
     several({})
+
+
+async def asynchronous_methods_know_their_options(publisher: ExchangeMessagePublisher) -> None:
+    event = {"event_type_name": "OrderPlaced"}
+    message_id: str = await publisher.publish_async(event, headers={"own": "1"}, message_group_id="a")
+    message_ids: list[str] = await publisher.publish_batch_async([event], message_id=lambda event: message_id)
+    await publisher.publish_async(event, delay_seconds=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await QueueMessagePublisher("stock").send_async(event, delay_seconds=len(message_ids))
