@@ -20,6 +20,7 @@
     │       └── MessageTooLargeError
     ├── LeaseLostError                the delivery is no longer ours to settle
     ├── TimeLimitExceeded             a listener ran longer than it may
+    ├── NoReplyError                  a request without a reply in time
     ├── CascadeError                  domain events in an infinite loop
     ├── DeduplicationError            the deduplication store is out of reach or broken
     └── OutboxError                   the outbox's database cannot be used
@@ -191,6 +192,18 @@ class TimeLimitExceeded(MelangeError):
     def __init__(self, what: str, limit_seconds: float) -> None:
         self.limit_seconds = limit_seconds
         super().__init__(f"{what} ran for longer than its limit of {limit_seconds:g} s")
+
+
+class NoReplyError(MelangeError):
+    """No reply to a request came in time; the service may still work on it."""
+
+    def __init__(self, queue_name: str, timeout_seconds: float) -> None:
+        self.queue_name = queue_name
+        self.timeout_seconds = timeout_seconds
+        super().__init__(
+            f"no reply to the request to queue {queue_name!r} came within {timeout_seconds:g} s: its consumer may be stopped, "
+            "slow, or behind a backlog"
+        )
 
 
 class CascadeError(MelangeError):

@@ -1,0 +1,303 @@
+"""Request and reply over queues: ask another service, and wait for its answer.
+
+Use it rarely. The asker waits for a service that may be stopped, slow or behind a backlog: most questions are better
+answered by HTTP, and most work is better done by events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from melange.drivers.base import BrokerAdministration, MessagingDriver
+from melange.drivers.inspection import Inspectable
+from melange.drivers.registry import DriverManager
+from melange.drivers.sqs_rules import check_queue_name
+from melange.errors import (
+    ConfigurationError,
+    DecodeError,
+    DriverClosedError,
+    DriverError,
+    NoReplyError,
+    QueueNotFoundError,
+)
+from melange.events import EventMessage
+from melange.messages import Delivery, Message, Queue, message_being_handled, new_message_id, new_token
+from melange.publishing import Event, QueueMessagePublisher
+from melange.serialization.serializer import EventSerializer
+
+logger = logging.getLogger(__name__)
+
+REPLY_TO_HEADER = "reply-to"
+"""The name of the queue that receives the reply to a request."""
+IN_REPLY_TO_HEADER = "in-reply-to"
+"""The message id of the request that is answered."""
+
+REPLY_QUEUE_PREFIX = "melange-reply-"
+"""Replies are sent to queues of such names only: a request may come from a stranger."""
+REPLY_QUEUE_TAG = "melange-reply-queue"
+ALIVE_TAG = "melange-alive-at"
+
+ALIVE_SECONDS = 600.0
+"""How often a requester says that its reply queue is in use."""
+_RETENTION_SECONDS = 3_600
+_POLL_SECONDS = 20
+_PAUSE_SECONDS = 1.0
+
+ReplyT = TypeVar("ReplyT", bound=EventMessage)
+
+
+class Requester:
+    """Sends requests to one queue and waits for the replies. Thread-safe; it is a context manager.
+
+    The first request declares a reply queue, one for each requester: keep one requester for the process. A daemon thread
+    receives from it. ``close`` deletes it; after a kill it is left, see ``remove_abandoned_reply_queues``.
+    """
+
+    def __init__(self, queue_name: str, driver: MessagingDriver | None = None) -> None:
+        """Name the queue of the service that answers, or give its ARN. No call is made yet.
+
+        It uses the driver given, or else the one in use at the first request.
+        """
+        self._publisher = QueueMessagePublisher(queue_name, driver)
+        self._queue_name = queue_name
+        self._given_driver = driver
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Future[Message]] = {}
+        self._reply_queue: Queue | None = None
+        self._driver: MessagingDriver | None = None
+        self._closed = False
+
+    @overload
+    def ask(self, event: Event, *, timeout_seconds: float, reply: type[ReplyT]) -> ReplyT: ...
+
+    @overload
+    def ask(self, event: Event, *, timeout_seconds: float, reply: None = None) -> Any: ...
+
+    def ask(
+        self, event: Event, *, timeout_seconds: float, reply: type[EventMessage] | None = None
+    ) -> EventMessage | Any:
+        """Send a request and return the first reply: an object of the class ``reply``, or else a dict.
+
+        It blocks for at most ``timeout_seconds`` of real time after the sending. The request is not cancelled then: the
+        service may still work on it, and its reply is dropped.
+
+        Raises:
+            NoReplyError: no reply came in time.
+            DecodeError: the reply is not an event of the class ``reply``.
+            EncodeError, InvalidMessageError, DriverError: as ``QueueMessagePublisher.send``.
+        """
+        _check_timeout(timeout_seconds)
+        request_id, future = new_message_id(), Future[Message]()
+        queue = self._expect(request_id, future)
+        try:
+            self._publisher.send(event, headers={REPLY_TO_HEADER: queue.name}, message_id=request_id)
+            return self._read(future.result(timeout_seconds), reply)
+        except FutureTimeoutError:
+            raise NoReplyError(self._queue_name, timeout_seconds) from None
+        finally:
+            self._waiting.pop(request_id, None)
+
+    async def ask_async(
+        self, event: Event, *, timeout_seconds: float, reply: type[EventMessage] | None = None
+    ) -> Any:
+        """Send a request and return the first reply, without blocking the event loop: see ``ask``."""
+        _check_timeout(timeout_seconds)
+        request_id, future = new_message_id(), Future[Message]()
+        queue = await asyncio.get_running_loop().run_in_executor(None, self._expect, request_id, future)
+        try:
+            await self._publisher.send_async(
+                event, headers={REPLY_TO_HEADER: queue.name}, message_id=request_id
+            )
+            answer = await asyncio.wait_for(asyncio.wrap_future(future), timeout_seconds)
+        except TimeoutError:
+            raise NoReplyError(self._queue_name, timeout_seconds) from None
+        finally:
+            self._waiting.pop(request_id, None)
+        return self._read(answer, reply)
+
+    def close(self) -> None:
+        """Delete the reply queue; requests that wait fail with ``DriverClosedError``. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            queue, driver, self._reply_queue = self._reply_queue, self._driver, None
+        if queue is not None and driver is not None:
+            driver.end_waits(queue)
+            if isinstance(driver, BrokerAdministration):
+                driver.delete_queue(queue)
+        for future in list(self._waiting.values()):
+            with suppress(InvalidStateError):
+                future.set_exception(DriverClosedError())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _expect(self, request_id: str, future: Future[Message]) -> Queue:
+        """Register a request and return the reply queue; the first one declares it and begins to receive."""
+        with self._lock:
+            if self._closed:
+                raise DriverClosedError
+            self._waiting[request_id] = future
+            if self._reply_queue is None:
+                try:
+                    self._start()
+                except BaseException:
+                    del self._waiting[request_id]
+                    raise
+            assert self._reply_queue is not None
+            return self._reply_queue
+
+    def _start(self) -> None:
+        driver = self._driver = self._given_driver or DriverManager.instance().get_driver()
+        name = f"{REPLY_QUEUE_PREFIX}{new_token()[:20]}"
+        queue = driver.declare_queue(name, retention_seconds=_RETENTION_SECONDS, tags=_tags(driver))
+        self._reply_queue = queue
+        threading.Thread(
+            target=self._receive, args=(driver, queue), name="melange-replies", daemon=True
+        ).start()
+
+    def _receive(self, driver: MessagingDriver, queue: Queue) -> None:
+        alive_at = driver.clock.monotonic()
+        while not self._closed:
+            try:
+                if driver.clock.monotonic() - alive_at >= ALIVE_SECONDS:
+                    alive_at = driver.clock.monotonic()
+                    driver.declare_queue(queue.name, tags=_tags(driver))
+                deliveries = driver.receive(
+                    queue, 10, min(_POLL_SECONDS, driver.capabilities.max_wait_seconds)
+                )
+                self._hand_out(deliveries)
+                driver.acknowledge(deliveries)
+            except DriverClosedError:
+                return
+            except QueueNotFoundError:
+                with self._lock:  # the next request declares another one
+                    if self._reply_queue is queue:
+                        self._reply_queue = None
+                return
+            except DriverError as error:
+                logger.warning("replies cannot be received for now: %s", error)
+                _pause(driver)
+
+    def _hand_out(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            request_id = delivery.message.headers.get(IN_REPLY_TO_HEADER, "")
+            future = self._waiting.pop(request_id, None)
+            if future is None:
+                logger.debug("a reply came twice, or too late for request %r", request_id)
+            else:
+                with suppress(InvalidStateError):  # an asker in an event loop has cancelled it just now
+                    future.set_result(delivery.message)
+
+    def _read(self, message: Message, reply: type[EventMessage] | None) -> Any:
+        assert self._driver is not None
+        serializer = self._driver.serializer or EventSerializer.instance()
+        event_type_name, data = serializer.read(message)
+        if reply is not None and event_type_name != reply.event_type_name:
+            raise DecodeError(
+                f"the reply from queue {self._queue_name} is of type {event_type_name!r}, not {reply.event_type_name!r}"
+            )
+        return serializer.load(event_type_name, data, reply)
+
+
+def reply(event: Event, driver: MessagingDriver | None = None) -> bool:
+    """Answer the request that the current listener works on; return False if the asker does not wait any more.
+
+    Blocks for one call. If the listener runs again, it answers again: the asker takes the first reply. The driver is the
+    one given, or else the one in use.
+
+    Raises:
+        ConfigurationError: no message is being handled, or it is not a request.
+        EncodeError, InvalidMessageError, DriverError: as ``QueueMessagePublisher.send``.
+    """
+    request = message_being_handled()
+    queue_name = "" if request is None else request.headers.get(REPLY_TO_HEADER, "")
+    if request is None or not queue_name:
+        raise ConfigurationError(
+            "there is no request to reply to: call it in a listener, for a message that Requester.ask has sent"
+        )
+    if not queue_name.startswith(REPLY_QUEUE_PREFIX):
+        raise ConfigurationError(
+            f"the request names {queue_name!r:.140} for its reply, and replies go to queues named {REPLY_QUEUE_PREFIX}... "
+            "only"
+        )
+    check_queue_name(queue_name)
+    try:
+        QueueMessagePublisher(queue_name, driver).send(
+            event, headers={IN_REPLY_TO_HEADER: request.message_id}
+        )
+    except QueueNotFoundError:
+        return False
+    return True
+
+
+def remove_abandoned_reply_queues(driver: MessagingDriver, *, older_than_seconds: float = 3_600) -> int:
+    """Delete the reply queues of requesters that were killed; return their number.
+
+    A requester confirms its queue every ten minutes. Run it once a day. On AWS it needs ``sqs:ListQueues``,
+    ``sqs:ListQueueTags``, ``sqs:GetQueueAttributes`` and ``sqs:DeleteQueue``.
+
+    Raises:
+        ConfigurationError: the driver cannot list or delete queues, or the time is shorter than twenty minutes.
+        DriverError: the broker is unavailable, or a permission is missing.
+    """
+    if not isinstance(driver, Inspectable) or not isinstance(driver, BrokerAdministration):
+        raise ConfigurationError(f"{type(driver).__name__} cannot list and delete queues")
+    if not older_than_seconds >= 2 * ALIVE_SECONDS:
+        raise ConfigurationError(
+            f"older_than_seconds must be at least {2 * ALIVE_SECONDS:g}, not {older_than_seconds!r}: queues in use are "
+            f"confirmed every {ALIVE_SECONDS:g} s"
+        )
+    oldest = driver.clock.now() - timedelta(seconds=older_than_seconds)
+    count = 0
+    for queue in driver.inspection().tagged_queues(REPLY_QUEUE_TAG, "true"):
+        alive_at = _time_in(queue.tags.get(ALIVE_TAG, ""))
+        if alive_at is not None and alive_at < oldest and queue.name.startswith(REPLY_QUEUE_PREFIX):
+            driver.delete_queue(Queue(queue.name, queue.address))
+            count += 1
+    return count
+
+
+def _tags(driver: MessagingDriver) -> dict[str, str]:
+    return {
+        REPLY_QUEUE_TAG: "true",
+        ALIVE_TAG: driver.clock.now().astimezone(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _time_in(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+def _pause(driver: MessagingDriver) -> None:
+    condition = threading.Condition()
+    with condition:
+        driver.clock.wait(condition, _PAUSE_SECONDS)
+
+
+def _check_timeout(timeout_seconds: float) -> None:
+    is_number = isinstance(timeout_seconds, (int, float)) and not isinstance(timeout_seconds, bool)
+    if not is_number or not 0 < timeout_seconds < math.inf:
+        raise ConfigurationError(f"timeout_seconds must be above 0, not {timeout_seconds!r}")
