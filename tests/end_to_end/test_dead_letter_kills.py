@@ -144,7 +144,7 @@ class Kills:
             self.sent.update(ids)
 
 
-@pytest.mark.timeout(150 + 10 * KILLS)
+@pytest.mark.timeout(150 + 30 * KILLS)
 def test_a_retry_that_is_killed_at_random_moments_loses_nothing(driver, source, sns_sqs_server) -> None:
     program = [*RETRY, source.name, "--all"]
     kills = Kills(driver, source, sns_sqs_server, seed=1)
