@@ -80,13 +80,12 @@ class DeadLetters:
         except DriverError:
             # Without the permission, or on a server without the call, a letter that does not say where it failed needs to=.
             sources = {named.name: named.address} if self.source else {}
-        else:
-            # Its sources may have been deleted or renamed, and the letters are still there.
-            if not sources and not is_named_for_dead_letters(self.queue):
-                raise ConfigurationError(
-                    f"queue {named.name!r} has no dead-letter queue, and is none: looking into it would take messages "
-                    "from its consumers"
-                )
+        # The sources of a dead-letter queue may have been deleted or renamed, and its letters are still there.
+        if not sources and not is_named_for_dead_letters(self.queue):
+            raise ConfigurationError(
+                f"queue {named.name!r} has no dead-letter queue, and no queue is known that uses it as one: looking into it "
+                "could take messages from its consumers"
+            )
         return sources
 
     @property
@@ -258,7 +257,7 @@ class DeadLetters:
         if self.source is None or letter.queue_name == self.source.name:
             return True
         # One that does not say where it failed can only be of the only source.
-        return list(self._sources) == [self.source.name]
+        return letter.queue_name is None and list(self._sources) == [self.source.name]
 
     def _settle(
         self,

@@ -190,6 +190,14 @@ class TestSelecting:
 
         assert {letter.message_id for letter in letters.browse(selection)} == expected
 
+    def test_letters_of_a_queue_that_is_gone_are_seen_in_the_dead_letter_queue_only(
+        self, driver, add, letters
+    ) -> None:
+        add(queue="renamed", message_id="old")
+
+        assert list(letters.browse()) == []
+        assert [letter.message_id for letter in DeadLetters("billing-dlq", driver).browse()] == ["old"]
+
     def test_letters_of_another_queue_with_the_same_dead_letter_queue_are_left_alone(
         self, driver, add, letters
     ) -> None:
@@ -269,7 +277,7 @@ class TestWhichQueues:
     def test_a_queue_without_dead_letters_is_refused(self, driver) -> None:
         driver.declare_queue("plain")
 
-        with pytest.raises(ConfigurationError, match="has no dead-letter queue, and is none"):
+        with pytest.raises(ConfigurationError, match="no queue is known that uses it as one"):
             DeadLetters("plain", driver)
 
     def test_a_dead_letter_queue_whose_source_is_gone_can_be_looked_into(self, driver, consumer, add) -> None:
