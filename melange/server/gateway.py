@@ -108,8 +108,10 @@ class Gateway:
             route = _route(request, caller)
             if self._keys is not None and not _is_open(route):
                 caller = verify(request, self._keys, self._broker.clock.now())
+            if not route.operation:
+                return Response(404, query_protocol.CONTENT_TYPE, b"<UnknownOperationException/>\n")
             operation = OPERATIONS[route.service].get(route.operation)
-            if operation is None:
+            if operation is None or _is_misplaced(request, route):
                 raise _unknown_operation(route)
             call = Call(self._broker, caller, f"http://{host}", _parameters(request, route), is_client_there)
             operation = _committed(operation, is_topology_changed=route.operation not in _MESSAGE_OPERATIONS)
@@ -235,12 +237,15 @@ def _failure(route: _Route, error: ServiceError, request_id: str) -> Response:
 
 
 def _unknown_operation(route: _Route) -> ServiceError:
-    if not route.operation and not route.is_json:
-        return ServiceError("MissingAction", "The request must contain the parameter Action.")
-    return ServiceError(
-        "UnknownOperationException" if route.is_json else "InvalidAction",
-        f"The action {route.operation} is not valid for this endpoint: melange server does not support it.",
-    )
+    if route.is_json:
+        return ServiceError("UnknownOperationException", f"melange server has no operation {route.operation}.")
+    return ServiceError("InvalidAction", f"The action {route.operation} is not valid for this endpoint.")
+
+
+def _is_misplaced(request: Request, route: _Route) -> bool:
+    """Return True if an operation on all queues is called at the address of one, in the Query protocol."""
+    is_at_queue = len(urlsplit(request.target).path) > 1
+    return not route.is_json and is_at_queue and route.operation in {"CreateQueue", "ListQueues"}
 
 
 def _is_open(route: _Route) -> bool:

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
-from melange.server.errors import ServiceError
+from melange.server.errors import ServiceError, no_such_queue
 from melange.server.protocols.models import (
     NAMESPACES,
     input_shape,
@@ -42,7 +42,7 @@ def write(service: str, operation: str, result: Mapping[str, Any], request_id: s
     written = ""
     if model is not None and model.output_shape is not None:
         inside = "".join(_write_members(service, model.output_shape, result))
-        written = f"<{operation}Result>{inside}</{operation}Result>"
+        written = f"<{operation}Result>{inside}</{operation}Result>" if inside else f"<{operation}Result/>"
     return (
         f'<?xml version="1.0"?><{operation}Response xmlns="{NAMESPACES[service]}">{written}'
         f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{operation}Response>"
@@ -51,9 +51,12 @@ def write(service: str, operation: str, result: Mapping[str, Any], request_id: s
 
 def write_error(service: str, error: ServiceError, request_id: str) -> bytes:
     """Return the body of an error."""
+    message = error.message
+    if error.code == no_such_queue().code:
+        message = message.replace("exist.", "exist for this wsdl version.")  # as SQS says in this protocol only
     return (
         f'<?xml version="1.0"?><ErrorResponse xmlns="{NAMESPACES[service]}"><Error><Type>{error.fault}</Type>'
-        f"<Code>{_escape(error.code)}</Code><Message>{_escape(error.message)}</Message>"
+        f"<Code>{_escape(error.code)}</Code><Message>{_escape(message)}</Message>"
         f"{'<Detail/>' if service == 'sqs' else ''}</Error>"
         f"<RequestId>{request_id}</RequestId></ErrorResponse>"
     ).encode()

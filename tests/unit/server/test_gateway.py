@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from urllib.parse import urlencode
 
 import pytest
 from botocore.auth import SigV4Auth, SigV4QueryAuth
@@ -135,3 +136,28 @@ def test_an_old_signature_is_refused():
 
     assert b"expired" in answer(old, keys=KEYS).body
     assert datetime.now(UTC).year > 2020
+
+
+def form(target, **fields):
+    return Request("GET", f"{target}?{urlencode(fields)}" if fields else target, {"host": "localhost:4566"})
+
+
+@pytest.mark.parametrize("action", ["FooBar", "ListQueues", "CreateQueue"])
+def test_the_address_of_a_queue_takes_only_calls_about_it(action):
+    response = answer(form("/000000000000/orders", Action=action))
+
+    assert response.status == 400
+    assert f"The action {action} is not valid for this endpoint.".encode() in response.body
+
+
+def test_a_missing_queue_is_named_otherwise_in_the_query_protocol():
+    response = answer(form("/000000000000/none", Action="ReceiveMessage"))
+
+    assert b"<Code>AWS.SimpleQueueService.NonExistentQueue</Code>" in response.body
+    assert b"The specified queue does not exist for this wsdl version." in response.body
+
+
+def test_a_visit_without_an_action_is_an_unknown_operation():
+    response = answer(form("/000000000000/orders"))
+
+    assert (response.status, response.body) == (404, b"<UnknownOperationException/>\n")
