@@ -33,6 +33,7 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
     "sts": STS_OPERATIONS,
 }
 
+_UNKNOWN_OPERATION = "UnknownOperationException"
 _TARGET_PREFIX = "AmazonSQS."
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?")
 _MAX_FIELDS = 10_000
@@ -108,8 +109,6 @@ class Gateway:
             route = _route(request, caller)
             if self._keys is not None and not _is_open(route):
                 caller = verify(request, self._keys, self._broker.clock.now())
-            if not route.operation:
-                return Response(404, query_protocol.CONTENT_TYPE, b"<UnknownOperationException/>\n")
             operation = OPERATIONS[route.service].get(route.operation)
             if operation is None or _is_misplaced(request, route):
                 raise _unknown_operation(route)
@@ -191,7 +190,7 @@ def _route(request: Request, caller: Caller) -> _Route:
     target = request.headers.get("x-amz-target", "")
     if target:
         if not target.startswith(_TARGET_PREFIX):
-            raise ServiceError("UnknownOperationException", "Only SQS speaks JSON here.", 404)
+            raise ServiceError(_UNKNOWN_OPERATION, "Only SQS speaks JSON here.", 404)
         return _Route("sqs", target.removeprefix(_TARGET_PREFIX), is_json=True, form={})
     form = _form(request)
     operation = form.get("Action", "")
@@ -232,13 +231,19 @@ def _failure(route: _Route, error: ServiceError, request_id: str) -> Response:
     if route.is_json:
         more, body = json_protocol.write_error(error)
         return Response(error.status, json_protocol.CONTENT_TYPE, body, headers | more)
+    if error.code == _UNKNOWN_OPERATION:  # SQS has a form of its own for a visit without an action
+        return Response(error.status, query_protocol.CONTENT_TYPE, b"<UnknownOperationException/>\n", headers)
     body = query_protocol.write_error(route.service, error, request_id)
     return Response(error.status, query_protocol.CONTENT_TYPE, body, headers)
 
 
 def _unknown_operation(route: _Route) -> ServiceError:
     if route.is_json:
-        return ServiceError("UnknownOperationException", f"melange server has no operation {route.operation}.")
+        return ServiceError(
+            "UnknownOperationException", f"melange server has no operation {route.operation}."
+        )
+    if not route.operation:
+        return ServiceError(_UNKNOWN_OPERATION, "The request has no action.", 404)
     return ServiceError("InvalidAction", f"The action {route.operation} is not valid for this endpoint.")
 
 

@@ -91,7 +91,7 @@ def test_queue_urls_have_the_host_that_the_client_used():
 def signed(secret="secret", key_id="AKIAIOSFODNN7EXAMPLE", *, in_query=False):
     request = AWSRequest(
         "GET" if in_query else "POST",
-        "http://localhost:4566/000000000000/a%20b?Action=ListQueues&Version=2012-11-05",
+        "http://localhost:4566/000000000000/a%20b?Action=GetCallerIdentity&Version=2011-06-15",
         {} if in_query else {"X-Amz-Date": ""},
         b"",
     )
