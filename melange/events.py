@@ -64,6 +64,14 @@ def is_pydantic_model(class_: type) -> bool:
     return any(base.__name__ == "BaseModel" and base.__module__ == "pydantic.main" for base in class_.__mro__)
 
 
+def full_name(class_: type) -> str:
+    """Return the class's name with its module, to distinguish classes with one name."""
+    return f"{class_.__module__}.{class_.__qualname__}"
+
+
+DERIVED_SCHEMA = "__melange_schema__"
+"""The attribute of an event class that holds the schema derived from it."""
+
 EVENT_TYPE_KEY = "event_type_name"
 """The field of the type in an event's body."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMANDS: list[tuple[list[str], str]] = [
+    (["-c", "import melange.pydantic, melange.large_events.s3, zstandard; print('imported')"], "imported"),
     (["-c", "import melange.outbox, melange.domain.sqlalchemy; print('imported')"], "imported"),
     (["-c", "from melange.telemetry import *; Tracing(), Metrics(); print('imported')"], "imported"),
     (["-m", "melange.cli", "outbox", "schema", "postgresql"], "CREATE TABLE melange_outbox"),

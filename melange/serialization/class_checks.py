@@ -8,7 +8,14 @@ import sys
 from typing import Any, ClassVar, get_origin, get_type_hints
 
 from melange.errors import ConfigurationError
-from melange.events import EVENT_TYPE_KEY, EVENT_VERSION_KEY, EventMessage, Occurrence, is_pydantic_model
+from melange.events import (
+    EVENT_TYPE_KEY,
+    EVENT_VERSION_KEY,
+    EventMessage,
+    Occurrence,
+    full_name,
+    is_pydantic_model,
+)
 
 _ADVICE = (
     "or write an EventSchema for the event and register it with EventSerializer.instance().register(...)"
@@ -137,8 +144,3 @@ def refusal(class_: type, field_name: str, problem: str) -> ConfigurationError:
         f"no schema can be derived for {full_name(class_)}: its field {field_name!r} {problem}. "
         f"Change the annotation, {_ADVICE}"
     )
-
-
-def full_name(class_: type) -> str:
-    """Return the class's name with its module, to distinguish classes with one name."""
-    return f"{class_.__module__}.{class_.__qualname__}"

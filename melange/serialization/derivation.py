@@ -19,6 +19,7 @@ from typing import Any, Literal, NotRequired, Required, Union, get_args, get_ori
 
 from melange.errors import ConfigurationError
 from melange.events import (
+    DERIVED_SCHEMA,
     EVENT_TYPE_KEY,
     EVENT_VERSION_KEY,
     OCCURRED_ON_KEY,
@@ -56,7 +57,6 @@ from melange.serialization.type_expressions import (
 )
 from melange.serialization.unions import AmbiguousUnionError, Tagged, union_of
 
-_DERIVED = "__melange_schema__"
 _deriving = threading.Lock()
 
 _MOST_FLAG_BITS = 16
@@ -82,13 +82,13 @@ def derived_schema(event_class: type[EventMessage]) -> DerivedSchema:
         ConfigurationError: not a dataclass, or it cannot be derived; names class and field.
     """
     # Kept on the class: a table of classes would keep them, or their schemas, from being collected.
-    schema: DerivedSchema | None = vars(event_class).get(_DERIVED)
+    schema: DerivedSchema | None = vars(event_class).get(DERIVED_SCHEMA)
     if schema is None:
         with _deriving:
-            schema = vars(event_class).get(_DERIVED)
+            schema = vars(event_class).get(DERIVED_SCHEMA)
             if schema is None:
                 schema = DerivedSchema(_Derivation().derive(event_class))
-                setattr(event_class, _DERIVED, schema)
+                setattr(event_class, DERIVED_SCHEMA, schema)
     return schema
 
 

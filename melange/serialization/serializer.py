@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from marshmallow import Schema
 
 from melange.errors import ConfigurationError, DecodeError, DuplicateHandlerError, EncodeError, shortened
-from melange.events import EVENT_TYPE_KEY, EventMessage
+from melange.events import DERIVED_SCHEMA, EVENT_TYPE_KEY, EventMessage, full_name
 from melange.messages import JSON_CONTENT_TYPE, UNREADABLE, Message
 from melange.serialization import typed
-from melange.serialization.class_checks import full_name
-from melange.serialization.derivation import derived_schema
-from melange.serialization.derived_schema import DerivedSchema
 from melange.serialization.json import NotJSONError, from_json, to_json
 from melange.serialization.schema import EventSchema
 from melange.serialization.versions import Upcaster, Upcasters, check_version
+
+if TYPE_CHECKING:
+    from melange.serialization.derived_schema import DerivedSchema
 
 UpcasterFunction = TypeVar("UpcasterFunction", bound=Upcaster)
 
@@ -202,7 +202,8 @@ class EventSerializer:
         written = self._schemas.get(event_class.event_type_name)
         if written is not None and written.event_class in (None, event_class):
             return written
-        return derived_schema(event_class)
+        derived: DerivedSchema | None = vars(event_class).get(DERIVED_SCHEMA)
+        return derived or _derived(event_class)
 
     def _add_schema(self, schema_class: type[EventSchema]) -> None:
         name = _event_type_name_of(schema_class)
@@ -216,6 +217,13 @@ class EventSerializer:
     def _claim_type(self, event_class: type[EventMessage]) -> None:
         name = event_class.event_type_name
         _check_free(name, "class", self._event_classes.setdefault(name, event_class), event_class)
+
+
+def _derived(event_class: type[EventMessage]) -> DerivedSchema:
+    # It imports much, which programs without typed events need not wait for.
+    from melange.serialization.derivation import derived_schema  # noqa: PLC0415
+
+    return derived_schema(event_class)
 
 
 def _two_types(name: object, event_type_name: object) -> EncodeError:

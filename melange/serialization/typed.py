@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, ValidationError
 
 from melange.errors import DecodeError, EncodeError, SerializationError, shortened
 from melange.events import EVENT_TYPE_KEY, EVENT_VERSION_KEY, OCCURRED_ON_KEY, EventMessage
 from melange.serialization.dataclass_field import OCCURRED_ON
-from melange.serialization.derived_schema import DerivedSchema
 from melange.serialization.fields import MOST_PROBLEMS
 from melange.serialization.json import NestedTooDeeplyError, on_a_fresh_stack, text_to_json, to_json
 from melange.serialization.schema import nested_fields
+
+if TYPE_CHECKING:
+    from melange.serialization.derived_schema import DerivedSchema
 
 _LONGEST_PROBLEM = 200
 
@@ -32,7 +34,7 @@ def encode(event: EventMessage, schema: Schema | DerivedSchema) -> str:
         EncodeError: a value is not of its field's type or not JSON, or the schema fails.
     """
     name = type(event).event_type_name
-    text = schema.write(event) if isinstance(schema, DerivedSchema) else None
+    text = schema.write(event) if not isinstance(schema, Schema) else None
     if text is None:
         return to_json(_dump(event, schema, name))
     version = type(event).event_version
@@ -64,7 +66,7 @@ def load(
     Raises:
         DecodeError: the schema or the class refuses the data.
     """
-    if isinstance(schema, DerivedSchema):
+    if not isinstance(schema, Schema):
         event: EventMessage | None = schema.read(data)
         if event is not None:
             return event
@@ -130,7 +132,7 @@ def _describe(error: ValidationError, schema: Schema | DerivedSchema) -> str:
     Names that the schema does not declare are keys of the payload, and shown as ``*``.
     """
     # The messages of derived schemas contain only declared names.
-    declared = None if isinstance(schema, DerivedSchema) else _declared_names(schema)
+    declared = _declared_names(schema) if isinstance(schema, Schema) else None
     found = list(islice(_problems(error.messages, "", declared), MOST_PROBLEMS + 1))
     more = ["and more"] if len(found) > MOST_PROBLEMS else []
     return "; ".join(found[:MOST_PROBLEMS] + more)
