@@ -362,6 +362,8 @@ class ExchangeMessageConsumer:
 
         Return ``[]`` at once while the consumer is paused, or over a limit.
         """
+        if self.gates.is_open:
+            return self._receive(limit, wait_seconds)
         limit = self.gates.allowed(limit)
         if limit <= 0:
             return []

@@ -39,11 +39,15 @@ class Gate:
 
 
 class Gates:
-    """The gates of one consumer, and its own pause. Thread-safe if they are."""
+    """The gates of one consumer, and its own pause. Thread-safe if they are.
+
+    ``is_open`` is True while nothing has to be asked: there are no gates, and no pause.
+    """
 
     def __init__(self, gates: Sequence[Gate]) -> None:
         self._gates = tuple(gates)
         self._is_paused = Event()
+        self.is_open = not gates
 
     @property
     def state(self) -> FlowState:
@@ -55,10 +59,12 @@ class Gates:
     def pause(self) -> None:
         """Allow nothing until ``resume``."""
         self._is_paused.set()
+        self.is_open = False
 
     def resume(self) -> None:
         """End the pause."""
         self._is_paused.clear()
+        self.is_open = not self._gates
 
     def allowed(self, limit: int) -> int:
         """Return the most deliveries of the next poll, at most ``limit``."""

@@ -136,7 +136,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         with self._lock:
             if self._closed:
                 raise DriverClosedError
-            target = self._topology.topic(topic)
+            target = self._topology.topics.get(topic.address) or self._topology.topic(topic)
             max_bytes, is_fifo = target.topic.max_message_bytes, target.topic.is_fifo
             for message in messages:
                 check_message(message, max_bytes=max_bytes, is_fifo=is_fifo)
@@ -185,7 +185,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         with self._lock:
             if self._closed:
                 raise DriverClosedError
-            source = self._topology.queue(queue)
+            source = self._topology.queues.get(queue.address) or self._topology.queue(queue)
             now = self.clock.monotonic()
             deliveries = source.take(limit, now, visibility_timeout_seconds)
             ended_waits = source.stored.ended_waits

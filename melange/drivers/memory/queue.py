@@ -47,7 +47,9 @@ class MemoryQueue:
         deadline = now + visibility_timeout_seconds
         deliveries: list[Delivery] = []
         for copy in self.stored.take(limit, now, visibility_timeout_seconds):
-            message = _message_of(copy)
+            message = copy.message
+            if message.message_deduplication_id is not copy.deduplication_id:
+                message = _message_of(copy)
             handle = f"{copy.number}-{copy.receive_count}-{seal}"
             broker_message_id = f"{broker}-{copy.origin}"
             deliveries.append(
