@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,11 +14,13 @@ from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Outcome
 from melange.consuming.suspects import Suspects
 from melange.drivers.base import Capabilities, MessagingDriver
-from melange.errors import ConfigurationError, Failure, MelangeError
+from melange.errors import ConfigurationError, DriverError, Failure, MelangeError
 from melange.messages import Delivery
 
 if TYPE_CHECKING:
     from asyncio import Runner
+
+_LOG = logging.getLogger(__name__)
 
 
 class LambdaContext(Protocol):
@@ -86,7 +89,14 @@ class LambdaHandler:
             consumer.require_listeners()
             batch = _Invocation(consumer, context, self._grace_seconds, self._run_coroutine)
             group = _group_of(record) if consumer.queue.is_fifo else None
-            delivery = batch.delivery(from_sqs(record))
+            try:
+                delivery = batch.delivery(from_sqs(record))
+            except DriverError as error:
+                _LOG.warning("a record of queue %r comes back later: %s", consumer.queue.name, error)
+                failed.append(record["messageId"])
+                if group is not None:
+                    stopped_groups.add(group)
+                continue
             # The rest of a group waits for the one that failed, or the order would be lost.
             if group in stopped_groups or batch.is_over:
                 batch.release(delivery)
@@ -184,7 +194,8 @@ class _Invocation:
         from melange.drivers.aws.wire import delivery_from  # noqa: PLC0415
 
         now = self._clock.monotonic()
-        return delivery_from(raw, self._consumer.queue, now, 0)._replace(deadline=self._deadline)
+        delivery = delivery_from(raw, self._consumer.queue, now, 0)._replace(deadline=self._deadline)
+        return self._consumer.driver.adopt(delivery)
 
     def handle(self, delivery: Delivery) -> bool:
         """Run the listeners, and settle; return True if the message may be deleted."""

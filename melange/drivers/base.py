@@ -206,6 +206,14 @@ class MessagingDriver(ABC):
             DriverConnectionError: the broker is unavailable; another try may succeed.
         """
 
+    def adopt(self, delivery: Delivery) -> Delivery:
+        """Return a delivery that another program received from the broker, as AWS Lambda does, as ``receive`` returns it.
+
+        Raises:
+            DriverError: what the delivery needs is out of reach; a later try may succeed.
+        """
+        return delivery
+
     def end_waits(self, queue: Queue) -> None:  # noqa: B027 - doing nothing is right for most brokers
         """Let waiting receives of the queue return ``[]`` now, if that loses nothing.
 

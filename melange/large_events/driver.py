@@ -230,6 +230,9 @@ class LargeEvents(MessagingDriver, BrokerAdministration):
     def get_queue(self, name: str) -> Queue:
         return self._driver.get_queue(name)
 
+    def adopt(self, delivery: Delivery) -> Delivery:
+        return self._payloads.with_payload(self._driver.adopt(delivery))
+
     def end_waits(self, queue: Queue) -> None:
         self._driver.end_waits(queue)
 

@@ -18,6 +18,7 @@ from aws_lambda_powertools.utilities.batch import (
 from melange import (
     NO_DEAD_LETTER_QUEUE,
     ConfigurationError,
+    DriverConnectionError,
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
     QueueMessagePublisher,
@@ -28,6 +29,7 @@ from melange import (
 )
 from melange.aws_lambda import InvocationFailed, handler
 from melange.drivers.memory import InMemoryDriver
+from melange.large_events import LargeEvents, MemoryStore
 from melange.messages import Delivery
 from melange.serialization.aws_events import aws_event_type
 from melange.testing import ManualClock
@@ -81,6 +83,7 @@ def record_of(delivery: Delivery) -> dict[str, Any]:
         "messageAttributes": {
             "melange-message-id": {"dataType": "String", "stringValue": message.message_id},
             "melange-event-type": {"dataType": "String", "stringValue": message.event_type_name},
+            **{name: {"dataType": "String", "stringValue": value} for name, value in message.headers.items()},
         },
         "eventSource": "aws:sqs",
         "eventSourceARN": f"arn:aws:sqs:us-east-2:123456789012:{delivery.queue.name}",
@@ -89,6 +92,34 @@ def record_of(delivery: Delivery) -> dict[str, Any]:
 
 def failures(answer: dict[str, Any]) -> list[str]:
     return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+
+class UnavailableStore(MemoryStore):
+    is_away = False
+
+    def get(self, bucket: str, key: str, max_bytes: int) -> bytes:
+        if self.is_away:
+            raise DriverConnectionError("the store is out of reach")
+        return super().get(bucket, key, max_bytes)
+
+
+def test_large_events_are_read_from_their_store(driver, clock) -> None:
+    store = UnavailableStore()
+    large = LargeEvents(driver, store, threshold_bytes=0)
+    consumer = ExchangeMessageConsumer("stock", driver=large)
+    received = []
+    consumer.listener("OrderPlaced", name="collect")(received.append)
+    QueueMessagePublisher("stock", large).send({"order_id": 7}, "OrderPlaced")
+    event = invocation(driver, consumer)
+
+    store.is_away = True
+    before = handler(consumer)(event, Context(clock, 60))
+    store.is_away = False
+    after = handler(consumer)(event, Context(clock, 60))
+
+    assert failures(before) == [event["Records"][0]["messageId"]]
+    assert failures(after) == []
+    assert received == [{"order_id": 7, "event_type_name": "OrderPlaced"}]
 
 
 # --- what listeners receive ------------------------------------------------------------------------
