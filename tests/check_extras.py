@@ -17,6 +17,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["-m", "melange.cli", "outbox", "schema", "postgresql"], "CREATE TABLE melange_outbox"),
     (["-m", "melange.cli", "worker", "--help"], "Usage: melange worker"),
     (["-m", "melange.cli", "dead-letters", "list", "--help"], "what happened"),
+    (["-m", "melange.cli", "topology", "plan", "--help"], "Usage: melange topology plan"),
     (["-m", "melange.cli", "guide"], "melange on three pages"),
     (["-m", "shop"], "Grace has 12500 cents left."),
 ]

@@ -13,6 +13,7 @@ from melange.consuming.declaration import DEAD_LETTER_RETENTION_SECONDS
 from melange.consuming.listener import EventType
 from melange.consuming.subscriptions import resolve_event_types
 from melange.consuming.worker import Worker
+from melange.declarations import collect as collect_object
 from melange.declarations import collecting
 from melange.drivers.base import MessagingDriver, NoDeadLetterQueue
 from melange.drivers.registry import DriverManager
@@ -34,13 +35,14 @@ from melange.topology.model import (
 class Publication:
     """Says what a program publishes where no publisher or outbox route says it, such as by ``Outbox.publish``.
 
-    A function for ``melange topology`` returns it beside its consumers: ``Publication("orders", OrderPlaced)``.
+    Create it beside the code that publishes, at import time say: ``Publication("orders", OrderPlaced)``.
     """
 
     def __init__(self, topic: str, *event_types: EventType) -> None:
         """Name the topic and the types; without types they are not known."""
         self.topic = topic
         self.event_types = event_types or None
+        collect_object(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def test_publishers_and_outbox_routes_say_what_is_published():
         def confirmed(event) -> OrderPlaced | None:
             return None
 
-        return Publication("returns", "OrderReturned")
+        Publication("returns", "OrderReturned")
 
     topology = collect("shop", declare).topology
 
