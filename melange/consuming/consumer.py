@@ -128,7 +128,7 @@ class ExchangeMessageConsumer:
         is_collected = collect(self)
         self.queue = self.declaration.undeclared() if is_collected else self.declaration.queue(self.driver)
         self.gates = checked_gates(flow, self.queue, self.driver.clock)
-        hooks_of_gates = [gate for gate in flow if isinstance(gate, Middleware)]
+        hooks_of_gates = [hook for gate in flow for hook in gate.hooks]
         self.middleware = (*self.driver.middleware_for(self), *middleware, *hooks_of_gates)
         self.subscriptions = Subscriptions()
         self.serializer = (

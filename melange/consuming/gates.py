@@ -9,6 +9,7 @@ from typing import Literal
 from melange.clock import Clock
 from melange.errors import ConfigurationError
 from melange.messages import Queue
+from melange.middleware import Middleware
 
 FlowState = Literal["open", "paused", "limited", "broken", "probing"]
 
@@ -21,6 +22,11 @@ class Gate:
 
     def bind(self, queue: Queue, clock: Clock) -> None:
         """Get to know the consumer's queue and clock; called once."""
+
+    @property
+    def hooks(self) -> Sequence[Middleware]:
+        """Hooks through which the gate learns what becomes of messages; asked once, after ``bind``."""
+        return ()
 
     @property
     def state(self) -> FlowState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from melange.clock import Clock, SystemClock
@@ -74,6 +74,10 @@ class CircuitBreaker(Gate, Middleware):
             raise ConfigurationError("a CircuitBreaker belongs to one consumer: make another one")
         self._queue_name = queue.name
         self._clock = clock
+
+    @property
+    def hooks(self) -> Sequence[Middleware]:
+        return (self,)
 
     @property
     def state(self) -> FlowState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from melange.clock import Clock, SystemClock
@@ -27,7 +27,7 @@ class Bucket(Protocol):
         """Take ``count`` tokens, 0 to only look; return the number that is left."""
 
 
-class RateLimit(Gate, Middleware):
+class RateLimit(Gate):
     """At most ``per_second`` messages a second on average, over the limit nothing is received.
 
     Pass it to one consumer as ``flow=[RateLimit(50)]``. A poll receives up to ten messages at once, so a burst is that long
@@ -83,6 +83,13 @@ class RateLimit(Gate, Middleware):
         self._bucket = RedisBucket(self._redis, name, self._per_second, self._burst)
 
     @property
+    def hooks(self) -> Sequence[Middleware]:
+        if self._listener is None:
+            return ()  # hooks cost a thread for each coroutine
+        assert self._bucket is not None
+        return (_CountedRuns(self._bucket, self._listener),)
+
+    @property
     def state(self) -> FlowState:
         return "limited" if self._is_limiting else "open"
 
@@ -97,9 +104,16 @@ class RateLimit(Gate, Middleware):
             assert self._bucket is not None
             self._bucket.spend(count)
 
+
+class _CountedRuns(Middleware):
+    """Takes a token for each run of a listener."""
+
+    def __init__(self, bucket: Bucket, listener: str) -> None:
+        self._bucket = bucket
+        self._listener = listener
+
     def around_listener(self, call: ListenerCall, run: Callable[[ListenerCall], Outcome]) -> Outcome:
-        if self._listener is not None and call.listener_name == self._listener:
-            assert self._bucket is not None
+        if call.listener_name == self._listener:
             self._bucket.spend(1)
         return run(call)
 
