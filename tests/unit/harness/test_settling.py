@@ -16,6 +16,7 @@ from melange import (
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
     MelangeError,
+    Middleware,
     QueueMessagePublisher,
     Reject,
     Retry,
@@ -47,6 +48,54 @@ def test_an_application_that_chooses_its_driver_at_start_up_keeps_the_harness(ha
 
     assert chosen is harness.driver
     assert harness.published(OrderPlaced) == [OrderPlaced("1")]
+
+
+def test_hooks_that_the_application_gives_its_driver_run(harness) -> None:
+    class Notes(Middleware):
+        def __init__(self) -> None:
+            self.noted: list[str] = []
+
+        def around_publish(self, destination, messages, publish):
+            self.noted.append(destination.name)
+            return publish(messages)
+
+        def around_listener(self, call, run):
+            self.noted.append(call.listener_name)
+            return run(call)
+
+    notes = Notes()
+    DriverManager.instance().use_driver(driver_name="aws", middleware=[notes])
+    consumer = ExchangeMessageConsumer("warehouse", "orders")
+    consumer.listener(OrderPlaced, name="pack")(lambda event: None)
+
+    place()
+    harness.settle()
+
+    assert notes.noted == ["orders", "pack"]
+
+
+def test_a_listener_that_always_fails_uses_up_its_attempts_in_time(harness) -> None:
+    consumer = ExchangeMessageConsumer("warehouse", "orders")
+
+    @consumer.listener(OrderPlaced)
+    def pack(event):
+        raise ConnectionError
+
+    place()
+    harness.advance(hours=2)
+
+    assert len(harness.failed(pack)) == 25
+    assert harness.dead_lettered(OrderPlaced) == [OrderPlaced("1")]
+
+
+def test_a_consumer_that_could_not_be_created_does_not_disturb(harness) -> None:
+    with pytest.raises(ConfigurationError):
+        ExchangeMessageConsumer("warehouse.fifo", "orders")
+    place()
+
+    harness.settle()
+
+    assert harness.published(OrderPlaced)
 
 
 def test_afterwards_the_driver_from_before_is_in_use_again() -> None:
