@@ -104,7 +104,8 @@ def measure(repetitions: int, python: str | None, progress: Progress) -> str:
     rows = [*_rows(publishing, consuming, has_rival=bool(rivals)), *_waiting_rows(waiting), *_cold_rows(cold)]
     table = [table_of_rows(rows), "", "| memory of a process at rest | MB |", "|---|---:|"]
     table += [f"| {what} | {size / 1e6:.1f} |" for what, size in memory]
-    return "\n".join(table + words)
+    version = [f"All contestants on Python {python}.", ""] if python else []
+    return "\n".join(version + table + words)
 
 
 def _interleaved(
