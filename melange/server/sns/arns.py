@@ -18,7 +18,7 @@ def topic_arn(region: str, account: str, name: str) -> str:
 
 def check_topic_arn(call: Call, arn: str | None, parameter: str = "TopicArn") -> str:
     """Return the ARN, or raise what SNS answers to one that is malformed or of another region."""
-    if not arn:
+    if arn is None:
         raise invalid_parameter(f"{parameter} Reason: no value for required parameter")
     parts = arn.split(":")
     if len(parts) < _PARTS:

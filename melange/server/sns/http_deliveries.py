@@ -76,6 +76,8 @@ def _post(subscription: Subscription, message: HttpMessage) -> int:
     connection = kind(url.hostname or "", url.port, timeout=_TIMEOUT_SECONDS)
     headers = {
         "Content-Type": subscription.content_type,
+        "Accept-Encoding": "gzip,deflate",
+        "Connection": "Keep-Alive",
         "User-Agent": "Amazon Simple Notification Service Agent",
         "x-amz-sns-message-id": message.message_id,
         "x-amz-sns-message-type": message.kind,

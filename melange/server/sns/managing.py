@@ -45,6 +45,8 @@ _ACTIONS = {
 def find_topic(call: Call, arn: str | None, action: str = "", parameter: str = "TopicArn") -> Topic:
     """Return the topic, or raise if it does not exist or its policy forbids the action to the caller."""
     topic = call.broker.topics.get(check_topic_arn(call, arn, parameter))
+    if topic is None and parameter == "TargetArn":
+        raise invalid_parameter("TargetArn Reason: No endpoint found for the target arn specified")
     if topic is None:
         raise no_such_topic()
     if action:

@@ -32,8 +32,8 @@ def publish(call: Call) -> Parameters:
         raise ServiceError(
             "InvalidParameter", "Invalid parameter: PhoneNumber Reason: melange server sends no text messages"
         )
-    parameter = "TopicArn" if parameters.get("TopicArn") or not parameters.get("TargetArn") else "TargetArn"
-    if not parameters.get(parameter):
+    parameter = "TopicArn" if "TopicArn" in parameters else "TargetArn"
+    if parameter not in parameters:
         raise invalid_parameter("TopicArn or TargetArn Reason: no value for required parameter")
     attributes = check_attributes(parameters.get("MessageAttributes", {}), "messageAttributes")
     with call.broker.lock:
@@ -99,13 +99,12 @@ def _check(topic: Topic, entry: Parameters) -> Mapping[str, str]:
     subject = entry.get("Subject")
     if subject is not None and not (0 < len(subject) <= _MAX_SUBJECT and subject.isprintable()):
         raise invalid_parameter("Subject")
-    _check_ids(topic, entry)
     structure = entry.get("MessageStructure")
-    if structure is None:
-        return {"default": message}
-    if structure != "json":
+    if structure not in {None, "json"}:
         raise invalid_parameter("MessageStructure")
-    return _parse_structure(message)
+    bodies = _parse_structure(message) if structure else {"default": message}
+    _check_ids(topic, entry)
+    return bodies
 
 
 def _check_ids(topic: Topic, entry: Parameters) -> None:

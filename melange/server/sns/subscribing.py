@@ -87,6 +87,7 @@ def unsubscribe(call: Call) -> Parameters:
             subscription.topic.subscriptions.pop(arn, None)
             subscription.topic.deleted_subscriptions += 1
             if subscription.protocol in {"http", "https"} and not subscription.is_pending:
+                subscription.token = call.broker.new_token() + call.broker.new_token()
                 message = subscription_confirmation(call, subscription, is_unsubscribe=True)
                 call.broker.http_deliveries.add(subscription, message)
     return {}

@@ -96,7 +96,7 @@ class Subscription:
             "PendingConfirmation": "true" if self.is_pending else "false",
             "Protocol": self.protocol,
             "SubscriptionArn": self.arn,
-            "SubscriptionPrincipal": f"arn:aws:iam::{self.owner}:root",
+            "SubscriptionPrincipal": f"arn:aws:iam::{self.owner}:user/melange",
             "TopicArn": self.topic.arn,
         }
         if "DeliveryPolicy" in self.attributes:
@@ -109,7 +109,8 @@ class Subscription:
                     "guaranteed": False,
                 }
             )
-        return shown | self.attributes
+        hidden = () if "FilterPolicy" in self.attributes else ("FilterPolicyScope",)
+        return shown | {name: value for name, value in self.attributes.items() if name not in hidden}
 
 
 class Topic:
