@@ -29,6 +29,11 @@ class Caller(NamedTuple):
     region: str = DEFAULT_REGION
     service: str = ""
 
+    @property
+    def user_id(self) -> str:
+        """The id that SQS shows as the sender's."""
+        return f"AIDA{self.account}USER"
+
 
 class _Signature(NamedTuple):
     credential: str

@@ -6,7 +6,11 @@ from melange.server.calls import Call, Operation, Parameters
 
 
 def get_caller_identity(call: Call) -> Parameters:
-    return {"UserId": "AKIAMELANGE", "Account": call.account, "Arn": f"arn:aws:iam::{call.account}:root"}
+    return {
+        "UserId": call.caller.user_id,
+        "Account": call.account,
+        "Arn": f"arn:aws:iam::{call.account}:root",
+    }
 
 
 OPERATIONS: dict[str, Operation] = {"GetCallerIdentity": get_caller_identity}

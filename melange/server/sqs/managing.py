@@ -83,7 +83,7 @@ def list_queues(call: Call) -> Parameters:
 def list_dead_letter_source_queues(call: Call) -> Parameters:
     limit = _page_size(call)
     with call.broker.lock:
-        target = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region)
+        target = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         found = [
             queue.arn for queue in call.broker.queues.values() if queue.stored.dead_letters is target.stored
         ]
@@ -94,7 +94,7 @@ def get_queue_attributes(call: Call) -> Parameters:
     names = call.parameters.get("AttributeNames", [])
     check_names(names)
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region)
+        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         found = {
             name: queue.attributes[name]
             for name in SETTABLE
@@ -109,7 +109,7 @@ def get_queue_attributes(call: Call) -> Parameters:
 def set_queue_attributes(call: Call) -> Parameters:
     attributes = call.parameters.get("Attributes", {})
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region)
+        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         if "FifoQueue" in attributes:
             if not queue.is_fifo:
                 raise unknown_attribute("FifoQueue")
@@ -128,7 +128,7 @@ def set_queue_attributes(call: Call) -> Parameters:
 def delete_queue(call: Call) -> Parameters:
     broker = call.broker
     with broker.lock:
-        queue = find_queue(broker, call.parameters.get("QueueUrl"), call.region)
+        queue = find_queue(broker, call.parameters.get("QueueUrl"), call.region, call.account)
         del broker.queues[queue.arn]
         broker.deleted_queues[queue.arn] = broker.now()
         queue.purge()
@@ -140,7 +140,7 @@ def delete_queue(call: Call) -> Parameters:
 def purge_queue(call: Call) -> Parameters:
     broker = call.broker
     with broker.lock:
-        queue = find_queue(broker, call.parameters.get("QueueUrl"), call.region)
+        queue = find_queue(broker, call.parameters.get("QueueUrl"), call.region, call.account)
         now = broker.now()
         if broker.strict and queue.purged_at + _LOCKED_SECONDS > now:
             raise sqs_error(
@@ -157,20 +157,20 @@ def purge_queue(call: Call) -> Parameters:
 
 def list_queue_tags(call: Call) -> Parameters:
     with call.broker.lock:
-        tags = dict(find_queue(call.broker, call.parameters.get("QueueUrl"), call.region).tags)
+        tags = dict(find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account).tags)
     return {"Tags": tags} if tags else {}
 
 
 def tag_queue(call: Call) -> Parameters:
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region)
+        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         queue.tags |= call.parameters.get("Tags", {})
     return {}
 
 
 def untag_queue(call: Call) -> Parameters:
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region)
+        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         for key in call.parameters.get("TagKeys", []):
             queue.tags.pop(key, None)
     return {}
@@ -183,7 +183,7 @@ def add_permission(call: Call) -> Parameters:
         if not values:
             raise missing_parameter(name)
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region)
+        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         document = _policy_of(queue)
         if any(statement.get("Sid") == label for statement in document["Statement"]):
             raise invalid_value(label, "Label", "Already exists.")
@@ -205,7 +205,7 @@ def add_permission(call: Call) -> Parameters:
 def remove_permission(call: Call) -> Parameters:
     label = _label(call)
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region)
+        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         document = _policy_of(queue)
         left = [statement for statement in document["Statement"] if statement.get("Sid") != label]
         if len(left) == len(document["Statement"]):

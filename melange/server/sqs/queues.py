@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PATH = re.compile(r"/(?:.*/)?([0-9]{12})/([A-Za-z0-9_.-]{1,80})/?")
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(?:\.fifo)?")
 _HANDLE = re.compile(r"([0-9]{1,18})-([0-9]{1,9})-([0-9a-f]{32})")
 
 
@@ -61,6 +62,9 @@ class Queue:
         self.stored.on_retired = self._on_retired
         self.seal = broker.new_token()
         self.set_attributes(attributes)
+        if isinstance(self.stored, FifoQueue):
+            # As recorded on AWS, a later change of this attribute is shown and has no effect.
+            self.stored.deduplicates_by_group = self.attributes["DeduplicationScope"] == "messageGroup"
 
     @property
     def policy(self) -> Policy | None:
@@ -92,8 +96,6 @@ class Queue:
         self.delay_seconds = int(attributes["DelaySeconds"])
         self.max_message_bytes = int(attributes["MaximumMessageSize"])
         self.hashes_content = attributes.get("ContentBasedDeduplication") == "true"
-        if isinstance(stored, FifoQueue):
-            stored.deduplicates_by_group = attributes["DeduplicationScope"] == "messageGroup"
         self._policy = Policy.parse(attributes["Policy"]) if "Policy" in attributes else None
         self.modified_at = self.broker.now()
         self.find_dead_letter_queue()
@@ -186,14 +188,16 @@ def queue_arn(region: str, account: str, name: str) -> str:
     return f"arn:aws:sqs:{region}:{account}:{name}"
 
 
-def arn_of_url(url: str | None, region: str) -> str:
-    """Return the ARN of the queue that a URL names, whatever its host.
+def arn_of_url(url: str | None, region: str, account: str) -> str:
+    """Return the ARN of the queue that a URL names, whatever its host; a name alone is one of the account.
 
     Raises:
         ServiceError: it is not the URL of a queue.
     """
     if not url:
         raise missing_parameter("QueueUrl")
+    if _NAME.fullmatch(url):
+        return queue_arn(region, account, url)
     try:
         found = _PATH.fullmatch(urlsplit(url).path)
     except ValueError:
@@ -203,13 +207,13 @@ def arn_of_url(url: str | None, region: str) -> str:
     return queue_arn(region, found[1], found[2])
 
 
-def find_queue(broker: Broker, url: str | None, region: str) -> Queue:
-    """Return the queue that a URL names.
+def find_queue(broker: Broker, url: str | None, region: str, account: str) -> Queue:
+    """Return the queue that a URL, or a name of the account, names.
 
     Raises:
         ServiceError: it does not exist.
     """
-    queue = broker.queues.get(arn_of_url(url, region))
+    queue = broker.queues.get(arn_of_url(url, region, account))
     if queue is None:
         raise no_such_queue()
     return queue

@@ -41,7 +41,7 @@ def receive_message(call: Call) -> Parameters:
     )
     attempt_id = parameters.get("ReceiveRequestAttemptId")
     with broker.lock:
-        queue = find_queue(broker, parameters.get("QueueUrl"), call.region)
+        queue = find_queue(broker, parameters.get("QueueUrl"), call.region, call.account)
         if attempt_id is not None:
             check_identifier("ReceiveRequestAttemptId", attempt_id)
         if visibility_seconds is None:

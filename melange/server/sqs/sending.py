@@ -28,14 +28,14 @@ _MAX_BATCH_BYTES = 1_048_576
 
 def send_message(call: Call) -> Parameters:
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region)
+        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         return _send(call, queue, call.parameters)
 
 
 def send_message_batch(call: Call) -> Parameters:
     entries = call.parameters.get("Entries", [])
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region)
+        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         check_entries(entries, "SendMessageBatchRequestEntry")
         size = sum(map(_size, entries))
         if size > _MAX_BATCH_BYTES:
@@ -102,7 +102,7 @@ def _send(call: Call, queue: Queue, entry: Parameters) -> Parameters:
     message = SentMessage(
         body,
         attributes,
-        sender_id=call.caller.access_key_id or call.account,
+        sender_id=call.caller.user_id,
         trace_header=check_system_attributes(system_attributes) if system_attributes else None,
     )
     if message.size > queue.max_message_bytes:

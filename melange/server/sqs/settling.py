@@ -11,14 +11,17 @@ from melange.server.sqs.queues import Queue, find_queue
 
 def delete_message(call: Call) -> Parameters:
     with call.broker.lock:
-        _delete(find_queue(call.broker, call.parameters.get("QueueUrl"), call.region), call.parameters)
+        _delete(
+            find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account),
+            call.parameters,
+        )
     return {}
 
 
 def delete_message_batch(call: Call) -> Parameters:
     entries = call.parameters.get("Entries", [])
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region)
+        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         check_entries(entries, "DeleteMessageBatchRequestEntry")
         return for_each(entries, lambda entry: _delete(queue, entry))
 
@@ -26,7 +29,8 @@ def delete_message_batch(call: Call) -> Parameters:
 def change_message_visibility(call: Call) -> Parameters:
     with call.broker.lock:
         _change_visibility(
-            find_queue(call.broker, call.parameters.get("QueueUrl"), call.region), call.parameters
+            find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account),
+            call.parameters,
         )
     return {}
 
@@ -34,7 +38,7 @@ def change_message_visibility(call: Call) -> Parameters:
 def change_message_visibility_batch(call: Call) -> Parameters:
     entries = call.parameters.get("Entries", [])
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region)
+        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         check_entries(entries, "ChangeMessageVisibilityBatchRequestEntry")
         return for_each(entries, lambda entry: _change_visibility(queue, entry))
 

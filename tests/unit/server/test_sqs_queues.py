@@ -206,3 +206,21 @@ def test_observers_are_told_what_happens_to_a_message(client):
 
     assert [event.kind for event in events] == ["sent", "received", "deleted"]
     assert len({event.message_id for event in events}) == 1
+
+
+def test_a_queue_can_be_named_instead_of_addressed(client):
+    client.queue()
+
+    client.send("orders", "order")
+
+    assert client.bodies("orders") == ["order"]
+
+
+def test_the_scope_of_deduplication_is_that_of_the_creation(client):
+    url = client.queue("orders.fifo")
+    client.sqs("SetQueueAttributes", QueueUrl=url, Attributes={"DeduplicationScope": "messageGroup"})
+
+    for group in ("one", "two"):
+        client.send(url, group, MessageGroupId=group, MessageDeduplicationId="same")
+
+    assert client.bodies(url) == ["one"]
