@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from typing import TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from melange.drivers.base import MessagingDriver
 from melange.errors import ConfigurationError, Failure
@@ -99,20 +99,21 @@ class _Callers:
     """The tasks of one event loop that publish. Used on that loop, apart from ``deliver``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        self._loop = ref(loop)  # the loop is not kept alive by what is kept for it
         self._turns = 0
         self._queue: deque[asyncio.Future[None]] = deque()
         self._called = 0
         """The tasks that were called out of the queue and have not come yet."""
 
     async def take_turn(self) -> None:
+        loop = asyncio.get_running_loop()
         if self._turns == 0:
-            self.loop.call_soon(self._begin_turn)
+            loop.call_soon(self._begin_turn)
         if self._turns < TURNS and not self._queue and not self._called:
             self._turns += 1
             return
         self._turns = max(self._turns, 1)  # the next turn is called already
-        place = self.loop.create_future()
+        place = loop.create_future()
         self._queue.append(place)
         try:
             await place
@@ -129,11 +130,13 @@ class _Callers:
                 self._called += 1
                 self._turns += 1
         if self._turns:
-            self.loop.call_soon(self._begin_turn)
+            asyncio.get_running_loop().call_soon(self._begin_turn)
 
     def deliver(self, answers: Sequence[tuple[Waiting, Answer]]) -> None:
         """Wake the loop once for all of them."""
-        _later(self.loop, self._set, answers)
+        loop = self._loop()
+        if loop is not None:
+            _later(loop, self._set, answers)
 
     def _set(self, answers: Sequence[tuple[Waiting, Answer]]) -> None:
         for waiting, answer in answers:
@@ -161,7 +164,7 @@ class _Awaited(Waiting):
         self, driver: MessagingDriver, messages: Sequence[Message], delay_seconds: int, callers: _Callers
     ) -> None:
         super().__init__(driver, messages, delay_seconds, callers.deliver)
-        self.future: asyncio.Future[Answer] = callers.loop.create_future()
+        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
 
 def _later(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:

@@ -127,14 +127,22 @@ class Gatherer:
             return True
 
     def _work(self) -> None:
-        while batch := self._next_batch():
-            try:
-                self._publish_batch(batch)
-            finally:
-                if self._is_fifo:
-                    with self._changed:
-                        self._busy_groups.difference_update(*(one.groups for one in batch))
-                        self._changed.notify_all()
+        while self._send_next():
+            pass
+
+    def _send_next(self) -> bool:
+        """Publish the next batch; return False if there was none for long."""
+        batch = self._next_batch()
+        if not batch:
+            return False
+        try:
+            self._publish_batch(batch)
+        finally:
+            if self._is_fifo:
+                with self._changed:
+                    self._busy_groups.difference_update(*(one.groups for one in batch))
+                    self._changed.notify_all()
+        return True
 
     def _next_batch(self) -> list[Waiting]:
         """Wait for something to send and return it, or ``[]`` when this thread has been idle for long."""

@@ -1,9 +1,11 @@
 """Publishing with asyncio, and calls that several callers share."""
 
 import asyncio
+import gc
 import os
 import threading
 import time
+import weakref
 
 import pytest
 import trio
@@ -351,6 +353,17 @@ def test_a_driver_is_closed_at_the_end_of_async_with():
 
     with pytest.raises(Exception, match="closed"):
         driver.declare_topic("products")
+
+
+def test_an_event_loop_is_not_kept_alive(publisher):
+    async def publish():
+        await publisher.publish_async(EVENT)
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(publish())
+    gc.collect()
+
+    assert loop() is None
 
 
 def test_on_trio_there_is_an_error_with_advice(publisher):
