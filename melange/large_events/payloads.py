@@ -32,7 +32,7 @@ class Received(NamedTuple):
     """The value of ``Delivery.received``: the delivery of the pointer, as the other driver gave it."""
 
     original: Delivery
-    pointer: Pointer
+    pointer: Pointer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,9 @@ class Payloads:
         try:
             pointer = pointer_of(message)
         except MalformedPointerError as error:
-            return delivery._replace(message=_unreadable(message, str(error)))
+            return delivery._replace(
+                message=_unreadable(message, str(error)), received=Received(delivery, None)
+            )
         try:
             full = without_pointer(message, self._payload(pointer))
         except PayloadMissingError:
@@ -101,12 +103,11 @@ class Payloads:
             raise UnreadablePayloadError("it is not UTF-8") from error
 
     def delete(self, delivery: Delivery) -> None:
-        """Delete the payload if it was sent to a queue by a program with the same bucket and prefix."""
-        if not isinstance(delivery.received, Received):
-            return
-        pointer = delivery.received.pointer
+        """Delete the payload if it was sent to this queue by a program with the same bucket and prefix."""
+        pointer = delivery.received.pointer if isinstance(delivery.received, Received) else None
         # What was published to a topic belongs to other queues too, and what others wrote is theirs.
-        if pointer.bucket != self.store.bucket or not pointer.key.startswith(f"{self.prefix}{QUEUES}/"):
+        own = f"{self.prefix}{QUEUES}/{delivery.queue.name}/"
+        if pointer is None or pointer.bucket != self.store.bucket or not pointer.key.startswith(own):
             return
         try:
             self.store.delete(pointer.bucket, pointer.key)

@@ -197,6 +197,33 @@ def test_other_buckets_are_read_if_they_are_listed(store: UnavailableStore) -> N
     assert list(store.payloads) == [("theirs", "key")]
 
 
+def test_a_malformed_pointer_is_dead_lettered_as_it_was_received(store: UnavailableStore) -> None:
+    with driver_with(store) as driver:
+        consumer = consumer_on(driver, [])
+        message = Message("one", "{}", "Imported", headers={"ExtendedPayloadSize": "2"})
+        driver._driver.send(driver.get_queue("stock"), [message])
+
+        consumer.consume_event()
+
+        (delivery,) = driver._driver.receive(driver.get_queue("stock-dlq"), 1, 0)
+        assert (delivery.message.body, delivery.message.content_type) == ("{}", "application/json")
+
+
+def test_a_pointer_of_a_stranger_deletes_no_payload_of_another_queue(store: UnavailableStore) -> None:
+    key = "melange/queues/other/one"
+    store.payloads["memory", key] = b'{"event_type_name": "Imported"}'
+    seen: list[Any] = []
+    with driver_with(store, delete_after_acknowledge=True) as driver:
+        consumer = consumer_on(driver, seen)
+        message = Message("one", pointer(key=key), headers={"ExtendedPayloadSize": "31"})
+        driver._driver.send(driver.get_queue("stock"), [message])
+
+        consumer.consume_event()
+
+    assert len(seen) == 1
+    assert list(store.payloads) == [("memory", key)]
+
+
 def test_a_body_that_only_looks_like_a_pointer_is_data(store: UnavailableStore) -> None:
     with driver_with(store) as driver:
         queue = driver.declare_queue("stock")
