@@ -1,4 +1,4 @@
-"""The pytest plugin of melange: the fixture ``melange``.
+"""The pytest plugin of melange: the fixtures ``melange`` and ``melange_server``.
 
 A module of its own beside the package: pytest imports it in every project where melange is installed, and importing the
 package takes much longer. It imports melange when a test asks for the fixture.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from melange.server import Server
     from melange.testing import Harness
 
 _SEED = pytest.StashKey[int]()
@@ -49,6 +50,25 @@ def melange(request: pytest.FixtureRequest) -> Iterator[Harness]:
         request.node.stash[_DISORDER] = f"repeat this disorder with: pytest --melange-seed={seed}"
     with Harness(seed=seed, **disorder) as harness:
         yield harness
+
+
+@pytest.fixture(scope="session")
+def _melange_server() -> Iterator[Server]:
+    from melange.server import Server  # noqa: PLC0415
+
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def melange_server(_melange_server: Server) -> Iterator[Server]:
+    """Yield a ``melange.server.Server``, a local SNS and SQS at ``melange_server.url``, empty for each test.
+
+    One server, on a free port, serves the whole session. Needs the extra ``melange[server]``.
+    """
+    yield _melange_server
+    _melange_server.broker.reset()
+    _melange_server.faults.clear()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import re
+import subprocess
 import sys
 import threading
 from importlib.util import find_spec
 from pathlib import Path
 
+import boto3
 import click
 
 from melange.cli import logs
 from melange.cli.options import TRY_AGAIN, WRONG_USAGE, complain, log_options
+from melange.drivers.aws import AwsDriver
 from melange.engine.disorder import Disorder
-from melange.errors import ConfigurationError
+from melange.errors import ConfigurationError, MelangeError
 from melange.server import Broker, Server
-from melange.server.callers import DEFAULT_ACCOUNT, Key
+from melange.server.callers import DEFAULT_ACCOUNT, DEFAULT_REGION, Key
 from melange.server.server import DEFAULT_HOST, DEFAULT_PORT
 from melange.signals import calling_on_signal, wait_until_set
+from melange.topology import Topology, apply_plan, from_document, make_plan
+
+logger = logging.getLogger(__name__)
 
 _SIZE = re.compile(r"(\d{1,9})([kmg])", re.ASCII | re.IGNORECASE)
 _UNITS = {"k": 1_024, "m": 1_048_576, "g": 1_073_741_824}
@@ -67,6 +76,19 @@ def size(text: str) -> int:
 )
 @click.option("--shuffle", is_flag=True, help="Standard queues deliver out of order, as they may on AWS.")
 @click.option("--seed", type=int, help="Make duplicates and order the same in each run.")
+@click.option(
+    "--topology",
+    "topology_paths",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Make what a file of `melange topology export --format json` declares, before the server is ready; repeatable.",
+)
+@click.option(
+    "--init",
+    "init_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A Python program that runs before the server is ready, with AWS_ENDPOINT_URL set.",
+)
 @log_options
 def server(
     *,
@@ -80,6 +102,8 @@ def server(
     duplicates: float,
     shuffle: bool,
     seed: int | None,
+    topology_paths: tuple[Path, ...],
+    init_path: Path | None,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -106,8 +130,48 @@ def server(
             complain(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port")
             sys.exit(TRY_AGAIN)
         with running:
+            _prepare(running.url, keys, topology_paths, init_path)
             click.echo(f"melange server is ready at {running.url}")
             wait_until_set(stopping)
+
+
+def _prepare(
+    url: str, keys: dict[str, Key] | None, topology_paths: tuple[Path, ...], init_path: Path | None
+) -> None:
+    """Make what the files declare, and run the program; end the process if that fails."""
+    key_id, key = next(iter((keys or {}).items()), ("test", Key("test")))
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+    try:
+        for path in topology_paths:
+            session = boto3.Session(key_id, key.secret, region_name=region)
+            with AwsDriver(session=session, endpoint_url=url) as driver:
+                made = apply_plan(make_plan(_read_topology(path), driver))
+            logger.info("%s: %d changes made", path, len(made.done))
+    except ConfigurationError as error:
+        complain(str(error))
+        sys.exit(WRONG_USAGE)
+    except MelangeError as error:
+        complain(str(error))
+        sys.exit(TRY_AGAIN)
+    if init_path is not None:
+        environment = {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": key_id,
+            "AWS_SECRET_ACCESS_KEY": key.secret,
+            "AWS_DEFAULT_REGION": region,
+        }
+        ended = subprocess.run([sys.executable, init_path], env={**os.environ, **environment}, check=False)  # noqa: S603
+        if ended.returncode:
+            complain(f"{init_path} ended with exit code {ended.returncode}")
+            sys.exit(TRY_AGAIN)
+
+
+def _read_topology(path: Path) -> Topology:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is not JSON: {error}") from None
+    return from_document(document)
 
 
 def _read_keys(path: Path) -> dict[str, Key]:

@@ -132,7 +132,7 @@ class Settler:
         )
 
     def defer(self, deferrals: Sequence[tuple[Lease, float]]) -> int:
-        """Make the deliveries visible again, each after its seconds, 0 for now; return how many need nothing more.
+        """Make the deliveries visible again, each after its seconds, 0 for now; return the number that needs nothing more.
 
         Those have been deferred, or their leases were lost: then they are with their next receivers.
         """

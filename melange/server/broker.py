@@ -68,7 +68,7 @@ class EpochClock:
         self._clock.wait(condition, seconds)
 
     def advance(self, seconds: float) -> None:
-        """Move it ahead. Who waits for a time has to be woken."""
+        """Move it ahead. Receives that wait for a time must be woken by the caller."""
         self._offset += seconds
         self.advanced_seconds += seconds
 

@@ -62,3 +62,32 @@ def test_unused_the_plugin_imports_nothing(modules) -> None:
     program = f"import sys, pytest; before = set(sys.modules); import pytest_melange; assert {modules!r} not in set(sys.modules) - before"
 
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+TEST_OF_THE_SERVER = """
+import boto3
+
+def queues(server):
+    sqs = boto3.client(
+        "sqs", endpoint_url=server.url, region_name="eu-west-1", aws_access_key_id="t", aws_secret_access_key="t"
+    )
+    found = sqs.list_queues().get("QueueUrls", [])
+    sqs.create_queue(QueueName="orders")
+    server.faults.add("error", operation="SendMessage")
+    return found
+
+def test_first(melange_server):
+    assert queues(melange_server) == []
+
+def test_second(melange_server):
+    assert melange_server.faults.all() == []
+    assert queues(melange_server) == []
+"""
+
+
+def test_the_fixture_of_a_server_is_empty_for_each_test(pytester) -> None:
+    pytester.makepyfile(TEST_OF_THE_SERVER)
+
+    result = pytester.runpytest_subprocess("-q")
+
+    result.assert_outcomes(passed=2)
