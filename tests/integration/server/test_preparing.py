@@ -38,7 +38,11 @@ def start(tmp_path):
 
 def client(url: str):
     return boto3.client(
-        "sqs", endpoint_url=url, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+        "sqs",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
     )
 
 
@@ -47,7 +51,9 @@ def test_a_topology_is_there_when_the_server_is_ready(start, tmp_path, monkeypat
 
     def program() -> None:
         driver = AwsDriver(region_name="us-east-1")
-        ExchangeMessageConsumer("stock", "orders", driver=driver).listener("OrderPlaced", name="reserve")(print)
+        ExchangeMessageConsumer("stock", "orders", driver=driver).listener("OrderPlaced", name="reserve")(
+            print
+        )
         ExchangeMessagePublisher("orders", driver)
 
     document = to_document(collect("shop", program).topology)
