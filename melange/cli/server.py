@@ -12,7 +12,6 @@ import threading
 from importlib.util import find_spec
 from pathlib import Path
 
-import boto3
 import click
 
 from melange.cli import logs
@@ -141,10 +140,17 @@ def _prepare(
     """Make what the files declare, and run the program; end the process if that fails."""
     key_id, key = next(iter((keys or {}).items()), ("test", Key("test")))
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+    # The server itself uses no credentials.
+    os.environ.update(
+        AWS_ENDPOINT_URL=url,
+        AWS_ACCESS_KEY_ID=key_id,
+        AWS_SECRET_ACCESS_KEY=key.secret,
+        AWS_DEFAULT_REGION=region,
+    )
+    os.environ.pop("AWS_PROFILE", None)
     try:
         for path in topology_paths:
-            session = boto3.Session(key_id, key.secret, region_name=region)
-            with AwsDriver(session=session, endpoint_url=url) as driver:
+            with AwsDriver(endpoint_url=url, region_name=region) as driver:
                 made = apply_plan(make_plan(_read_topology(path), driver))
             logger.info("%s: %d changes made", path, len(made.done))
     except ConfigurationError as error:
@@ -154,13 +160,7 @@ def _prepare(
         complain(str(error))
         sys.exit(TRY_AGAIN)
     if init_path is not None:
-        environment = {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": key_id,
-            "AWS_SECRET_ACCESS_KEY": key.secret,
-            "AWS_DEFAULT_REGION": region,
-        }
-        ended = subprocess.run([sys.executable, init_path], env={**os.environ, **environment}, check=False)  # noqa: S603
+        ended = subprocess.run([sys.executable, init_path], check=False)  # noqa: S603 - given by the user
         if ended.returncode:
             complain(f"{init_path} ended with exit code {ended.returncode}")
             sys.exit(TRY_AGAIN)
