@@ -209,7 +209,7 @@ OWN_ATTRIBUTES = frozenset(
     }
 )
 
-_SENT_AT_ONCE = timedelta(seconds=1)
+_SENT_AT_ONCE = timedelta(seconds=5)
 
 _NEVER_HEADERS = OWN_ATTRIBUTES - {FOLDED_HEADERS_ATTRIBUTE}
 
