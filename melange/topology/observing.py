@@ -25,13 +25,19 @@ class Observation:
     topics: dict[str, ObservedTopic | None]
     queues: dict[str, ObservedQueue | None]
     subscriptions: dict[str, list[ObservedSubscription]]
-    """Those of each declared topic."""
+    """Those of each declared topic, without topics of other accounts that do not list them."""
 
     def subscription(self, topic_name: str, queue_name: str) -> ObservedSubscription | None:
         """Return the subscription of a declared queue to a declared topic."""
-        queue = self.queues.get(queue_name)
-        found = self.subscriptions.get(topic_name, [])
-        return next((one for one in found if queue is not None and one.queue_arn == queue.arn), None)
+        queue, topic = self.queues.get(queue_name), self.topics.get(topic_name)
+        if queue is None or topic is None:
+            return None
+        found = self.subscriptions.get(topic_name)
+        if found is None:  # the topic's owner does not let us list them, so they are looked for among our own
+            found = list(self.inspection.subscriptions_into(queue))
+        return next(
+            (one for one in found if (one.topic_address, one.queue_arn) == (topic.address, queue.arn)), None
+        )
 
     def surplus(self, declared: DeclaredQueue) -> Iterator[ObservedSubscription]:
         """Yield the subscriptions of an existing queue to topics that it does not name."""
@@ -101,15 +107,21 @@ def observe(topology: Topology, driver: MessagingDriver) -> Observation:
         raise TopicNotFoundError(name, ": its owner creates it")
     for name in (name for name, queue in queues.items() if queue is None and is_address(name)):
         raise QueueNotFoundError(name, ": its owner creates it")
-    subscriptions = {
-        name: _subscriptions_of(inspection, topic) for name, topic in topics.items() if topic is not None
-    }
+    subscriptions = {}
+    for name, topic in topics.items():
+        found = None if topic is None else _subscriptions_of(inspection, topic, is_foreign=is_address(name))
+        if found is not None:
+            subscriptions[name] = found
     return Observation(inspection, topics, queues, subscriptions)
 
 
-def _subscriptions_of(inspection: BrokerInspection, topic: ObservedTopic) -> list[ObservedSubscription]:
+def _subscriptions_of(
+    inspection: BrokerInspection, topic: ObservedTopic, *, is_foreign: bool
+) -> list[ObservedSubscription] | None:
+    """Return the topic's subscriptions; None if its owner, another account, does not let us list them."""
     try:
         return list(inspection.subscriptions_of(topic))
     except AccessDeniedError:
-        # The topic of another account: our own subscriptions are listed by its subscriber.
-        return []
+        if not is_foreign:
+            raise
+        return None

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from melange.drivers.aws.addresses import parse_arn, queue_address
+from melange.drivers.aws.addresses import is_arn, parse_arn, queue_address
 from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.operations import (
     DESCRIBE_KEY,
@@ -29,7 +29,7 @@ from melange.drivers.aws.subscriptions import SnsSubscriptions, event_filter_fro
 from melange.drivers.aws.topics import SnsTopics
 from melange.drivers.inspection import ObservedQueue, ObservedSubscription, ObservedTopic
 from melange.drivers.prefix import NamePrefix
-from melange.errors import QueueNotFoundError, TopicNotFoundError
+from melange.errors import AccessDeniedError, QueueNotFoundError, TopicNotFoundError
 from melange.messages import Queue, Topic
 
 _PENDING = "PendingConfirmation"
@@ -56,11 +56,16 @@ class AwsInspection:
         self._listed: list[dict[str, Any]] | None = None
 
     def topic(self, name: str) -> ObservedTopic | None:
+        address = self._topics.address_of(name)
         try:
-            address = self._topics.address_of(name)
             attributes = self._calls(GET_TOPIC_ATTRIBUTES, name, TopicArn=address)
         except TopicNotFoundError:
             return None
+        except AccessDeniedError:
+            if not is_arn(name):
+                raise
+            # Another account's, which lets us subscribe, and need not let us look.
+            attributes = {}
         plain = self._prefix.strip(parse_arn(address, "sns").name)
         return ObservedTopic(plain, address, attributes.get("KmsMasterKeyId") or None)
 

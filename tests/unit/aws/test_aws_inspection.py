@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from aws_answers import CannedBroker, sns_answer, sqs_answer, sqs_error
+from aws_answers import CannedBroker, sns_answer, sns_error, sqs_answer, sqs_error
 from melange.drivers.aws.subscriptions import allow_topics
+from melange.errors import AccessDeniedError
 from melange.topology import DeclaredBinding, DeclaredQueue, DeclaredTopic, Topology, diagnose, make_plan
 
 QUEUE = "arn:aws:sqs:us-east-1:123456789012:billing"
@@ -24,10 +25,10 @@ def attributes(**values):
     return sqs_answer(Attributes={"QueueArn": QUEUE, "Policy": policy, **values})
 
 
-def subscriptions(operation, *addresses, next_token=None):
+def subscriptions(operation, *addresses, next_token=None, topic=TOPIC):
     members = "".join(
         f"<member><SubscriptionArn>{address}</SubscriptionArn><Protocol>sqs</Protocol>"
-        f"<TopicArn>{TOPIC}</TopicArn><Endpoint>{QUEUE}</Endpoint></member>"
+        f"<TopicArn>{topic}</TopicArn><Endpoint>{QUEUE}</Endpoint></member>"
         for address in addresses
     )
     token = f"<NextToken>{next_token}</NextToken>" if next_token else ""
@@ -97,3 +98,31 @@ def test_only_queues_with_the_prefix_are_searched_for_the_mark(broker):
     driver.inspection().tagged_queues("melange-topology", "shop")
 
     assert broker.sent["ListQueues"][0]["QueueNamePrefix"] == "staging-"
+
+
+def test_a_topic_of_another_account_that_may_not_be_looked_at_is_compared_by_our_own_subscriptions(broker):
+    theirs = "arn:aws:sns:us-east-1:210987654321:orders"
+    topology = Topology(
+        "shop",
+        topics=(DeclaredTopic(theirs),),
+        queues=(DeclaredQueue("billing", (DeclaredBinding(theirs),), visibility_timeout_seconds=30),),
+    )
+    denied = sns_error("AuthorizationError", status=403)
+    broker.will_now_answer("GetTopicAttributes", denied)
+    broker.will_now_answer("ListSubscriptionsByTopic", denied)
+    policy = allow_topics(None, QUEUE, [theirs])
+    broker.will_now_answer("GetQueueAttributes", sqs_answer(Attributes={"QueueArn": QUEUE, "Policy": policy}))
+    before = make_plan(topology, broker.driver()).changes
+    broker.will_now_answer(
+        "ListSubscriptions", subscriptions("ListSubscriptions", f"{theirs}:1", topic=theirs)
+    )
+
+    assert [(change.action, change.kind) for change in before] == [("create", "binding")]
+    assert make_plan(topology, broker.driver()).changes == ()
+
+
+def test_an_own_topic_that_may_not_be_looked_at_is_an_error(broker):
+    broker.will_now_answer("ListSubscriptionsByTopic", sns_error("AuthorizationError", status=403))
+
+    with pytest.raises(AccessDeniedError, match="sns:ListSubscriptionsByTopic"):
+        make_plan(TOPOLOGY, broker.driver())
