@@ -45,9 +45,9 @@ from melange.errors import (
     UnknownDriverError,
 )
 from melange.events import EventMessage
-from melange.gathering import Gathering
 from melange.middleware import Middleware
 from melange.publishing import ExchangeMessagePublisher, QueueMessagePublisher
+from melange.publishing.gathering import Gathering
 from melange.serialization.schema import EventSchema
 from melange.serialization.serializer import EventSerializer, upcast
 

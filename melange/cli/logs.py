@@ -13,7 +13,7 @@ import math
 import sys
 from datetime import UTC, datetime
 
-from melange.correlation import CorrelationFilter
+from melange.messages import CorrelationFilter
 
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")

@@ -26,9 +26,9 @@ from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.settling import Settler, SettlingBroker
 from melange.consuming.subscriptions import Subscription, Subscriptions, listener_name, subscription_for
 from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects
-from melange.declarations import collect
 from melange.deduplication.base import DeduplicationStore, NoDeduplication, RunCoroutine
 from melange.drivers.base import MessagingDriver
+from melange.drivers.declarations import collect
 from melange.drivers.registry import DriverManager
 from melange.drivers.sqs_rules import check_whole_seconds
 from melange.errors import (

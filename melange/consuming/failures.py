@@ -10,8 +10,8 @@ from melange.consuming.leases import Lease
 from melange.consuming.options import RetryPolicy
 from melange.consuming.outcomes import DeadLetter, Defer, Outcome
 from melange.consuming.subscriptions import ListenerCall
-from melange.correlation import log_fields
 from melange.errors import Reject, Retry, TimeLimitExceeded
+from melange.messages import log_fields
 
 logger = logging.getLogger(__name__)
 

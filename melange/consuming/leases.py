@@ -8,11 +8,10 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 
 from melange.clock import Clock
-from melange.correlation import log_fields
 from melange.deduplication.base import Claimed, DeduplicationStore
 from melange.drivers.base import MessagingDriver
 from melange.errors import DeduplicationError, DriverClosedError, LeaseLostError, MelangeError
-from melange.messages import Delivery
+from melange.messages import Delivery, log_fields
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,10 @@ from melange.clock import Clock
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Leave, Outcome
 from melange.consuming.suspects import Suspects
-from melange.correlation import log_fields
 from melange.deduplication.base import DeduplicationStore
 from melange.drivers.base import Capabilities
 from melange.errors import DeduplicationError, Failure, LeaseLostError, shortened
-from melange.messages import Delivery, Queue
+from melange.messages import Delivery, Queue, log_fields
 from melange.middleware import Middleware
 
 logger = logging.getLogger(__name__)

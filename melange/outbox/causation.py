@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from melange.correlation import CAUSATION_HEADER, caused_by
-from melange.messages import message_being_handled, new_message_id
+from melange.messages import CAUSATION_HEADER, caused_by, message_being_handled, new_message_id
 
 _KEPT_EVENTS = 16
 """The limit of remembered events: several are handled at once only in nested scopes."""

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from melange.callables import Handler, annotated_types, is_asynchronous, place
-from melange.declarations import collect
 from melange.domain import Subscribers
 from melange.domain.routes import call_when_unheard
 from melange.domain.subscriber import subscription_for
+from melange.drivers.declarations import collect
 from melange.errors import ConfigurationError
 from melange.outbox.outbox import TransactionalOutbox, open_outbox
 from melange.outbox.tables import Key, check_topic

@@ -16,7 +16,6 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session
 
 from melange.clock import Clock, SystemClock
-from melange.delays import due_time
 from melange.domain import DomainEventBus, Subscribers
 from melange.domain.blocks import Block, Blocks
 from melange.domain.sqlalchemy import AnySession, on_commit, plain_session
@@ -34,7 +33,8 @@ from melange.outbox.tables import (
     key_text_of,
     lock_key_of,
 )
-from melange.publishing import Event, message_from, own_headers
+from melange.publishing.delays import due_time
+from melange.publishing.outgoing import Event, message_from, own_headers
 from melange.serialization.serializer import EventSerializer
 
 CHANNEL = "melange_outbox"

@@ -15,9 +15,8 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Outcome
 from melange.consuming.subscriptions import ListenerCall
-from melange.correlation import CORRELATION_HEADER
 from melange.errors import Failure, MessageTooLargeError, shortened
-from melange.messages import Delivery, Message, Queue, Topic
+from melange.messages import CORRELATION_HEADER, Delivery, Message, Queue, Topic
 from melange.middleware import Middleware, Publish
 from melange.telemetry.conventions import (
     ATTEMPT,

@@ -13,9 +13,8 @@ from typing import Any
 from melange.callables import qualified_name
 from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Outcome
 from melange.consuming.subscriptions import ListenerCall
-from melange.correlation import CAUSATION_HEADER
 from melange.cqrs import CommandBus
-from melange.messages import Message
+from melange.messages import CAUSATION_HEADER, Message
 
 
 @dataclass(eq=False)

@@ -13,9 +13,9 @@ from melange.consuming.declaration import DEAD_LETTER_RETENTION_SECONDS
 from melange.consuming.listener import EventType
 from melange.consuming.subscriptions import resolve_event_types
 from melange.consuming.worker import Worker
-from melange.declarations import collect as collect_object
-from melange.declarations import collecting
 from melange.drivers.base import MessagingDriver, NoDeadLetterQueue
+from melange.drivers.declarations import collect as collect_object
+from melange.drivers.declarations import collecting
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError
 from melange.events import EventMessage

@@ -11,9 +11,8 @@ from melange import (
     QueueOptions,
     RetryPolicy,
 )
-from melange.correlation import CorrelationFilter, log_fields
 from melange.drivers.memory import InMemoryDriver
-from melange.messages import Message
+from melange.messages import CorrelationFilter, Message, log_fields
 
 EVENT = {"event_type_name": "OrderPlaced"}
 

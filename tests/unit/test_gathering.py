@@ -316,7 +316,7 @@ def test_threads_get_their_own_errors(driver):
 
 
 def test_threads_end_when_there_is_nothing_to_send(driver, publisher, monkeypatch):
-    monkeypatch.setattr("melange.gathering.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("melange.publishing.gathering.IDLE_SECONDS", 0.05)
     before = set(threading.enumerate())
 
     asyncio.run(publisher.publish_async(EVENT))

@@ -15,7 +15,7 @@ from melange import (
     QueueOptions,
     TopicNotFoundError,
 )
-from melange.declarations import collecting
+from melange.drivers.declarations import collecting
 from melange.drivers.memory import InMemoryDriver
 
 

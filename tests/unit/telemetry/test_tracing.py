@@ -23,7 +23,7 @@ from melange import (
 from melange.drivers.memory import InMemoryDriver
 from melange.drivers.sqs_rules import message_size
 from melange.errors import Failure
-from melange.publishing import message_from
+from melange.publishing.outgoing import message_from
 from melange.telemetry import Tracing
 
 EVENT = {"event_type_name": "ProductAdded"}
