@@ -56,8 +56,8 @@ class AwsInspection:
         self._listed: list[dict[str, Any]] | None = None
 
     def topic(self, name: str) -> ObservedTopic | None:
-        address = self._topics.address_of(name)
         try:
+            address = self._topics.address_of(name)
             attributes = self._calls(GET_TOPIC_ATTRIBUTES, name, TopicArn=address)
         except TopicNotFoundError:
             return None
@@ -65,7 +65,7 @@ class AwsInspection:
             if not is_arn(name):
                 raise
             # Another account's, which lets us subscribe, and need not let us look.
-            attributes = {}
+            address, attributes = name, {}
         plain = self._prefix.strip(parse_arn(address, "sns").name)
         return ObservedTopic(plain, address, attributes.get("KmsMasterKeyId") or None)
 
