@@ -1,4 +1,4 @@
-"""Checks what `pip install 'melange[cli,otel,outbox]'` gives, in an environment with nothing else; see tox.ini.
+"""Checks what `pip install 'melange[cli,otel,outbox,server]'` gives, in an environment with nothing else; see tox.ini.
 
 Other environments have packages of the tests in them, which may stand in for what the extras forgot.
 """
@@ -18,6 +18,11 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["-m", "melange.cli", "worker", "--help"], "Usage: melange worker"),
     (["-m", "melange.cli", "dead-letters", "list", "--help"], "what happened"),
     (["-m", "melange.cli", "topology", "plan", "--help"], "Usage: melange topology plan"),
+    (["-m", "melange.cli", "server", "--help"], "Usage: melange server"),
+    (
+        ["-c", "from melange.server import Broker; print(Broker().signer.certificate_name)"],
+        "SimpleNotificationService-",
+    ),
     (["-m", "melange.cli", "guide"], "melange on three pages"),
     (["-m", "shop"], "Grace has 12500 cents left."),
 ]

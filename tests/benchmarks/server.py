@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,18 +44,24 @@ def main() -> None:
     if not arguments.only_ours:
         names += ["ministack", *(["localstack"] if arguments.localstack else [])]
     rates: dict[str, list[float]] = {name: [] for name in names}
+    costs: dict[str, list[float]] = {name: [] for name in names}
     wakes: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(REPETITIONS):
         for name in names:
             with importlib.import_module(f"services.{name}").run() as url:
+                before = cpu_seconds(url)
                 rates[name].append(messages_per_second(url))
+                costs[name].append((cpu_seconds(url) - before) / (CLIENTS * CALLS * 10))
                 wakes[name] += wake_milliseconds(url)
-    ours = statistics.median(rates["melange_server"])
-    print("| server | messages a second, ours as a multiple | a long poll wakes after, median |")
-    print("|---|---|---|")
+    ours, our_cost = statistics.median(rates["melange_server"]), statistics.median(costs["melange_server"])
+    print(
+        "| server | messages a second, ours as a multiple | its CPU time a message, as a multiple of ours | a long poll wakes after, median |"
+    )
+    print("|---|---|---|---|")
     for name in names:
         rate, wake = statistics.median(rates[name]), statistics.median(wakes[name])
-        print(f"| {name} | {ours / rate:.1f} | {wake:.1f} ms |")
+        cost = statistics.median(costs[name]) / our_cost
+        print(f"| {name} | {ours / rate:.1f} | {cost:.1f} | {wake:.1f} ms |")
     print(f"\nstart: {start_seconds():.2f} s")
     with importlib.import_module("services.melange_server").run(None, "--max-memory", "8g") as url:
         print(f"{WAITING:,} waiting long polls: {memory_of_waiting(url):.0f} MB in all")
@@ -94,6 +102,30 @@ def messages_per_second(url: str) -> float:
         one.communicate(b"go\n")
         assert one.returncode == 0
     return CLIENTS * CALLS * 10 / (time.perf_counter() - began_at)
+
+
+def cpu_seconds(url: str) -> float:
+    """Return the CPU time that the server has used so far."""
+    ticks = (_process_of(urlsplit(url).port or 0) / "stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def _process_of(port: int) -> Path:
+    """Return the directory in /proc of the process that listens on a port."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    listening = "0A"
+    inodes = {
+        line.split()[9]
+        for line in lines
+        if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == listening
+    }
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                target = str(descriptor.readlink())
+                if target.startswith("socket:[") and target[8:-1] in inodes:
+                    return process
+    raise SystemExit(f"no process listens on port {port}")
 
 
 def wake_milliseconds(url: str) -> list[float]:
@@ -150,15 +182,8 @@ def memory_of_waiting(url: str) -> float:
 
 
 def _resident_megabytes(port: int) -> float:
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().split(b"\0")
-            if b"melange.cli" in command and str(port).encode() in command and command[1] == b"-m":
-                pages = int((process / "statm").read_text().split()[1])
-                return pages * 4_096 / 1_000_000
-        except OSError:
-            continue
-    raise SystemExit("the server's process was not found")
+    pages = int((_process_of(port) / "statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1_000_000
 
 
 def cost_of_depth(url: str, deep: int) -> float:

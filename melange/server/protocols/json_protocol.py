@@ -35,7 +35,7 @@ def read(operation: str, body: bytes) -> dict[str, Any]:
 
 def write(result: dict[str, Any]) -> bytes:
     """Return the body of an answer."""
-    return json.dumps(result, default=_base64, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encode(result).encode()
 
 
 def write_error(error: ServiceError) -> tuple[dict[str, str], bytes]:
@@ -47,6 +47,9 @@ def write_error(error: ServiceError) -> tuple[dict[str, str], bytes]:
 def _base64(value: object) -> str:
     assert isinstance(value, bytes)
     return b64encode(value).decode()
+
+
+_encode = json.JSONEncoder(default=_base64, ensure_ascii=False, separators=(",", ":")).encode
 
 
 @cache
