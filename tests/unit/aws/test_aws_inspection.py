@@ -126,3 +126,10 @@ def test_an_own_topic_that_may_not_be_looked_at_is_an_error(broker):
 
     with pytest.raises(AccessDeniedError, match="sns:ListSubscriptionsByTopic"):
         make_plan(TOPOLOGY, broker.driver())
+
+
+def test_without_sts_a_topic_that_is_not_listed_is_missing(broker):
+    broker.will_now_answer("GetCallerIdentity", sns_error("InvalidAction"))
+    broker.will_answer("ListTopics", sns_answer("ListTopics", "<Topics/>"))
+
+    assert broker.driver().inspection().topic("orders") is None
