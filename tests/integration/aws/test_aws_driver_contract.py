@@ -26,9 +26,10 @@ class TestAwsDriver(DriverContract):
 
 
 @pytest.mark.parametrize("server", DEVIATIONS)
-def test_each_deviation_is_of_a_test_of_the_contract_and_its_rule_is_kept_elsewhere(server):
+def test_each_deviation_is_of_a_test_that_exists_and_its_rule_is_kept_elsewhere(server):
+    beside_this = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     for test_name, deviation in DEVIATIONS[server].items():
         path, covering_test = deviation.covered_by.split("::")
 
-        assert hasattr(DriverContract, test_name)
+        assert hasattr(DriverContract, test_name) or f"def {test_name}(" in beside_this
         assert f"def {covering_test}(" in (REPOSITORY / path).read_text()

@@ -7,7 +7,9 @@ import json
 import threading
 from typing import Any
 
+import botocore
 import pytest
+from aws_lambda_powertools.shared import user_agent
 from aws_lambda_powertools.utilities.batch import (
     BatchProcessor,
     EventType,
@@ -34,6 +36,9 @@ from melange.messages import Delivery
 from melange.serialization.aws_events import aws_event_type
 from melange.testing import ManualClock
 from unit.aws_lambda import documented
+
+# Importing Powertools hooks into every later session of botocore: other tests in this process want sessions without hooks.
+botocore.unregister_initializer(user_agent._initializer_botocore_session)
 
 
 @pytest.fixture

@@ -263,7 +263,7 @@ def test_a_function_that_asks_for_more_is_refused(consumer) -> None:
 def test_without_a_worker_it_is_refused(consumer) -> None:
     consumer.batch_listener(OrderPlaced)(print)
 
-    with pytest.raises(ConfigurationError, match="worker"):
+    with pytest.raises(ConfigurationError, match="Worker"):
         consumer.consume_event()
 
 
