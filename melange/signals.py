@@ -1,4 +1,4 @@
-"""Graceful shutdown on SIGTERM and SIGINT, in process 1 of a container too."""
+"""Handlers for SIGTERM and SIGINT, in process 1 of a container too; ``Worker.run`` and the commands say what they do."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ class LeaseKeeper:
             self._changed.notify_all()
 
     def __len__(self) -> int:
-        """Return the number of deliveries are in flight."""
+        """Return the number of deliveries in flight."""
         return len(self._held)
 
     def renew_due(self) -> None:

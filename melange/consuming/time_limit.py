@@ -1,4 +1,4 @@
-"""Runs of listeners with a time limit."""
+"""Runs of plain listeners with a time limit; for asynchronous ones see ``coroutines.within``."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ class Worker:
         return self._ended.is_set()
 
     def health(self) -> WorkerHealth:
-        """Return True if the worker does its work, for a readiness probe."""
+        """Return the state of the worker, for probes and metrics; ``ready`` is what a readiness probe answers."""
         running = self.has_started and not self._stopping.is_set()
         return health_of(self._queue_workers, self._threads, running=running)
 

@@ -113,7 +113,7 @@ class Inbox(DeduplicationStore):
         return claim
 
     def complete(self, claimed: Claimed) -> bool:
-        """Commit the listener's work with the mark; return False if nothing was committed.
+        """Commit the listener's work with the mark, as ``InboxClaim`` does; return False if nothing was committed.
 
         Raises:
             DeduplicationError: the result of the commit is unknown: try again.
