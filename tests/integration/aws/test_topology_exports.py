@@ -6,6 +6,7 @@ import json
 import re
 from importlib import import_module
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -83,8 +84,9 @@ def applied(topology, driver, clients):
 def test_a_stack_of_the_template_has_what_apply_makes(applied, topology, driver, clients) -> None:
     template = json.dumps(to_cloudformation(topology))
 
-    clients["cloudformation"].create_stack(StackName="shop", TemplateBody=template)
-    eventually(lambda: stack_status(clients) == "CREATE_COMPLETE", timeout_seconds=60)
+    name = f"shop-{uuid4().hex}"  # another test has made one on this server
+    clients["cloudformation"].create_stack(StackName=name, TemplateBody=template)
+    eventually(lambda: stack_status(clients, name) == "CREATE_COMPLETE", timeout_seconds=60)
 
     assert contents_of(clients) == applied
     assert make_plan(topology, driver).changes == ()
@@ -97,8 +99,8 @@ def test_resources_of_terraform_have_what_apply_makes(applied, topology, driver,
     assert make_plan(topology, driver).changes == ()
 
 
-def stack_status(clients) -> str:
-    (stack,) = clients["cloudformation"].describe_stacks(StackName="shop")["Stacks"]
+def stack_status(clients, name: str) -> str:
+    (stack,) = clients["cloudformation"].describe_stacks(StackName=name)["Stacks"]
     assert "FAILED" not in stack["StackStatus"], stack
     return stack["StackStatus"]
 
