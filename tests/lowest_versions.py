@@ -20,10 +20,17 @@ def lowest_versions() -> list[str]:
     project = tomllib.loads(PYPROJECT.read_text())["project"]
     requirements = chain(project["dependencies"], *project["optional-dependencies"].values())
     lowest = {re.sub(r"^([\w-]+)>=([\d.]+).*", r"\1==\2", requirement) for requirement in requirements}
-    # OpenTelemetry's SDK, which the tests use, works with the API of its own release alone.
     return sorted(
-        lowest | {one.replace("-api==", "-sdk==") for one in lowest if one.startswith("opentelemetry-api")}
+        lowest.union(*(_same_release(one) for one in lowest if one.startswith("opentelemetry-api")))
     )
+
+
+def _same_release(api: str) -> set[str]:
+    """Return what the tests use beside OpenTelemetry's API: each works with the API of its own release alone."""
+    version = api.partition("==")[2]
+    instrumentations = f"0.{int(version.split('.')[1]) + 21}b0"  # 0.51b0 came with 1.30
+    names = ("opentelemetry-instrumentation-botocore", "opentelemetry-exporter-prometheus")
+    return {f"opentelemetry-sdk=={version}", *(f"{name}=={instrumentations}" for name in names)}
 
 
 if __name__ == "__main__":
