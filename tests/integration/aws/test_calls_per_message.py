@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import boto3
 import pytest
 
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, QueueOptions, Reject
 from melange.drivers.aws import AwsDriver
 from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.operations import Operation
+from waiting import eventually
 
 PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
 DOLLARS_PER_MILLION = {"sns": 0.50, "sqs": 0.40}
@@ -85,13 +87,25 @@ def test_consuming_one(publisher, consumer, counts) -> None:
     assert per_message(counts, 1) == row("consume one at a time")
 
 
-def test_consuming_ten(publisher, consumer, counts) -> None:
+def test_consuming_ten(publisher, consumer, counts, sns_sqs_server) -> None:
     publisher.publish_batch(EVENTS)
+    # SNS delivers each on its own: a poll in between would find the first ones alone.
+    eventually(lambda: visible_in(consumer.queue.name, sns_sqs_server) == 10)
     counts.clear()
 
     assert consumer.consume_event() == 10
 
     assert per_message(counts, 10) == row("consume ten at a time")
+
+
+def visible_in(queue_name: str, endpoint_url: str) -> int:
+    sqs = boto3.client("sqs", endpoint_url=endpoint_url)
+    try:
+        queue_url = sqs.get_queue_url(QueueName=queue_name)["QueueUrl"]
+        name = "ApproximateNumberOfMessages"
+        return int(sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])["Attributes"][name])
+    finally:
+        sqs.close()
 
 
 def test_rejecting_one(publisher, consumer, counts) -> None:
