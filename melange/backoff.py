@@ -46,7 +46,7 @@ def dependable(backoff: Callable[[int], float]) -> Callable[[int], float]:
             logger.error(
                 "backoff(%d) returned %r, no number of seconds: using the default", attempts, seconds
             )
-        except Exception:
+        except Exception:  # it is the caller's function
             logger.exception("backoff(%d) failed: using the default", attempts)
         return Backoff()(attempts)
 

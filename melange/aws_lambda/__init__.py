@@ -9,6 +9,6 @@ def __getattr__(name: str) -> object:
     if name != "diagnose":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # A function does not diagnose itself: it would pay for the import at each cold start.
-    from melange.aws_lambda.diagnosis import diagnose  # noqa: PLC0415
+    from melange.aws_lambda.diagnosis import diagnose  # noqa: PLC0415 - see above
 
     return diagnose

@@ -191,7 +191,7 @@ class _Invocation:
     def delivery(self, raw: Mapping[str, Any]) -> Delivery:
         """Return a record as a delivery; its lease ends with the invocation."""
         # It imports boto3, unless the driver has done so.
-        from melange.drivers.aws.wire import delivery_from  # noqa: PLC0415
+        from melange.drivers.aws.wire import delivery_from  # noqa: PLC0415 - see above
 
         now = self._clock.monotonic()
         delivery = delivery_from(raw, self._consumer.queue, now, 0)._replace(deadline=self._deadline)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -269,9 +270,9 @@ def _exported(model: Topology, export_format: str, place: Account, key: str | No
     if export_format == "json":
         return to_document(model)
     # What the exports share with the driver brings boto3.
-    from melange.topology.cloudformation import to_cloudformation  # noqa: PLC0415
-    from melange.topology.iam import to_iam  # noqa: PLC0415
-    from melange.topology.terraform import to_terraform  # noqa: PLC0415
+    from melange.topology.cloudformation import to_cloudformation  # noqa: PLC0415 - only this command writes it
+    from melange.topology.iam import to_iam  # noqa: PLC0415 - the same
+    from melange.topology.terraform import to_terraform  # noqa: PLC0415 - the same
 
     if export_format == "terraform":
         return to_terraform(model, key)
@@ -286,7 +287,7 @@ def _load(targets: Sequence[str], name: str | None) -> Program:
         if target.endswith(".json"):
             models.append(_read(Path(target)))
         else:
-            collected = collect(name, lambda target=target: load(target))  # type: ignore[misc]
+            collected = collect(name, partial(load, target))
             models.append(collected.topology)
             driver = driver or collected.driver
     typed = " ".join(targets)

@@ -161,7 +161,7 @@ class ExchangeMessagePublisher:
     ) -> list[str]:
         """Publish events in as few network calls as the broker allows; return their message ids in order.
 
-        The keywords are those of ``publish`` without endy event; ids may be functions of the event. All
+        The keywords are those of ``publish``, for each event; ids may be functions of the event. All
         events are checked before the first is sent. On a FIFO topic sending stops at the first failed call.
 
         Raises:
