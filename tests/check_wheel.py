@@ -22,6 +22,8 @@ def main() -> None:
     _check("melange/py.typed" in files, "py.typed is not in the wheel")
     _check("pytest_melange.py" in files, "the pytest plugin is not in the wheel")
     _check("melange/guide.md" in files, "the guide is not in the wheel")
+    for file in ("templates/base.html", "assets/console.css", "assets/console.js"):
+        _check(f"melange/console/{file}" in files, f"the console's {file} is not in the wheel")
     _check(any(file.endswith("licenses/LICENSE") for file in files), "LICENSE is not in the wheel")
     _check(not any(file.startswith("tests/") for file in files), "the tests are in the wheel")
     heavy = {"boto3", "botocore", "click", "filelock", "redis", "redis_cache", "sqlalchemy"} & set(packages)

@@ -14,6 +14,7 @@ from melange.server.faults import Faults
 from melange.server.http import Request, Response
 
 PREFIX = "/_melange/"
+CONSOLE_PREFIX = f"{PREFIX}console/"
 
 _LONGEST_ADVANCE_SECONDS = 366 * 86_400.0
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,10 +13,11 @@ from melange.messages import new_message_id
 from melange.server.broker import Broker
 from melange.server.callers import Caller, Key, identify, verify
 from melange.server.calls import Call, Operation, Parameters
-from melange.server.control import PREFIX, Control
+from melange.server.control import CONSOLE_PREFIX, PREFIX, Control
 from melange.server.errors import ServiceError
 from melange.server.faults import Fault, Faults, entries_of, with_failures, without_entries
 from melange.server.http import Request, Response
+from melange.server.origins import refusal_of
 from melange.server.protocols import json_protocol, query_protocol
 from melange.server.protocols.models import VERSIONS
 from melange.server.sns.operations import OPERATIONS as SNS_OPERATIONS
@@ -35,7 +34,6 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
 
 _UNKNOWN_OPERATION = "UnknownOperationException"
 _TARGET_PREFIX = "AmazonSQS."
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?")
 _MAX_FIELDS = 10_000
 
 _MESSAGE_OPERATIONS = {
@@ -73,7 +71,7 @@ class Gateway:
         allowed_hosts: names besides those of this machine, under which clients may reach the server.
         keys: the access keys that may sign requests; None accepts any, or none.
         faults: what some calls are disturbed by.
-        pages: answers GET requests that are not calls, by path; None where there is nothing.
+        console: answers requests below ``CONSOLE_PREFIX``; None for a server without a console.
     """
 
     def __init__(
@@ -83,19 +81,19 @@ class Gateway:
         allowed_hosts: frozenset[str] = frozenset(),
         keys: Mapping[str, Key] | None = None,
         faults: Faults | None = None,
-        pages: Callable[[Request], Response | None] | None = None,
+        console: Callable[[Request], Response] | None = None,
     ) -> None:
         self._broker = broker
         self._allowed_hosts = allowed_hosts
         self._keys = keys
         self._faults = faults or Faults()
         self._control = Control(broker, self._faults)
-        self._pages = pages
+        self._console = console
 
     def answer(self, request: Request, is_client_there: Callable[[], bool]) -> Response:
         """Return the answer to a request. Blocks while a receive waits."""
         host = request.headers.get("host", "localhost")
-        refusal = _refusal(request, host, self._allowed_hosts)
+        refusal = refusal_of(request, self._allowed_hosts)
         if refusal:
             return Response(403, "text/plain", f"{refusal}\n".encode())
         page = self._page(request)
@@ -129,16 +127,22 @@ class Gateway:
             )
 
     def _page(self, request: Request) -> Response | None:
-        """Return the answer to a request that is not a call."""
+        """Return the answer to a request that is not a call; None if it is one."""
+        if self._console is not None and request.target.startswith(CONSOLE_PREFIX):
+            return self._console(request)
         if request.target.startswith(PREFIX):
             return self._control.answer(request)
         if request.method not in {"GET", "HEAD", "POST"}:
             return Response(405, "text/plain", b"calls are POST or GET requests\n")
-        if request.method == "POST":
-            return None
+        return None if request.method == "POST" else self._document(request)
+
+    def _document(self, request: Request) -> Response | None:
         if request.target.startswith("/SimpleNotificationService-"):
             return Response(200, "application/x-pem-file", self._broker.signer.certificate)
-        return self._pages(request) if self._pages is not None else None
+        is_from_browser = "text/html" in request.headers.get("accept", "")
+        if self._console is not None and request.target == "/" and is_from_browser:
+            return Response(303, "text/plain", b"", {"Location": CONSOLE_PREFIX})
+        return None
 
 
 def _committed(operation: Operation, *, is_topology_changed: bool) -> Operation:
@@ -256,35 +260,3 @@ def _is_misplaced(request: Request, route: _Route) -> bool:
 def _is_open(route: _Route) -> bool:
     # Recipients of notifications follow these addresses, and have no key.
     return route.service == "sns" and route.operation in {"ConfirmSubscription", "Unsubscribe"}
-
-
-def _refusal(request: Request, host: str, allowed_hosts: frozenset[str]) -> str:
-    """Return why a web page may have sent this request without its user's knowledge; "" if it has not.
-
-    A page of another site can send requests to a loopback address. Either its browser says from where, or the page
-    has had its own name point here, and then ``Host`` is that name.
-    """
-    if not _is_own_host(host, allowed_hosts):
-        return f"{host!r} is not a name of this server: start it with --allowed-host to allow that name"
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
-        return "requests from the pages of another origin are refused"
-    if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
-        return "requests from the pages of another site are refused"
-    return ""
-
-
-def _is_own_host(host: str, allowed_hosts: frozenset[str]) -> bool:
-    found = _HOST.fullmatch(host)
-    if found is None:
-        return False
-    name = found[1].lower().strip("[]")
-    if name in allowed_hosts or "." not in name:
-        return True  # without a dot it is a name of a private network, such as a container's
-    if name.endswith((".localhost", ".docker.internal", ".local")):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from melange.server.broker import Broker
 from melange.server.callers import Key
 from melange.server.faults import Faults
 from melange.server.gateway import Gateway
+from melange.server.http import Request, Response
 from melange.server.listener import Listener
 from melange.server.storage import Storage
+
+if TYPE_CHECKING:
+    from melange.console.console import Console
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 4566
@@ -28,6 +33,7 @@ class Server:
         port: the port to listen on; 0 takes a free one.
         allowed_hosts: names besides those of this machine, under which clients may reach it.
         keys: the access keys that may sign requests; None accepts any, or none.
+        console: False leaves out the pages for a browser.
 
     Raises:
         OSError: the address is taken, or not one of this machine.
@@ -43,17 +49,21 @@ class Server:
         port: int = 0,
         allowed_hosts: Iterable[str] = (),
         keys: Mapping[str, Key] | None = None,
+        console: bool = True,
     ) -> None:
         self.broker = broker or Broker()
         self._storage = None if data is None else Storage(data, self.broker)
         if self._storage is not None:
             self.broker.keep_in(self._storage)
         self.faults = Faults()
+        self._console: Console | None = None
+        self._console_lock = threading.Lock()
         gateway = Gateway(
             self.broker,
             allowed_hosts=frozenset(map(str.lower, allowed_hosts)),
             keys=keys,
             faults=self.faults,
+            console=self._show_console if console else None,
         )
         try:
             self._listener = Listener(host, port, gateway.answer)
@@ -72,12 +82,27 @@ class Server:
     def close(self) -> None:
         """Stop answering; waiting receives end. Idempotent."""
         self._listener.close()
+        if self._console is not None:
+            self._console.close()
         with self.broker.lock:
             for queue in self.broker.queues.values():
                 queue.stored.ended_waits += 1
                 queue.stored.waiters.wake_all()
             if self._storage is not None:
                 self._storage.close()
+
+    def _show_console(self, request: Request) -> Response:
+        with self._console_lock:
+            if self._console is None:
+                try:
+                    # Few servers are looked at, and the templates take longer to import than the server.
+                    from melange.console.console import Console  # noqa: PLC0415
+                    from melange.console.local import LocalBackend  # noqa: PLC0415
+                except ModuleNotFoundError as error:
+                    text = f"the console needs {error.name}: pip install 'melange[server]'\n"
+                    return Response(503, "text/plain", text.encode())
+                self._console = Console(LocalBackend(self.broker, self.faults, self.url))
+        return self._console.answer(request)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,21 @@
+"""Pages that show a broker and change it, for a browser.
+
+How the parts fit:
+
+- ``backend`` is what pages need of a broker: ``Backend``, and the classes of what it shows. ``local`` is the backend of
+  ``melange server``.
+- ``console`` finds the handler of a request, checks forms, and sends pages with their security headers.
+- ``pages`` are the handlers, a module for each kind of page. A handler gets a ``Visit`` and returns a ``Page`` or a
+  ``Redirect``; ``pages/__init__.py`` is the table of addresses.
+- ``rendering`` fills the templates in ``templates``. They work without JavaScript: ``assets/console.js`` replaces the parts
+  of a page that have the attribute ``data-live`` every other second.
+- ``reading`` makes text of a message's body readable. ``graph`` and ``charts`` compute the coordinates of drawings;
+  ``history`` samples depths and rates for the charts.
+
+Handlers never change anything on GET. A POST that deletes has a GET at the same address that asks first.
+"""
+
+from melange.console.backend import Backend
+from melange.console.console import Console
+
+__all__ = ["Backend", "Console"]

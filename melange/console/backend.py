@@ -1,0 +1,280 @@
+"""What the console needs of a broker.
+
+Topics, queues and endpoints have an ARN as their key. A message has a ``key`` within its queue, valid as long as the
+message is there. Times are seconds since 1970 by the broker's clock, which ``Backend.now`` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+State = Literal["visible", "in flight", "delayed", "blocked"]
+"""``blocked`` is a message of a FIFO queue that waits behind an invisible one of its group."""
+
+STATES: tuple[State, ...] = ("visible", "in flight", "delayed", "blocked")
+
+
+class NotFoundError(Exception):
+    """The topic, queue or message does not exist, or no longer."""
+
+
+class RefusedError(Exception):
+    """The broker refuses an action; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic. ``attributes`` are those that SNS shows."""
+
+    arn: str
+    is_fifo: bool
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return name_of(self.arn)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue with its depths.
+
+    ``oldest_at`` is when its oldest message was sent; None if it is empty or not known. ``source_arns`` are the queues
+    that move their dead letters here. ``attributes`` are those that SQS shows.
+    """
+
+    arn: str
+    is_fifo: bool
+    visible: int
+    in_flight: int
+    delayed: int
+    oldest_at: float | None = None
+    dead_letter_arn: str | None = None
+    max_receive_count: int | None = None
+    source_arns: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return name_of(self.arn)
+
+    @property
+    def total(self) -> int:
+        return self.visible + self.in_flight + self.delayed
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A subscription: what ``endpoint``, an ARN or a URL, gets of a topic. ``filter_policy`` is JSON text."""
+
+    arn: str
+    topic_arn: str
+    protocol: str
+    endpoint: str
+    is_raw: bool = False
+    is_pending: bool = False
+    filter_policy: str | None = None
+    filter_scope: str = "MessageAttributes"
+    dead_letter_arn: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All that a broker has, sorted by name."""
+
+    topics: Sequence[Topic]
+    queues: Sequence[Queue]
+    bindings: Sequence[Binding]
+
+    def queue(self, arn: str) -> Queue | None:
+        """Return the queue, or None."""
+        return next((queue for queue in self.queues if queue.arn == arn), None)
+
+    def topic(self, arn: str) -> Topic | None:
+        """Return the topic, or None."""
+        return next((topic for topic in self.topics if topic.arn == arn), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message in a queue, as it is now.
+
+    ``raw`` is the message as ``ReceiveMessage`` gives it, with all attributes; its receipt handle is empty.
+    ``visible_at`` is None unless the message is invisible. ``blocked_by`` is the key of the message that it waits for.
+    ``source_arn`` is the queue that moved it here after too many receives.
+    """
+
+    key: str
+    raw: Mapping[str, Any]
+    state: State
+    visible_at: float | None = None
+    received_at: float | None = None
+    blocked_by: str | None = None
+    source_arn: str | None = None
+
+    @property
+    def message_id(self) -> str:
+        return str(self.raw["MessageId"])
+
+    @property
+    def body(self) -> str:
+        return str(self.raw["Body"])
+
+    @property
+    def attributes(self) -> Mapping[str, Mapping[str, Any]]:
+        """The message attributes by name, each with its DataType and its value."""
+        return self.raw.get("MessageAttributes") or {}
+
+    @property
+    def system_attributes(self) -> Mapping[str, str]:
+        return self.raw.get("Attributes") or {}
+
+    @property
+    def receive_count(self) -> int:
+        return int(self.system_attributes.get("ApproximateReceiveCount", 0))
+
+    @property
+    def sent_at(self) -> float:
+        return int(self.system_attributes.get("SentTimestamp", 0)) / 1_000
+
+    @property
+    def group_id(self) -> str | None:
+        return self.system_attributes.get("MessageGroupId")
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """Some messages of a queue, in the order of arrival. ``next_key`` is where the next ones begin; None at the end.
+
+    ``is_cut`` is True if a search has ended before it has seen all.
+    """
+
+    messages: Sequence[Message]
+    next_key: str | None = None
+    is_cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message to be sent or published. ``attributes`` have a DataType and a value each, as in ``Message``.
+
+    ``subject`` is for topics, ``delay_seconds`` for queues; None means the queue's own delay.
+    """
+
+    body: str
+    attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    subject: str | None = None
+    group_id: str | None = None
+    deduplication_id: str | None = None
+    delay_seconds: int | None = None
+
+
+class Backend(Protocol):
+    """A broker that the console shows. Thread-safe.
+
+    Looking changes nothing, unless ``looking_receives``. Methods that name a queue, topic or message raise
+    ``NotFoundError`` if it does not exist; actions raise ``RefusedError`` if the broker does not accept them.
+    """
+
+    @property
+    def title(self) -> str:
+        """The broker's name, for the head of each page."""
+
+    @property
+    def looking_receives(self) -> bool:
+        """True if a look at messages receives them, so that it counts and hides them for a while, as on AWS."""
+
+    @property
+    def controls(self) -> Controls | None:
+        """Faults and time; None if the broker has no such thing."""
+
+    def now(self) -> float:
+        """Return the seconds since 1970."""
+
+    def overview(self) -> Overview:
+        """Return all topics, queues and bindings."""
+
+    def messages(
+        self, queue_arn: str, *, after: str | None = None, limit: int = 50, text: str = "", state: str = ""
+    ) -> Messages:
+        """Return messages behind the one with the key ``after``, those with ``text`` and in ``state`` if they are given."""
+
+    def message(self, queue_arn: str, key: str) -> Message:
+        """Return one message."""
+
+    def last_draft(self, arn: str) -> Draft | None:
+        """Return the newest message of a queue or topic as a template for another; None if there was none."""
+
+    def send(self, queue_arn: str, draft: Draft) -> str:
+        """Send a message to a queue and return its id."""
+
+    def publish(self, topic_arn: str, draft: Draft) -> str:
+        """Publish a message to a topic and return its id."""
+
+    def release(self, queue_arn: str, key: str) -> None:
+        """Make an invisible message visible now."""
+
+    def delete(self, queue_arn: str, keys: Sequence[str]) -> int:
+        """Delete messages and return the number of those that were there."""
+
+    def move(self, queue_arn: str, keys: Sequence[str], target_arn: str) -> int:
+        """Move messages to another queue, as new ones, and return their number."""
+
+    def retry(self, queue_arn: str, keys: Sequence[str]) -> int:
+        """Move dead letters back to the queues from which they came, and return their number."""
+
+    def retry_all(self, queue_arn: str) -> int:
+        """Move all visible dead letters of a queue back, and return their number."""
+
+    def purge(self, queue_arn: str) -> None:
+        """Remove all messages of a queue."""
+
+    def delete_queue(self, queue_arn: str) -> None:
+        """Remove a queue and its messages."""
+
+    def delete_topic(self, topic_arn: str) -> None:
+        """Remove a topic and its bindings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disorder:
+    """What standard queues do to messages: the share that is delivered twice, and deliveries out of order."""
+
+    duplicates: float = 0
+    shuffle: bool = False
+
+
+class Controls(Protocol):
+    """Faults and time of a broker for development. Thread-safe. Bad values raise ``RefusedError``."""
+
+    @property
+    def advanced_seconds(self) -> float:
+        """The seconds by which the clock was moved ahead in all."""
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock ahead."""
+
+    def faults(self) -> Sequence[Mapping[str, Any]]:
+        """Return the active faults with their options, ``id`` and ``struck``."""
+
+    def add_fault(self, options: Mapping[str, Any]) -> None:
+        """Add a fault; ``options`` has its ``kind``."""
+
+    def remove_fault(self, fault_id: int) -> None:
+        """Remove a fault."""
+
+    def disorder(self) -> Disorder:
+        """Return what standard queues do to messages."""
+
+    def set_disorder(self, disorder: Disorder) -> None:
+        """Have standard queues do it from now on."""
+
+    def reset(self) -> None:
+        """Remove all topics, queues, messages and faults."""
+
+
+def name_of(arn: str) -> str:
+    """Return the name in an ARN; an endpoint that has none stays as it is."""
+    return arn.rpartition(":")[2] if arn.startswith("arn:") else arn

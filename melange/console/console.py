@@ -1,0 +1,150 @@
+"""The console behind HTTP requests: addresses, forms, and the headers that keep pages safe."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from importlib.resources import files
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+
+from melange.console.backend import Backend, NotFoundError, RefusedError
+from melange.console.history import History
+from melange.console.pages import ROUTES
+from melange.console.rendering import Templates
+from melange.console.visits import Handler, Page, Redirect, Visit
+from melange.server.control import CONSOLE_PREFIX
+from melange.server.http import Request, Response
+
+_MAX_FIELDS = 2_000
+_MAX_NOTICES = 100
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # With no-referrer, browsers send forms with the origin "null".
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_ASSET_TYPES = {
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+_HTML = "text/html; charset=utf-8"
+_FORM = "application/x-www-form-urlencoded"
+
+
+class Console:
+    """Answers a browser's requests with pages that show a broker. Thread-safe.
+
+    The caller has checked ``Host`` and ``Origin``.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._history = History(backend)
+        self._templates = Templates(CONSOLE_PREFIX)
+        self._token = secrets.token_urlsafe(32)
+        self._notices: OrderedDict[str, str] = OrderedDict()
+        self._routes = [(method, _pattern(path), handler) for method, path, handler in ROUTES]
+
+    def answer(self, request: Request) -> Response:
+        """Return the answer to a request below ``CONSOLE_PREFIX``."""
+        url = urlsplit(request.target)
+        path = unquote(url.path.removeprefix(CONSOLE_PREFIX))
+        method = "GET" if request.method == "HEAD" else request.method
+        if path.startswith("assets/") and method == "GET":
+            return _asset(path.removeprefix("assets/"))
+        query = dict(parse_qsl(url.query, max_num_fields=_MAX_FIELDS))
+        try:
+            handler, arguments = self._find(method, path)
+            form = self._form(request) if method == "POST" else {}
+            visit = Visit(self._backend, self._history, arguments, query, form)
+            answer = handler(visit)
+        except NotFoundError as error:
+            answer = _problem("Not found", str(error), 404)
+        except RefusedError as error:
+            answer = _problem("That was refused", str(error), 400)
+        except _ForbiddenError as error:
+            answer = _problem("Send it again", str(error), 403)
+        if isinstance(answer, Redirect):
+            return self._redirect(answer)
+        return self._page(answer, path, query)
+
+    def close(self) -> None:
+        """End the sampling of depths. Idempotent."""
+        self._history.close()
+
+    def _find(self, method: str, path: str) -> tuple[Handler, Sequence[str]]:
+        for one, pattern, handler in self._routes:
+            found = pattern.fullmatch(path) if one == method else None
+            if found is not None:
+                return handler, found.groups()
+        raise NotFoundError("There is no such page.")
+
+    def _form(self, request: Request) -> dict[str, list[str]]:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != _FORM:
+            raise _ForbiddenError("This is not a form of the console.")
+        try:
+            text = request.body.decode("ascii")
+            form = parse_qs(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
+        except ValueError:
+            raise _ForbiddenError("The form cannot be read.") from None
+        # Another site can send a form here, and cannot read the token.
+        if not hmac.compare_digest("".join(form.pop("token", [])).encode(), self._token.encode()):
+            raise _ForbiddenError(
+                "The form is from before the server was restarted, or from another site. Go back, reload the page, and "
+                "send it again."
+            )
+        return form
+
+    def _redirect(self, answer: Redirect) -> Response:
+        location = CONSOLE_PREFIX + answer.path
+        if answer.notice:
+            key = secrets.token_urlsafe(8)
+            self._notices[key] = answer.notice
+            while len(self._notices) > _MAX_NOTICES:
+                self._notices.popitem(last=False)
+            location += f"{'&' if '?' in location else '?'}notice={key}"
+        return Response(303, "text/plain", b"", _HEADERS | {"Location": location})
+
+    def _page(self, page: Page, path: str, query: dict[str, str]) -> Response:
+        values = {
+            "backend": self._backend,
+            "token": self._token,
+            "path": path,
+            "notice": self._notices.get(query.get("notice", ""), ""),
+            "now": self._backend.now(),
+        }
+        html = self._templates.render(page.template, {**values, **page.values})
+        return Response(page.status, _HTML, html.encode("utf-8", "backslashreplace"), _HEADERS)
+
+
+class _ForbiddenError(Exception):
+    """A form that is not ours."""
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.escape(path).replace(r"\{\}", "([^/]+)"))
+
+
+def _problem(title: str, text: str, status: int) -> Page:
+    return Page("problem.html", {"title": title, "text": text}, status)
+
+
+def _asset(name: str) -> Response:
+    kind = _ASSET_TYPES.get(name.rpartition(".")[2])
+    asset = files("melange.console").joinpath("assets", name)
+    if kind is None or "/" in name or "\\" in name or not asset.is_file():
+        return Response(404, "text/plain", b"no such asset\n", _HEADERS)
+    return Response(200, kind, asset.read_bytes(), _HEADERS | {"Cache-Control": "max-age=60"})

@@ -1,0 +1,62 @@
+"""Faults, disorder and the clock of ``melange server`` for the console."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from melange.console.backend import Disorder, NotFoundError, RefusedError
+from melange.engine.disorder import Disorder as ServedDisorder
+from melange.errors import ConfigurationError
+from melange.server.broker import Broker
+from melange.server.faults import Faults
+
+LONGEST_ADVANCE_SECONDS = 366 * 86_400.0
+
+
+class LocalControls:
+    """Disturbs a server in this process. Thread-safe."""
+
+    def __init__(self, broker: Broker, faults: Faults) -> None:
+        self._broker = broker
+        self._faults = faults
+
+    @property
+    def advanced_seconds(self) -> float:
+        return self._broker.clock.advanced_seconds
+
+    def advance(self, seconds: float) -> None:
+        if not 0 < seconds <= LONGEST_ADVANCE_SECONDS:
+            raise RefusedError("The clock goes forward only, by up to a year at once.")
+        self._broker.advance(seconds)
+        self._broker.commit(is_topology_changed=True)
+
+    def faults(self) -> Sequence[Mapping[str, Any]]:
+        return [fault.described() for fault in self._faults.all()]
+
+    def add_fault(self, options: Mapping[str, Any]) -> None:
+        try:
+            self._faults.add(**options)
+        except ConfigurationError as error:
+            raise RefusedError(str(error)) from None
+
+    def remove_fault(self, fault_id: int) -> None:
+        if not self._faults.remove(fault_id):
+            raise NotFoundError("The fault was removed before.")
+
+    def disorder(self) -> Disorder:
+        return Disorder(self._broker.disorder.duplicates, self._broker.disorder.shuffle)
+
+    def set_disorder(self, disorder: Disorder) -> None:
+        try:
+            ServedDisorder(seed=None, duplicates=disorder.duplicates, shuffle=disorder.shuffle)  # checks them
+        except ConfigurationError as error:
+            raise RefusedError(str(error)) from None
+        with self._broker.lock:
+            self._broker.disorder.duplicates = disorder.duplicates
+            self._broker.disorder.shuffle = disorder.shuffle
+
+    def reset(self) -> None:
+        self._broker.reset()
+        self._faults.clear()
+        self._broker.commit(is_topology_changed=True)
