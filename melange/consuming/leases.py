@@ -114,6 +114,7 @@ class LeaseKeeper:
         self._store = store
         self._on_lost = on_lost
         self._held: set[Lease] = set()
+        self._was_used = self._is_idle = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -125,8 +126,9 @@ class LeaseKeeper:
         for delivery in deliveries:
             leases.append(Lease(delivery, clock, delivery.deadline + longest))  # noqa: PERF401 - one function less
         with self._changed:
-            if not self._held:
-                self._changed.notify()
+            self._was_used = True
+            if self._is_idle:
+                self._changed.notify_all()
             self._held.update(leases)
             # A fork leaves the thread behind.
             if self._thread is None or not self._thread.is_alive():
@@ -194,11 +196,16 @@ class LeaseKeeper:
         while True:
             try:
                 with self._changed:
-                    if self._held:
+                    if self._held or self._was_used:
+                        self._was_used = False
                         self._driver.clock.wait(self._changed, interval)
-                    elif not self._changed.wait_for(lambda: self._held, IDLE_SECONDS):
-                        self._thread = None
-                        return
+                    else:
+                        self._is_idle = True
+                        is_used = self._changed.wait_for(lambda: self._held, IDLE_SECONDS)
+                        self._is_idle = False
+                        if not is_used:
+                            self._thread = None
+                            return
                 self.renew_due()
             except Exception:
                 logger.exception("renewing leases failed; trying again")
