@@ -11,7 +11,8 @@
     │   ├── EncodeError               an event that cannot become a message
     │   └── DecodeError               a message that cannot become an event
     ├── PublishError                  part of a batch was not accepted
-    ├── DriverError                   the broker or the connection to it failed    │   ├── DriverConnectionError     worth retrying: network, throttling, outage
+    ├── DriverError                   the broker or the connection to it failed
+    │   ├── DriverConnectionError     worth retrying: network, throttling, outage
     │   ├── DriverClosedError         used after close()
     │   ├── TopicNotFoundError
     │   ├── QueueNotFoundError

@@ -28,13 +28,15 @@ class _Batch:
     loop: asyncio.AbstractEventLoop
     entries: list[_Entry] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
+    run: asyncio.Task[None] | None = None
 
 
 class BatchListener:
     """Gathers the events of one batch listener on the event loop of its worker.
 
     A batch begins with its first event. It runs when it has ``max_events``, or as many as the worker runs at once, and
-    after ``max_seconds`` at the latest. Several batches may run at once. A plain function runs on a thread of its own.
+    after ``max_seconds`` at the latest. Several batches may run at once. A plain function runs on a thread of its own. A
+    run is cancelled when all of its events were given up; ``give_up`` is called with the thread of a plain function then.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class BatchListener:
         max_events: int,
         max_seconds: float,
         concurrency: Callable[[], int],
+        give_up: Callable[[threading.Thread, str], None],
     ) -> None:
         _check(max_events, max_seconds)
         self._function = function
@@ -52,6 +55,7 @@ class BatchListener:
         self._max_events = max_events
         self._max_seconds = max_seconds
         self._concurrency = concurrency
+        self._give_up = give_up
         self._gathering: _Batch | None = None
         self._running: set[asyncio.Task[None]] = set()
 
@@ -66,7 +70,14 @@ class BatchListener:
         batch.entries.append(entry)
         if len(batch.entries) >= min(self._max_events, self._concurrency()):
             self._begin(batch)
-        await entry.ended
+        try:
+            await entry.ended
+        except asyncio.CancelledError:  # its time limit, or the end of the worker
+            run = batch.run
+            if run is not None and not run.done() and all(one.ended.done() for one in batch.entries):
+                run.cancel()
+                await asyncio.wait([run])
+            raise
 
     def _begin(self, batch: _Batch) -> None:
         if self._gathering is batch:
@@ -76,9 +87,9 @@ class BatchListener:
         # Those that are done were given up or cancelled meanwhile.
         entries = [entry for entry in batch.entries if not entry.ended.done()]
         if entries:
-            task = batch.loop.create_task(self._run(entries))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            batch.run = batch.loop.create_task(self._run(entries))
+            self._running.add(batch.run)
+            batch.run.add_done_callback(self._running.discard)
 
     async def _run(self, entries: Sequence[_Entry]) -> None:
         handled_message.set(None)  # the batch has many; this task has a context of its own
@@ -103,9 +114,42 @@ class BatchListener:
         if self._is_async:
             result = self._function(events, **keywords)
         else:
-            result = await _on_a_thread(lambda: self._function(events, **keywords))
+            result = await self._on_a_thread(lambda: self._function(events, **keywords))
         if is_awaitable(result):  # also from a plain function around an asynchronous one
             await result  # type: ignore[misc] # an awaitable
+
+    async def _on_a_thread(self, call: Callable[[], object]) -> object:
+        """Return the result of the call, run on a daemon thread: those of asyncio would keep a stopping process alive."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[object] = loop.create_future()
+
+        def end(result: object, error: BaseException | None) -> None:
+            if ended.done():  # the worker has stopped meanwhile
+                return
+            if error is None:
+                ended.set_result(result)
+            elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+                ended.set_exception(error)
+            else:  # SystemExit would end the event loop
+                ended.set_exception(RuntimeError(f"a batch listener raised {type(error).__name__}"))
+
+        def run() -> None:
+            result, error = None, None
+            try:
+                result = call()
+            except BaseException as raised:  # passed on to the loop
+                error = raised
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(end, result, error)
+
+        thread = threading.Thread(target=run, name="melange-batch", daemon=True)
+        thread.start()
+        try:
+            return await ended
+        except asyncio.CancelledError:
+            if thread.is_alive():
+                self._give_up(thread, f"batch listener {place(self._function)}")
+            raise
 
 
 def _end(ended: asyncio.Future[None], error: BaseException | None) -> None:
@@ -117,34 +161,6 @@ def _end(ended: asyncio.Future[None], error: BaseException | None) -> None:
         ended.set_exception(error)
     else:
         ended.set_exception(RuntimeError(f"a batch listener raised {type(error).__name__}"))
-
-
-async def _on_a_thread(call: Callable[[], object]) -> object:
-    """Return the result of the call, run on a daemon thread: those of asyncio would keep a stopping process alive."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[object] = loop.create_future()
-
-    def end(result: object, error: BaseException | None) -> None:
-        if ended.done():  # the worker has stopped meanwhile
-            return
-        if error is None:
-            ended.set_result(result)
-        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
-            ended.set_exception(error)
-        else:  # SystemExit would end the event loop
-            ended.set_exception(RuntimeError(f"a batch listener raised {type(error).__name__}"))
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = call()
-        except BaseException as raised:  # passed on to the loop
-            error = raised
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(end, result, error)
-
-    threading.Thread(target=run, name="melange-batch", daemon=True).start()
-    return await ended
 
 
 def _checked(partial: PartialFailure, count: int) -> Mapping[int, BaseException]:

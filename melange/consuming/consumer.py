@@ -252,6 +252,7 @@ class ExchangeMessageConsumer:
                 max_events=max_events,
                 max_seconds=max_seconds,
                 concurrency=lambda: self.processor.concurrency,
+                give_up=self.processor.limited_runs.give_up,
             )
             subscription = subscription_for(
                 batches.process,
@@ -318,7 +319,7 @@ class ExchangeMessageConsumer:
             self._store_is_available = True
         deliveries = self.receive(self._limit, wait_seconds)
         if deliveries and is_given_up():
-            self._settler.defer([(lease, 0) for lease in self._keeper.hold(deliveries)])
+            self._release(deliveries)
             return 0
         return self._process(deliveries) if deliveries else 0
 
@@ -368,7 +369,11 @@ class ExchangeMessageConsumer:
         if limit <= 0:
             return []
         deliveries = self._receive(limit, wait_seconds)
-        self.gates.received(len(deliveries))
+        try:
+            self.gates.received(len(deliveries))
+        except BaseException:
+            self._release(deliveries)
+            raise
         return deliveries
 
     def _receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
@@ -388,10 +393,14 @@ class ExchangeMessageConsumer:
         try:
             wrapped(poll, self._around_poll)
         except BaseException:
-            if received:
-                self._settler.defer([(lease, 0) for lease in self._keeper.hold(received)])
+            self._release(received)
             raise
         return received
+
+    def _release(self, deliveries: list[Delivery]) -> None:
+        """Make visible again what was received and is not processed."""
+        if deliveries:
+            self._settler.defer([(lease, 0) for lease in self._keeper.hold(deliveries)])
 
     def settler(
         self, keeper: LeaseKeeper, suspects: Suspects, broker: SettlingBroker | None = None

@@ -41,7 +41,10 @@ class Gate:
         return None
 
     def received(self, count: int) -> None:
-        """Note that a poll that was allowed has returned, with so many deliveries."""
+        """Note that a poll that was allowed has returned, with so many deliveries.
+
+        What it raises counts as a failed poll too, and the deliveries are released.
+        """
 
 
 class Gates:

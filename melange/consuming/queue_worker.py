@@ -230,9 +230,15 @@ class QueueWorker:
             self._settle([(lease, outcome)])
 
     def _settle(self, outcomes: list[tuple[Lease, Outcome]]) -> bool:
-        """Settle the deliveries; return True if their messages are gone."""
+        """Settle the deliveries; return True if their messages are gone. It raises nothing."""
         try:
             return self._settler.settle(outcomes).gone == len(outcomes)
+        except (
+            BaseException
+        ):  # SystemExit of a hook must not end this thread, nor keep the messages in flight
+            logger.exception("settling %d messages was broken off", len(outcomes))
+            self._keeper.release([lease for lease, _ in outcomes])
+            return False
         finally:
             self.last_settled_at = self.consumer.driver.clock.monotonic()
             self._threads.changed()
@@ -244,12 +250,7 @@ class QueueWorker:
         if isinstance(outcome, Defer) and not lease.is_lost():
             self._retry_in_lane(lease, outcome.delay_seconds)
             return
-        try:
-            gone = self._settle([(lease, outcome)])
-        except Exception:  # or its lane would wait without end
-            logger.exception("message %s could not be settled", lease.delivery.message.message_id)
-            gone = False
-        if gone:
+        if self._settle([(lease, outcome)]):
             following = self._lanes.advance(lane, lease)
             if following is not None:
                 self._begin([following])

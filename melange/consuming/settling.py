@@ -101,6 +101,9 @@ class Settler:
             call()
         except Exception:
             logger.exception("middleware failed around the settling of %d messages", len(outcomes))
+        except BaseException:  # SystemExit of a hook: the messages are finished all the same
+            settle()
+            raise
         if not settled:
             logger.error("middleware did not settle %d messages: it is done without it", len(outcomes))
             settle()
@@ -218,7 +221,10 @@ class Settler:
 
 
 class Acknowledger:
-    """Settles finished deliveries on a thread of its own, beside the listeners: ten at once, or those of some milliseconds."""
+    """Settles finished deliveries on a thread of its own, beside the listeners: ten at once, or those of some milliseconds.
+
+    ``settle`` must not raise anything.
+    """
 
     def __init__(
         self, settle: Callable[[list[tuple[Lease, Outcome]]], object], most: int, queue_name: str
@@ -268,10 +274,7 @@ class Acknowledger:
             is_ending = None in batch
             done = [entry for entry in batch if entry is not None]
             if done:
-                try:
-                    self._settle(done)
-                except Exception:
-                    logger.exception("%d messages could not be acknowledged", len(done))
+                self._settle(done)
 
     def _gather(self) -> None:
         self._is_gathering = True

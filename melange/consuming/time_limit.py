@@ -65,6 +65,11 @@ class LimitedRuns:
             self._given_up = [thread for thread in self._given_up if thread.is_alive()]
         return len(self._given_up)
 
+    def give_up(self, thread: threading.Thread, what: str) -> None:
+        """Leave the thread of a run alone that cannot be stopped, and log where it is."""
+        self._given_up.append(thread)
+        logger.error("%s is given up; its thread is at\n%s", what, _stack_of(thread))
+
     def run(self, call: Callable[[], Any], timeout_seconds: float, what: str) -> Any:
         """Return the result of ``call``, or raise its exception.
 
@@ -94,13 +99,7 @@ class LimitedRuns:
             succeeded, value = result.get(timeout=timeout_seconds)
         except Empty:
             _local.ownership = None  # it ends, if its run ever returns
-            self._given_up.append(companion.thread)
-            logger.error(
-                "%s runs for more than %g s and is given up; its thread is at\n%s",
-                what,
-                timeout_seconds,
-                _stack_of(companion.thread),
-            )
+            self.give_up(companion.thread, f"{what} runs for more than {timeout_seconds:g} s and")
             raise TimeLimitExceeded(what, timeout_seconds) from None
         if succeeded:
             return value

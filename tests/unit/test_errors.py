@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from melange.errors import shortened
+from melange import errors
+from melange.errors import MelangeError, shortened
 
 
 class Unspeakable:
@@ -54,3 +57,14 @@ def test_long_text_is_cut_after_it_was_escaped(character: str) -> None:
 
 def test_text_as_long_as_the_limit_is_not_cut() -> None:
     assert shortened("x" * 30, limit=30) == f"'{'x' * 30}'"
+
+
+def test_the_drawn_tree_has_each_error_on_a_line_of_its_own():
+    drawn = re.findall(r"^[ │]*[├└]── (\w+)", errors.__doc__ or "", re.MULTILINE)
+
+    defined = [
+        name
+        for name, one in vars(errors).items()
+        if isinstance(one, type) and issubclass(one, MelangeError) and one is not MelangeError
+    ]
+    assert sorted(drawn) == sorted(defined)

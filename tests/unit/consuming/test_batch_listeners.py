@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -271,3 +272,71 @@ def test_without_a_worker_it_is_refused(consumer) -> None:
 def test_a_partial_failure_names_places_and_exceptions(errors) -> None:
     with pytest.raises(TypeError, match="dict of exceptions by places"):
         PartialFailure(errors)
+
+
+@pytest.mark.parametrize("is_borrowed", [False, True], ids=["own loop", "loop of the application"])
+def test_an_asynchronous_batch_is_cancelled_when_the_worker_stops(driver, consumer, is_borrowed) -> None:
+    began, cancelled = threading.Event(), threading.Event()
+
+    @consumer.batch_listener(OrderPlaced, max_events=2, max_seconds=60)
+    async def hang(events):
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    publish(driver, 1, 2)
+    worker = Worker(consumer, concurrency=2, grace_seconds=0.5)
+
+    async def work_on_this_loop() -> None:
+        async with worker.lifespan():
+            await asyncio.to_thread(began.wait)
+        assert cancelled.is_set()
+
+    if is_borrowed:
+        asyncio.run(work_on_this_loop())
+    else:
+        with worker.running():
+            began.wait()
+        assert cancelled.is_set()
+
+
+def test_an_asynchronous_batch_is_cancelled_when_all_its_events_are_over_their_time_limit(
+    driver, consumer, work
+) -> None:
+    ends = []
+
+    @consumer.batch_listener(OrderPlaced, max_events=2, max_seconds=60, timeout_seconds=0.1)
+    async def hang(events):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append(len(events))
+            raise
+
+    publish(driver, 1, 2)
+
+    work(2)
+
+    eventually(lambda: is_empty(driver))
+    assert ends == [2, 2, 2]
+
+
+def test_plain_batches_that_hang_end_the_worker_because_threads_cannot_be_stopped(
+    driver, consumer, work, caplog
+) -> None:
+    hanging = threading.Event()
+
+    @consumer.batch_listener(OrderPlaced, max_events=1, timeout_seconds=0.01)
+    def hang(events):
+        hanging.wait()
+
+    publish(driver, *range(20))
+
+    worker = work(2)
+
+    eventually(lambda: worker.has_ended)
+    hanging.set()
+    assert "its thread is at" in caplog.text
+    assert "hanging.wait()" in caplog.text

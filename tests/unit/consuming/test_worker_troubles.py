@@ -592,3 +592,41 @@ def test_a_listener_learns_that_its_claim_was_taken_over(start):
     publish(driver, 0)
 
     assert learned.wait(DEADLINE_SECONDS)
+
+
+class Exiting(Middleware):
+    """Ends the thread, if it can, before or after it settles."""
+
+    def __init__(self, *, settles: bool) -> None:
+        self.settles = settles
+
+    def around_settle(self, queue, outcomes, settle):
+        if self.settles:
+            settle()
+        raise SystemExit
+
+
+@pytest.mark.parametrize("settles", [True, False], ids=["after", "before"])
+@pytest.mark.parametrize(
+    ("queue_name", "topic_name"), [("stock", "products"), ("stock.fifo", "products.fifo")]
+)
+def test_a_hook_that_exits_around_settling_keeps_no_message_in_flight(
+    start, queue_name, topic_name, settles
+):
+    with InMemoryDriver() as driver:
+        seen = []
+        worker = start(
+            driver,
+            lambda event: seen.append(event["number"]),
+            queue_name,
+            topic_name,
+            middleware=[Exiting(settles=settles)],
+        )
+        for number in range(5):
+            publish(driver, number, topic=topic_name, message_group_id="group")
+
+        eventually(lambda: left_in(driver, queue_name) == 0 and len(seen) == 5)
+        eventually(lambda: worker.health().queues[0].in_flight == 0)
+
+        assert sorted(seen) == [0, 1, 2, 3, 4]
+        assert worker.stop()

@@ -107,6 +107,29 @@ class TestPausing:
             assert worker.stop()
 
 
+class FailingAfterThePoll(Gate):
+    """Loses its store between the answer and the count."""
+
+    has_failed = False
+
+    def received(self, count: int) -> None:
+        if count and not self.has_failed:
+            self.has_failed = True
+            raise ConnectionError("unavailable")
+
+
+def test_a_gate_that_fails_after_a_poll_releases_what_was_received(driver, consumer_with, send) -> None:
+    consumer, seen = consumer_with(FailingAfterThePoll())
+    send(2)
+
+    with pytest.raises(ConnectionError):
+        consumer.consume_event()
+
+    assert driver.measure_queue(consumer.queue).visible == 2
+    assert consumer.consume_event() == 2
+    assert sorted(seen) == [0, 1]
+
+
 class TestRateLimit:
     def test_over_the_limit_nothing_is_received(self, driver, consumer_with, send) -> None:
         consumer, _ = consumer_with(RateLimit(10, burst=20))
