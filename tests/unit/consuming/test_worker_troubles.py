@@ -610,9 +610,7 @@ class Exiting(Middleware):
 @pytest.mark.parametrize(
     ("queue_name", "topic_name"), [("stock", "products"), ("stock.fifo", "products.fifo")]
 )
-def test_a_hook_that_exits_around_settling_keeps_no_message_in_flight(
-    start, queue_name, topic_name, settles
-):
+def test_a_hook_that_exits_around_settling_keeps_no_message_in_flight(start, queue_name, topic_name, settles):
     with InMemoryDriver() as driver:
         seen = []
         worker = start(
