@@ -159,9 +159,19 @@ CAUSATION_HEADER = "causation-id"
 """The id of the message that was being handled when this one was published."""
 
 
+LONGEST_CORRELATION_ID = 256
+
+
 def correlation_id_of(message: Message) -> str:
-    """Return the correlation id of a message: its own id, if it has none."""
-    return message.headers.get(CORRELATION_HEADER) or message.message_id
+    """Return the correlation id of a message: its own id, if it has none that can be copied and logged."""
+    return _id_in(message, CORRELATION_HEADER) or message.message_id
+
+
+def _id_in(message: Message, header_name: str) -> str | None:
+    """Return an id that strangers may have written: a long one would fill the messages and logs of others."""
+    given = message.headers.get(header_name)
+    is_usable = given and len(given) <= LONGEST_CORRELATION_ID and given.isprintable()
+    return given if is_usable else None
 
 
 def caused_by(cause: Message) -> dict[str, str]:
@@ -172,7 +182,7 @@ def caused_by(cause: Message) -> dict[str, str]:
 def log_fields(message: Message) -> dict[str, str]:
     """Return the ids of a message as fields of a log record."""
     fields = {"message_id": message.message_id, "correlation_id": correlation_id_of(message)}
-    causation_id = message.headers.get(CAUSATION_HEADER)
+    causation_id = _id_in(message, CAUSATION_HEADER)
     return fields if causation_id is None else {**fields, "causation_id": causation_id}
 
 

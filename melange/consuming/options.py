@@ -87,6 +87,15 @@ class QueueOptions:
     declare: bool = True
 
     def __post_init__(self) -> None:
+        name = self.dead_letter_queue_name
+        if name == "" or not isinstance(name, (str, NoDeadLetterQueue, type(None))):
+            raise ConfigurationError(
+                f"dead_letter_queue_name= takes a name, None for the default, or NO_DEAD_LETTER_QUEUE, not {name!r}"
+            )
+        if not isinstance(self.ordered_by, (str, type(None))):
+            raise ConfigurationError(f"ordered_by= takes the name of an event field, not {self.ordered_by!r}")
+        if not isinstance(self.declare, bool):
+            raise ConfigurationError(f"declare= takes True or False, not {self.declare!r}")
         check_choice("on_reject", self.on_reject, "skip", "block")
         check_choice("on_unhandled", self.on_unhandled, "acknowledge", "reject")
         check_choice("filter_scope", self.filter_scope, "headers", "body")

@@ -218,6 +218,10 @@ def test_what_changes_a_queue_is_refused_for_one_given_by_its_address(driver, op
         ({"filter_scope": "attributes"}, "filter_scope must be"),
         ({"filter_events": "ProductAdded"}, "must be a sequence"),
         ({"filter_events": [5]}, "neither an event type name"),
+        ({"dead_letter_queue_name": False}, "NO_DEAD_LETTER_QUEUE, not False"),
+        ({"dead_letter_queue_name": ""}, "NO_DEAD_LETTER_QUEUE, not ''"),
+        ({"ordered_by": 5}, "the name of an event field, not 5"),
+        ({"declare": "no"}, "True or False, not 'no'"),
     ],
 )
 def test_options_out_of_bounds_are_refused_and_nothing_is_declared(driver, make_consumer, options, message):
