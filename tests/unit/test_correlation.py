@@ -150,7 +150,11 @@ def test_the_log_of_a_failed_listener_and_of_a_dead_letter_has_the_ids(driver, c
         assert (record.message_id, record.correlation_id, record.causation_id) == ("2", "web-42", "1")
 
 
-@pytest.mark.parametrize("given", ["x" * 257, "x" * 100_000, "web\n42", "web\u202e42"], ids=["257", "100,000", "line break", "reversed"])
+@pytest.mark.parametrize(
+    "given",
+    ["x" * 257, "x" * 100_000, "web\n42", "web\u202e42"],
+    ids=["257", "100,000", "line break", "reversed"],
+)
 def test_an_id_that_strangers_made_long_or_illegible_is_neither_copied_nor_logged(driver, given):
     orders, invoices = consumer_of("billing", "orders", driver), consumer_of("mail", "invoices", driver)
     orders.listener("OrderPlaced")(lambda event: ExchangeMessagePublisher("invoices", driver).publish(EVENT))
