@@ -25,12 +25,22 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """The number of messages since the backend was made; of a topic, ``arrived`` counts what was published."""
+
+    arrived: int = 0
+    received: int = 0
+    deleted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Topic:
     """A topic. ``attributes`` are those that SNS shows."""
 
     arn: str
     is_fifo: bool
     attributes: Mapping[str, str] = field(default_factory=dict)
+    traffic: Traffic | None = None
 
     @property
     def name(self) -> str:
@@ -42,7 +52,7 @@ class Queue:
     """A queue with its depths.
 
     ``oldest_at`` is when its oldest message was sent; None if it is empty or not known. ``source_arns`` are the queues
-    that move their dead letters here. ``attributes`` are those that SQS shows.
+    that move their dead letters here. ``attributes`` are those that SQS shows. ``traffic`` is None if it is not known.
     """
 
     arn: str
@@ -55,6 +65,7 @@ class Queue:
     max_receive_count: int | None = None
     source_arns: tuple[str, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
+    traffic: Traffic | None = None
 
     @property
     def name(self) -> str:
@@ -63,6 +74,11 @@ class Queue:
     @property
     def total(self) -> int:
         return self.visible + self.in_flight + self.delayed
+
+    @property
+    def holds_dead_letters(self) -> bool:
+        """True if queues move their dead letters here, or the name is one that melange gives to such a queue."""
+        return bool(self.source_arns) or self.name.removesuffix(".fifo").endswith("-dlq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +111,14 @@ class Overview:
     def topic(self, arn: str) -> Topic | None:
         """Return the topic, or None."""
         return next((topic for topic in self.topics if topic.arn == arn), None)
+
+    def bindings_of(self, topic_arn: str) -> list[Binding]:
+        """Return the bindings of a topic."""
+        return [binding for binding in self.bindings if binding.topic_arn == topic_arn]
+
+    def bindings_to(self, queue_arn: str) -> list[Binding]:
+        """Return the bindings by which a queue gets messages."""
+        return [binding for binding in self.bindings if binding.endpoint == queue_arn]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +205,10 @@ class Backend(Protocol):
     @property
     def title(self) -> str:
         """The broker's name, for the head of each page."""
+
+    @property
+    def url(self) -> str:
+        """The address that programs use as their endpoint; "" for that of AWS."""
 
     @property
     def looking_receives(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 import secrets
 from collections import OrderedDict
@@ -17,6 +18,8 @@ from melange.console.rendering import Templates
 from melange.console.visits import Handler, Page, Redirect, Visit
 from melange.server.control import CONSOLE_PREFIX
 from melange.server.http import Request, Response
+
+logger = logging.getLogger(__name__)
 
 _MAX_FIELDS = 2_000
 _MAX_NOTICES = 100
@@ -39,6 +42,7 @@ _ASSET_TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
+_NAVIGATION = [("", "Overview"), ("dead-letters", "Dead letters"), ("faults", "Faults and time")]
 _HTML = "text/html; charset=utf-8"
 _FORM = "application/x-www-form-urlencoded"
 
@@ -61,28 +65,31 @@ class Console:
         """Return the answer to a request below ``CONSOLE_PREFIX``."""
         url = urlsplit(request.target)
         path = unquote(url.path.removeprefix(CONSOLE_PREFIX))
-        method = "GET" if request.method == "HEAD" else request.method
-        if path.startswith("assets/") and method == "GET":
+        if path.startswith("assets/") and request.method in {"GET", "HEAD"}:
             return _asset(path.removeprefix("assets/"))
-        query = dict(parse_qsl(url.query, max_num_fields=_MAX_FIELDS))
         try:
-            handler, arguments = self._find(method, path)
-            form = self._form(request) if method == "POST" else {}
-            visit = Visit(self._backend, self._history, arguments, query, form)
-            answer = handler(visit)
+            query = dict(parse_qsl(url.query, max_num_fields=_MAX_FIELDS))
+            answer = self._handle(request, path, query)
+            return self._redirect(answer) if isinstance(answer, Redirect) else self._page(answer, path, query)
         except NotFoundError as error:
-            answer = _problem("Not found", str(error), 404)
+            problem = _problem("Not found", str(error), 404)
         except RefusedError as error:
-            answer = _problem("That was refused", str(error), 400)
+            problem = _problem("Refused", str(error), 400)
         except _ForbiddenError as error:
-            answer = _problem("Send it again", str(error), 403)
-        if isinstance(answer, Redirect):
-            return self._redirect(answer)
-        return self._page(answer, path, query)
+            problem = _problem("This form was not accepted", str(error), 403)
+        except Exception:
+            logger.exception("the console page %s failed", path)
+            problem = _problem("This page failed", "The log of the server says why.", 500)
+        return self._page(problem, path, {})
 
     def close(self) -> None:
         """End the sampling of depths. Idempotent."""
         self._history.close()
+
+    def _handle(self, request: Request, path: str, query: dict[str, str]) -> Page | Redirect:
+        handler, arguments = self._find("GET" if request.method == "HEAD" else request.method, path)
+        form = self._form(request) if request.method == "POST" else {}
+        return handler(Visit(self._backend, self._history, arguments, query, form))
 
     def _find(self, method: str, path: str) -> tuple[Handler, Sequence[str]]:
         for one, pattern, handler in self._routes:
@@ -123,6 +130,7 @@ class Console:
             "backend": self._backend,
             "token": self._token,
             "path": path,
+            "nav": [one for one in _NAVIGATION if self._backend.controls or one[0] != "faults"],
             "notice": self._notices.get(query.get("notice", ""), ""),
             "now": self._backend.now(),
         }

@@ -1,4 +1,4 @@
-"""Depths of queues over the last minutes, for charts. Sampling begins with the first look at a page."""
+"""Depths and rates of queues over the last minutes, for charts. Sampling begins with the first look at a page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from melange.console.backend import Backend, Overview
+from melange.console.backend import Backend, Overview, Queue, Topic, Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +23,14 @@ _MOST_LOAD = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The depths of a queue at one moment."""
+    """A queue or topic at one moment: its depths, and messages per second since the sample before."""
 
-    visible: int
-    in_flight: int
-    delayed: int
+    visible: int = 0
+    in_flight: int = 0
+    delayed: int = 0
+    arriving: float = 0
+    receiving: float = 0
+    deleting: float = 0
 
 
 class History:
@@ -36,26 +39,32 @@ class History:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._samples: dict[str, deque[Sample]] = {}
+        self._counts: dict[str, Traffic] = {}
+        self._sampled_at = 0.0
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
         self._last_look = 0.0
         self._thread: threading.Thread | None = None
 
-    def of(self, queue_arn: str) -> list[Sample]:
-        """Return the samples of a queue, the oldest first."""
+    def of(self, arn: str) -> list[Sample]:
+        """Return the samples of a queue or topic, the oldest first."""
         self._look()
         with self._lock:
-            return list(self._samples.get(queue_arn, ()))
+            return list(self._samples.get(arn, ()))
 
-    def add(self, overview: Overview) -> None:
-        """Keep a sample of each queue, and forget the queues that are gone."""
+    def add(self, overview: Overview, at: float) -> None:
+        """Keep a sample of each queue and topic, taken at a time in seconds, and forget those that are gone."""
         with self._lock:
-            found = {queue.arn for queue in overview.queues}
-            for arn in [arn for arn in self._samples if arn not in found]:
+            seconds, self._sampled_at = at - self._sampled_at, at
+            found: list[Queue | Topic] = [*overview.queues, *overview.topics]
+            for arn in self._samples.keys() - {one.arn for one in found}:
                 del self._samples[arn]
-            for queue in overview.queues:
-                samples = self._samples.setdefault(queue.arn, deque(maxlen=SAMPLES))
-                samples.append(Sample(queue.visible, queue.in_flight, queue.delayed))
+                self._counts.pop(arn, None)
+            for one in found:
+                traffic = one.traffic or Traffic()
+                sample = _sample(one, traffic, self._counts.get(one.arn, traffic), seconds)
+                self._counts[one.arn] = traffic
+                self._samples.setdefault(one.arn, deque(maxlen=SAMPLES)).append(sample)
 
     def close(self) -> None:
         """End sampling. Idempotent."""
@@ -79,7 +88,18 @@ class History:
                     return
             began = time.monotonic()
             try:
-                self.add(self._backend.overview())
+                self.add(self._backend.overview(), began)
             except Exception:
                 logger.warning("the console could not sample the queues", exc_info=True)
             pause = max(INTERVAL_SECONDS, (time.monotonic() - began) / _MOST_LOAD)
+
+
+def _sample(one: Queue | Topic, now: Traffic, before: Traffic, seconds: float) -> Sample:
+    rates = [
+        (now.arrived - before.arrived) / seconds,
+        (now.received - before.received) / seconds,
+        (now.deleted - before.deleted) / seconds,
+    ]
+    if isinstance(one, Topic):
+        return Sample(0, 0, 0, *rates)
+    return Sample(one.visible, one.in_flight, one.delayed, *rates)

@@ -18,6 +18,7 @@ from melange.console.backend import (
     State,
     Topic,
 )
+from melange.console.counting import Counting
 from melange.console.local_controls import LocalControls
 from melange.console.reading import dead_letter_of, draft_of, topic_arn_of, without_note_of
 from melange.engine.queue import Copy
@@ -53,7 +54,9 @@ class LocalBackend:
 
     def __init__(self, broker: Broker, faults: Faults, url: str) -> None:
         self._broker = broker
-        self._url = url
+        self.url = url
+        self._counting = Counting()
+        broker.observers.append(self._counting)
         self.controls: Controls | None = LocalControls(broker, faults)
 
     def now(self) -> float:
@@ -188,7 +191,7 @@ class LocalBackend:
         _, _, service, region, account, _ = arn.split(":")
         caller = Caller("console", account, region, service)
         try:
-            return operation(Call(self._broker, caller, self._url, parameters))
+            return operation(Call(self._broker, caller, self.url, parameters))
         except ServiceError as error:
             if error.code in {"NotFound", "AWS.SimpleQueueService.NonExistentQueue"}:
                 raise NotFoundError(error.message) from None
@@ -236,6 +239,7 @@ class LocalBackend:
             count if isinstance(count, int) else None,
             tuple(sorted(self._sources_of(queue))),
             dict(queue.attributes),
+            self._counting.of(queue.arn),
         )
 
     def _sources_of(self, queue: ServedQueue) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,10 @@ _UNSEEN = re.compile(
 )
 """Characters that have no picture, or reorder the text around them."""
 
+_JSON_PART = re.compile(
+    r'(?P<key>"(?:[^"\\]|\\.)*")(?=:)|(?P<string>"(?:[^"\\]|\\.)*")|(?P<number>-?\d[\d.eE+-]*|true|false|null)'
+)
+
 
 class Templates:
     """The templates of the console. Thread-safe."""
@@ -32,8 +37,10 @@ class Templates:
             lstrip_blocks=True,
         )
         self._environment.filters |= {
+            "base64": base64,
             "count": count,
             "duration": duration,
+            "highlighted": highlighted,
             "moment": moment,
             "name": name_of,
             "shown": shown,
@@ -54,6 +61,24 @@ def shown(text: str) -> Markup:
         parts += [text[end : found.start()], _escape_of(found[0])]
         end = found.end()
     return Markup("").join([*parts, text[end:]])
+
+
+def highlighted(text: str) -> Markup:
+    """Return indented JSON with elements around its names, strings and numbers."""
+    parts: list[Markup] = []
+    end = 0
+    for found in _JSON_PART.finditer(text):
+        parts += [
+            shown(text[end : found.start()]),
+            Markup('<span class="json-{}">{}</span>').format(found.lastgroup, shown(found[0])),
+        ]
+        end = found.end()
+    return Markup("").join([*parts, shown(text[end:])])
+
+
+def base64(data: bytes) -> str:
+    """Return bytes in Base64."""
+    return b64encode(data).decode()
 
 
 def duration(seconds: float | None) -> str:

@@ -1,34 +1,61 @@
-"""A queue: its depths, its messages, and what can be done to all of them."""
+"""A queue: its depths and rates, its messages, and what can be done to all of them."""
 
 from __future__ import annotations
 
-from melange.console.backend import NotFoundError, Overview, Queue
+from melange.console.backend import STATES, Messages, NotFoundError, Overview, Queue
+from melange.console.charts import chart_of
+from melange.console.pages.dead_letters import groups_of, with_reason
 from melange.console.reading import preview, read
 from melange.console.visits import Page, Redirect, Visit
+
+PAGE_SIZE = 50
 
 
 def show(visit: Visit) -> Page:
     overview, queue = find(visit)
-    query = visit.query
-    text, state = query.get("text", ""), query.get("state", "")
-    found = visit.backend.messages(queue.arn, after=query.get("after"), text=text, state=state)
-    rows = [(message, read(message), preview(message)) for message in found.messages]
+    query, backend = visit.query, visit.backend
+    text, state, reason = query.get("text", "").strip(), query.get("state", ""), query.get("reason", "")
+    groups = groups_of(backend, queue.arn) if queue.holds_dead_letters else []
+    if reason:
+        found = Messages(with_reason(groups, reason))
+    else:
+        found = backend.messages(queue.arn, after=query.get("after"), limit=PAGE_SIZE, text=text, state=state)
+    samples = visit.history.of(queue.arn)
     return Page(
         "queue.html",
-        {"overview": overview, "queue": queue, "found": found, "rows": rows, "text": text, "state": state},
+        {
+            "overview": overview,
+            "queue": queue,
+            "found": found,
+            "rows": [(message, read(message), preview(message)) for message in found.messages],
+            "groups": groups,
+            "text": text,
+            "state": state,
+            "reason": reason,
+            "after": query.get("after", ""),
+            "states": STATES,
+            "others": [one for one in overview.queues if one.is_fifo == queue.is_fifo and one is not queue],
+            "depth_charts": {
+                "visible": chart_of(visible=[one.visible for one in samples]) if samples else None,
+                "in flight": chart_of(in_flight=[one.in_flight for one in samples]) if samples else None,
+                "delayed": chart_of(delayed=[one.delayed for one in samples]) if samples else None,
+            },
+            "rate_chart": chart_of(
+                arriving=[one.arriving for one in samples],
+                received=[one.receiving for one in samples],
+                deleted=[one.deleting for one in samples],
+            ),
+        },
     )
 
 
 def ask_purge(visit: Visit) -> Page:
     _, queue = find(visit)
-    return Page(
-        "confirm.html",
-        {
-            "title": f"Purge {queue.name}?",
-            "text": f"This deletes all {queue.total:,} messages of the queue. They cannot be restored.",
-            "button": "Purge",
-            "back": f"queues/{queue.arn}",
-        },
+    return _confirmation(
+        f"Purge {queue.name}?",
+        f"This deletes all messages of the queue, {queue.total:,} now, those in flight included. They cannot be restored.",
+        "Purge",
+        queue,
     )
 
 
@@ -38,6 +65,22 @@ def purge(visit: Visit) -> Redirect:
     return Redirect(f"queues/{queue.arn}", f"{queue.name} is purged.")
 
 
+def ask_delete(visit: Visit) -> Page:
+    _, queue = find(visit)
+    return _confirmation(
+        f"Delete {queue.name}?",
+        f"This deletes the queue and its messages, {queue.total:,} now. Its subscriptions stay and deliver nothing.",
+        "Delete",
+        queue,
+    )
+
+
+def delete(visit: Visit) -> Redirect:
+    _, queue = find(visit)
+    visit.backend.delete_queue(queue.arn)
+    return Redirect("", f"{queue.name} is deleted.")
+
+
 def find(visit: Visit) -> tuple[Overview, Queue]:
     """Return what the broker has, and the queue of the address."""
     overview = visit.backend.overview()
@@ -45,3 +88,10 @@ def find(visit: Visit) -> tuple[Overview, Queue]:
     if queue is None:
         raise NotFoundError(f"There is no queue {visit.arguments[0]}.")
     return overview, queue
+
+
+def _confirmation(title: str, text: str, button: str, queue: Queue) -> Page:
+    return Page(
+        "confirm.html",
+        {"title": title, "text": text, "button": button, "back": f"queues/{queue.arn}", "fields": []},
+    )

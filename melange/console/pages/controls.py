@@ -1,0 +1,139 @@
+"""Faults, disorder and time of a broker for development."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from melange.console.backend import Controls, Disorder, NotFoundError, RefusedError
+from melange.console.rendering import duration
+from melange.console.visits import Page, Redirect, Visit
+
+KINDS = {
+    "throttle": "too many calls: the call is refused",
+    "error": "a failure of the service: an answer with the status below",
+    "delay": "the call is executed after some seconds",
+    "hang": "no answer; the connection closes after some seconds",
+    "drop-request": "the connection closes before the call is executed",
+    "drop-answer": "the call is executed; its answer is lost",
+    "cut-answer": "the call is executed; half of its answer comes",
+    "partial": "about half of the entries of a batch fail",
+}
+OPERATIONS = (
+    "SendMessage",
+    "SendMessageBatch",
+    "ReceiveMessage",
+    "DeleteMessage",
+    "DeleteMessageBatch",
+    "ChangeMessageVisibility",
+    "ChangeMessageVisibilityBatch",
+    "Publish",
+    "PublishBatch",
+)
+STEPS = (30, 300, 3_600, 43_200)
+"""The seconds of the buttons that move the clock."""
+
+
+def show(visit: Visit) -> Page:
+    return _page(visit, {})
+
+
+def add_fault(visit: Visit) -> Page | Redirect:
+    try:
+        options = _options(visit)
+        _controls(visit).add_fault(options)
+    except RefusedError as error:
+        typed = {name: visit.text(name) for name in visit.form}
+        return _page(visit, typed, str(error), 400)
+    return Redirect("faults", f"The fault {options['kind']} strikes from now on.")
+
+
+def remove_fault(visit: Visit) -> Redirect:
+    found = visit.arguments[0]
+    if not (found.isascii() and found.isdigit()):
+        raise NotFoundError("There is no such fault.")
+    _controls(visit).remove_fault(int(found))
+    return Redirect("faults", "The fault is removed.")
+
+
+def set_disorder(visit: Visit) -> Redirect:
+    share = _number(visit, "duplicates", 0.0) / 100
+    _controls(visit).set_disorder(Disorder(share, bool(visit.value("shuffle"))))
+    return Redirect("faults", "Standard queues deliver so from now on.")
+
+
+def advance(visit: Visit) -> Redirect:
+    seconds = _number(visit, "seconds", 0.0)
+    _controls(visit).advance(seconds)
+    return Redirect("faults", f"The clock is {duration(seconds)} ahead of where it was.")
+
+
+def ask_reset(visit: Visit) -> Page:
+    overview = visit.backend.overview()
+    return Page(
+        "confirm.html",
+        {
+            "title": "Reset the server?",
+            "text": (
+                f"This deletes {len(overview.topics)} topics, {len(overview.queues)} queues, their messages, and all faults."
+            ),
+            "button": "Reset",
+            "back": "faults",
+            "fields": [],
+        },
+    )
+
+
+def reset(visit: Visit) -> Redirect:
+    _controls(visit).reset()
+    return Redirect("", "The server is empty.")
+
+
+def _page(visit: Visit, typed: dict[str, Any], error: str = "", status: int = 200) -> Page:
+    controls = _controls(visit)
+    overview = visit.backend.overview()
+    return Page(
+        "faults.html",
+        {
+            "faults": controls.faults(),
+            "disorder": controls.disorder(),
+            "advanced_seconds": controls.advanced_seconds,
+            "kinds": KINDS,
+            "operations": OPERATIONS,
+            "steps": STEPS,
+            "names": [topic.name for topic in overview.topics] + [queue.name for queue in overview.queues],
+            "typed": typed,
+            "error": error,
+        },
+        status,
+    )
+
+
+def _options(visit: Visit) -> dict[str, Any]:
+    options: dict[str, Any] = {"kind": visit.value("kind")}
+    for name in ("service", "operation", "name"):
+        if visit.value(name):
+            options[name] = visit.value(name)
+    options["rate"] = _number(visit, "percent", 100.0) / 100
+    options["seconds"] = _number(visit, "seconds", 1.0)
+    for name, least in (("times", 1), ("status", 500), ("seed", 0)):
+        if visit.value(name):
+            options[name] = int(_number(visit, name, least))
+    return options
+
+
+def _number(visit: Visit, name: str, default: float) -> float:
+    text = visit.value(name)
+    try:
+        number = float(text) if text else default
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise RefusedError(f"{name.capitalize()} must be a number, not {text!r:.40}.")
+    return number
+
+
+def _controls(visit: Visit) -> Controls:
+    if visit.backend.controls is None:
+        raise NotFoundError("This broker has no faults and no clock of its own.")
+    return visit.backend.controls

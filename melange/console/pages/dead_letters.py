@@ -1,0 +1,76 @@
+"""Dead letters, grouped by the reason for which they failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from melange.console.backend import Backend, Message, RefusedError
+from melange.console.reading import dead_letter_of
+from melange.console.visits import Page, Redirect, Visit
+
+GROUPED_MESSAGES = 1_000
+"""The number of messages of a queue that are grouped."""
+
+
+@dataclass(slots=True)
+class Group:
+    """Dead letters that failed for one reason; ``kind`` is the reason without numbers, ids and quoted values."""
+
+    kind: str
+    example: str
+    messages: list[Message] = field(default_factory=list)
+    types: set[str] = field(default_factory=set)
+    listeners: set[str] = field(default_factory=set)
+    oldest: datetime | None = None
+    newest: datetime | None = None
+
+
+def show(visit: Visit) -> Page:
+    overview = visit.backend.overview()
+    queues = [queue for queue in overview.queues if queue.holds_dead_letters]
+    return Page(
+        "dead_letters.html",
+        {
+            "overview": overview,
+            "queues": [(queue, groups_of(visit.backend, queue.arn)) for queue in queues if queue.total],
+            "empty": [queue for queue in queues if not queue.total],
+        },
+    )
+
+
+def retry(visit: Visit) -> Redirect:
+    """Move the dead letters with a reason, or all, back to the queues where they failed."""
+    backend, arn = visit.backend, visit.arguments[0]
+    reason = visit.text("reason")
+    if reason:
+        keys = [message.key for message in with_reason(groups_of(backend, arn), reason)]
+        if not keys:
+            raise RefusedError("No message has this reason any more.")
+        number = backend.retry(arn, keys)
+    else:
+        number = backend.retry_all(arn)
+    return Redirect(f"queues/{arn}", f"Moved back to where they failed: {number:,}.")
+
+
+def groups_of(backend: Backend, queue_arn: str) -> list[Group]:
+    """Return the groups of the first messages in a queue, the largest first."""
+    groups: dict[str, Group] = {}
+    for message in backend.messages(queue_arn, limit=GROUPED_MESSAGES).messages:
+        letter = dead_letter_of(message)
+        group = groups.setdefault(letter.kind, Group(letter.kind, letter.reason))
+        group.messages.append(message)
+        if letter.event_type_name:
+            group.types.add(letter.event_type_name)
+        if letter.listener_name:
+            group.listeners.add(letter.listener_name)
+        if letter.dead_since:
+            group.oldest = min(group.oldest or letter.dead_since, letter.dead_since)
+            group.newest = max(group.newest or letter.dead_since, letter.dead_since)
+    return sorted(groups.values(), key=lambda group: -len(group.messages))
+
+
+def with_reason(groups: Sequence[Group], kind: str) -> list[Message]:
+    """Return the messages of the group with this reason."""
+    return next((group.messages for group in groups if group.kind == kind), [])

@@ -1,0 +1,67 @@
+"""One message, and what can be done to messages that are selected."""
+
+from __future__ import annotations
+
+from melange.console.backend import RefusedError
+from melange.console.pages.queues import find
+from melange.console.reading import dead_letter_of, read
+from melange.console.visits import Page, Redirect, Visit
+
+
+def show(visit: Visit) -> Page:
+    overview, queue = find(visit)
+    message = visit.backend.message(queue.arn, visit.arguments[1])
+    return Page(
+        "message.html",
+        {
+            "overview": overview,
+            "queue": queue,
+            "message": message,
+            "reading": read(message),
+            "letter": dead_letter_of(message) if queue.holds_dead_letters else None,
+            "others": [one for one in overview.queues if one.is_fifo == queue.is_fifo and one is not queue],
+        },
+    )
+
+
+def release(visit: Visit) -> Redirect:
+    arn, key = visit.arguments
+    visit.backend.release(arn, key)
+    return Redirect(f"queues/{arn}/messages/{key}", "The message is visible now.")
+
+
+def change_selected(visit: Visit) -> Page | Redirect:
+    """Retry, move or delete the messages with the keys in the form; ask before they are deleted."""
+    _, queue = find(visit)
+    keys = list(visit.form.get("key", []))
+    action = visit.value("action")
+    back = f"queues/{queue.arn}"
+    if not keys:
+        raise RefusedError("Select at least one message first.")
+    if action == "retry":
+        number = visit.backend.retry(queue.arn, keys)
+        return Redirect(back, f"{_messages(number)} moved back to where they failed.")
+    if action == "move":
+        target = visit.value("target")
+        if not target:
+            raise RefusedError("Choose the queue to which the messages move.")
+        number = visit.backend.move(queue.arn, keys, target)
+        return Redirect(back, f"{_messages(number)} moved to {target.rpartition(':')[2]}.")
+    if action == "delete" and not visit.value("is_sure"):
+        return Page(
+            "confirm.html",
+            {
+                "title": f"Delete {_messages(len(keys))}?",
+                "text": f"They are deleted from {queue.name} and cannot be restored.",
+                "button": "Delete",
+                "back": back,
+                "fields": [("action", "delete"), ("is_sure", "yes"), *(("key", key) for key in keys)],
+            },
+        )
+    if action == "delete":
+        return Redirect(back, f"{_messages(visit.backend.delete(queue.arn, keys))} deleted.")
+    raise RefusedError("Choose an action: retry, move or delete.")
+
+
+def _messages(number: int) -> str:
+    return "1 message" if number == 1 else f"{number:,} messages"

@@ -1,0 +1,57 @@
+"""A topic and its subscriptions."""
+
+from __future__ import annotations
+
+from melange.console.backend import NotFoundError, Overview, Topic
+from melange.console.charts import chart_of
+from melange.console.reading import indented
+from melange.console.visits import Page, Redirect, Visit
+
+
+def show(visit: Visit) -> Page:
+    overview, topic = find(visit)
+    bindings = overview.bindings_of(topic.arn)
+    samples = visit.history.of(topic.arn)
+    return Page(
+        "topic.html",
+        {
+            "overview": overview,
+            "topic": topic,
+            "bindings": bindings,
+            "filters": {
+                one.arn: indented(one.filter_policy) or one.filter_policy
+                for one in bindings
+                if one.filter_policy
+            },
+            "rate_chart": chart_of(published=[one.arriving for one in samples]),
+        },
+    )
+
+
+def ask_delete(visit: Visit) -> Page:
+    _, topic = find(visit)
+    return Page(
+        "confirm.html",
+        {
+            "title": f"Delete {topic.name}?",
+            "text": "This deletes the topic and its subscriptions. Queues keep their messages.",
+            "button": "Delete",
+            "back": f"topics/{topic.arn}",
+            "fields": [],
+        },
+    )
+
+
+def delete(visit: Visit) -> Redirect:
+    _, topic = find(visit)
+    visit.backend.delete_topic(topic.arn)
+    return Redirect("", f"{topic.name} is deleted.")
+
+
+def find(visit: Visit) -> tuple[Overview, Topic]:
+    """Return what the broker has, and the topic of the address."""
+    overview = visit.backend.overview()
+    topic = overview.topic(visit.arguments[0])
+    if topic is None:
+        raise NotFoundError(f"There is no topic {visit.arguments[0]}.")
+    return overview, topic
