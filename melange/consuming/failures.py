@@ -31,7 +31,8 @@ class Failures:
         """Return the outcome of a run that raised: another one after the backoff, or rejection after the last."""
         if isinstance(error, Reject):
             return self.given_up(call, error.reason, call.attempt, error)
-        self.timed_out_count += isinstance(error, TimeLimitExceeded)
+        if isinstance(error, TimeLimitExceeded):
+            self.timed_out_count += 1
         self._log(call.lease, call.listener_name, call.attempt, error)
         if isinstance(error, self._retry.reject_on) and not isinstance(error, Retry):
             reason = f"{_described(error)} is never retried (reject_on)"

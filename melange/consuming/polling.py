@@ -22,7 +22,7 @@ from melange.messages import Delivery
 
 logger = logging.getLogger(__name__)
 
-FEWEST_HANGING = 10
+FEWEST_HANGING = 100
 """A worker gives up when more runs hang beyond their time limit than this, and than its concurrency."""
 
 _PERMANENT = (AccessDeniedError, ConfigurationError, QueueNotFoundError)

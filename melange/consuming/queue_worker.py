@@ -233,11 +233,8 @@ class QueueWorker:
         """Settle the deliveries; return True if their messages are gone. It raises nothing."""
         try:
             return self._settler.settle(outcomes).gone == len(outcomes)
-        except (
-            BaseException
-        ):  # SystemExit of a hook must not end this thread, nor keep the messages in flight
+        except BaseException:  # SystemExit of a hook must not end this thread
             logger.exception("settling %d messages was broken off", len(outcomes))
-            self._keeper.release([lease for lease, _ in outcomes])
             return False
         finally:
             self.last_settled_at = self.consumer.driver.clock.monotonic()
@@ -248,15 +245,19 @@ class QueueWorker:
     def _settle_in_lane(self, lease: Lease, outcome: Outcome) -> None:
         lane = lease.lane
         if isinstance(outcome, Defer) and not lease.is_lost():
-            self._retry_in_lane(lease, outcome.delay_seconds)
-            return
-        if self._settle([(lease, outcome)]):
+            try:
+                self._retry_in_lane(lease, outcome.delay_seconds)
+                return
+            except BaseException:  # or the head would be renewed forever, and its lane would stand still
+                logger.exception("the retry of message %s was broken off", lease.delivery.message.message_id)
+                self._keeper.release([lease])
+        elif self._settle([(lease, outcome)]):
             following = self._lanes.advance(lane, lease)
             if following is not None:
                 self._begin([following])
-        else:
-            # It comes back, and nothing of its lane may overtake it.
-            self._release([other for other in self._lanes.clear(lane) if other is not lease], 0)
+            return
+        # It comes back, and nothing of its lane may overtake it.
+        self._release([other for other in self._lanes.clear(lane) if other is not lease], 0)
 
     def _retry_in_lane(self, lease: Lease, delay_seconds: float) -> None:
         """Keep the head of a lane in flight until its retry, so that its followers are not received repeatedly."""

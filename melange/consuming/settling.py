@@ -81,7 +81,7 @@ class Settler:
         self.settle: Callable[[Sequence[tuple[Lease, Outcome]]], Settlement] = (
             self._settle_hooked if middleware else self._settle
         )
-        """Carries out the outcomes, in as few calls as the driver can."""
+        """Carries out the outcomes, in as few calls as the driver can. Whatever it raises, the leases have ended."""
 
     def _settle_hooked(self, outcomes: Sequence[tuple[Lease, Outcome]]) -> Settlement:
         """Settle inside of the hooks; what they do wrong must not keep anything from being settled."""
@@ -113,25 +113,29 @@ class Settler:
         done: list[Lease] = []
         deferred: list[tuple[Lease, float]] = []
         dead_lettered: dict[str, DeadLetter] = {}
-        for lease, outcome in outcomes:
-            if isinstance(outcome, Leave) or lease.is_lost():
-                # A dead letter would decide for another receiver, which may still succeed.
-                _log_lease_lost(lease.delivery)
-                self._keeper.release([lease])
-            elif isinstance(outcome, Acknowledge):
-                lease.is_settling = True
-                done.append(lease)
-            elif isinstance(outcome, Defer):
-                deferred.append((lease, outcome.delay_seconds))
-            elif self._dead_letter(lease.delivery, outcome):
-                dead_lettered[lease.delivery.receipt_handle] = outcome
-                done.append(lease)
-            else:
-                deferred.append((lease, max(1.0, self._backoff(lease.delivery.receive_count))))
-        return Settlement(
-            gone=self._acknowledge(done, dead_lettered) if done else 0,
-            deferred=self.defer(deferred) if deferred else 0,
-        )
+        try:
+            for lease, outcome in outcomes:
+                if isinstance(outcome, Leave) or lease.is_lost():
+                    # A dead letter would decide for another receiver, which may still succeed.
+                    _log_lease_lost(lease.delivery)
+                    self._keeper.release([lease])
+                elif isinstance(outcome, Acknowledge):
+                    lease.is_settling = True
+                    done.append(lease)
+                elif isinstance(outcome, Defer):
+                    deferred.append((lease, outcome.delay_seconds))
+                elif self._dead_letter(lease.delivery, outcome):
+                    dead_lettered[lease.delivery.receipt_handle] = outcome
+                    done.append(lease)
+                else:
+                    deferred.append((lease, max(1.0, self._backoff(lease.delivery.receive_count))))
+            return Settlement(
+                gone=self._acknowledge(done, dead_lettered) if done else 0,
+                deferred=self.defer(deferred) if deferred else 0,
+            )
+        except BaseException:  # a lease that is never released is renewed without end, and its message never comes back
+            self._keeper.release([lease for lease, _ in outcomes])
+            raise
 
     def defer(self, deferrals: Sequence[tuple[Lease, float]]) -> int:
         """Make the deliveries visible again, each after its seconds, 0 for now; return the number that needs nothing more.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -25,14 +26,16 @@ class Suspects:
     """Finds suspects among messages; thread-safe."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._released: dict[str, None] = {}
         self._left = MOST_ISOLATED
 
     def released(self, delivery: Delivery) -> None:
         """Note that this process released the message alive: its next receive has that reason."""
-        self._released[delivery.message.message_id] = None
-        if len(self._released) > _MOST_REMEMBERED:
-            self._released.pop(next(iter(self._released)), None)
+        with self._lock:
+            self._released[delivery.message.message_id] = None
+            if len(self._released) > _MOST_REMEMBERED:
+                del self._released[next(iter(self._released))]
 
     def includes(self, delivery: Delivery) -> bool:
         """Return True if the message should be worked on alone."""

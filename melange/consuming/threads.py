@@ -16,8 +16,8 @@ from melange.consuming.leases import Lease
 
 logger = logging.getLogger(__name__)
 
-AHEAD = 50
-"""The least number of deliveries in flight beyond those being processed: received ahead, or being settled."""
+AHEAD = 20
+"""The least number of deliveries in flight beyond those being processed: ten received ahead, and ten being settled."""
 
 QUICK_SECONDS = 0.000_2
 """A step that takes longer has probably waited for something, so that another thread could have used the time."""

@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 _LONGEST_WAIT_SECONDS = 3600.0
 """Longer waits are split: the system's own timers refuse waits of centuries."""
 
+_LONGEST_CALL_SECONDS = 1.0
+"""How long ``close`` waits for the call that is being made."""
+
 
 class Timers:
     """Calls functions later, on a daemon thread that starts with the first call. Thread-safe."""
@@ -26,6 +29,7 @@ class Timers:
         self._calls: list[tuple[float, int, Lease, Callable[[Lease], None]]] = []
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
+        self._is_calling = False
         self._closed = False
 
     def after(self, seconds: float, call: Callable[[Lease], None], lease: Lease) -> bool:
@@ -47,12 +51,16 @@ class Timers:
             return True
 
     def close(self) -> list[tuple[Lease, float]]:
-        """Make no further calls; return the waiting leases, each with the time of its call."""
+        """Make no further calls; return the waiting leases, each with the time of its call.
+
+        Waits for the call that is being made: its lease is neither among these nor at its destination yet.
+        """
         with self._changed:
             self._closed = True
             waiting = [(lease, due) for due, _, lease, _ in self._calls]
             self._calls.clear()
-            self._changed.notify()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._is_calling, _LONGEST_CALL_SECONDS)
             return waiting
 
     def _run(self) -> None:
@@ -72,7 +80,12 @@ class Timers:
                         logger.debug("no time has passed")
                     continue
                 heapq.heappop(self._calls)
+                self._is_calling = True
             try:
                 call(lease)
             except Exception:
                 logger.exception("a retry could not begin; the message will be delivered again")
+            finally:
+                with self._changed:
+                    self._is_calling = False
+                    self._changed.notify_all()
