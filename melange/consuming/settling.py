@@ -133,7 +133,9 @@ class Settler:
                 gone=self._acknowledge(done, dead_lettered) if done else 0,
                 deferred=self.defer(deferred) if deferred else 0,
             )
-        except BaseException:  # a lease that is never released is renewed without end, and its message never comes back
+        except (
+            BaseException
+        ):  # a lease that is never released is renewed without end, and its message never comes back
             self._keeper.release([lease for lease, _ in outcomes])
             raise
 

@@ -142,7 +142,9 @@ def test_a_hook_that_exits_around_settling_does_not_end_the_acknowledging(runnin
 
 def test_a_hook_that_exits_around_settling_ends_consume_event_with_everything_settled():
     driver = InMemoryDriver()
-    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=0), middleware=[LeavesBeforeSettling(True)])
+    consumer = consumer_of(
+        driver, queue=QueueOptions(wait_seconds=0), middleware=[LeavesBeforeSettling(True)]
+    )
     consumer.listener(name="listener")(lambda event: None)
     send(driver, consumer.queue, 3)
 
