@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import threading
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -16,6 +17,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
+from weakref import WeakSet
 
 from melange.drivers.base import BrokerAdministration, MessagingDriver
 from melange.drivers.inspection import Inspectable
@@ -70,11 +72,15 @@ class Requester:
         self._publisher = QueueMessagePublisher(queue_name, driver)
         self._queue_name = queue_name
         self._given_driver = driver
+        self._driver: MessagingDriver | None = None
+        self._closed = False
+        self._begin()
+        _requesters.add(self)
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, Future[Message]] = {}
         self._reply_queue: Queue | None = None
-        self._driver: MessagingDriver | None = None
-        self._closed = False
 
     @overload
     def ask(self, event: Event, *, timeout_seconds: float, reply: type[ReplyT]) -> ReplyT: ...
@@ -112,8 +118,8 @@ class Requester:
         """Send a request and return the first reply, without blocking the event loop: see ``ask``."""
         _check_timeout(timeout_seconds)
         request_id, future = new_message_id(), Future[Message]()
-        queue = await asyncio.get_running_loop().run_in_executor(None, self._expect, request_id, future)
         try:
+            queue = await asyncio.get_running_loop().run_in_executor(None, self._expect, request_id, future)
             await self._publisher.send_async(
                 event, headers={REPLY_TO_HEADER: queue.name}, message_id=request_id
             )
@@ -169,10 +175,10 @@ class Requester:
         driver = self._driver = self._given_driver or DriverManager.instance().get_driver()
         name = f"{REPLY_QUEUE_PREFIX}{new_token()[:20]}"
         queue = driver.declare_queue(name, retention_seconds=_RETENTION_SECONDS, tags=_tags(driver))
-        self._reply_queue = queue
         threading.Thread(
             target=self._receive, args=(driver, queue), name="melange-replies", daemon=True
         ).start()
+        self._reply_queue = queue  # only now, when something receives from it
 
     def _receive(self, driver: MessagingDriver, queue: Queue) -> None:
         alive_at = driver.clock.monotonic()
@@ -193,8 +199,9 @@ class Requester:
                     if self._reply_queue is queue:
                         self._reply_queue = None
                 return
-            except DriverError as error:
-                logger.warning("replies cannot be received for now: %s", error)
+            except Exception as error:  # after any error, askers wait for their replies
+                is_ours = not isinstance(error, DriverError)
+                logger.warning("replies cannot be received for now: %s", error, exc_info=is_ours)
                 _pause(driver)
 
     def _hand_out(self, deliveries: list[Delivery]) -> None:
@@ -247,6 +254,19 @@ def reply(event: Event, driver: MessagingDriver | None = None) -> bool:
     except QueueNotFoundError:
         return False
     return True
+
+
+_requesters: WeakSet[Requester] = WeakSet()
+
+
+def _begin_again() -> None:
+    # What receives the replies stays in the parent, and so does the reply queue.
+    for requester in list(_requesters):
+        requester._begin()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_begin_again)
 
 
 def remove_abandoned_reply_queues(driver: MessagingDriver, *, older_than_seconds: float = 3_600) -> int:

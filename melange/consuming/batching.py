@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from typing import Any
 from melange.callables import is_asynchronous, is_awaitable, place
 from melange.errors import ConfigurationError, PartialFailure
 from melange.messages import handled_message
+
+logger = logging.getLogger(__name__)
 
 MOST_EVENTS = 10_000
 
@@ -143,7 +146,11 @@ class BatchListener:
                 loop.call_soon_threadsafe(end, result, error)
 
         thread = threading.Thread(target=run, name="melange-batch", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system cannot start a thread; that must not use up attempts
+            logger.warning("batch listener %s runs on the event loop: %s", place(self._function), error)
+            return call()
         try:
             return await ended
         except asyncio.CancelledError:

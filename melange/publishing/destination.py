@@ -25,6 +25,16 @@ from melange.messages import (
 DestinationT = TypeVar("DestinationT", Topic, Queue)
 
 
+class _Lookup:
+    """A look-up that a thread does for all that need the same at that time; ``error`` is what it raised."""
+
+    error: BaseException | None = None
+
+    def __init__(self, driver: MessagingDriver) -> None:
+        self.driver = driver
+        self.has_ended = threading.Event()
+
+
 class Destination(Generic[DestinationT]):
     """A topic or queue, looked up once for the driver in use, and again if the driver changes or it was deleted.
 
@@ -43,6 +53,7 @@ class Destination(Generic[DestinationT]):
         self._find: Callable[[MessagingDriver], DestinationT] = find
         self._find_again: Callable[[MessagingDriver], DestinationT] = find_again
         self._lock = threading.Lock()
+        self._lookup: _Lookup | None = None
         self._found: tuple[MessagingDriver, DestinationT] | None = None
         self._gone_on: MessagingDriver | None = None
 
@@ -59,12 +70,34 @@ class Destination(Generic[DestinationT]):
                 "nothing can be published while the declarations of the program are collected: name a function that only "
                 "creates publishers and consumers"
             )
-        with self._lock:  # so that many threads declare it once
-            found = self._found
-            if found is None or found[0] is not driver:
-                find = self._find_again if self._gone_on is driver else self._find
-                found = self._found = (driver, find(driver))
-            return found[1]
+        while True:
+            with self._lock:
+                if self._found is not None and self._found[0] is driver:
+                    return self._found[1]
+                running = self._lookup
+                if running is None or running.driver is not driver:
+                    lookup = self._lookup = _Lookup(driver)
+                    break
+            # Those that wait share its result: one after the other, each would wait for all before it in an outage.
+            running.has_ended.wait()
+            if isinstance(running.error, Exception):
+                raise running.error
+        return self._look_up(lookup)
+
+    def _look_up(self, lookup: _Lookup) -> DestinationT:
+        driver = lookup.driver
+        find = self._find_again if self._gone_on is driver else self._find
+        try:
+            destination = find(driver)
+            self._found = (driver, destination)
+            return destination
+        except BaseException as error:
+            lookup.error = error
+            raise
+        finally:
+            if self._lookup is lookup:
+                self._lookup = None
+            lookup.has_ended.set()
 
     def is_gone(self, driver: MessagingDriver) -> None:
         self._found, self._gone_on = None, driver

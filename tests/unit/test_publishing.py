@@ -27,6 +27,7 @@ from melange import (
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import Failure
 from melange.testing.clock import ManualClock
+from waiting import eventually
 
 EVENT = {"event_type_name": "ProductAdded", "product_id": 1}
 
@@ -291,6 +292,40 @@ def test_a_topic_is_declared_once_by_any_number_of_threads():
         thread.join()
 
     assert driver.declarations == 1
+
+
+def test_threads_that_need_a_topic_in_an_outage_wait_for_one_look_up_together():
+    class Unavailable(InMemoryDriver):
+        def __init__(self):
+            super().__init__()
+            self.look_ups = 0
+            self.goes_on = threading.Event()
+
+        def declare_topic(self, name, *, tags=None):
+            self.look_ups += 1
+            self.goes_on.wait()
+            raise DriverConnectionError("unavailable")
+
+    with Unavailable() as driver:
+        publisher = ExchangeMessagePublisher("products", driver)
+        errors = []
+
+        def publish():
+            try:
+                publisher.publish({"event_type_name": "ProductAdded"})
+            except DriverConnectionError as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=publish) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: driver.look_ups)
+        driver.goes_on.set()
+        for thread in threads:
+            thread.join()
+
+        assert len(errors) == 10
+        assert driver.look_ups < 10
 
 
 def test_a_topic_that_was_deleted_is_not_made_again_without_its_subscriptions(driver):

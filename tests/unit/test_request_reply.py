@@ -1,7 +1,9 @@
 """Questions between services: which reply belongs to which, and what is left behind."""
 
 import asyncio
+import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -243,3 +245,59 @@ def test_reply_queues_of_killed_processes_are_removed_and_others_kept():
 def test_a_time_in_which_a_queue_in_use_may_not_have_been_confirmed_is_refused(driver):
     with pytest.raises(ConfigurationError, match="at least 1200"):
         remove_abandoned_reply_queues(driver, older_than_seconds=600)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_receives_its_replies_by_a_queue_of_its_own(driver, service):
+    requester = Requester("pricing", driver)
+    requester.ask(PriceAsked("abc"), timeout_seconds=30)
+    of_parent = reply_queues(driver)
+
+    child = os.fork()
+    if child == 0:
+        with suppress(NoReplyError):  # nothing answers here: the service has stayed in the parent
+            requester.ask(PriceAsked("abc"), timeout_seconds=0.1)
+        requester.close()
+        os._exit(0 if reply_queues(driver) == of_parent else 1)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    requester.close()
+
+
+def test_a_requester_that_got_no_thread_tries_again(driver, service, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "melange-replies":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with Requester("pricing", driver) as requester:
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+            patch.setattr(threading.Thread, "start", refuse)
+            requester.ask(PriceAsked("abc"), timeout_seconds=30)
+
+        assert requester.ask(PriceAsked("abc"), timeout_seconds=30, reply=PriceGiven) == PriceGiven("abc", 3)
+
+
+class SlippingOnce(InMemoryDriver):
+    """Raises what no driver should."""
+
+    has_slipped = False
+
+    def acknowledge(self, deliveries):
+        if deliveries and deliveries[0].queue.name.startswith(REPLY_QUEUE_PREFIX) and not self.has_slipped:
+            self.has_slipped = True
+            raise ValueError("a slip")
+        return super().acknowledge(deliveries)
+
+
+@pytest.mark.parametrize("driver", [SlippingOnce()], ids=["slipping"])
+def test_a_slip_of_the_driver_does_not_end_the_receiving_of_replies(driver, service):
+    with Requester("pricing", driver) as requester:
+        answers = [requester.ask(PriceAsked("abc"), timeout_seconds=30)["cents"] for _ in range(2)]
+
+    assert answers == [3, 3]
+    assert driver.has_slipped

@@ -341,3 +341,24 @@ def test_plain_batches_that_hang_end_the_worker_because_threads_cannot_be_stoppe
     hanging.set()
     assert "its thread is at" in caplog.text
     assert "hanging.wait()" in caplog.text
+
+
+def test_a_plain_batch_uses_no_attempts_when_no_thread_can_be_started(
+    driver, consumer, work, monkeypatch
+) -> None:
+    seen = []
+    consumer.batch_listener(OrderPlaced, max_events=2, max_seconds=0.01)(seen.extend)
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "melange-batch":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    publish(driver, *range(5))
+
+    work(2)
+
+    eventually(lambda: is_empty(driver))
+    assert sorted(event.number for event in seen) == list(range(5))
