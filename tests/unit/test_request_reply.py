@@ -275,9 +275,10 @@ def test_a_requester_that_got_no_thread_tries_again(driver, service, monkeypatch
         start(thread)
 
     with Requester("pricing", driver) as requester:
-        with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-            patch.setattr(threading.Thread, "start", refuse)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
             requester.ask(PriceAsked("abc"), timeout_seconds=30)
+        monkeypatch.undo()
 
         assert requester.ask(PriceAsked("abc"), timeout_seconds=30, reply=PriceGiven) == PriceGiven("abc", 3)
 
