@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from outbox_behaviours.administration import AdministrationBehaviours, administration
+from outbox_behaviours.deaths import DeathBehaviours
 from outbox_behaviours.lifecycle import LifecycleBehaviours, LoggingBehaviours, PendingBehaviours
 from outbox_behaviours.malformed import (
     MALFORMED,
@@ -33,6 +34,10 @@ class TestAsyncPublishing(AsyncPublishingBehaviours):
 
 
 class TestOrder(OrderBehaviours):
+    pass
+
+
+class TestDeaths(DeathBehaviours):
     pass
 
 
