@@ -59,21 +59,22 @@ class DisorderedQueue(StandardQueue[MessageT]):
         origin: int | None = None,
     ) -> Copy[MessageT] | None:
         copy = super().put(message, now, group_id=group_id, delay_seconds=delay_seconds, origin=origin)
-        if copy is not None and self._random.random() < self._disorder.duplicates:
+        duplicates = self._disorder.duplicates
+        if duplicates and copy is not None and self._random.random() < duplicates:
             super().put(message, now, group_id=group_id, delay_seconds=delay_seconds, origin=copy.origin)
         return copy
 
     def _line_up(self, copy: Copy[MessageT]) -> None:
         super()._line_up(copy)
-        if copy.visible_at == VISIBLE:
+        if self._disorder.shuffle and copy.visible_at == VISIBLE:
             self._move_ahead()
 
     def _come_back(self, copy: Copy[MessageT]) -> None:
         super()._come_back(copy)
-        self._move_ahead()
+        if self._disorder.shuffle:
+            self._move_ahead()
 
     def _move_ahead(self) -> None:
-        if self._disorder.shuffle:
-            copy = self._line.pop()
-            place = len(self._line) - self._random.randint(0, min(_REACH, len(self._line)))
-            self._line.insert(place, copy)
+        copy = self._line.pop()
+        place = len(self._line) - self._random.randint(0, min(_REACH, len(self._line)))
+        self._line.insert(place, copy)

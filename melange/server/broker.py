@@ -55,11 +55,12 @@ class EpochClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._monotonic = clock.monotonic
         self._offset = clock.now().timestamp() - clock.monotonic()
         self.advanced_seconds = 0.0
 
     def monotonic(self) -> float:
-        return self._clock.monotonic() + self._offset
+        return self._monotonic() + self._offset
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.monotonic(), UTC)
@@ -93,6 +94,8 @@ class Broker:
         max_bytes: int | None = None,
     ) -> None:
         self.clock = EpochClock(clock or SystemClock())
+        self.now = self.clock.monotonic
+        """Return the seconds since 1970."""
         self.strict = strict
         self.disorder = disorder or Disorder(seed=None, duplicates=0, shuffle=False)
         self.max_bytes = max_bytes
@@ -113,10 +116,6 @@ class Broker:
         self.numbers: Iterator[int] = iter(self._take_number, None)
         self.id_prefix = new_message_id()[:24]
         self.storage: Storage | None = None
-
-    def now(self) -> float:
-        """Return the seconds since 1970."""
-        return self.clock.monotonic()
 
     def _take_number(self) -> int:
         number, self.next_number = self.next_number, self.next_number + 1

@@ -7,6 +7,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -16,8 +17,10 @@ from melange.server.http import Request
 DEFAULT_ACCOUNT = "000000000000"
 DEFAULT_REGION = "us-east-1"
 
+_ALGORITHM = "AWS4-HMAC-SHA256"
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}")
+_CREDENTIAL = re.compile(r"Credential=([^,\s]{0,1000})")
 _MAX_SKEW_SECONDS = 900
 
 
@@ -55,10 +58,22 @@ def identify(request: Request) -> Caller:
 
     An access key id of twelve digits is the account itself, so that each developer or test can have one.
     """
+    header = request.headers.get("authorization", "")
+    if header.startswith(_ALGORITHM):
+        if "SignedHeaders=" not in header or "Signature=" not in header:
+            raise _incomplete()
+        found = _CREDENTIAL.search(header)
+        if found is None:
+            raise _incomplete()
+        return _caller_of(found[1])
     signature = _signature_of(request)
-    if signature is None:
-        return Caller()
-    access_key_id, *scope = signature.credential.split("/")
+    return Caller() if signature is None else _caller_of(signature.credential)
+
+
+@lru_cache(maxsize=1_024)
+def _caller_of(credential: str) -> Caller:
+    """Return the caller of a credential scope, which is the same for each request of a client on one day."""
+    access_key_id, *scope = credential.split("/")
     region = scope[1] if len(scope) > 2 and _REGION.fullmatch(scope[1]) else DEFAULT_REGION
     account = access_key_id if _ACCOUNT.fullmatch(access_key_id) else DEFAULT_ACCOUNT
     return Caller(access_key_id, account, region, scope[2] if len(scope) > 2 else "")
@@ -100,7 +115,7 @@ def sign(request: Request, signature: _Signature, secret: str) -> bytes:
     scope = signature.credential.partition("/")[2]
     to_sign = "\n".join(
         [
-            "AWS4-HMAC-SHA256",
+            _ALGORITHM,
             signature.timestamp,
             scope,
             hashlib.sha256(_canonical(request, signature)).hexdigest(),
@@ -135,15 +150,10 @@ def _canonical(request: Request, signature: _Signature) -> bytes:
 
 def _signature_of(request: Request) -> _Signature | None:
     header = request.headers.get("authorization", "")
-    if header.startswith("AWS4-HMAC-SHA256"):
-        parts = dict(
-            part.strip().partition("=")[::2] for part in header.removeprefix("AWS4-HMAC-SHA256").split(",")
-        )
+    if header.startswith(_ALGORITHM):
+        parts = dict(part.strip().partition("=")[::2] for part in header.removeprefix(_ALGORITHM).split(","))
         if not {"Credential", "SignedHeaders", "Signature"} <= parts.keys():
-            raise ServiceError(
-                "IncompleteSignature",
-                "Authorization header requires 'Credential', 'SignedHeaders' and 'Signature' parameters.",
-            )
+            raise _incomplete()
         timestamp = request.headers.get("x-amz-date", "")
         return _Signature(
             parts["Credential"], parts["SignedHeaders"], parts["Signature"], timestamp, is_in_query=False
@@ -154,6 +164,13 @@ def _signature_of(request: Request) -> _Signature | None:
         credential, signed_headers, digest, timestamp = (query.get(name, "") for name in names)
         return _Signature(credential, signed_headers, digest, timestamp, is_in_query=True)
     return None
+
+
+def _incomplete() -> ServiceError:
+    return ServiceError(
+        "IncompleteSignature",
+        "Authorization header requires 'Credential', 'SignedHeaders' and 'Signature' parameters.",
+    )
 
 
 def _check_age(timestamp: str, now: datetime) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from melange.server.callers import Caller
 from melange.server.errors import ServiceError
@@ -19,8 +18,7 @@ def _is_there() -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call: its caller, the address it used, and its parameters.
 
     ``is_client_there`` says whether the client still waits for the answer.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -111,7 +110,9 @@ class Gateway:
             if operation is None or _is_misplaced(request, route):
                 raise _unknown_operation(route)
             call = Call(self._broker, caller, f"http://{host}", _parameters(request, route), is_client_there)
-            operation = _committed(operation, is_topology_changed=route.operation not in _MESSAGE_OPERATIONS)
+            if self._broker.storage is not None:
+                is_topology_changed = route.operation not in _MESSAGE_OPERATIONS
+                operation = _committed(operation, is_topology_changed=is_topology_changed)
             fault = self._faults.choose(route.service, route.operation, call.parameters)
             if fault is not None:
                 return _disturbed(fault, route, operation, call, request_id)
@@ -174,7 +175,7 @@ def _disturbed(fault: Fault, route: _Route, operation: Operation, call: Call, re
     failing: list[Parameters] = []
     if fault.kind == "partial":
         failing = fault.choose_failing(entries_of(call.parameters) or [])
-        call = replace(call, parameters=without_entries(call.parameters, failing))
+        call = call._replace(parameters=without_entries(call.parameters, failing))
     left = entries_of(call.parameters)
     result = operation(call) if not failing or left else {}
     answer = _success(route, with_failures(result, failing) if failing else result, request_id)

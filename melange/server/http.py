@@ -14,9 +14,10 @@ MAX_HEAD_BYTES = 65_536
 MAX_BODY_BYTES = 16 * 1_048_576
 """More than any operation takes: ten entries of 1 MiB in all, each byte written as a JSON escape."""
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([\x21-\x7e]+) HTTP/1\.([01])")
-_LENGTH = re.compile(r"[0-9]{1,12}")
+_REQUEST_LINE = re.compile(r"([A-Z]{1,20}) ([\x21-\x7e]+) HTTP/1\.([01])")
+_HEADERS = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*+(?:\r\n(?!\Z)|\Z))*+")
+_ONLY_ONCE = {"content-length", "transfer-encoding", "host", "authorization"}
+_MAX_LENGTH_DIGITS = 12
 _CHUNK_LENGTH = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?")
 
 REASONS = {
@@ -74,16 +75,18 @@ class RequestReader:
         end = self._find_end_of_head()
         if end < 0:
             return None
-        head = bytes(self._buffer[:end])
+        request = parse_head(bytes(self._buffer[:end]))
         del self._buffer[: end + 4]
-        request = parse_head(head)
-        if "transfer-encoding" in request.headers:
-            return request._replace(body=self._read_chunks(request))
-        length = _length_of(request.headers)
-        if not length:
-            return request
-        self._allow_body(request)
-        return request._replace(body=self._take(length))
+        method, target, headers, _, keeps_alive = request
+        if "transfer-encoding" in headers:
+            body = self._read_chunks(request)
+        else:
+            length = _length_of(headers)
+            if not length:
+                return request
+            self._allow_body(request)
+            body = self._take(length)
+        return Request(method, target, headers, body, keeps_alive)
 
     def is_client_there(self) -> bool:
         """Return False if the client has closed the connection. Does not block."""
@@ -159,7 +162,7 @@ class RequestReader:
         raise BadRequestError(431, "the request has too many trailers")
 
     def _allow_body(self, request: Request) -> None:
-        if request.headers.get("expect", "").lower() == "100-continue":
+        if "expect" in request.headers and request.headers["expect"].lower() == "100-continue":
             self._connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
@@ -169,34 +172,41 @@ def parse_head(head: bytes) -> Request:
     Raises:
         BadRequestError: it is not HTTP, or ambiguous.
     """
-    line, *lines = head.split(b"\r\n")
+    line, _, lines = head.decode("latin-1").partition("\r\n")
     found = _REQUEST_LINE.fullmatch(line)
     if found is None:
         raise BadRequestError(400, "the first line is not that of an HTTP/1.1 request")
-    headers: dict[str, str] = {}
-    for header in lines:
-        name, colon, value = header.partition(b":")
-        if not colon or not _TOKEN.fullmatch(name):
-            raise BadRequestError(400, "a header has no name")
-        if b"\r" in value or b"\n" in value or b"\0" in value:
-            raise BadRequestError(400, "a header contains a control character")
-        key = name.decode("ascii").lower()
-        text = value.strip(b" \t").decode("latin-1")
+    # One expression looks at all headers: this is done for each request, and they are many.
+    if not _HEADERS.fullmatch(lines):
+        raise BadRequestError(400, "a header has no name, or contains a control character")
+    headers = _headers_of(lines.split("\r\n")) if lines else {}
+    method, target, minor_version = found.groups()
+    if minor_version == "1" and "host" not in headers:
+        raise BadRequestError(400, "the request has no host header")
+    connection = headers.get("connection", "").lower()
+    keeps_alive = connection == "keep-alive" if minor_version == "0" else "close" not in connection
+    return Request(method, target, headers, keeps_alive=keeps_alive)
+
+
+def _headers_of(lines: list[str]) -> dict[str, str]:
+    pairs = [line.partition(":") for line in lines]
+    headers = {name.lower(): value.strip(" \t") for name, _, value in pairs}
+    if len(headers) == len(lines):  # as it nearly always is
+        return headers
+    headers = {}
+    for name, _, value in pairs:
+        key, text = name.lower(), value.strip(" \t")
         if key in headers:
-            if key in {"content-length", "transfer-encoding", "host", "authorization"}:
+            if key in _ONLY_ONCE:
                 raise BadRequestError(400, f"the request has two headers {key}")
             text = f"{headers[key]},{text}"
         headers[key] = text
-    if found[3] == b"1" and "host" not in headers:
-        raise BadRequestError(400, "the request has no host header")
-    connection = headers.get("connection", "").lower()
-    keeps_alive = connection == "keep-alive" if found[3] == b"0" else "close" not in connection
-    return Request(found[1].decode(), found[2].decode(), headers, keeps_alive=keeps_alive)
+    return headers
 
 
 def _length_of(headers: dict[str, str]) -> int:
     text = headers.get("content-length", "0")
-    if not _LENGTH.fullmatch(text):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_LENGTH_DIGITS):
         raise BadRequestError(400, "the content length is not a number")
     length = int(text)
     if length > MAX_BODY_BYTES:
@@ -216,13 +226,12 @@ class Response(NamedTuple):
 
     def encode(self, *, keeps_alive: bool, is_head: bool = False) -> bytes:
         """Return the bytes that are sent."""
-        lines = [
-            f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Error')}",
-            f"Content-Type: {self.content_type}",
-            f"Content-Length: {len(self.body)}",
-        ]
-        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        more = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         if not keeps_alive:
-            lines.append("Connection: close")
-        head = "\r\n".join([*lines, "\r\n"]).encode("latin-1", "replace")
+            more += "Connection: close\r\n"
+        text = (
+            f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Error')}\r\nContent-Type: {self.content_type}\r\n"
+            f"Content-Length: {len(self.body)}\r\n{more}\r\n"
+        )
+        head = text.encode("latin-1", "replace")
         return head if is_head else head + self.body

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from melange.server.http import Request
 
+_MAX_HOST_CHARACTERS = 270
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?")
 
 
@@ -18,7 +20,7 @@ def refusal_of(request: Request, allowed_hosts: frozenset[str]) -> str:
     has had its own name point here, and then ``Host`` is that name.
     """
     host = request.headers.get("host", "localhost")
-    if not _is_own_host(host, allowed_hosts):
+    if len(host) > _MAX_HOST_CHARACTERS or not _is_own_host(host, allowed_hosts):
         return f"{host!r} is not a name of this server: start it with --allowed-host to allow that name"
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != host:
@@ -28,6 +30,7 @@ def refusal_of(request: Request, allowed_hosts: frozenset[str]) -> str:
     return ""
 
 
+@lru_cache(maxsize=1_024)
 def _is_own_host(host: str, allowed_hosts: frozenset[str]) -> bool:
     found = _HOST.fullmatch(host)
     if found is None:

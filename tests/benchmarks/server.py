@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import operator
 import os
 import socket
 import statistics
@@ -19,7 +20,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import boto3
@@ -45,24 +46,27 @@ def main() -> None:
         names += ["ministack", *(["localstack"] if arguments.localstack else [])]
     rates: dict[str, list[float]] = {name: [] for name in names}
     costs: dict[str, list[float]] = {name: [] for name in names}
+    totals: dict[str, list[float]] = {name: [] for name in names}
     wakes: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(REPETITIONS):
         for name in names:
             with importlib.import_module(f"services.{name}").run() as url:
-                before = cpu_seconds(url)
-                rates[name].append(messages_per_second(url))
-                costs[name].append((cpu_seconds(url) - before) / (CLIENTS * CALLS * 10))
+                work = work_of_clients(url)
+                rates[name].append(1 / work.wall_seconds)
+                costs[name].append(work.server_seconds)
+                totals[name].append(work.server_seconds + work.client_seconds)
                 wakes[name] += wake_milliseconds(url)
-    ours, our_cost = statistics.median(rates["melange_server"]), statistics.median(costs["melange_server"])
     print(
-        "| server | messages a second, ours as a multiple | its CPU time a message, as a multiple of ours | a long poll wakes after, median |"
+        "| server | messages a second, ours as a multiple | its CPU time a message, as a multiple of ours | "
+        "that of server and clients together | a long poll wakes after, median |"
     )
-    print("|---|---|---|---|")
+    print("|---|---|---|---|---|")
     for name in names:
-        rate, wake = statistics.median(rates[name]), statistics.median(wakes[name])
-        cost = statistics.median(costs[name]) / our_cost
-        print(f"| {name} | {ours / rate:.1f} | {cost:.1f} | {wake:.1f} ms |")
-    print(f"\nstart: {start_seconds():.2f} s")
+        rate, cost, total = (over(kind[name], kind["melange_server"]) for kind in (rates, costs, totals))
+        print(f"| {name} | {1 / rate:.1f} | {cost:.1f} | {total:.1f} | {statistics.median(wakes[name]):.1f} ms |")
+    ours = statistics.median(costs["melange_server"])
+    print(f"\nours: {1_000_000 * ours:.0f} µs of CPU time a message")
+    print(f"start: {start_seconds():.2f} s")
     with importlib.import_module("services.melange_server").run(None, "--max-memory", "8g") as url:
         print(f"{WAITING:,} waiting long polls: {memory_of_waiting(url):.0f} MB in all")
         print(
@@ -82,8 +86,16 @@ def client(url: str) -> Any:
     )
 
 
-def messages_per_second(url: str) -> float:
-    """Return the messages that all clients together send, receive and delete in a second."""
+class Work(NamedTuple):
+    """What one message takes that is sent, received and deleted."""
+
+    wall_seconds: float
+    server_seconds: float
+    client_seconds: float
+
+
+def work_of_clients(url: str) -> Work:
+    """Return what a message takes while all clients send, receive and delete; the start of the clients is left out."""
     command = [sys.executable, "-m", "benchmarks.server_client", url]
     clients = [
         subprocess.Popen(
@@ -97,16 +109,27 @@ def messages_per_second(url: str) -> float:
     for one in clients:
         assert one.stdout is not None
         one.stdout.readline()  # it is ready
+    server = _process_of(urlsplit(url).port or 0)
+    before = _cpu_seconds(server)
     began_at = time.perf_counter()
     for one in clients:
-        one.communicate(b"go\n")
-        assert one.returncode == 0
-    return CLIENTS * CALLS * 10 / (time.perf_counter() - began_at)
+        assert one.stdin is not None
+        one.stdin.write(b"go\n")
+        one.stdin.flush()
+    of_clients = sum(float(one.communicate()[0]) for one in clients)
+    took = time.perf_counter() - began_at
+    messages = CLIENTS * CALLS * 10
+    return Work(took / messages, (_cpu_seconds(server) - before) / messages, of_clients / messages)
 
 
-def cpu_seconds(url: str) -> float:
-    """Return the CPU time that the server has used so far."""
-    ticks = (_process_of(urlsplit(url).port or 0) / "stat").read_text().rpartition(")")[2].split()[11:13]
+def over(theirs: list[float], ours: list[float]) -> float:
+    """Return the ratio of two contestants, the median of neighbouring turns."""
+    return statistics.median(map(operator.truediv, theirs, ours))
+
+
+def _cpu_seconds(process: Path) -> float:
+    """Return the CPU time that a process has used so far, with all its threads."""
+    ticks = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 

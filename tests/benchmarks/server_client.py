@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import boto3
 
@@ -21,6 +22,7 @@ def main(url: str, number: str, calls: int) -> None:
     entries = [{"Id": f"{index}", "MessageBody": BODY} for index in range(10)]
     print("ready", flush=True)
     sys.stdin.readline()
+    before = time.process_time()
     for _ in range(calls):
         sqs.send_message_batch(QueueUrl=queue, Entries=entries)
         left = 10
@@ -34,6 +36,7 @@ def main(url: str, number: str, calls: int) -> None:
             ]
             sqs.delete_message_batch(QueueUrl=queue, Entries=handles)
             left -= len(messages)
+    print(time.process_time() - before)
 
 
 if __name__ == "__main__":

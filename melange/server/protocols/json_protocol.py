@@ -26,7 +26,7 @@ def read(operation: str, body: bytes) -> dict[str, Any]:
         ServiceError: the body is not a JSON object, or a value has the wrong type.
     """
     try:
-        values = json.loads(body) if body else {}
+        values = _decode(body.decode()) if body else {}
     except (ValueError, RecursionError):
         raise ServiceError("SerializationException", "The request body is not JSON.") from None
     parameters: dict[str, Any] = _reader_of(operation)(values)
@@ -49,6 +49,7 @@ def _base64(value: object) -> str:
     return b64encode(value).decode()
 
 
+_decode = json.JSONDecoder().decode
 _encode = json.JSONEncoder(default=_base64, ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -72,20 +73,25 @@ def _reader(shape: Shape) -> Reader:
 
 def _structure(shape: StructureShape) -> Reader:
     readers = {name: _reader(member) for name, member in shape.members.items()}
+    texts = frozenset(name for name, read in readers.items() if read is _text)
 
     def read_structure(value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
+        if type(value) is not dict:
             raise _wrong_type(value, "an object")
-        return {
-            name: readers[name](item) for name, item in value.items() if item is not None and name in readers
-        }
+        found = {}
+        for name, item in value.items():
+            if name in texts and type(item) is str:  # as most are
+                found[name] = item
+            elif item is not None and name in readers:
+                found[name] = readers[name](item)
+        return found
 
     return read_structure
 
 
 def _map(read_value: Reader) -> Reader:
     def read_map(value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
+        if type(value) is not dict:
             raise _wrong_type(value, "an object")
         return {name: read_value(item) for name, item in value.items()}
 
@@ -94,7 +100,7 @@ def _map(read_value: Reader) -> Reader:
 
 def _list(read_member: Reader) -> Reader:
     def read_list(value: Any) -> list[Any]:
-        if not isinstance(value, list):
+        if type(value) is not list:
             raise _wrong_type(value, "a list")
         return [read_member(item) for item in value]
 
@@ -102,7 +108,7 @@ def _list(read_member: Reader) -> Reader:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
+    if type(value) is not str:
         raise _wrong_type(value, "a string")
     return value
 

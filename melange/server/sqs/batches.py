@@ -42,7 +42,7 @@ def for_each(entries: list[Parameters], work: Callable[[Parameters], Any]) -> Pa
     failed: list[Parameters] = []
     for entry in entries:
         try:
-            successful.append({"Id": entry["Id"]} | (work(entry) or {}))
+            successful.append({"Id": entry["Id"], **(work(entry) or {})})
         except ServiceError as error:
             failed.append(
                 {

@@ -19,6 +19,8 @@ from melange.server.errors import ServiceError, invalid_value, missing_parameter
 Attributes = Mapping[str, Mapping[str, Any]]
 """Message attributes by name, each with its DataType and its StringValue or BinaryValue."""
 
+NO_ATTRIBUTES: Attributes = {}
+
 TRACE_HEADER = "AWSTraceHeader"
 OVERHEAD_BYTES = 700
 """About the memory of a message besides its text."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from melange.server.sqs.messages import SentMessage
 if TYPE_CHECKING:
     from melange.server.broker import Broker
 
+_MAX_URL_CHARACTERS = 2_000
 _PATH = re.compile(r"/(?:.*/)?([0-9]{12})/([A-Za-z0-9_.-]{1,80})/?")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(?:\.fifo)?")
@@ -196,15 +198,22 @@ def arn_of_url(url: str | None, region: str, account: str) -> str:
     """
     if not url:
         raise missing_parameter("QueueUrl")
+    named = _queue_named(url) if len(url) <= _MAX_URL_CHARACTERS else None  # what is kept must be bounded
+    if named is None:
+        raise ServiceError("InvalidAddress", f"The address {url} is not valid for this endpoint.", 404)
+    return queue_arn(region, named[0] or account, named[1])
+
+
+@lru_cache(maxsize=4_096)
+def _queue_named(url: str) -> tuple[str, str] | None:
+    """Return the account, or "", and the name that a queue's URL has; None if it is not one."""
     if _NAME.fullmatch(url):
-        return queue_arn(region, account, url)
+        return "", url
     try:
         found = _PATH.fullmatch(urlsplit(url).path)
     except ValueError:
         found = None
-    if found is None:
-        raise ServiceError("InvalidAddress", f"The address {url} is not valid for this endpoint.", 404)
-    return queue_arn(region, found[1], found[2])
+    return None if found is None else (found[1], found[2])
 
 
 def find_queue(broker: Broker, url: str | None, region: str, account: str) -> Queue:

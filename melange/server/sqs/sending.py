@@ -10,6 +10,8 @@ from melange.server.calls import Call, Parameters
 from melange.server.errors import ServiceError, invalid_value, missing_parameter, sqs_error
 from melange.server.sqs.batches import check_entries, for_each
 from melange.server.sqs.messages import (
+    NO_ATTRIBUTES,
+    OVERHEAD_BYTES,
     SentMessage,
     attributes_md5,
     attributes_size,
@@ -63,7 +65,9 @@ def put(
         ServiceError: the server's memory is full.
     """
     broker = queue.broker
-    check_memory(broker, message.memory)
+    memory = message.size + OVERHEAD_BYTES
+    if broker.max_bytes is not None:
+        check_memory(broker, memory)
     now = broker.now()
     copy = queue.stored.put(
         message, now, group_id=group_id, deduplication_id=deduplication_id, delay_seconds=delay_seconds
@@ -72,7 +76,7 @@ def put(
         first = queue.stored.number_of_first(group_id, deduplication_id, now)
         assert first is not None
         return broker.message_id(first), first
-    broker.bytes_kept += message.memory
+    broker.bytes_kept += memory
     message_id = broker.message_id(copy.origin)
     if broker.observers:
         broker.note("sent", queue.arn, message_id)
@@ -97,11 +101,11 @@ def sequence_number(number: int) -> str:
 
 def _send(call: Call, queue: Queue, entry: Parameters) -> Parameters:
     body = check_body(entry.get("MessageBody"))
-    attributes = check_attributes(entry.get("MessageAttributes", {}))
-    system_attributes = entry.get("MessageSystemAttributes", {})
+    attributes = entry.get("MessageAttributes")
+    system_attributes = entry.get("MessageSystemAttributes")
     message = SentMessage(
         body,
-        attributes,
+        check_attributes(attributes) if attributes else NO_ATTRIBUTES,
         sender_id=call.caller.user_id,
         trace_header=check_system_attributes(system_attributes) if system_attributes else None,
     )
@@ -131,6 +135,8 @@ def _send(call: Call, queue: Queue, entry: Parameters) -> Parameters:
 def _ids(queue: Queue, entry: Parameters) -> tuple[str | None, str | None]:
     """Return the group and the deduplication id, or raise what SQS answers to them."""
     group_id, deduplication_id = entry.get("MessageGroupId"), entry.get("MessageDeduplicationId")
+    if group_id is deduplication_id is None and not queue.is_fifo:
+        return None, None
     if group_id is not None:
         check_identifier("MessageGroupId", group_id)
     if not queue.is_fifo:
@@ -175,9 +181,14 @@ def _delay_seconds(queue: Queue, seconds: int | None) -> int:
 
 
 def _size(entry: Parameters) -> int:
-    attributes = {
-        name: attribute
-        for name, attribute in entry.get("MessageAttributes", {}).items()
-        if "DataType" in attribute and not attribute.keys().isdisjoint(("StringValue", "BinaryValue"))
-    }
-    return len(entry.get("MessageBody", "").encode()) + attributes_size(attributes)
+    body, attributes = entry.get("MessageBody", ""), entry.get("MessageAttributes")
+    size = len(body) if body.isascii() else len(body.encode())
+    if not attributes:
+        return size
+    return size + attributes_size(
+        {
+            name: attribute
+            for name, attribute in attributes.items()
+            if "DataType" in attribute and not attribute.keys().isdisjoint(("StringValue", "BinaryValue"))
+        }
+    )

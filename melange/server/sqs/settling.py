@@ -14,6 +14,7 @@ def delete_message(call: Call) -> Parameters:
         _delete(
             find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account),
             call.parameters,
+            call.broker.now(),
         )
     return {}
 
@@ -23,7 +24,8 @@ def delete_message_batch(call: Call) -> Parameters:
     with call.broker.lock:
         queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         check_entries(entries, "DeleteMessageBatchRequestEntry")
-        return for_each(entries, lambda entry: _delete(queue, entry))
+        now = call.broker.now()
+        return for_each(entries, lambda entry: _delete(queue, entry, now))
 
 
 def change_message_visibility(call: Call) -> Parameters:
@@ -43,12 +45,12 @@ def change_message_visibility_batch(call: Call) -> Parameters:
         return for_each(entries, lambda entry: _change_visibility(queue, entry))
 
 
-def _delete(queue: Queue, entry: Parameters) -> None:
+def _delete(queue: Queue, entry: Parameters, now: float) -> None:
     broker = queue.broker
     copy = queue.find_copy(entry.get("ReceiptHandle", ""))
     if copy is None:
         return  # deleted before, which is not an error
-    queue.stored.remove(copy, broker.now())
+    queue.stored.remove(copy, now)
     broker.bytes_kept -= copy.message.memory
     if broker.observers:
         broker.note("deleted", queue.arn, broker.message_id(copy.origin))
