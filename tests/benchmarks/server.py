@@ -63,7 +63,9 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name in names:
         rate, cost, total = (over(kind[name], kind["melange_server"]) for kind in (rates, costs, totals))
-        print(f"| {name} | {1 / rate:.1f} | {cost:.1f} | {total:.1f} | {statistics.median(wakes[name]):.1f} ms |")
+        print(
+            f"| {name} | {1 / rate:.1f} | {cost:.1f} | {total:.1f} | {statistics.median(wakes[name]):.1f} ms |"
+        )
     ours = statistics.median(costs["melange_server"])
     print(f"\nours: {1_000_000 * ours:.0f} µs of CPU time a message")
     print(f"start: {start_seconds():.2f} s")
