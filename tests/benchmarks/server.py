@@ -126,7 +126,8 @@ def work_of_clients(url: str) -> Work:
 
 def over(theirs: list[float], ours: list[float]) -> float:
     """Return the ratio of two contestants, the median of neighbouring turns."""
-    return statistics.median(map(operator.truediv, theirs, ours))
+    ratios: list[float] = list(map(operator.truediv, theirs, ours))
+    return statistics.median(ratios)
 
 
 def _cpu_seconds(process: Path) -> float:
