@@ -54,6 +54,14 @@ def _no_real_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _transport() -> None:
+    """Give drivers that do not name a transport the one of ``MELANGE_TEST_TRANSPORT``; processes of their own keep "auto"."""
+    name = os.environ.get("MELANGE_TEST_TRANSPORT")
+    if name:
+        importlib.import_module("melange.drivers.aws").AwsDriver.__init__.__kwdefaults__["transport"] = name
+
+
 @pytest.fixture(scope="session")
 def sns_sqs_server() -> Iterator[str]:
     """Yield the URL of a local SNS+SQS server, shared by the whole run: give topics and queues own names.
