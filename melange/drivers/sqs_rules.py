@@ -253,13 +253,18 @@ def message_from_attributes(
     """
     message_id = attributes.get(MESSAGE_ID_ATTRIBUTE, "")
     event_type_name = attributes.get(EVENT_TYPE_ATTRIBUTE, "")
+    headers, published_at, content_type = NO_HEADERS, sent_at, JSON_CONTENT_TYPE
+    if len(attributes) > 2 or not (message_id and event_type_name):  # most have these two only
+        headers = _unfold(attributes)
+        published_at = _parse_time(attributes.get(PUBLISHED_AT_ATTRIBUTE)) or sent_at
+        content_type = attributes.get(CONTENT_TYPE_ATTRIBUTE, JSON_CONTENT_TYPE)
     return Message(  # by position, in half of the time of keywords
         message_id if IDENTIFIER.fullmatch(message_id) else fallback_message_id,
         body,
         event_type_name if 0 < len(event_type_name) <= MAX_NAME_CHARACTERS else None,
-        _unfold(attributes),
-        _parse_time(attributes.get(PUBLISHED_AT_ATTRIBUTE)) or sent_at,
-        attributes.get(CONTENT_TYPE_ATTRIBUTE, JSON_CONTENT_TYPE),
+        headers,
+        published_at,
+        content_type,
         message_group_id,
         message_deduplication_id,
     )

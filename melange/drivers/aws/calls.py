@@ -13,7 +13,7 @@ from botocore.exceptions import NoCredentialsError
 from melange.clock import Clock
 from melange.drivers.aws.clients import Clients
 from melange.drivers.aws.errors import error_for, keeps_its_cause
-from melange.drivers.aws.operations import Operation
+from melange.drivers.aws.operations import Answer, Operation
 from melange.errors import DriverClosedError, DriverConnectionError
 
 _FIRST_PAUSE_SECONDS = 0.2
@@ -41,9 +41,18 @@ class BrokerCalls:
         self._wake = threading.Condition()
 
     def __call__(
-        self, operation: Operation, resource: str, /, *, started: float | None = None, **parameters: Any
+        self,
+        operation: Operation,
+        resource: str,
+        /,
+        *,
+        started: float | None = None,
+        read: Callable[[Answer], Any] | None = None,
+        **parameters: Any,
     ) -> Any:
         """Return the result of ``operation``; ``resource`` is the topic's or queue's name, for errors.
+
+        ``read`` reads the answer instead of the operation's own function.
 
         An attempt takes at most half of the call's time, and none begins after the first half; ``started`` is the
         beginning of a series of calls that share one time limit.
@@ -52,12 +61,13 @@ class BrokerCalls:
             MelangeError: see ``error_for``. A mistake in code is raised as it is.
         """
         started = self.clock.monotonic() if started is None else started
+        read = read or operation.read
         for attempt in range(1, self.attempts + 1):
             self.check_open()
             clients = self.clients
             transport = clients.transports.get(operation.client) or clients.transport(operation.client)
             try:
-                return operation.read(transport.call(operation, parameters))
+                return read(transport.call(operation, parameters))
             except Exception as error:
                 mapped = error_for(error, operation.permission, resource, operation.refusal, parameters)
                 if mapped is None or mapped is error:

@@ -16,9 +16,9 @@ from melange.drivers.aws.dead_letters import (
     with_identity,
     without_note,
 )
-from melange.drivers.aws.operations import Entry
+from melange.drivers.aws.operations import Answer, Entry
 from melange.drivers.aws.queues import SqsQueues
-from melange.drivers.aws.wire import Received, delivery_from
+from melange.drivers.aws.wire import Received, deliveries_from
 from melange.drivers.aws.xray import TRACE_ATTRIBUTE
 from melange.drivers.base import QueueDepth
 from melange.drivers.dead_letters import FoundDeadLetter, MoveTask, deduplication_id_of_retry
@@ -74,9 +74,14 @@ class SqsDeadLetters:
             # SQS repeats a lost answer for a request with the same id.
             parameters["ReceiveRequestAttemptId"] = new_token()
         asked_at = self._calls.clock.monotonic()
-        messages = self._calls(
+
+        def read(answer: Answer) -> list[Delivery]:
+            return deliveries_from(answer, queue, asked_at, visibility_timeout_seconds)
+
+        deliveries = self._calls(
             operations.RECEIVE,
             queue.name,
+            read=read,
             QueueUrl=queue.address,
             MaxNumberOfMessages=MAX_BATCH,
             WaitTimeSeconds=_WAIT_SECONDS,
@@ -86,9 +91,8 @@ class SqsDeadLetters:
             **parameters,
         )
         found = []
-        for raw in messages:
-            delivery = delivery_from(raw, queue, asked_at, visibility_timeout_seconds)
-            system = raw.get("Attributes") or {}
+        for delivery in deliveries:
+            system = delivery.received.raw.get("Attributes") or {}
             source, sent = system.get(_SOURCE_ATTRIBUTE), str(system.get("SentTimestamp") or "")
             found.append(
                 FoundDeadLetter(

@@ -17,12 +17,12 @@ from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.clients import DEFAULT_CALL_TIMEOUT_SECONDS, Clients
 from melange.drivers.aws.dead_letter_access import SqsDeadLetters
 from melange.drivers.aws.dead_letters import copies_of
-from melange.drivers.aws.operations import Entry
+from melange.drivers.aws.operations import Answer, Entry
 from melange.drivers.aws.queues import SqsQueues
 from melange.drivers.aws.subscriptions import SnsSubscriptions
 from melange.drivers.aws.topics import SnsTopics
 from melange.drivers.aws.transport import TransportName
-from melange.drivers.aws.wire import Received, delivery_from, publish_entry, send_entry
+from melange.drivers.aws.wire import Received, deliveries_from, publish_entry, send_entry
 from melange.drivers.aws.xray import TRACE_ATTRIBUTE
 from melange.drivers.base import (
     Binding,
@@ -202,9 +202,14 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
             # SQS repeats a lost answer for a request with the same id.
             parameters["ReceiveRequestAttemptId"] = new_token()
         asked_at = self.clock.monotonic()
-        messages = self._calls(
+
+        def read(answer: Answer) -> list[Delivery]:
+            return deliveries_from(answer, queue, asked_at, visibility_timeout_seconds)
+
+        deliveries: list[Delivery] = self._calls(
             operations.RECEIVE if wait_seconds else operations.RECEIVE_AT_ONCE,
             queue.name,
+            read=read,
             QueueUrl=queue.address,
             MaxNumberOfMessages=min(limit, MAX_BATCH),
             WaitTimeSeconds=wait_seconds,
@@ -213,7 +218,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
             MessageSystemAttributeNames=_FIFO_SYSTEM_ATTRIBUTES if queue.is_fifo else _SYSTEM_ATTRIBUTES,
             **parameters,
         )
-        return [delivery_from(raw, queue, asked_at, visibility_timeout_seconds) for raw in messages]
+        return deliveries
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
         self._calls.check_open()

@@ -68,25 +68,6 @@ def _depth(answer: Answer) -> tuple[int, ...]:
     return tuple(map(int, counts))
 
 
-def _messages(answer: Answer) -> list[Mapping[str, Any]]:
-    messages = answer.get("Messages") or []
-    if not isinstance(messages, list):
-        raise UnreadableAnswer("its messages are not a list")
-    for raw in messages:
-        if not (
-            isinstance(raw, dict)
-            and isinstance(raw.get("Body"), str)
-            and isinstance(raw.get("MessageId"), str)
-            and isinstance(raw.get("ReceiptHandle"), str)
-            and isinstance(system := raw.get("Attributes") or {}, dict)
-            and str(system.get("ApproximateReceiveCount", "1")).isdecimal()
-            and isinstance(attributes := raw.get("MessageAttributes") or {}, dict)
-            and all(isinstance(attribute, dict) for attribute in attributes.values())
-        ):
-            raise UnreadableAnswer("it holds something other than messages")
-    return messages
-
-
 def _failed_entries(answer: Answer) -> dict[str, Entry | None]:
     """Return the failure, or None, of each entry in the answer."""
     try:
@@ -139,7 +120,7 @@ CHANGE_VISIBILITY = Operation(
     target="QueueUrl",
     entries="Entries",
 )
-RECEIVE = Operation("polling", "receive_message", "sqs:ReceiveMessage", _messages)
+RECEIVE = Operation("polling", "receive_message", "sqs:ReceiveMessage")
 RECEIVE_AT_ONCE = replace(RECEIVE, client="sqs")
 
 GET_QUEUE_URL = Operation("sqs", "get_queue_url", "sqs:GetQueueUrl", _text("QueueUrl"))

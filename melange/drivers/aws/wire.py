@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from melange.drivers.aws.operations import Entry
+from melange.drivers.aws.operations import Answer, Entry, UnreadableAnswer
 from melange.drivers.aws.xray import TRACE_ATTRIBUTE, TRACEPARENT_HEADER, trace_header_of, traceparent_of
 from melange.drivers.sqs_rules import (
     ATTRIBUTE_NAME,
@@ -62,6 +62,7 @@ def _is_secret(word: str) -> bool:
     return is_long or _TOKEN.search(word) is not None
 
 
+_NOT_A_MESSAGE = "it holds something other than messages"
 _ENVELOPE_SIGN = '"TopicArn"'
 
 
@@ -105,18 +106,44 @@ def send_entry(message: Message, delay_seconds: int = 0) -> Entry:
     return entry
 
 
+def deliveries_from(
+    answer: Answer, queue: Queue, asked_at: float, visibility_timeout_seconds: int
+) -> list[Delivery]:
+    """Return the messages in an answer of SQS ``ReceiveMessage`` as deliveries.
+
+    Raises:
+        UnreadableAnswer: it holds something else.
+    """
+    messages = answer.get("Messages") or []
+    if not isinstance(messages, list):
+        raise UnreadableAnswer("its messages are not a list")
+    return [delivery_from(raw, queue, asked_at, visibility_timeout_seconds) for raw in messages]
+
+
 def delivery_from(
     raw: Mapping[str, Any], queue: Queue, asked_at: float, visibility_timeout_seconds: int
 ) -> Delivery:
     """Return a message of SQS ``ReceiveMessage`` as a delivery.
 
     An SNS envelope is removed if there is one; anything else in the body is data.
+
+    Raises:
+        UnreadableAnswer: it is not a message.
     """
-    system = raw.get("Attributes") or {}
-    body = raw["Body"]
-    found = raw.get("MessageAttributes") or {}
-    attributes = {name: value.get("StringValue") or _as_text(value) for name, value in found.items()}
-    fallback_message_id = raw["MessageId"]
+    try:
+        body, receipt_handle, broker_message_id = raw["Body"], raw["ReceiptHandle"], raw["MessageId"]
+        system = raw.get("Attributes") or {}
+        receive_count = int(system.get("ApproximateReceiveCount", 1))
+        found = raw.get("MessageAttributes") or {}
+        attributes = {
+            name: text if type(text := value.get("StringValue")) is str and text else _as_text(value)
+            for name, value in found.items()
+        }
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise UnreadableAnswer(_NOT_A_MESSAGE) from None
+    if not (type(body) is type(receipt_handle) is type(broker_message_id) is str):
+        raise UnreadableAnswer(_NOT_A_MESSAGE)
+    message_id = broker_message_id
     # A message of melange has its id beside the body: only others can be an envelope.
     if MESSAGE_ID_ATTRIBUTE not in attributes and _ENVELOPE_SIGN in body:
         envelope = _envelope(body)
@@ -124,7 +151,7 @@ def delivery_from(
             body = envelope["Message"]
             attributes |= _envelope_attributes(envelope)
             if _is_identifier(envelope.get("MessageId")):
-                fallback_message_id = envelope["MessageId"]
+                message_id = envelope["MessageId"]
     if TRACE_ATTRIBUTE in system and TRACEPARENT_HEADER not in attributes:
         traceparent = traceparent_of(system[TRACE_ATTRIBUTE])
         if traceparent is not None:
@@ -132,7 +159,7 @@ def delivery_from(
     message = message_from_attributes(
         body,
         attributes,
-        fallback_message_id=fallback_message_id,
+        fallback_message_id=message_id,
         sent_at=_sent_at(system.get("SentTimestamp")),
         message_group_id=system.get("MessageGroupId"),
         message_deduplication_id=system.get("MessageDeduplicationId"),
@@ -140,10 +167,10 @@ def delivery_from(
     return Delivery(  # by position, in half of the time of keywords
         message,
         queue,
-        raw["ReceiptHandle"],
-        int(system.get("ApproximateReceiveCount", 1)),
+        receipt_handle,
+        receive_count,
         asked_at + visibility_timeout_seconds,
-        raw["MessageId"],
+        broker_message_id,
         Received(raw, asked_at),
     )
 
