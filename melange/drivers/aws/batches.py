@@ -99,25 +99,22 @@ def run_batch(
     """
     started = calls.clock.monotonic()
     pending = {str(index): item for index, item in enumerate(items)}
-    entries = {entry_id: {"Id": entry_id, **entry_of(item)} for entry_id, item in pending.items()}
+    entries = [{"Id": entry_id, **entry_of(item)} for entry_id, item in pending.items()]
     failures: list[Failure[ItemT]] = []
     for attempt in range(1, calls.attempts + 1):
-        parameters = {
-            operation.target: target.address,
-            operation.entries: [entries[entry_id] for entry_id in pending],
-        }
+        parameters = {operation.target: target.address, operation.entries: entries}
         try:
             answered = calls(operation, target.name, started=started, **parameters)
         except MelangeError as error:
             if attempt == 1 and not isinstance(error, DriverConnectionError):
                 raise
             return failures + [Failure(item, error) for item in pending.values()]
+        if answered.keys() == pending.keys() and not any(answered.values()):
+            return failures
         # An entry that the answer does not mention has failed too.
         failed = {
             entry_id: entry for entry_id in pending if (entry := answered.get(entry_id, _NOT_MENTIONED))
         }
-        if not failed:
-            return failures
         again = {entry_id for entry_id, entry in failed.items() if is_transient(entry)}
         if again and not calls.may_retry(attempt, started):
             again = set()
@@ -126,7 +123,8 @@ def run_batch(
             for entry_id, entry in failed.items()
             if entry_id not in again
         ]
-        pending = {entry_id: pending[entry_id] for entry_id in pending if entry_id in again}
+        pending = {entry_id: item for entry_id, item in pending.items() if entry_id in again}
+        entries = [entry for entry in entries if entry["Id"] in again]
         if not pending:
             return failures
     return failures

@@ -71,8 +71,10 @@ def _depth(answer: Answer) -> tuple[int, ...]:
 def _failed_entries(answer: Answer) -> dict[str, Entry | None]:
     """Return the failure, or None, of each entry in the answer."""
     try:
-        succeeded = {entry["Id"]: None for entry in answer.get("Successful") or ()}
-        return succeeded | {entry["Id"]: entry for entry in answer.get("Failed") or ()}
+        entries: dict[str, Entry | None] = {entry["Id"]: None for entry in answer.get("Successful") or ()}
+        for entry in answer.get("Failed") or ():
+            entries[entry["Id"]] = entry
+        return entries
     except (TypeError, LookupError, AttributeError) as error:
         raise UnreadableAnswer("it does not say what became of the entries") from error
 

@@ -40,7 +40,8 @@ class Transport:
             if hook is not None:
                 self._say(f"through botocore: {hook}")
                 return self._through_botocore(operation, parameters)
-        self._say("directly")
+        if self._said != "directly":
+            self._say("directly")
         return direct.call(operation.method, parameters)
 
     def close(self) -> None:

@@ -85,7 +85,6 @@ class Connections:
     def _exchange_over(self, connection: socket.socket, request: bytes) -> HttpAnswer:
         keeps = False
         try:
-            connection.settimeout(self._read_timeout)
             try:
                 connection.sendall(request)
             except (BrokenPipeError, ConnectionResetError) as error:
@@ -105,6 +104,8 @@ class Connections:
         if not keeps or len(self._idle) >= self._most_idle:
             connection.close()
             return
+        if connection.gettimeout() != self._read_timeout:  # the time that was left for the rest of an answer
+            connection.settimeout(self._read_timeout)
         self._idle.append(connection)
         if self._is_closed:
             _close_all(self._idle)
@@ -128,6 +129,7 @@ class Connections:
         except (HTTPError, OSError, ValueError) as error:  # urllib3's CertificateError is a ValueError
             raise self._error_for_connecting(error) from error
         opened: socket.socket = connection.sock
+        opened.settimeout(self._read_timeout)
         return opened
 
     def _error_for_connecting(self, error: Exception) -> BotoCoreError:

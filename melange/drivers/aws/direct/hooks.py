@@ -39,7 +39,7 @@ class Hooks:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._emitter = client.meta.events._emitter
-        self._seen: tuple[object, ...] = ()
+        self._seen: tuple[object, ...] = (None,) * 6
         self._found: dict[str, str | None] = {}
 
     def find(self, operation: str) -> str | None:
@@ -53,8 +53,10 @@ class Hooks:
             AWSHTTPConnectionPool.ConnectionCls,
             AWSHTTPSConnectionPool.ConnectionCls,
         )
-        if len(self._seen) != len(now) or any(map(_is_not, now, self._seen)):
-            self._found, self._seen = {}, now
+        for one, other in zip(now, self._seen, strict=True):
+            if one is not other:
+                self._found, self._seen = {}, now
+                break
         found = self._found
         if operation not in found:
             found[operation] = self._replaced() or self._handled(operation)
@@ -88,10 +90,6 @@ class Hooks:
 
 def _is_own(module: str) -> bool:
     return module.startswith(_OWN_MODULES) and module != "botocore.stub"
-
-
-def _is_not(one: object, other: object) -> bool:
-    return one is not other
 
 
 def _module_of(handler: Any) -> str:

@@ -54,8 +54,10 @@ def read_answer(receive: Receive) -> HttpAnswer:
         if status == 101:
             raise UnreadableAnswer("it changes the protocol")
         # An interim answer, such as 100 Continue: the real one follows.
-    tokens = {token.strip() for token in headers.get("connection", "").lower().split(",")}
-    keeps = "keep-alive" in tokens if minor_version == "0" else "close" not in tokens
+    keeps = minor_version == "1"
+    if "connection" in headers:
+        tokens = {token.strip() for token in headers["connection"].lower().split(",")}
+        keeps = "close" not in tokens if keeps else "keep-alive" in tokens
     if status in {204, 304}:
         return HttpAnswer(status, headers, b"", keeps and not received)
     if "transfer-encoding" in headers:
@@ -95,9 +97,10 @@ def _parse_head(head: bytes) -> tuple[str, int, dict[str, str]]:
 
 
 def _content_length(text: str) -> int:
-    lengths = {value.strip() for value in text.split(",")}
-    length = lengths.pop()
-    if lengths or not (length.isascii() and length.isdecimal()) or len(length) > 12:
+    length, *others = (value.strip() for value in text.split(",")) if "," in text else (text,)
+    if any(other != length for other in others) or not (
+        length.isascii() and length.isdecimal() and len(length) <= 12
+    ):
         raise UnreadableAnswer("its length is malformed")
     if int(length) > MAX_BODY_BYTES:
         raise UnreadableAnswer("it is too long")

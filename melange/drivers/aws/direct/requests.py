@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quote_json
 from urllib.parse import quote_plus
 from xml.etree import ElementTree
 
@@ -49,7 +50,17 @@ def _decode_binary_values(answer: Answer) -> None:
         raise UnreadableAnswer("a binary attribute is malformed") from error
 
 
-def _sqs(operation: str) -> DirectRequest:
+def _write_deletes(parameters: Parameters) -> bytes:
+    """Write ``DeleteMessageBatch`` in half of the time of an encoder of everything."""
+    entries = [
+        f'{{"Id":{_quote_json(entry["Id"])},"ReceiptHandle":{_quote_json(entry["ReceiptHandle"])}}}'
+        for entry in parameters["Entries"]
+    ]
+    url = _quote_json(parameters["QueueUrl"])
+    return f'{{"QueueUrl":{url},"Entries":[{",".join(entries)}]}}'.encode()
+
+
+def _sqs(operation: str, write: Callable[[Parameters], bytes] | None = None) -> DirectRequest:
     return DirectRequest(
         operation,
         {
@@ -57,7 +68,7 @@ def _sqs(operation: str) -> DirectRequest:
             "X-Amz-Target": f"AmazonSQS.{operation}",
             "x-amzn-query-mode": "true",  # SQS then tells errors by the codes of its older protocol too
         },
-        lambda parameters: _write_json(parameters).encode(),
+        write or (lambda parameters: _write_json(parameters).encode()),
         _read_json,
     )
 
@@ -117,6 +128,7 @@ _FIELD = r"<(?:MessageId|SequenceNumber|Id)>[\w-]*</(?:MessageId|SequenceNumber|
 _ALL_SUCCEEDED = re.compile(
     r"\s*".join(
         (
+            r"(?:<\?xml[^<>]*\?>)?",
             "<PublishBatchResponse[^<>]*>",
             "<PublishBatchResult>",
             _NO_FAILURES,
@@ -165,7 +177,7 @@ DIRECT_REQUESTS = {
     ),
     "send_message_batch": _sqs("SendMessageBatch"),
     "receive_message": _sqs("ReceiveMessage"),
-    "delete_message_batch": _sqs("DeleteMessageBatch"),
+    "delete_message_batch": _sqs("DeleteMessageBatch", _write_deletes),
     "change_message_visibility_batch": _sqs("ChangeMessageVisibilityBatch"),
 }
 """By the names of boto3's methods."""
