@@ -64,7 +64,7 @@ def test_a_worker_can_be_paused_from_outside(processes, sns_sqs_server, tmp_path
             process.send_signal(signal.SIGUSR2)
 
             eventually((tmp_path / "done").exists)
-            assert flows() == {"open"}
+            eventually(lambda: flows() == {"open"})
             process.terminate()
             assert process.wait(30) == 0
         finally:

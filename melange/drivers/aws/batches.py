@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.errors import error_for_entry, is_transient, lease_lost
-from melange.drivers.aws.operations import Entry, Operation
+from melange.drivers.aws.operations import Entry, Operation, Parameters
 from melange.drivers.sqs_rules import MAX_BATCH, message_size
 from melange.errors import DriverConnectionError, DriverError, Failure, ItemT, MelangeError
 from melange.messages import Delivery, Message, Queue, Topic
@@ -102,7 +102,7 @@ def run_batch(
     entries = [{"Id": entry_id, **entry_of(item)} for entry_id, item in pending.items()]
     failures: list[Failure[ItemT]] = []
     for attempt in range(1, calls.attempts + 1):
-        parameters = {operation.target: target.address, operation.entries: entries}
+        parameters: Parameters = {operation.target: target.address, operation.entries: entries}
         try:
             answered = calls(operation, target.name, started=started, **parameters)
         except MelangeError as error:

@@ -16,7 +16,7 @@ from melange.drivers.aws.dead_letters import (
     with_identity,
     without_note,
 )
-from melange.drivers.aws.operations import Answer, Entry
+from melange.drivers.aws.operations import Answer, Entry, Parameters
 from melange.drivers.aws.queues import SqsQueues
 from melange.drivers.aws.wire import Received, deliveries_from
 from melange.drivers.aws.xray import TRACE_ATTRIBUTE
@@ -139,7 +139,7 @@ class SqsMoves:
 
         The destination is always given: SQS knows the source only of messages that it moved itself.
         """
-        rate = {} if messages_per_second is None else {"MaxNumberOfMessagesPerSecond": messages_per_second}
+        rate: Parameters = {} if messages_per_second is None else {"MaxNumberOfMessagesPerSecond": messages_per_second}
         self._calls(
             operations.START_MOVE,
             queue.name,
