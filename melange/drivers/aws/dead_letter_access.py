@@ -139,7 +139,9 @@ class SqsMoves:
 
         The destination is always given: SQS knows the source only of messages that it moved itself.
         """
-        rate: Parameters = {} if messages_per_second is None else {"MaxNumberOfMessagesPerSecond": messages_per_second}
+        rate: Parameters = (
+            {} if messages_per_second is None else {"MaxNumberOfMessagesPerSecond": messages_per_second}
+        )
         self._calls(
             operations.START_MOVE,
             queue.name,
