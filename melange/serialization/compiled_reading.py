@@ -26,7 +26,7 @@ from melange.serialization.dataclass_field import DataclassField, OccurredOn
 from melange.serialization.fields import Field, Items, Nullable, Scalar
 from melange.serialization.json import MAX_NESTING
 from melange.serialization.mappings import TextMapping
-from melange.serialization.source_code import SourceCode, is_plain
+from melange.serialization.source_code import CompiledFunctions, is_plain
 from melange.serialization.unions import Tagged
 
 _MISSING = object()
@@ -52,11 +52,14 @@ _READ: Mapping[Conversion, tuple[str, str]] = {
 }
 
 
-class CompiledReader:
+class CompiledReader(CompiledFunctions):
     """The function that makes objects of one class, and of the classes within it."""
 
-    def __init__(self, schema: DataclassField) -> None:
-        self._source = SourceCode(
+    _name = "read"
+
+    def __init__(self, root: DataclassField) -> None:
+        super().__init__(
+            root,
             isfinite=isfinite,
             missing=_MISSING,
             set_field=object.__setattr__,  # frozen dataclasses refuse an assignment
@@ -67,24 +70,8 @@ class CompiledReader:
             datetime=datetime,
             time=time,
         )
-        self._names: dict[int, str] = {}
-        self._pending: list[DataclassField] = []
-        root = self._function_for(schema)
-        for dataclass_field in self._pending:
-            self._add(dataclass_field)
-        self.read: Callable[[Any], Any] = self._source.function(root)
+        self.read: Callable[[Any], Any] = self._function
         """Return the object of good data. Raises any exception for what the schema has to judge."""
-
-    @property
-    def source(self) -> str:
-        """The generated text."""
-        return self._source.text
-
-    def _function_for(self, field: DataclassField) -> str:
-        if id(field) not in self._names:
-            self._names[id(field)] = f"read_{len(self._names)}"
-            self._pending.append(field)
-        return self._names[id(field)]
 
     def _add(self, field: DataclassField) -> None:
         lines = [f"if type(data) is not dict or depth > {MAX_NESTING}: raise Unfit"]

@@ -26,7 +26,7 @@ from melange.serialization.dataclass_field import DataclassField, Member, Occurr
 from melange.serialization.fields import Field, Items, Nullable, Scalar
 from melange.serialization.json import part_to_json
 from melange.serialization.mappings import TextMapping
-from melange.serialization.source_code import SourceCode, is_plain
+from melange.serialization.source_code import CompiledFunctions, is_plain
 from melange.serialization.unions import Tagged
 
 _WRITTEN: Mapping[Conversion, tuple[str, str]] = {
@@ -52,11 +52,14 @@ _WRITTEN: Mapping[Conversion, tuple[str, str]] = {
 }
 
 
-class CompiledWriter:
+class CompiledWriter(CompiledFunctions):
     """The function that writes objects of one class, and of the classes within it."""
 
-    def __init__(self, schema: DataclassField) -> None:
-        self._source = SourceCode(
+    _name = "write"
+
+    def __init__(self, root: DataclassField) -> None:
+        super().__init__(
+            root,
             escaped=encode_basestring,
             isfinite=isfinite,
             UTC=UTC,
@@ -65,24 +68,8 @@ class CompiledWriter:
             date=date,
             datetime=datetime,
         )
-        self._names: dict[int, str] = {}
-        self._pending: list[DataclassField] = []
-        root = self._function_for(schema)
-        for dataclass_field in self._pending:
-            self._add(dataclass_field)
-        self.write: Callable[[Any], str] = self._source.function(root)
+        self.write: Callable[[Any], str] = self._function
         """Return the JSON text of a good object. Raises any exception for what the schema has to judge."""
-
-    @property
-    def source(self) -> str:
-        """The generated text."""
-        return self._source.text
-
-    def _function_for(self, field: DataclassField) -> str:
-        if id(field) not in self._names:
-            self._names[id(field)] = f"write_{len(self._names)}"
-            self._pending.append(field)
-        return self._names[id(field)]
 
     def _add(self, field: DataclassField) -> None:
         lines = [f"if type(value) is not {self._source.constant('CLASS', field.type)}: raise Unfit"]
