@@ -22,8 +22,9 @@ from melange.messages import Delivery
 
 logger = logging.getLogger(__name__)
 
-FEWEST_HANGING = 100
-"""A worker gives up when more runs hang beyond their time limit than this, and than its concurrency."""
+MOST_HANGING = 1_000
+"""A worker gives up when more runs hang beyond their time limit: each keeps a thread, which nothing but the end of the
+process frees. Far above what one bad message leaves behind, because other messages go on meanwhile."""
 
 _PERMANENT = (AccessDeniedError, ConfigurationError, QueueNotFoundError)
 """Errors that waiting seldom ends: tried for a while longer, in case the cause is repaired."""
@@ -68,7 +69,6 @@ class Poller:
         self._wait_seconds = min(consumer.options.wait_seconds, longest_wait_seconds)
         self._give_up_seconds = give_up_seconds
         self._give_up = give_up
-        self._most_hanging = max(FEWEST_HANGING, threads.size)
         self._backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
         self._thread = threading.Thread(
             target=self._poll_on, name=f"{_THREAD_NAME}{self._queue_name}", daemon=True
@@ -131,7 +131,7 @@ class Poller:
             self._threads.wait_for(lambda: self.stopping.is_set() or self._allowance() > 0, 1.0)
             return
         processor = self._consumer.processor
-        if processor.failures.timed_out_count and processor.limited_runs.hanging > self._most_hanging:
+        if processor.failures.timed_out_count and processor.limited_runs.hanging > MOST_HANGING:
             self._give_up_hanging(processor.limited_runs.hanging)
             return
         clock = self._consumer.driver.clock

@@ -378,7 +378,7 @@ def test_the_threads_of_limited_runs_end_with_their_worker(consumer_of, start):
 
 
 def test_a_worker_with_too_many_hanging_threads_ends_with_1(consumer_of, gate, monkeypatch, caplog):
-    monkeypatch.setattr("melange.consuming.polling.FEWEST_HANGING", 2)
+    monkeypatch.setattr("melange.consuming.polling.MOST_HANGING", 2)
     driver = InMemoryDriver()
     consumer = consumer_of(driver, timeout_seconds=0.05)
     consumer.listener(name="ship")(lambda event: gate.wait(DEADLINE_SECONDS))
@@ -394,8 +394,28 @@ def test_a_worker_with_too_many_hanging_threads_ends_with_1(consumer_of, gate, m
     gate.set()
 
 
+def test_listeners_that_hang_many_times_stop_nobody_else(consumer_of, start, gate):
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, timeout_seconds=0.02)
+    finished = []
+
+    @consumer.listener("ProductAdded", name="ship")
+    def ship(event):
+        if event["number"] % 2:
+            gate.wait(DEADLINE_SECONDS)
+        finished.append(event["number"])
+
+    worker = start(consumer, concurrency=2)
+    publish(driver, *range(60))
+
+    eventually(lambda: sorted(finished) == list(range(0, 60, 2)))
+    eventually(lambda: consumer.processor.limited_runs.hanging > 20)
+    assert worker.health().ready
+    gate.set()
+
+
 def test_threads_that_were_given_up_and_have_ended_do_not_count(consumer_of, start, gate, monkeypatch):
-    monkeypatch.setattr("melange.consuming.polling.FEWEST_HANGING", 2)
+    monkeypatch.setattr("melange.consuming.polling.MOST_HANGING", 2)
     driver = InMemoryDriver()
     consumer = consumer_of(driver, timeout_seconds=0.05)
     runs = []
