@@ -9,7 +9,7 @@ from melange.drivers.registry import DriverManager
 
 
 class MelangeConfig(AppConfig):
-    """Chooses the driver that the setting ``MELANGE`` names."""
+    """Chooses the driver that the setting ``MELANGE`` names; it is created when it is first used."""
 
     name = "melange.django"
     label = "melange"
@@ -20,8 +20,9 @@ class MelangeConfig(AppConfig):
 
         configuration = Configuration.of_project()
         if configuration.driver is not None:
-            DriverManager.instance().use_driver(
-                driver_name=configuration.driver,
+            # Commands such as migrate run where no region or credentials are set.
+            DriverManager.instance().prepare_driver(
+                configuration.driver,
                 middleware=[*configuration.made_middleware(), DjangoListeners()],
                 **configuration.driver_options,
             )

@@ -37,6 +37,8 @@ class DriverManager:
         self._added: dict[str, DriverFactory] = {}
         self._driver: MessagingDriver | None = None
         self._override: MessagingDriver | None = None
+        self._prepared: tuple[str, Sequence[Middleware], Mapping[str, Any]] | None = None
+        self._making = threading.Lock()
 
     @classmethod
     def instance(cls) -> Self:
@@ -98,19 +100,46 @@ class DriverManager:
         if middleware is not None:
             driver.middleware = checked_middleware(middleware)
         with self._lock:
-            self._driver = driver
+            self._driver, self._prepared = driver, None
         return driver
+
+    def prepare_driver(
+        self, driver_name: str, *, middleware: Sequence[Middleware] = (), **options: Any
+    ) -> None:
+        """Choose the driver as ``use_driver`` does, and create it when ``get_driver`` first needs it.
+
+        For frameworks that are set up in programs without messaging too, where credentials or a region may be missing.
+
+        Raises:
+            UnknownDriverError: no driver has this name.
+        """
+        middleware = checked_middleware(middleware)
+        if self._override is not None:
+            self._override.middleware = middleware
+            return
+        self._require_known(driver_name)
+        with self._lock:
+            self._driver, self._prepared = None, (driver_name, middleware, options)
 
     def get_driver(self) -> MessagingDriver:
         """Return the driver in use.
 
         Raises:
             NoDriverError: no driver was chosen.
+            ConfigurationError: the driver of ``prepare_driver`` cannot be created.
         """
-        driver = self._override or self._driver
+        driver = self._override or self._driver or self._made_as_prepared()
         if driver is None:
             raise NoDriverError
         return driver
+
+    @property
+    def middleware(self) -> Sequence[Middleware]:
+        """The hooks of the driver in use, ``()`` if there is none. Creates no driver."""
+        driver, prepared = self._override or self._driver, self._prepared
+        if driver is not None:
+            return driver.middleware
+        return prepared[1] if prepared is not None else ()
 
     @contextmanager
     def overriding(self, driver: MessagingDriver) -> Iterator[None]:
@@ -127,12 +156,23 @@ class DriverManager:
             with self._lock:
                 self._override = outer
 
+    def _made_as_prepared(self) -> MessagingDriver | None:
+        with self._making:
+            if self._driver is None and self._prepared is not None:
+                driver_name, middleware, options = self._prepared
+                self.use_driver(driver_name=driver_name, middleware=middleware, **options)
+            return self._driver
+
     def _make(self, driver_name: str, options: Mapping[str, Any]) -> MessagingDriver:
         factory = self._find(driver_name)
         _check_options(driver_name, factory, options)
         return factory(**options)
 
     def _find(self, driver_name: str) -> DriverFactory:
+        found = self._require_known(driver_name)
+        return found if callable(found) else _load(found)
+
+    def _require_known(self, driver_name: str) -> DriverFactory | EntryPoint:
         with self._lock:
             added = dict(self._added)
         if driver_name in added:
@@ -140,7 +180,7 @@ class DriverManager:
         available = _entry_points()
         if driver_name not in available:
             raise UnknownDriverError(driver_name, {*added, *available})
-        return _load(available[driver_name])
+        return available[driver_name]
 
 
 def _entry_points() -> dict[str, EntryPoint]:

@@ -53,7 +53,9 @@ class TransactionalOutbox(ABC):
 
     def __init__(self, max_message_bytes: int, middleware: Sequence[Middleware] | None) -> None:
         self._max_message_bytes = max_message_bytes
-        self._middleware = _middleware_in_use() if middleware is None else checked_middleware(middleware)
+        self._middleware = (
+            DriverManager.instance().middleware if middleware is None else checked_middleware(middleware)
+        )
         self._serializer = EventSerializer.instance()
         self._ids = DomainEventIds()
         self._open: list[_Opened] = []
@@ -298,13 +300,6 @@ class Outbox(TransactionalOutbox):
             sqlalchemy_event.listen(
                 self._session, "after_transaction_create", lambda *_: park(call), once=True
             )
-
-
-def _middleware_in_use() -> Sequence[Middleware]:
-    try:
-        return DriverManager.instance().get_driver().middleware
-    except NoDriverError:  # a relay in another process publishes
-        return ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ class OutboxRelay:
         self._keep_sent_seconds = keep_sent_seconds
         self._handle_signals = handle_signals
         self._on_standby = False
+        self._is_paused = False
         self._topics: TopicPublisher | None = None
         self._last_round_at: float | None = None
         self._purge_at = -math.inf
@@ -173,6 +174,14 @@ class OutboxRelay:
             if self._thread.ident is None:
                 return True
         return self._ended.wait(timeout_seconds) and self._exit_code == 0
+
+    def pause(self) -> None:
+        """Publish nothing until ``resume``; another relay may take over. The batch in flight continues. Idempotent."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Publish again. Idempotent."""
+        self._is_paused = False
 
     def health(self) -> RelayHealth:
         """Return the state of the relay, without a call to database or broker."""
@@ -278,6 +287,9 @@ class OutboxRelay:
                     self._stopping.wait(seconds, clock)
 
     def _is_our_turn(self) -> bool:
+        if self._is_paused:
+            self._locks.release()
+            return False
         ours = self._locks.acquire()
         if not ours and not self._on_standby:
             logger.info("another relay works on this database: on standby")

@@ -42,7 +42,22 @@ class HarnessDriver(InMemoryDriver):
         self._ended_waits: dict[str, int] = {}
         self._waits = threading.Condition()
         self._has_ended = False
+        self._own: Sequence[Middleware] = ()
+        self._given: Sequence[Middleware] = ()
         self._here = _Here()
+
+    @property
+    def middleware(self) -> Sequence[Middleware]:
+        """The hooks of the application, and that of the harness for the application's relays."""
+        return (*self._own, *self._given)
+
+    @middleware.setter
+    def middleware(self, given: Sequence[Middleware]) -> None:
+        self._given = tuple(one for one in given if one not in self._own)
+
+    def observe_with(self, hook: Middleware) -> None:
+        """Call this hook too, whatever hooks the application chooses."""
+        self._own = (hook,)
 
     def middleware_for(self, consumer: ExchangeMessageConsumer) -> Sequence[Middleware]:
         return (self._observe(consumer), *self.middleware)

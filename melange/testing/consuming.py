@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from melange.consuming.claims import StoreUnavailableError
 from melange.consuming.consumer import ExchangeMessageConsumer
@@ -20,6 +20,9 @@ from melange.testing.clock import ManualClock
 from melange.testing.faults import Faults
 from melange.testing.history import History, current_run
 
+if TYPE_CHECKING:
+    from melange.consuming.worker import Worker
+
 
 class RunConsumer(Middleware):
     """Processes the deliveries of one consumer as a worker does, in the calling thread, and notes the runs."""
@@ -32,11 +35,15 @@ class RunConsumer(Middleware):
         self._faults = faults
         self._clock = clock
         self._store_is_available = True
+        self._worker: Worker | None = None
+
+    def worker_started(self, worker: Worker) -> None:
+        self._worker = worker
 
     def work(self, driver: HarnessDriver, run_coroutine: RunCoroutine) -> bool:
         """Receive, process and settle one delivery; return False if there is none.
 
-        ``run_coroutine`` runs asynchronous listeners.
+        ``run_coroutine`` runs asynchronous listeners, unless the application runs a worker: it has an event loop.
         """
         consumer = self.consumer
         # Without listeners it only binds its queue, or gets them later.
@@ -50,6 +57,10 @@ class RunConsumer(Middleware):
         if not deliveries:
             return False
         store = consumer.processor.store
+        own = consumer.processor.run_coroutine
+        # The listeners' connections may belong to the event loop that the application gave its worker.
+        if self._worker is not None and not self._worker.has_ended and own is not None:
+            run_coroutine = own
         if store is not None:
             store.use_event_loop(run_coroutine)
         # Nothing renews it: the clock stands still, except in listeners that the test makes slow.

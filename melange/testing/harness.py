@@ -47,8 +47,10 @@ class Harness:
             [event] = harness.published(OrderPlaced)
 
     Inside of the block its driver is the driver in use, also if the application calls ``use_driver``. Afterwards the
-    driver from before is in use again. Consumers that are created inside take part, and so do outboxes that are
-    written to. Nothing runs in the background. Use one harness for each test, from the thread of the test.
+    driver from before is in use again. Its middleware is that of the driver from before, until the application chooses
+    another. Consumers that are created inside take part, and so do outboxes that are written to. Nothing runs in the
+    background: workers and relays that the application starts wait. Use one harness for each test, from the thread of
+    the test.
 
     Attributes:
         driver: the broker, an ``InMemoryDriver``.
@@ -77,12 +79,17 @@ class Harness:
             seed=self.seed,
         )
         self._outboxes = Outboxes(self.driver, self._history, self.clock)
+        self.driver.observe_with(self._outboxes)
+        self._runner: asyncio.Runner | None = None
+        self._on_loop: tuple[asyncio.AbstractEventLoop, RunCoroutine] | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         self._stack.callback(self.driver.end)
         self._outboxes.start_watching()
         self._stack.callback(self._outboxes.stop_watching)
+        # What an application chose before, perhaps at its import, holds in the test too.
+        self.driver.middleware = DriverManager.instance().middleware
         self._stack.enter_context(DriverManager.instance().overriding(self.driver))
         return self
 
@@ -97,7 +104,7 @@ class Harness:
     def relay(self, engine: Engine) -> None:
         """Let ``settle`` relay the outbox of this engine.
 
-        Outboxes that are written to through a synchronous engine of SQLAlchemy are found without this.
+        Outboxes that are written to, and those of the application's own relays, are found without this.
         """
         self._outboxes.add(engine)
 
@@ -108,7 +115,8 @@ class Harness:
 
         It returns when all that was committed is relayed, and no queue with listeners has a visible message. What is due
         later, such as a retry, waits for ``advance``. Exceptions of listeners are noted, and their messages are retried
-        or dead-lettered as in production. Asynchronous listeners run in this thread, on an event loop of their own.
+        or dead-lettered as in production. Asynchronous listeners run on the event loop of the application's worker, if one
+        was started (``worker.lifespan()``), otherwise in this thread, on an event loop of the harness.
 
         Raises:
             ConfigurationError: an event loop runs in this thread: ``await harness.settle_async()``.
@@ -118,12 +126,13 @@ class Harness:
             raise ConfigurationError(
                 "settle() was called while an event loop runs: write `await harness.settle_async()`"
             )
-        with asyncio.Runner() as runner:
+        if self._runner is None:
+            self._runner = self._stack.enter_context(asyncio.Runner())
+        self._settle(self._run_here)
 
-            def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-                return runner.run(coroutine, context=contextvars.copy_context())
-
-            self._settle(run)
+    def _run_here(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        assert self._runner is not None
+        return self._runner.run(coroutine, context=contextvars.copy_context())
 
     async def settle_async(self) -> None:
         """Settle as ``settle`` does, with asynchronous listeners on the running event loop.
@@ -136,10 +145,9 @@ class Harness:
                 "settle_async() needs a running asyncio event loop; trio is not supported"
             )
 
-        def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-            return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-
-        await asyncio.to_thread(self._settle, run)
+        if self._on_loop is None or self._on_loop[0] is not loop:
+            self._on_loop = loop, _runs_on(loop)
+        await asyncio.to_thread(self._settle, self._on_loop[1])
 
     def advance(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
         """Let time pass, and settle each time that something is due: retries, delays, lost leases.
@@ -352,6 +360,13 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def _runs_on(loop: asyncio.AbstractEventLoop) -> RunCoroutine:
+    def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
+    return run
 
 
 def _named(which: object) -> str:

@@ -8,6 +8,7 @@ import pytest
 from melange.drivers.memory import InMemoryDriver
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError, NoDriverError, UnknownDriverError
+from melange.middleware import Middleware
 from melange.testing.clock import ManualClock
 
 
@@ -142,3 +143,56 @@ def test_the_instance_is_one_for_all_threads():
         thread.join()
 
     assert len(set(map(id, found))) == 1
+
+
+def test_a_prepared_driver_is_created_when_it_is_first_needed(manager):
+    made = []
+
+    def make(**options):
+        made.append(options)
+        return InMemoryDriver()
+
+    manager.add_available_drivers(special=make)
+    hook = Middleware()
+
+    manager.prepare_driver("special", middleware=[hook], size=3)
+    before = list(made)
+    hooks = manager.middleware
+    drivers = [manager.get_driver(), manager.get_driver()]
+
+    assert before == []
+    assert made == [{"size": 3}]
+    assert drivers[0] is drivers[1]
+    assert list(hooks) == list(drivers[0].middleware) == [hook]
+
+
+def test_preparing_an_unknown_driver_fails_at_once(manager):
+    with pytest.raises(UnknownDriverError, match="did you mean 'aws'"):
+        manager.prepare_driver("awss")
+
+
+def test_a_prepared_driver_with_an_unknown_option_fails_when_it_is_needed(manager):
+    manager.prepare_driver("memory", clok=ManualClock())
+
+    with pytest.raises(ConfigurationError, match=r"no option 'clok'"):
+        manager.get_driver()
+
+
+def test_the_driver_that_is_prepared_last_is_in_use(manager):
+    manager.use_driver(InMemoryDriver())
+    manager.add_available_drivers(special=lambda: InMemoryDriver(seed=5))
+
+    before = manager.get_driver()
+    manager.prepare_driver("special")
+
+    assert manager.get_driver() is not before
+
+
+def test_preparing_inside_of_an_override_changes_its_middleware_only(manager):
+    hook, driver = Middleware(), InMemoryDriver()
+
+    with manager.overriding(driver):
+        manager.prepare_driver("aws", middleware=[hook])
+
+        assert manager.get_driver() is driver
+    assert list(driver.middleware) == [hook]

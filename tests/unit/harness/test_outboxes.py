@@ -11,9 +11,10 @@ from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from melange import ConfigurationError, EventMessage, ExchangeMessageConsumer
+from melange import ConfigurationError, DriverManager, EventMessage, ExchangeMessageConsumer
 from melange.cqrs import Command, CommandBus
-from melange.outbox import Outbox, metadata
+from melange.middleware import Middleware
+from melange.outbox import Outbox, OutboxRelay, metadata
 from melange.testing import Harness
 
 
@@ -125,19 +126,58 @@ def test_a_scheduled_event_comes_when_time_has_passed(harness, engine) -> None:
     assert (early, times) == ([], [due_at])
 
 
-def test_an_outbox_of_an_asynchronous_engine_needs_a_synchronous_one(harness, engine) -> None:
-    url = f"sqlite+aiosqlite:///{engine.url.database}"
+async def place_async(asynchronous) -> None:
+    async with AsyncSession(asynchronous) as session, session.begin():
+        Outbox(session).publish("orders", OrderPlaced("1"))
 
-    async def place_async() -> None:
-        asynchronous = create_async_engine(url)
-        async with AsyncSession(asynchronous) as session, session.begin():
-            Outbox(session).publish("orders", OrderPlaced("1"))
+
+def test_an_outbox_of_an_asynchronous_engine_is_found(harness, engine) -> None:
+    asynchronous = create_async_engine(f"sqlite+aiosqlite:///{engine.url.database}")
+
+    async def place_one() -> None:
+        await place_async(asynchronous)
         await asynchronous.dispose()
 
-    asyncio.run(place_async())
-    with pytest.raises(ConfigurationError, match=r"harness\.relay\(create_engine"):
-        harness.settle()
-    harness.relay(engine)
+    asyncio.run(place_one())
     harness.settle()
 
     assert harness.published(OrderPlaced)
+
+
+def test_an_outbox_in_the_memory_of_an_asynchronous_engine_needs_a_synchronous_one(harness) -> None:
+    asynchronous = create_async_engine("sqlite+aiosqlite://")
+
+    async def place_one() -> None:
+        async with asynchronous.begin() as connection:
+            await connection.run_sync(metadata.create_all)
+        await place_async(asynchronous)
+        await asynchronous.dispose()
+
+    asyncio.run(place_one())
+
+    with pytest.raises(ConfigurationError, match=r"harness\.relay\(create_engine"):
+        harness.settle()
+
+
+def test_a_relay_that_the_application_starts_waits_for_settle(harness, engine) -> None:
+    relay = OutboxRelay(engine, poll_seconds=0.01)
+    relay.start()
+    place(engine)
+
+    harness.nothing_published()
+    harness.settle()
+
+    assert harness.published(OrderPlaced) == [OrderPlaced("1")]
+    assert relay.stop()
+
+
+def test_a_relay_is_held_back_whatever_middleware_the_application_chooses(harness, engine) -> None:
+    driver = DriverManager.instance().use_driver(driver_name="memory", middleware=[Middleware()])
+    relay = OutboxRelay(engine, driver, poll_seconds=0.01)
+
+    relay.start()
+    place(engine)
+    harness.settle()
+    relay.stop()
+
+    assert harness.published(OrderPlaced) == [OrderPlaced("1")]

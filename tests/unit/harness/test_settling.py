@@ -382,3 +382,23 @@ def test_a_failure_of_the_test_itself_in_a_listener_reaches_the_test(harness) ->
     with pytest.raises(pytest.fail.Exception, match="should not come"):
         harness.settle()
     assert harness.driver.measure_queue(consumer.queue).visible == 1
+
+
+def test_the_middleware_of_the_driver_from_before_applies() -> None:
+    seen: list[str] = []
+
+    class Watching(Middleware):
+        def around_listener(self, call, run):
+            seen.append(call.event_type_name)
+            return run(call)
+
+    before = InMemoryDriver()
+    before.middleware = [Watching()]
+
+    with DriverManager.instance().overriding(before), Harness() as harness:
+        consumer = ExchangeMessageConsumer("mails", "orders")
+        consumer.listener("OrderPlaced")(lambda event: None)
+        ExchangeMessagePublisher("orders").publish({"event_type_name": "OrderPlaced"})
+        harness.settle()
+
+    assert seen == ["OrderPlaced"]

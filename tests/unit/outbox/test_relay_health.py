@@ -120,3 +120,20 @@ def test_the_log_shows_nothing_of_a_url_s_query_where_a_password_may_be(make_rel
     with_password.dispose()
 
     assert "s3cr3t" not in caplog.text
+
+
+def test_a_paused_relay_lets_another_one_work_until_it_resumes(make_relay) -> None:
+    first, second = make_relay(), make_relay()
+    first.start()
+    eventually(lambda: first.health().ready)
+    second.start()
+    eventually(lambda: second.health().on_standby)
+
+    first.pause()
+    eventually(lambda: not second.health().on_standby)
+    paused = first.health()
+    first.resume()
+    second.pause()
+    eventually(lambda: not first.health().on_standby)
+
+    assert paused.ready
