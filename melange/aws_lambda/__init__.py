@@ -1,14 +1,22 @@
 """AWS Lambda: the listeners of a consumer on the records that an event source passes to a function."""
 
-from melange.aws_lambda.handling import InvocationFailed, LambdaHandler, handler
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = ["InvocationFailed", "LambdaHandler", "diagnose", "handler"]
+from melange.aws_lambda.handling import BatchResponse, InvocationFailed, LambdaHandler, handler
+
+__all__ = ["BatchResponse", "InvocationFailed", "LambdaHandler", "LocalEventSource", "diagnose", "handler"]
+
+
+if TYPE_CHECKING:
+    from melange.aws_lambda.diagnosis import diagnose
+    from melange.aws_lambda.local import LocalEventSource
+
+# In Lambda nothing asks for these: a function would pay for the imports at each cold start.
+_ELSEWHERE = {"diagnose": "diagnosis", "LocalEventSource": "local"}
 
 
 def __getattr__(name: str) -> object:
-    if name != "diagnose":
+    if name not in _ELSEWHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # A function does not diagnose itself: it would pay for the import at each cold start.
-    from melange.aws_lambda.diagnosis import diagnose  # noqa: PLC0415 - see above
-
-    return diagnose
+    return getattr(import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)

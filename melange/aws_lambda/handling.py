@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from melange.aws_lambda.records import SNS, from_sns, from_sqs, queue_name_of, records_of
 from melange.clock import Clock
@@ -29,6 +29,18 @@ class LambdaContext(Protocol):
     def get_remaining_time_in_millis(self) -> int:
         """Return the time that is left until Lambda ends the process."""
         ...
+
+
+class BatchItemFailure(TypedDict):
+    """A record that comes back."""
+
+    itemIdentifier: str
+
+
+class BatchResponse(TypedDict):
+    """What Lambda is answered: the failed records. It deletes the others."""
+
+    batchItemFailures: list[BatchItemFailure]
 
 
 class InvocationFailed(MelangeError):
@@ -69,10 +81,15 @@ class LambdaHandler:
         self._grace_seconds = grace_seconds
         self._runner: Runner | None = None
 
-    def __call__(self, event: Any, context: LambdaContext | None = None) -> dict[str, Any] | None:
-        """Handle one event.
+    @property
+    def consumers(self) -> tuple[ExchangeMessageConsumer, ...]:
+        """The consumers that it was made with."""
+        return tuple(self._consumers.values())
 
-        For SQS it returns the failed records, and Lambda deletes the others. For SNS it returns None.
+    def __call__(self, event: Any, context: LambdaContext | None = None) -> BatchResponse:
+        """Handle one event; return the failed records.
+
+        For SQS Lambda deletes the others. For SNS there is none: a failure raises.
 
         Raises:
             InvocationFailed: a record of SNS was not handled.
@@ -81,7 +98,7 @@ class LambdaHandler:
         source, records = records_of(event)
         if source == SNS:
             self._handle_sns(records, context)
-            return None
+            return {"batchItemFailures": []}
         failed: list[str] = []
         stopped_groups: set[tuple[str, str]] = set()
         for record in records:

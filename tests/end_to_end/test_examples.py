@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
 
+import pytest
+
 from services.servers import free_port
 from waiting import eventually
 
@@ -78,6 +80,46 @@ def test_the_shop_passes_its_own_tests() -> None:
     printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "shop")
 
     assert re.search(r"^\d+ passed in", printed, re.MULTILINE)
+
+
+def test_three_services_pass_their_own_tests(tmp_path) -> None:
+    with_pytest = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "three_services")
+    in_django = subprocess.run(
+        [sys.executable, "-m", "three_services.payments.manage", "test", "three_services.payments"],
+        cwd=EXAMPLES,
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+            "PAYMENTS_DIRECTORY": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+    assert re.search(r"^\d+ passed in", with_pytest, re.MULTILINE)
+    assert (in_django.returncode, "OK" in in_django.stderr.splitlines()) == (0, True), in_django.stderr
+
+
+@pytest.mark.timeout(400)
+def test_an_order_goes_through_three_services_in_processes_of_their_own() -> None:
+    services = subprocess.run(
+        [sys.executable, "-m", "three_services"],
+        cwd=EXAMPLES,
+        capture_output=True,
+        text=True,
+        timeout=390,
+        check=False,
+    )
+
+    assert services.returncode == 0, services.stdout + services.stderr
+    printed = services.stdout.splitlines()
+    assert [line for line in printed if "order" in line or "it is" in line][-2:] == printed_on_page()
+
+
+def printed_on_page() -> list[str]:
+    (printed,) = OUTPUT.findall((REPOSITORY / "docs" / "three-services.md").read_text())
+    return printed.splitlines()[-2:]
 
 
 def run_example(*arguments: str, **environment: str) -> str:

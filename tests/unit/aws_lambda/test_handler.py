@@ -152,7 +152,7 @@ def test_the_documented_event_of_a_topic_is_handled(driver) -> None:
     received = []
     consumer.listener()(lambda event, headers: received.append((event, headers["Test"])))
 
-    assert handler(consumer)(documented.TOPIC) is None
+    assert handler(consumer)(documented.TOPIC) == {"batchItemFailures": []}
     assert received == [("Hello from SNS!", "TestString")]
 
 

@@ -29,11 +29,13 @@ class Command(BaseCommand):
         self, *, database: str | None, batch_size: int, no_declare: bool, once: bool, **_options: Any
     ) -> None:
         try:
-            engine = engine_of(database or Configuration.of_project().database)
+            alias = database or Configuration.of_project().database
+            engine = engine_of(alias)
             relay = OutboxRelay(engine, declare=not no_declare, batch_size=batch_size)
             if once:
                 self.stdout.write(f"published {relay.relay_pending()} messages")
                 return
+            self.stdout.write(f"relaying the outbox of database {alias!r}, until SIGTERM or SIGINT")
             code = relay.run()
         except MelangeError as error:
             raise CommandError(str(error)) from error

@@ -28,6 +28,8 @@ class Command(BaseCommand):
         try:
             consumers = Configuration.of_project().made_consumers()
             worker = Worker(*consumers, concurrency=concurrency, grace_seconds=grace_seconds)
+            queues = ", ".join(consumer.queue.name for consumer in consumers)
+            self.stdout.write(f"working on {queues}, until SIGTERM or SIGINT")
             code = worker.run()
         except MelangeError as error:
             raise CommandError(str(error)) from error

@@ -1,0 +1,1 @@
+"""The service for orders, on FastAPI and SQLAlchemy."""

@@ -1,0 +1,1 @@
+"""The service for shipping, a function for AWS Lambda."""
