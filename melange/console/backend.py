@@ -112,6 +112,12 @@ class Overview:
         """Return the topic, or None."""
         return next((topic for topic in self.topics if topic.arn == arn), None)
 
+    @property
+    def is_of_one_place(self) -> bool:
+        """True if all topics and queues are in one account and region."""
+        arns = [topic.arn for topic in self.topics] + [queue.arn for queue in self.queues]
+        return len(set(map(place_of, arns))) < 2
+
     def bindings_of(self, topic_arn: str) -> list[Binding]:
         """Return the bindings of a topic."""
         return [binding for binding in self.bindings if binding.topic_arn == topic_arn]
@@ -145,6 +151,10 @@ class Message:
     @property
     def body(self) -> str:
         return str(self.raw["Body"])
+
+    @property
+    def body_bytes(self) -> int:
+        return len(self.body.encode("utf-8", "surrogatepass"))
 
     @property
     def attributes(self) -> Mapping[str, Mapping[str, Any]]:
@@ -306,3 +316,8 @@ class Controls(Protocol):
 def name_of(arn: str) -> str:
     """Return the name in an ARN; an endpoint that has none stays as it is."""
     return arn.rpartition(":")[2] if arn.startswith("arn:") else arn
+
+
+def place_of(arn: str) -> str:
+    """Return the region and the account of an ARN, "" for other endpoints."""
+    return " ".join(arn.split(":")[3:5]) if arn.startswith("arn:") else ""

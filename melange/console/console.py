@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 from melange.console.backend import Backend, NotFoundError, RefusedError
 from melange.console.history import History
 from melange.console.pages import ROUTES
-from melange.console.rendering import Templates
+from melange.console.rendering import render
 from melange.console.visits import Handler, Page, Redirect, Visit
 from melange.server.control import CONSOLE_PREFIX
 from melange.server.http import Request, Response
@@ -56,7 +56,6 @@ class Console:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._history = History(backend)
-        self._templates = Templates(CONSOLE_PREFIX)
         self._token = secrets.token_urlsafe(32)
         self._notices: OrderedDict[str, str] = OrderedDict()
         self._routes = [(method, _pattern(path), handler) for method, path, handler in ROUTES]
@@ -134,7 +133,7 @@ class Console:
             "notice": self._notices.get(query.get("notice", ""), ""),
             "now": self._backend.now(),
         }
-        html = self._templates.render(page.template, {**values, **page.values})
+        html = render(page.template, {**values, **page.values})
         return Response(page.status, _HTML, html.encode("utf-8", "backslashreplace"), _HEADERS)
 
 

@@ -28,6 +28,7 @@ from melange.server.callers import Caller
 from melange.server.calls import Call, Operation, Parameters
 from melange.server.errors import ServiceError
 from melange.server.faults import Faults
+from melange.server.sns.delivering import SENDER_ID
 from melange.server.sns.managing import delete_topic
 from melange.server.sns.publishing import publish
 from melange.server.sns.topics import Subscription
@@ -79,20 +80,21 @@ class LocalBackend:
         self, queue_arn: str, *, after: str | None = None, limit: int = 50, text: str = "", state: str = ""
     ) -> Messages:
         found: list[Message] = []
-        text = text.casefold()
+        text, is_search = text.casefold(), bool(text or state)
         with self._broker.lock:
             queue = self._find(queue_arn)
-            start = _number(after) if after else 0
-            for searched, (copy, blocked_by) in enumerate(self._walk(queue), 1):
+            start = last = _number(after) if after else 0
+            searched = 0
+            for copy, blocked_by in self._walk(queue):
                 if copy.number <= start:
                     continue
-                message = self._message(queue, copy, blocked_by)
-                if (not state or message.state == state) and (not text or _has(message, text)):
-                    if len(found) == limit:
-                        return Messages(found, found[-1].key)
-                    found.append(message)
-                if searched >= SEARCHED_MESSAGES and (text or state):
-                    return Messages(found, message.key, is_cut=True)
+                if len(found) == limit or (is_search and searched == SEARCHED_MESSAGES):
+                    return Messages(found, str(last), is_cut=len(found) < limit)
+                searched, last = searched + 1, copy.number
+                if state and self._state(copy, blocked_by) != state:
+                    continue
+                if not text or self._has(copy, text):
+                    found.append(self._message(queue, copy, blocked_by))
         return Messages(found)
 
     def message(self, queue_arn: str, key: str) -> Message:
@@ -258,10 +260,22 @@ class LocalBackend:
             if is_invisible and queue.is_fifo:
                 blocking.setdefault(copy.group_id, str(copy.number))
 
-    def _message(self, queue: ServedQueue, copy: StoredCopy, blocked_by: str | None) -> Message:
-        state: State = "blocked" if blocked_by else "visible"
+    def _state(self, copy: StoredCopy, blocked_by: str | None) -> State:
         if copy.visible_at > self._broker.now():
-            state = "in flight" if copy.was_received else "delayed"
+            return "in flight" if copy.was_received else "delayed"
+        return "blocked" if blocked_by else "visible"
+
+    def _has(self, copy: StoredCopy, text: str) -> bool:
+        message = copy.message
+        if text in message.body.casefold() or text in self._broker.message_id(copy.origin):
+            return True
+        return any(
+            text in f"{name} {value.get('StringValue', '')}".casefold()
+            for name, value in message.attributes.items()
+        )
+
+    def _message(self, queue: ServedQueue, copy: StoredCopy, blocked_by: str | None) -> Message:
+        state = self._state(copy, blocked_by)
         raw: dict[str, Any] = {
             "MessageId": self._broker.message_id(copy.origin),
             "ReceiptHandle": "",
@@ -287,6 +301,8 @@ class LocalBackend:
             if queue is None or subscription.topic.arn != topic_arn:
                 continue
             for copy in reversed(queue.stored.copies_by_number.values()):
+                if copy.message.sender_id != SENDER_ID:
+                    continue
                 message = self._message(queue, copy, None)
                 if subscription.is_raw or topic_arn_of(message) == topic_arn:
                     if newest is None or copy.sent_at > newest[0]:
@@ -374,12 +390,3 @@ def _number(key: str) -> int:
     if not (key.isascii() and key.isdigit() and len(key) < 19):
         raise NotFoundError(f"There is no message {key!r:.40}.")
     return int(key)
-
-
-def _has(message: Message, text: str) -> bool:
-    if text in message.body.casefold() or text in message.message_id:
-        return True
-    return any(
-        text in f"{name} {value.get('StringValue', '')}".casefold()
-        for name, value in message.attributes.items()
-    )

@@ -7,13 +7,15 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from melange.console.backend import name_of
+from melange.console.backend import name_of, place_of
+from melange.server.control import CONSOLE_PREFIX
 
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]"
@@ -25,32 +27,33 @@ _JSON_PART = re.compile(
 )
 
 
-class Templates:
-    """The templates of the console. Thread-safe."""
+def render(name: str, values: Mapping[str, Any]) -> str:
+    """Return a filled template. Thread-safe."""
+    return _environment().get_template(name).render(values)
 
-    def __init__(self, prefix: str) -> None:
-        self._environment = Environment(
-            loader=PackageLoader("melange.console"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._environment.filters |= {
-            "base64": base64,
-            "count": count,
-            "duration": duration,
-            "highlighted": highlighted,
-            "moment": moment,
-            "name": name_of,
-            "shown": shown,
-            "size": size,
-        }
-        self._environment.globals["url"] = lambda path: prefix + quote(path, safe="/:?=&._-~%")
 
-    def render(self, name: str, values: Mapping[str, Any]) -> str:
-        """Return the filled template."""
-        return self._environment.get_template(name).render(values)
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("melange.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "base64": base64,
+        "count": count,
+        "duration": duration,
+        "highlighted": highlighted,
+        "moment": moment,
+        "name": name_of,
+        "place": place_of,
+        "shown": shown,
+        "size": size,
+    }
+    environment.globals["url"] = lambda path: CONSOLE_PREFIX + quote(path, safe="/:")
+    return environment
 
 
 def shown(text: str) -> Markup:

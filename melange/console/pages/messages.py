@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from melange.console.backend import RefusedError
+from collections.abc import Sequence
+
+from melange.console.backend import Message, RefusedError
 from melange.console.pages.queues import find
 from melange.console.reading import dead_letter_of, read
 from melange.console.visits import Page, Redirect, Visit
@@ -11,6 +13,7 @@ from melange.console.visits import Page, Redirect, Visit
 def show(visit: Visit) -> Page:
     overview, queue = find(visit)
     message = visit.backend.message(queue.arn, visit.arguments[1])
+    following = [] if visit.backend.looking_receives else _following(visit, message.key)
     return Page(
         "message.html",
         {
@@ -18,10 +21,15 @@ def show(visit: Visit) -> Page:
             "queue": queue,
             "message": message,
             "reading": read(message),
+            "next_key": following[0].key if following else None,
             "letter": dead_letter_of(message) if queue.holds_dead_letters else None,
             "others": [one for one in overview.queues if one.is_fifo == queue.is_fifo and one is not queue],
         },
     )
+
+
+def _following(visit: Visit, key: str) -> Sequence[Message]:
+    return visit.backend.messages(visit.arguments[0], after=key, limit=1).messages
 
 
 def release(visit: Visit) -> Redirect:

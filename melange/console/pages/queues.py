@@ -5,7 +5,7 @@ from __future__ import annotations
 from melange.console.backend import STATES, Messages, NotFoundError, Overview, Queue
 from melange.console.charts import chart_of
 from melange.console.pages.dead_letters import groups_of, with_reason
-from melange.console.reading import preview, read
+from melange.console.reading import dead_letter_of, preview, read
 from melange.console.visits import Page, Redirect, Visit
 
 PAGE_SIZE = 50
@@ -27,7 +27,15 @@ def show(visit: Visit) -> Page:
             "overview": overview,
             "queue": queue,
             "found": found,
-            "rows": [(message, read(message), preview(message)) for message in found.messages],
+            "rows": [
+                (
+                    message,
+                    read(message),
+                    preview(message),
+                    dead_letter_of(message) if queue.holds_dead_letters else None,
+                )
+                for message in found.messages
+            ],
             "groups": groups,
             "text": text,
             "state": state,
@@ -36,9 +44,9 @@ def show(visit: Visit) -> Page:
             "states": STATES,
             "others": [one for one in overview.queues if one.is_fifo == queue.is_fifo and one is not queue],
             "depth_charts": {
-                "visible": chart_of(visible=[one.visible for one in samples]) if samples else None,
-                "in flight": chart_of(in_flight=[one.in_flight for one in samples]) if samples else None,
-                "delayed": chart_of(delayed=[one.delayed for one in samples]) if samples else None,
+                "visible": chart_of(visible=[one.visible for one in samples]),
+                "in flight": chart_of(in_flight=[one.in_flight for one in samples]),
+                "delayed": chart_of(delayed=[one.delayed for one in samples]),
             },
             "rate_chart": chart_of(
                 arriving=[one.arriving for one in samples],

@@ -1,12 +1,169 @@
-"""Looking at a queue in the console changes nothing."""
+"""Looking at queues and messages in the console: nothing is touched, and all is said."""
+
+import json
+
+import pytest
 
 
 def test_looking_at_messages_does_not_receive_them(browser):
     url = browser.client.queue("orders")
     browser.client.send(url, '{"order": 1}')
+    arn = browser.client.arn(url)
 
-    browser.get("queues/" + browser.client.arn(url))
-    browser.get("queues/" + browser.client.arn(url))
+    for _ in range(2):
+        [message] = browser.backend.messages(arn).messages
+        browser.get(f"queues/{arn}")
+        browser.get(f"queues/{arn}/messages/{message.key}")
 
-    [message] = browser.client.receive(url)
-    assert message["Attributes"]["ApproximateReceiveCount"] == "1"
+    [received] = browser.client.receive(url)
+    assert received["Attributes"]["ApproximateReceiveCount"] == "1"
+
+
+def test_looking_does_not_make_a_message_in_flight_visible(browser):
+    url = browser.client.queue("orders", VisibilityTimeout="30")
+    browser.client.send(url, "order 1")
+    browser.client.receive(url)
+
+    text = browser.text("queues/" + browser.client.arn(url))
+
+    assert "visible again in 30 s" in text
+    assert browser.client.receive(url) == []
+
+
+def test_a_message_whose_visibility_timeout_has_passed_is_shown_as_visible(browser):
+    url = browser.client.queue("orders", VisibilityTimeout="30")
+    browser.client.send(url, "order 1")
+    browser.client.receive(url)
+
+    browser.client.clock.advance(31)
+
+    [message] = browser.backend.messages(browser.client.arn(url)).messages
+    assert (message.state, message.receive_count) == ("visible", 1)
+
+
+def test_a_delayed_message_says_when_it_is_visible(browser):
+    url = browser.client.queue("orders")
+    browser.client.send(url, "order 1", DelaySeconds=90)
+
+    assert "visible in 1 min 30 s" in browser.text("queues/" + browser.client.arn(url))
+
+
+def test_a_message_behind_an_invisible_one_of_its_group_is_blocked_by_it(browser):
+    url = browser.client.queue("orders.fifo", ContentBasedDeduplication="true")
+    browser.client.send(url, "1", "2", MessageGroupId="a")
+    browser.client.send(url, "3", MessageGroupId="b")
+    browser.client.receive(url, MaxNumberOfMessages=1)
+
+    first, second, third = browser.backend.messages(browser.client.arn(url)).messages
+
+    assert [first.state, second.state, third.state] == ["in flight", "blocked", "visible"]
+    assert second.blocked_by == first.key
+
+
+def test_messages_come_in_pages(browser):
+    url = browser.client.queue("orders")
+    browser.client.send(url, *map(str, range(5)))
+    arn = browser.client.arn(url)
+
+    first = browser.backend.messages(arn, limit=3)
+    second = browser.backend.messages(arn, limit=3, after=first.next_key)
+
+    assert [message.body for message in first.messages] == ["0", "1", "2"]
+    assert [message.body for message in second.messages] == ["3", "4"]
+    assert second.next_key is None
+
+
+@pytest.mark.parametrize("text", ["tea", "ORDER 2", "kind Sale", "000000000002"])
+def test_a_search_finds_text_in_bodies_attributes_and_ids(browser, text):
+    url = browser.client.queue("orders")
+    kind = {"kind": {"DataType": "String", "StringValue": "sale"}}
+    browser.client.send(url, "order 1")
+    browser.client.send(url, "order 2: tea", MessageAttributes=kind)
+
+    found = browser.backend.messages(browser.client.arn(url), text=text)
+
+    assert [message.body for message in found.messages] == ["order 2: tea"]
+
+
+def test_messages_are_filtered_by_state(browser):
+    url = browser.client.queue("orders")
+    browser.client.send(url, "1", "2")
+    browser.client.receive(url, MaxNumberOfMessages=1)
+
+    found = browser.backend.messages(browser.client.arn(url), state="in flight")
+
+    assert [message.body for message in found.messages] == ["1"]
+
+
+def test_messages_that_are_too_old_are_not_shown(browser):
+    url = browser.client.queue("orders", MessageRetentionPeriod="60")
+    browser.client.send(url, "order 1")
+
+    browser.client.clock.advance(61)
+
+    assert browser.backend.messages(browser.client.arn(url)).messages == []
+
+
+def test_the_envelope_of_sns_is_taken_off(browser):
+    topic, url = browser.client.topic(), browser.client.queue("orders")
+    browser.client.subscribe(topic, url, RawMessageDelivery="false")
+    browser.client.sns("Publish", TopicArn=topic, Message='{"price":1.10}', Subject="Offer")
+    arn = browser.client.arn(url)
+
+    [message] = browser.backend.messages(arn).messages
+    text = browser.text(f"queues/{arn}/messages/{message.key}")
+
+    assert " ".join(text.split()).count('{ "price" : 1.10 }') == 1
+    assert "with the subject “Offer”" in text
+
+
+def test_an_overview_has_topics_queues_and_bindings(browser):
+    topic, url = browser.client.topic("events"), browser.client.queue("orders")
+    browser.client.subscribe(topic, url, FilterPolicy=json.dumps({"kind": ["sale"]}))
+
+    overview = browser.backend.overview()
+
+    [binding] = overview.bindings
+    assert (binding.topic_arn, binding.endpoint) == (topic, browser.client.arn(url))
+    assert binding.filter_policy == '{"kind": ["sale"]}'
+    assert "events to orders, filtered" in browser.text()
+
+
+def test_an_empty_server_says_how_to_begin(browser):
+    assert "AWS_ENDPOINT_URL=http://localhost:4566" in browser.text()
+
+
+def test_pages_say_what_does_not_exist(browser):
+    for path in (
+        "queues/arn:aws:sqs:us-east-1:000000000000:none",
+        "topics/none",
+        "queues/none/messages/1",
+        "nothing",
+        "assets/../console.py",
+        "assets/none.css",
+    ):
+        assert browser.get(path).status == 404
+
+
+def test_characters_that_cannot_be_seen_are_shown_as_escapes(browser):
+    url = browser.client.queue("orders")
+    browser.client.send(url, "pay \u202eeroM\u202c now\x85\u200b")
+    arn = browser.client.arn(url)
+
+    [message] = browser.backend.messages(arn).messages
+    page = browser.get(f"queues/{arn}/messages/{message.key}").body.decode()
+
+    assert not set("\u202e\u202c\x85\u200b") & set(page)
+    assert {"\\u202e", "\\u202c", "\\x85", "\\u200b"} <= set(
+        part for part in page.replace(">", "<").split("<") if part.startswith("\\")
+    )
+
+
+def test_accounts_are_told_apart_where_there_are_several(browser):
+    browser.client.queue("orders")
+    assert "us-east-1" not in browser.text().replace(browser.client.arn("orders"), "")
+    browser.client.caller = browser.client.caller._replace(region="eu-west-1")
+
+    browser.client.queue("orders")
+
+    assert "eu-west-1 000000000000" in browser.text()
