@@ -88,6 +88,7 @@ def size(text: str) -> int:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A Python program that runs before the server is ready, with AWS_ENDPOINT_URL set.",
 )
+@click.option("--no-console", is_flag=True, help="Leave out the pages for a browser.")
 @log_options
 def server(
     *,
@@ -103,6 +104,7 @@ def server(
     seed: int | None,
     topology_paths: tuple[Path, ...],
     init_path: Path | None,
+    no_console: bool,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -121,7 +123,15 @@ def server(
     stopping = threading.Event()
     with calling_on_signal(stopping.set):
         try:
-            running = Server(broker, data=data, host=host, port=port, allowed_hosts=allowed_hosts, keys=keys)
+            running = Server(
+                broker,
+                data=data,
+                host=host,
+                port=port,
+                allowed_hosts=allowed_hosts,
+                keys=keys,
+                console=not no_console,
+            )
         except ConfigurationError as error:
             complain(str(error))
             sys.exit(WRONG_USAGE)

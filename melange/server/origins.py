@@ -7,6 +7,7 @@ import re
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from melange.server.control import CONSOLE_PREFIX
 from melange.server.http import Request
 
 _MAX_HOST_CHARACTERS = 270
@@ -25,9 +26,20 @@ def refusal_of(request: Request, allowed_hosts: frozenset[str]) -> str:
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != host:
         return "requests from the pages of another origin are refused"
-    if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+    is_own = request.headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
+    if not is_own and not _follows_link_to_console(request):
         return "requests from the pages of another site are refused"
     return ""
+
+
+def _follows_link_to_console(request: Request) -> bool:
+    # Looking at the console changes nothing, and the page with the link cannot read what the user sees.
+    return (
+        request.method == "GET"
+        and (request.target == "/" or request.target.startswith(CONSOLE_PREFIX))
+        and request.headers.get("sec-fetch-mode") == "navigate"
+        and request.headers.get("sec-fetch-dest") == "document"
+    )
 
 
 @lru_cache(maxsize=1_024)

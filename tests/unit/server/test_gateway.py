@@ -12,7 +12,7 @@ from botocore.credentials import Credentials
 from melange.server.broker import Broker
 from melange.server.callers import Key
 from melange.server.gateway import Gateway
-from melange.server.http import Request
+from melange.server.http import Request, Response
 
 JSON = {"host": "localhost:4566", "x-amz-target": "AmazonSQS.ListQueues"}
 
@@ -161,3 +161,66 @@ def test_a_visit_without_an_action_is_an_unknown_operation():
     response = answer(form("/000000000000/orders"))
 
     assert (response.status, response.body) == (404, b"<UnknownOperationException/>\n")
+
+
+def console(request):
+    return Response(200, "text/html", b"a page")
+
+
+def browser_request(target, method="GET", **headers):
+    return Request(method, target, {"host": "localhost:4566", "accept": "text/html,*/*"} | headers)
+
+
+def test_a_browser_is_sent_from_the_root_to_the_console():
+    response = answer(browser_request("/"), console=console)
+
+    assert (response.status, response.headers["Location"]) == (303, "/_melange/console/")
+    assert answer(browser_request(response.headers["Location"]), console=console).body == b"a page"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request("GET", "/", {"host": "localhost:4566", "accept": "*/*"}),
+        browser_request("/?Action=ListQueues"),
+        browser_request("/000000000000/orders"),
+        Request("POST", "/", JSON | {"accept": "text/html"}, b"{}"),
+    ],
+)
+def test_calls_never_reach_the_console(request_):
+    assert answer(request_, console=console).status != 303
+    assert answer(request_, console=console).body != b"a page"
+
+
+def test_a_server_without_a_console_has_no_pages():
+    assert answer(browser_request("/_melange/console/")).status == 404
+    assert answer(browser_request("/")).status == 404
+
+
+LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+def test_a_link_on_another_site_leads_to_the_console():
+    assert answer(browser_request("/", **LINK), console=console).status == 303
+    assert answer(browser_request("/_melange/console/faults", **LINK), console=console).status == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        ("/?Action=ListQueues", {}),
+        ("/_melange/state", {}),
+        ("/_melange/console/", {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}),
+        ("/_melange/console/", {"sec-fetch-dest": "iframe"}),
+        ("/_melange/console/", {"host": "evil.example"}),
+        ("/_melange/console/", {"origin": "http://evil.example"}),
+    ],
+)
+def test_other_requests_of_another_site_do_not_reach_the_console(target, headers):
+    assert answer(browser_request(target, **LINK | headers), console=console).status == 403
+
+
+def test_forms_of_another_site_do_not_reach_the_console():
+    request = browser_request("/_melange/console/reset", "POST", **LINK)
+
+    assert answer(request, console=console).status == 403
