@@ -40,6 +40,8 @@ async def in_thread(call: Callable[[], Result], what: str) -> Result:
     def settle(result: Result | None, error: BaseException | None) -> None:
         if future.done():  # the awaiting task was cancelled
             return
+        if isinstance(error, StopIteration):  # a future refuses it, and would never end
+            error = RuntimeError(f"{what}: the call raised StopIteration")
         if error is not None:
             future.set_exception(error)
         else:

@@ -156,11 +156,14 @@ class LambdaHandler:
 
     def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the loop that all invocations share, so that their connections may stay open."""
-        if self._runner is None:
-            import asyncio  # noqa: PLC0415 - functions with plain listeners start faster without it
+        # They bring asyncio, and functions with plain listeners start faster without it.
+        import asyncio  # noqa: PLC0415
 
+        from melange.consuming.coroutines import contained  # noqa: PLC0415
+
+        if self._runner is None:
             self._runner = asyncio.Runner()
-        return self._runner.run(coroutine, context=contextvars.copy_context())
+        return self._runner.run(contained(coroutine), context=contextvars.copy_context())
 
 
 def _group_of(record: Mapping[str, Any]) -> tuple[str, str]:

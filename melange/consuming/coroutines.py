@@ -59,7 +59,7 @@ class EventLoopThread:
     def run(self, coroutine: Coroutine[Any, Any, object]) -> object:
         """Run the coroutine on the loop and return what it returned; blocks until then."""
         loop = self._started()
-        running = asyncio.run_coroutine_threadsafe(_contained(coroutine), loop)
+        running = asyncio.run_coroutine_threadsafe(contained(coroutine), loop)
         self._at_work.add(running)
         try:
             return running.result()
@@ -84,7 +84,7 @@ class EventLoopThread:
         self._is_called = False
         while self._arriving:
             awaitable, context, ended = self._arriving.popleft()
-            task = asyncio.get_running_loop().create_task(_contained(awaitable), context=context)
+            task = asyncio.get_running_loop().create_task(contained(awaitable), context=context)
             self._at_work.add(task)
             task.add_done_callback(self._at_work.discard)
             task.add_done_callback(partial(_report, ended))
@@ -183,8 +183,8 @@ def _report(ended: Ended, task: asyncio.Task[object]) -> None:
     ended(CancelledError() if task.cancelled() else task.exception())
 
 
-async def _contained(awaitable: Awaitable[object]) -> object:
-    """Await it; an exception that would end the event loop fails only this run."""
+async def contained(awaitable: Awaitable[Any]) -> Any:
+    """Return what it returns; an exception that would end the event loop fails only this run."""
     try:
         return await awaitable
     except (SystemExit, KeyboardInterrupt) as error:

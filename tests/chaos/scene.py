@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_SECONDS = 0.05
 START_SECONDS = 60.0
 PATIENCE_SECONDS = 120.0
+"""Longer than a process takes to start on a busy machine: with less, what the last one had yet to do counted as lost."""
 LOG_TAIL_CHARACTERS = 4_000
 
 

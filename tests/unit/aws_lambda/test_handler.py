@@ -306,17 +306,33 @@ def test_a_record_that_comes_twice_runs_once(driver) -> None:
     assert len(received) == 2  # the records of one event
 
 
-def test_a_listener_that_exits_fails_its_record_alone(driver) -> None:
-    consumer = ExchangeMessageConsumer("my-queue", driver=driver, event_type=any_type)
+@pytest.mark.parametrize("is_async", [False, True], ids=["plain", "asynchronous"])
+def test_a_listener_that_exits_fails_its_record_alone(driver, is_async) -> None:
+    consumer = ExchangeMessageConsumer("stock", "products", driver=driver)
+    finished = []
 
-    @consumer.listener()
-    def listen(event, message_id):
-        if message_id.startswith("059f"):
+    def listen(event):
+        if event["number"] == 0:
             raise SystemExit
+        finished.append(event["number"])
 
-    answer = handler(consumer)(documented.STANDARD_QUEUE)
+    async def listen_async(event):
+        await asyncio.sleep(0)
+        listen(event)
 
-    assert failures(answer) == ["059f36b4-87a3-44ab-83d2-661975830a7d"]
+    consumer.listener(name="listen")(listen_async if is_async else listen)
+    ids = ExchangeMessagePublisher("products", driver).publish_batch(
+        [{"event_type_name": "ProductAdded", "number": number} for number in range(3)]
+    )
+    event = invocation(driver, consumer)
+    handle = handler(consumer)
+
+    answer = handle(event)
+
+    assert failures(answer) == [event["Records"][0]["messageId"]]
+    assert finished == [1, 2]
+    if handle._runner is not None:
+        handle._runner.close()
 
 
 def test_a_record_of_a_topic_that_failed_fails_the_invocation(driver) -> None:

@@ -12,6 +12,7 @@ from melange import (
     ConfigurationError,
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
+    Middleware,
     QueueOptions,
     RetryPolicy,
     Worker,
@@ -284,3 +285,22 @@ def test_a_worker_runs_during_a_with_block(consumer, publisher):
 
     assert seen == [EVENT]
     assert worker.has_ended
+
+
+class StoppingIteration(Middleware):
+    """Raises what a future refuses."""
+
+    def around_poll(self, queue, poll):
+        raise StopIteration
+
+
+def test_a_poll_that_raises_stop_iteration_does_not_wait_forever() -> None:
+    async def poll(consumer) -> None:
+        await asyncio.wait_for(consumer.consume_event_async(0), 30)
+
+    with InMemoryDriver() as driver:
+        consumer = ExchangeMessageConsumer("stock", driver=driver, middleware=[StoppingIteration()])
+        consumer.listener()(lambda event: None)
+
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            asyncio.run(poll(consumer))
