@@ -321,7 +321,7 @@ def test_a_listener_that_exits_fails_its_record_alone(driver, is_async) -> None:
         listen(event)
 
     consumer.listener(name="listen")(listen_async if is_async else listen)
-    ids = ExchangeMessagePublisher("products", driver).publish_batch(
+    ExchangeMessagePublisher("products", driver).publish_batch(
         [{"event_type_name": "ProductAdded", "number": number} for number in range(3)]
     )
     event = invocation(driver, consumer)
