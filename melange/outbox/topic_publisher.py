@@ -62,6 +62,8 @@ class TopicPublisher:
         self._declare = declare
         self._backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
         self._found: dict[str, Topic] = {}
+        self._known: set[str] = set()
+        """Topics that existed once. If one is deleted, it would come back without subscriptions, and lose what it gets."""
         self._troubles: dict[str, int] = {}
         self._paused_until: dict[str, float] = {}
         self.errors: dict[str, MelangeError] = {}
@@ -139,6 +141,7 @@ class TopicPublisher:
         except InvalidNameError as error:  # the name is not valid
             return Answer(refused=dict.fromkeys(range(len(messages)), error))
         self._found[name] = topic
+        self._known.add(name)
         try:
             publish = partial(self._driver.publish, topic)
             failures = publish_through(self._driver.middleware, topic, messages, publish)
@@ -150,7 +153,7 @@ class TopicPublisher:
         try:
             return self._driver.get_topic(name)
         except TopicNotFoundError:
-            if not self._declare:
+            if not self._declare or name in self._known:
                 raise
         topic = find_topic(self._driver, name, declare=True)
         logger.warning(

@@ -125,14 +125,19 @@ class TroubleBehaviours:
 
         assert database.states == ["pending"]
 
-    def test_a_topic_that_was_deleted_is_declared_again(self, database, driver, start_relay, eventually):
+    def test_a_topic_that_was_deleted_is_not_made_again_without_its_subscriptions(
+        self, database, driver, start_relay, eventually
+    ):
         database.write("a0")
-        start_relay()
+        relay = start_relay()
         eventually(lambda: driver.accepted == ["a0"])
         driver.delete_topic(driver.get_topic(TOPIC))
 
         database.write("a1")
 
+        eventually(lambda: TOPIC in relay.health().troubles)
+        assert database.states == ["sent", "pending"]
+        driver.declare_queue("stock", driver.declare_topic(TOPIC))
         eventually(lambda: driver.accepted == ["a0", "a1"])
 
     def test_a_name_that_no_topic_can_have_fails_its_messages(self, database, driver, relay_pending):
