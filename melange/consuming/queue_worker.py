@@ -70,7 +70,7 @@ class QueueWorker:
         self._event_loop = event_loop
         self._isolation = isolation
         self._suspects = suspects
-        self._share = part.share
+        self._part = part
         consumer.processor.concurrency = part.share
         self._batch = consumer.driver.capabilities.max_receive_batch
         self._has_lanes = consumer.queue.is_fifo or consumer.options.ordered_by is not None
@@ -123,11 +123,12 @@ class QueueWorker:
     def _allowance(self) -> int:
         """Return the number of deliveries to ask for."""
         allowed = self.limit - len(self._keeper)
+        at_work = len(self._keeper) - self._lanes.waiting  # retries that wait take no thread
+        # At least what is kept for this queue: quick queues may have received ahead, and their threads will be free soon.
+        free = max(self._threads.free, self._part.kept - at_work)
         if self._mean_seconds * AHEAD > SOON_SECONDS * self._threads.size:
-            # Retries that wait take no thread.
-            at_work = len(self._keeper) - self._lanes.waiting
-            allowed = min(allowed, self._threads.free, self._share - at_work)
-        elif allowed < self._batch and self._threads.free <= 0:
+            allowed = min(allowed, free, self._part.share - at_work)
+        elif allowed < self._batch and free <= 0:
             return 0  # there is work: the next poll brings a full batch
         if self._careful_until and self.consumer.driver.clock.monotonic() < self._careful_until:
             allowed = min(allowed, 1)

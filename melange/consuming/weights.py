@@ -12,11 +12,13 @@ class QueuePart(NamedTuple):
     """One queue's part of a worker.
 
     ``limit`` is the most deliveries in flight. ``share`` is the most of them that run at once while the worker is slow: the
-    threads beyond it are kept free for the other queues.
+    threads beyond it are kept free for the other queues. ``kept`` is the number that it can always have at work or waiting
+    for a thread, however many deliveries the other queues have received ahead.
     """
 
     limit: int
     share: int
+    kept: int
 
 
 def parts_of(
@@ -31,7 +33,7 @@ def parts_of(
         ConfigurationError: a weight is out of bounds, or for no queue of the worker.
     """
     if weights is None:
-        return [QueuePart(in_flight_limit, size - len(queue_names) + 1)] * len(queue_names)
+        return [QueuePart(in_flight_limit, size - len(queue_names) + 1, 1)] * len(queue_names)
     _check(queue_names, weights)
     of_each = [weights.get(name, 1) for name in queue_names]
     total, largest = sum(of_each), max(of_each)
@@ -40,6 +42,7 @@ def parts_of(
         QueuePart(
             limit=max(1, in_flight_limit * weight // largest),
             share=max(1, size - sum(kept) + own),
+            kept=own,
         )
         for weight, own in zip(of_each, kept, strict=True)
     ]

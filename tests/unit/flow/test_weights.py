@@ -14,11 +14,11 @@ class TestParts:
     @pytest.mark.parametrize(
         ("weights", "expected"),
         [
-            (None, [QueuePart(32, 15), QueuePart(32, 15)]),
-            ({"a": 3, "b": 1}, [QueuePart(32, 12), QueuePart(10, 4)]),
-            ({"a": 3}, [QueuePart(32, 12), QueuePart(10, 4)]),
-            ({"a": 1, "b": 1}, [QueuePart(32, 8), QueuePart(32, 8)]),
-            ({"a": 1_000, "b": 1}, [QueuePart(32, 16 - 1), QueuePart(1, 1)]),
+            (None, [QueuePart(32, 15, 1), QueuePart(32, 15, 1)]),
+            ({"a": 3, "b": 1}, [QueuePart(32, 12, 12), QueuePart(10, 4, 4)]),
+            ({"a": 3}, [QueuePart(32, 12, 12), QueuePart(10, 4, 4)]),
+            ({"a": 1, "b": 1}, [QueuePart(32, 8, 8), QueuePart(32, 8, 8)]),
+            ({"a": 1_000, "b": 1}, [QueuePart(32, 16 - 1, 15), QueuePart(1, 1, 1)]),
         ],
     )
     def test_threads_and_deliveries_are_in_proportion(self, weights, expected) -> None:
@@ -61,3 +61,33 @@ def test_a_busy_queue_leaves_the_others_their_threads() -> None:
         worker.stop()
 
         assert at_once == {"busy": 6, "quiet": 2}
+
+
+def test_a_slow_queue_goes_on_beside_a_quick_one_that_is_never_empty() -> None:
+    with InMemoryDriver() as driver:
+        is_over = threading.Event()
+        slow_ones: list[int] = []
+        quick = ExchangeMessageConsumer("quick", driver=driver, queue=QueueOptions(wait_seconds=1))
+        slow = ExchangeMessageConsumer("slow", driver=driver, queue=QueueOptions(wait_seconds=1))
+        publisher = QueueMessagePublisher("quick", driver)
+
+        @quick.listener("Work", name="work")
+        def work(event):
+            if not is_over.is_set():
+                publisher.send({}, "Work")
+
+        @slow.listener("Work", name="work")
+        def work_slowly(event):
+            is_over.wait(0.4)
+            slow_ones.append(event["number"])
+
+        worker = Worker(quick, slow, concurrency=4)
+        for _ in range(200):
+            publisher.send({}, "Work")
+        for number in range(5):
+            QueueMessagePublisher("slow", driver).send({"number": number}, "Work")
+        worker.start()
+
+        eventually(lambda: len(slow_ones) == 5)
+        is_over.set()
+        worker.stop()
