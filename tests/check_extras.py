@@ -23,6 +23,7 @@ COMMANDS: list[tuple[list[str], str]] = [
         ["-c", "from melange.server import Broker; print(Broker().signer.certificate_name)"],
         "SimpleNotificationService-",
     ),
+    (["-c", "from melange.console.rendering import render, shown; print(shown('\x85'))"], "x85</span>"),
     (["-m", "melange.cli", "guide"], "melange on three pages"),
     (["-m", "shop"], "Grace has 12500 cents left."),
 ]

@@ -83,7 +83,10 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A subscription: what ``endpoint``, an ARN or a URL, gets of a topic. ``filter_policy`` is JSON text."""
+    """A subscription: what ``endpoint``, an ARN or a URL, gets of a topic.
+
+    ``filter_policy`` is JSON text. ``problem`` says why nothing is delivered; "" if no reason is known.
+    """
 
     arn: str
     topic_arn: str
@@ -94,6 +97,7 @@ class Binding:
     filter_policy: str | None = None
     filter_scope: str = "MessageAttributes"
     dead_letter_arn: str | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

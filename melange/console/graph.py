@@ -43,7 +43,7 @@ class Node:
 class Edge:
     """A line from one node to another. ``kind`` is that of the binding; ``text`` describes it."""
 
-    kind: Literal["all", "filtered", "pending", "dead letters"]
+    kind: Literal["all", "filtered", "broken", "dead letters"]
     path: str
     text: str
 
@@ -115,12 +115,13 @@ def _edges(overview: Overview, nodes: Mapping[str, Node]) -> list[Edge]:
     for binding in overview.bindings:
         start, end = nodes.get(binding.topic_arn), nodes.get(binding.endpoint)
         if start and end:
-            kind: Literal["all", "filtered", "pending"] = "all"
-            if binding.is_pending:
-                kind = "pending"
+            kind: Literal["all", "filtered", "broken"] = "all"
+            if binding.problem:
+                kind = "broken"
             elif binding.filter_policy:
                 kind = "filtered"
-            text = f"{start.name} to {end.name}" + (f", {kind}" if kind != "all" else "")
+            note = binding.problem or ("filtered" if kind == "filtered" else "all messages")
+            text = f"{start.name} to {end.name}: {note}"
             edges.append(Edge(kind, _curve(start, end), text))
     for queue in overview.queues:
         start, end = nodes.get(queue.arn), nodes.get(queue.dead_letter_arn or "")

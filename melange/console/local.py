@@ -28,7 +28,7 @@ from melange.server.callers import Caller
 from melange.server.calls import Call, Operation, Parameters
 from melange.server.errors import ServiceError
 from melange.server.faults import Faults
-from melange.server.sns.delivering import SENDER_ID
+from melange.server.sns.delivering import SENDER_ID, may_send
 from melange.server.sns.managing import delete_topic
 from melange.server.sns.publishing import publish
 from melange.server.sns.topics import Subscription
@@ -67,9 +67,12 @@ class LocalBackend:
         broker = self._broker
         with broker.lock:
             now = broker.now()
-            topics = [Topic(topic.arn, topic.is_fifo, topic.described()) for topic in broker.topics.values()]
+            topics = [
+                Topic(topic.arn, topic.is_fifo, topic.described(), self._counting.of(topic.arn))
+                for topic in broker.topics.values()
+            ]
             queues = [self._queue(queue, now) for queue in broker.queues.values()]
-            bindings = [_binding(subscription) for subscription in broker.subscriptions.values()]
+            bindings = [self._binding(subscription) for subscription in broker.subscriptions.values()]
         return Overview(
             sorted(topics, key=lambda topic: topic.name),
             sorted(queues, key=lambda queue: queue.name),
@@ -101,7 +104,8 @@ class LocalBackend:
         with self._broker.lock:
             queue = self._find(queue_arn)
             copy = self._find_copy(queue, key)
-            blocked_by = next((by for one, by in self._walk(queue) if one is copy), None)
+            waiting = self._walk(queue) if queue.is_fifo else ()
+            blocked_by = next((by for one, by in waiting if one is copy), None)
             return self._message(queue, copy, blocked_by)
 
     def last_draft(self, arn: str) -> Draft | None:
@@ -244,6 +248,34 @@ class LocalBackend:
             self._counting.of(queue.arn),
         )
 
+    def _binding(self, subscription: Subscription) -> Binding:
+        attributes = subscription.attributes
+        return Binding(
+            subscription.arn,
+            subscription.topic.arn,
+            subscription.protocol,
+            subscription.endpoint,
+            subscription.is_raw,
+            subscription.is_pending,
+            attributes.get("FilterPolicy"),
+            attributes.get("FilterPolicyScope", "MessageAttributes"),
+            subscription.dead_letter_arn,
+            self._problem_of(subscription),
+        )
+
+    def _problem_of(self, subscription: Subscription) -> str:
+        """Return why nothing is delivered to a subscription, or ""."""
+        if subscription.is_pending:
+            return "The endpoint has not confirmed the subscription."
+        if subscription.protocol != "sqs":
+            return ""
+        queue = self._broker.queues.get(subscription.endpoint)
+        if queue is None:
+            return "The queue does not exist."
+        if not may_send(queue, subscription.topic):
+            return "The policy of the queue does not allow the topic to send: nothing is delivered."
+        return ""
+
     def _sources_of(self, queue: ServedQueue) -> list[str]:
         return [one.arn for one in self._broker.queues.values() if one.stored.dead_letters is queue.stored]
 
@@ -359,21 +391,6 @@ class LocalBackend:
     def _note_if_observed(self, kind: Any, queue: ServedQueue, copy: StoredCopy) -> None:
         if self._broker.observers:
             self._broker.note(kind, queue.arn, self._broker.message_id(copy.origin))
-
-
-def _binding(subscription: Subscription) -> Binding:
-    attributes = subscription.attributes
-    return Binding(
-        subscription.arn,
-        subscription.topic.arn,
-        subscription.protocol,
-        subscription.endpoint,
-        subscription.is_raw,
-        subscription.is_pending,
-        attributes.get("FilterPolicy"),
-        attributes.get("FilterPolicyScope", "MessageAttributes"),
-        subscription.dead_letter_arn,
-    )
 
 
 def _ids(draft: Draft) -> Parameters:

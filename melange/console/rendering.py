@@ -113,7 +113,7 @@ def count(number: int) -> str:
 def size(number: int) -> str:
     """Return a number of bytes in a unit that fits."""
     if number < 1_024:
-        return f"{number} bytes"
+        return f"{number} {'byte' if number == 1 else 'bytes'}"
     return f"{number / 1_024:.1f} KiB" if number < 1_048_576 else f"{number / 1_048_576:.1f} MiB"
 
 

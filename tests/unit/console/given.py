@@ -19,8 +19,8 @@ _TOKEN = re.compile(r'name="token" value="([^"]+)"')
 class Browser:
     """Looks at the console: ``browser.get("queues/...")`` and ``browser.post("queues/.../purge")``."""
 
-    def __init__(self) -> None:
-        self.client = Client()
+    def __init__(self, client: Client | None = None) -> None:
+        self.client = client or Client()
         self.faults = Faults()
         self.backend = LocalBackend(self.client.broker, self.faults, "http://localhost:4566")
         self.console = Console(self.backend)

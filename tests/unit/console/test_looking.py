@@ -126,7 +126,7 @@ def test_an_overview_has_topics_queues_and_bindings(browser):
     [binding] = overview.bindings
     assert (binding.topic_arn, binding.endpoint) == (topic, browser.client.arn(url))
     assert binding.filter_policy == '{"kind": ["sale"]}'
-    assert "events to orders, filtered" in browser.text()
+    assert "events to orders: filtered" in browser.text()
 
 
 def test_an_empty_server_says_how_to_begin(browser):
@@ -165,3 +165,13 @@ def test_accounts_are_told_apart_where_there_are_several(browser):
     browser.client.queue("orders")
 
     assert "eu-west-1 000000000000" in browser.text()
+
+
+def test_a_subscription_that_delivers_nothing_says_why(browser):
+    topic, url = browser.client.topic("events"), browser.client.queue("orders")
+    browser.client.subscribe(topic, url)
+    browser.client.sqs("SetQueueAttributes", QueueUrl=url, Attributes={"Policy": ""})
+
+    assert "policy of the queue does not allow the topic to send" in browser.text(f"topics/{topic}")
+    browser.client.sqs("DeleteQueue", QueueUrl=url)
+    assert "The queue does not exist." in browser.text(f"topics/{topic}")
