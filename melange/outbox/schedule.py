@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from melange.clock import Clock
 from melange.outbox.locks import Locks
 from melange.outbox.marking import explained
-from melange.outbox.tables import DUE_AT, MessageState, OutboxMessage, OutboxScheduledMessage
+from melange.outbox.tables import DUE_AT_OR_NONE, MessageState, OutboxMessage, OutboxScheduledMessage
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Schedule:
         return max(0.0, self._look_at - self._clock.monotonic())
 
     def release(self) -> datetime | None:
-        """Move all due messages; return when the next one is due, None without one.
+        """Move all due messages; return when the next one is due, None without one or without a time that can be read.
 
         Raises:
             SQLAlchemyError: the database is unavailable, or the table is missing.
@@ -86,7 +86,8 @@ class Schedule:
                         delete(OutboxScheduledMessage).where(OutboxScheduledMessage.id.in_(ids))
                     )
                 if len(ids) < _BATCH:
-                    return connection.scalar(select(DUE_AT).order_by(OutboxScheduledMessage.due_at).limit(1))
+                    next_due = select(DUE_AT_OR_NONE).order_by(OutboxScheduledMessage.due_at).limit(1)
+                    return connection.scalar(next_due)
 
 
 def _moving(ids: Sequence[int]) -> Insert:

@@ -270,9 +270,6 @@ class InboxAttempts(_Base):
 PUBLISHED_AT = type_coerce(OutboxMessage.published_at, _UtcDateTime()).label("published_at")
 """The time, to be read aware."""
 
-DUE_AT = type_coerce(OutboxScheduledMessage.due_at, _UtcDateTime()).label("due_at")
-"""The time when a scheduled message is due, to be read aware."""
-
 _YEARS = (
     datetime(1900, 1, 1, tzinfo=UTC),
     datetime(9000, 1, 1, tzinfo=UTC),

@@ -5,12 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from melange import DriverManager
 from melange.errors import ConfigurationError
 from melange.outbox import Outbox, OutboxAdministration
 from outbox_behaviours.databases import TOPIC, named
+
+
+UNREADABLE_TIMES = {
+    "sqlite": ["yesterday", "2999-13-01 00:00:00"],
+    "postgresql": ["infinity", "10000-01-01"],
+}
 
 
 class SchedulingBehaviours:
@@ -56,6 +63,22 @@ class SchedulingBehaviours:
         clock.advance(1)
 
         assert relay_pending() == 1
+
+    def test_a_time_that_cannot_be_read_holds_up_nothing(
+        self, write, database, driver, clock, relay_pending
+    ) -> None:
+        for number, time in enumerate(UNREADABLE_TIMES[database.engine.dialect.name]):
+            damaged = write("x0", delay_seconds=3_600)
+            with database.engine.begin() as connection:
+                change = f"UPDATE melange_outbox_scheduled SET due_at = '{time}' WHERE message_id = '{damaged}'"
+                connection.execute(text(change))
+            write(f"a{number}", delay_seconds=60)
+            database.write(f"b{number}")
+            clock.advance(60)
+
+            assert relay_pending() == 2
+
+        assert sorted(driver.accepted) == ["a0", "a1", "b0", "b1"]
 
     def test_later_events_of_its_key_do_not_wait_for_it(self, write, driver, clock, relay_pending) -> None:
         write("a-later", delay_seconds=60)
