@@ -13,7 +13,6 @@ from melange.errors import ConfigurationError
 from melange.outbox import Outbox, OutboxAdministration
 from outbox_behaviours.databases import TOPIC, named
 
-
 UNREADABLE_TIMES = {
     "sqlite": ["yesterday", "2999-13-01 00:00:00"],
     "postgresql": ["infinity", "10000-01-01"],
@@ -70,7 +69,9 @@ class SchedulingBehaviours:
         for number, time in enumerate(UNREADABLE_TIMES[database.engine.dialect.name]):
             damaged = write("x0", delay_seconds=3_600)
             with database.engine.begin() as connection:
-                change = f"UPDATE melange_outbox_scheduled SET due_at = '{time}' WHERE message_id = '{damaged}'"
+                change = (
+                    f"UPDATE melange_outbox_scheduled SET due_at = '{time}' WHERE message_id = '{damaged}'"
+                )
                 connection.execute(text(change))
             write(f"a{number}", delay_seconds=60)
             database.write(f"b{number}")
