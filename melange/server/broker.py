@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from melange.clock import Clock, SystemClock
 from melange.engine.disorder import Disorder
+from melange.errors import ConfigurationError
 from melange.messages import new_message_id
+from melange.server.errors import ServiceError
 from melange.server.sns.http_deliveries import HttpDeliveries
 from melange.server.sns.signing import Signer
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from melange.server.sns.topics import Subscription, Topic
     from melange.server.sqs.moving import MoveTask
     from melange.server.sqs.queues import Queue
+    from melange.server.state import State
     from melange.server.storage import Storage
 
 EventKind = Literal[
@@ -116,6 +119,7 @@ class Broker:
         self.numbers: Iterator[int] = iter(self._take_number, None)
         self.id_prefix = new_message_id()[:24]
         self.storage: Storage | None = None
+        self.is_closed = False
 
     def _take_number(self) -> int:
         number, self.next_number = self.next_number, self.next_number + 1
@@ -143,16 +147,58 @@ class Broker:
             self.clock.advance(seconds)
             for queue in self.queues.values():
                 queue.stored.waiters.wake_all()
+        self.http_deliveries.wake()
 
     def reset(self) -> None:
         """Forget all topics, queues, subscriptions and messages; the clock goes on. Takes the lock."""
         with self.lock:
-            queues = list(self.queues.values())
-            for state in (self.queues, self.topics, self.subscriptions, self.move_tasks, self.deleted_queues):
-                state.clear()
-            self.bytes_kept = 0
-            for queue in queues:
-                queue.stored.waiters.wake_all()
+            self._clear()
+
+    def snapshot(self) -> State:
+        """Return all topics, queues, subscriptions and messages as they are now, for ``restore``. Takes the lock."""
+        from melange.server.state import state_of  # noqa: PLC0415 - state needs this module
+
+        with self.lock:
+            return state_of(self)
+
+    def restore(self, snapshot: State) -> None:
+        """Have exactly what the snapshot has, as if it were taken now: the clock goes on. Takes the lock.
+
+        Receives that wait return without a message. Raises ``ConfigurationError``, and changes nothing, if the snapshot
+        comes from a file that is damaged.
+        """
+        from melange.server.state import restore, state_of  # noqa: PLC0415
+
+        with self.lock:
+            before = state_of(self)
+            try:
+                self._clear()
+                restore(self, snapshot, is_as_new=True)
+            except (LookupError, TypeError, ValueError, AttributeError, ServiceError) as error:
+                self._clear()
+                restore(self, before, is_as_new=True)
+                raise ConfigurationError(f"the snapshot is damaged: {error!r:.200}") from error
+
+    def close(self) -> None:
+        """End everything that waits or works in the background. Takes the lock. Idempotent."""
+        with self.lock:
+            self.is_closed = True
+            self._end_waits()
+        self.http_deliveries.close()
+
+    def _clear(self) -> None:
+        self._end_waits()
+        for state in (self.queues, self.topics, self.subscriptions, self.move_tasks, self.deleted_queues):
+            state.clear()
+        self.http_deliveries.clear()
+        self.bytes_kept = 0
+        if self.storage is not None:
+            self.storage.all_changed()
+
+    def _end_waits(self) -> None:
+        for queue in self.queues.values():
+            queue.stored.ended_waits += 1
+            queue.stored.waiters.wake_all()
 
     def message_id(self, origin: int) -> str:
         """Return the id, a UUID, of the message that had this number when it was first sent."""

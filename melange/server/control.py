@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,10 +13,13 @@ from melange.errors import ConfigurationError
 from melange.server.broker import Broker
 from melange.server.faults import Faults
 from melange.server.http import Request, Response
+from melange.server.state import State, from_json, to_json
 
 PREFIX = "/_melange/"
 CONSOLE_PREFIX = f"{PREFIX}console/"
 
+_SNAPSHOT = re.compile(r"snapshots/([A-Za-z0-9_.-]{1,80})(/restore)?")
+_MAX_SNAPSHOTS = 100
 _LONGEST_ADVANCE_SECONDS = 366 * 86_400.0
 
 
@@ -29,6 +33,7 @@ class Control:
     def __init__(self, broker: Broker, faults: Faults) -> None:
         self._broker = broker
         self._faults = faults
+        self._snapshots: dict[str, State] = {}
         self._routes: dict[tuple[str, str], Callable[[dict[str, Any]], tuple[int, object]]] = {
             ("GET", "state"): self._state,
             ("POST", "reset"): self._reset,
@@ -39,6 +44,7 @@ class Control:
             ("DELETE", "faults"): self._clear_faults,
             ("GET", "disorder"): self._get_disorder,
             ("PUT", "disorder"): self._set_disorder,
+            ("GET", "snapshots"): self._list_snapshots,
         }
 
     def answer(self, request: Request) -> Response:
@@ -46,16 +52,19 @@ class Control:
         path = urlsplit(request.target).path.removeprefix(PREFIX).rstrip("/")
         method = "GET" if request.method == "HEAD" else request.method
         try:
-            status, content = self._route(method, path)(_options(request))
+            snapshot = _SNAPSHOT.fullmatch(path)
+            if snapshot is not None:
+                status, content = self._answer_snapshot(method, request, snapshot[1], snapshot[2] or "")
+            else:
+                status, content = self._route(method, path)(_options(request))
             if method != "GET":
                 self._broker.commit(is_topology_changed=True)
         except _NotFoundError as error:
             status, content = 404, {"error": str(error)}
         except ConfigurationError as error:
             status, content = 400, {"error": str(error)}
-        return Response(
-            status, "application/json", json.dumps(content).encode() + b"\n", {"Cache-Control": "no-store"}
-        )
+        text = content if isinstance(content, str) else json.dumps(content)
+        return Response(status, "application/json", text.encode() + b"\n", {"Cache-Control": "no-store"})
 
     def _route(self, method: str, path: str) -> Callable[[dict[str, Any]], tuple[int, object]]:
         found = self._routes.get((method, path))
@@ -140,17 +149,50 @@ class Control:
             self._broker.disorder.duplicates, self._broker.disorder.shuffle = duplicates, shuffle
         return self._get_disorder({})
 
+    def _list_snapshots(self, _: dict[str, Any]) -> tuple[int, object]:
+        return 200, [self._described(name) for name in self._snapshots]
+
+    def _answer_snapshot(self, method: str, request: Request, name: str, verb: str) -> tuple[int, object]:
+        if method == "PUT" and not verb:
+            if name not in self._snapshots and len(self._snapshots) >= _MAX_SNAPSHOTS:
+                raise ConfigurationError(f"there are {_MAX_SNAPSHOTS} snapshots already: DELETE one first")
+            if request.body:
+                _check_type(request)
+            self._snapshots[name] = from_json(request.body) if request.body else self._broker.snapshot()
+            return 201, self._described(name)
+        if name not in self._snapshots:
+            raise _NotFoundError(f"there is no snapshot {name}")
+        if method == "POST" and verb:
+            self._broker.restore(self._snapshots[name])
+            return 200, {}
+        if method == "GET" and not verb:
+            return 200, to_json(self._snapshots[name])
+        if method == "DELETE" and not verb:
+            del self._snapshots[name]
+            return 200, {}
+        raise _NotFoundError(
+            f"a snapshot has PUT, GET and DELETE {PREFIX}snapshots/{name}, and POST {PREFIX}snapshots/{name}/restore"
+        )
+
+    def _described(self, name: str) -> dict[str, object]:
+        snapshot = self._snapshots[name]
+        return {"name": name, "taken_at": snapshot.taken_at, "messages": len(snapshot.copies)}
+
 
 def _options(request: Request) -> dict[str, Any]:
     if not request.body:
         return {}
-    # A form of another site could be sent without the browser asking; this content type cannot.
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise ConfigurationError("send JSON, with Content-Type: application/json")
+    _check_type(request)
     try:
         options = json.loads(request.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigurationError("the body is not JSON") from None
     if not isinstance(options, dict):
         raise ConfigurationError("the body must be a JSON object")
     return options
+
+
+def _check_type(request: Request) -> None:
+    # A form of another site could be sent without the browser asking; this content type cannot.
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise ConfigurationError("send JSON, with Content-Type: application/json")

@@ -84,11 +84,9 @@ class Server:
         self._listener.close()
         if self._console is not None:
             self._console.close()
-        with self.broker.lock:
-            for queue in self.broker.queues.values():
-                queue.stored.ended_waits += 1
-                queue.stored.waiters.wake_all()
-            if self._storage is not None:
+        self.broker.close()
+        if self._storage is not None:
+            with self.broker.lock:
                 self._storage.close()
 
     def _show_console(self, request: Request) -> Response:

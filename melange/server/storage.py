@@ -3,15 +3,13 @@
 The broker in memory stays the truth while it runs. What changed since the last commit is remembered, and is written in one
 transaction before a call is answered: a file has whole calls only, and each answered one.
 
-Not kept: receives that could be repeated by their attempt id, move tasks that were running, and deliveries over HTTP that
-were not accepted yet.
+Not kept: receives that could be repeated by their attempt id.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from base64 import b64decode, b64encode
 from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,22 +17,30 @@ from typing import TYPE_CHECKING, Any
 from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS
 from melange.engine.deduplication import DeduplicationWindow
 from melange.engine.fifo import FifoQueue
-from melange.engine.queue import VISIBLE, Copy
+from melange.engine.queue import Copy
 from melange.errors import ConfigurationError
 from melange.server.errors import ServiceError
-from melange.server.sns.filter_policies import FilterPolicy
-from melange.server.sns.topics import Subscription, Topic
 from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.queues import Queue
+from melange.server.state import (
+    KeptCopy,
+    KeptId,
+    State,
+    arns_by_stored_queue,
+    content_of,
+    kept_copy,
+    key_of,
+    message_of,
+    restore,
+    topology_of,
+)
 
 if TYPE_CHECKING:
     from melange.server.broker import Broker
 
 FILE_NAME = "melange.sqlite"
 
-_VERSION = 1
-_SEQUENCE_GAP = 1_000_000
-"""How far FIFO topics count ahead at a start: their last numbers are written with their topology only."""
+_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -46,6 +52,7 @@ CREATE TABLE messages (
 CREATE TABLE deduplication_ids (
     arn TEXT NOT NULL, id TEXT NOT NULL, until REAL NOT NULL, answer TEXT NOT NULL, PRIMARY KEY (arn, id)
 ) WITHOUT ROWID;
+CREATE TABLE http_deliveries (id INTEGER PRIMARY KEY, content TEXT NOT NULL);
 """
 
 
@@ -65,7 +72,11 @@ class Storage:
         self._remembered: dict[tuple[str, Hashable], tuple[float, Any]] = {}
         self._stored: set[int] = set()
         self._forgotten: set[str] = set()
+        self._deliveries: set[int] = set()
         self._is_topology_changed = False
+        self._are_tasks_changed = False
+        self._is_signing_key_kept = False
+        self._is_all_changed = False
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._connection = _open(directory / FILE_NAME)
@@ -89,6 +100,20 @@ class Storage:
         for key in [key for key in self._remembered if key[0] == arn]:
             del self._remembered[key]
 
+    def delivery_changed(self, delivery_id: int) -> None:
+        """Remember that a delivery over HTTP has come, failed or gone."""
+        self._deliveries.add(delivery_id)
+
+    def move_tasks_changed(self) -> None:
+        """Remember that a message move task has gone on."""
+        self._are_tasks_changed = True
+
+    def all_changed(self) -> None:
+        """Remember that nothing in the file is true any more."""
+        self._is_all_changed = self._is_topology_changed = self._are_tasks_changed = True
+        self._is_signing_key_kept = False
+        self._stored.clear()
+
     def topology_changed(self) -> None:
         """Remember that a topic, queue or subscription may have come, changed or gone; or the clock."""
         self._is_topology_changed = True
@@ -101,13 +126,24 @@ class Storage:
         """
         if self._is_topology_changed:
             self._keep_new_ones()
-        if not (self._changed or self._remembered or self._forgotten or self._is_topology_changed):
+        if not (
+            self._changed
+            or self._remembered
+            or self._forgotten
+            or self._deliveries
+            or self._are_tasks_changed
+            or self._is_topology_changed
+        ):
             return
         try:
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
+                if self._is_all_changed:
+                    for table in ("messages", "deduplication_ids", "http_deliveries"):
+                        self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
                 inserted, removed = self._write_messages()
                 self._write_deduplication_ids()
+                self._write_deliveries()
                 self._write_state()
         except sqlite3.Error as error:
             raise ServiceError("InternalFailure", f"The data cannot be written: {error}.", 500) from error
@@ -116,7 +152,9 @@ class Storage:
         self._changed.clear()
         self._remembered.clear()
         self._forgotten.clear()
-        self._is_topology_changed = False
+        self._deliveries.clear()
+        self._is_topology_changed = self._are_tasks_changed = self._is_all_changed = False
+        self._is_signing_key_kept = self._broker.signer.has_signed
 
     def close(self) -> None:
         """Write what has changed, and close the file. Idempotent."""
@@ -129,17 +167,17 @@ class Storage:
         """Have new queues and topics say what changes."""
         for queue in self._broker.queues.values():
             if not isinstance(queue.stored.copies_by_number, _KeptCopies):
-                self._keep_queue(queue, {})
+                self._keep_queue(queue)
         for topic in self._broker.topics.values():
             if not isinstance(topic.window, _KeptWindow):
                 topic.window = _KeptWindow(self, topic.arn, topic.window)
 
-    def _keep_queue(self, queue: Queue, copies: dict[int, Copy[SentMessage]]) -> None:
-        known = {**copies, **queue.stored.copies_by_number}
-        queue.stored.keep_copies_in(_KeptCopies(self, queue.arn, known))
+    def _keep_queue(self, queue: Queue) -> None:
+        copies = queue.stored.copies_by_number
+        queue.stored.keep_copies_in(_KeptCopies(self, queue.arn, copies))
         if isinstance(queue.stored, FifoQueue):
             queue.stored.keep_window_in(_KeptWindow(self, queue.arn, queue.stored.window))
-        for number in known.keys() - self._stored:
+        for number in copies.keys() - self._stored:
             self.message_changed(queue.arn, number)
 
     def _write_messages(self) -> tuple[list[int], list[int]]:
@@ -148,25 +186,18 @@ class Storage:
         removed: list[int] = []
         updates: list[tuple[Any, ...]] = []
         rows: list[tuple[Any, ...]] = []
-        sources = {id(queue.stored): arn for arn, queue in self._broker.queues.items()}
+        sources = arns_by_stored_queue(self._broker)
         for arn, number in self._changed:
             queue = self._broker.queues.get(arn)
             copy = None if queue is None else queue.stored.find(number)
             if copy is None:
                 removed.append(number)
                 continue
-            state = (
-                copy.receive_count,
-                copy.first_received_at,
-                copy.received_at,
-                None if copy.visible_at == VISIBLE else copy.visible_at,
-            )
+            kept = kept_copy(arn, copy, sources)
             if number in self._stored:
-                updates.append((*state, number))
+                updates.append((*kept[-4:], number))
             else:
-                source = sources.get(id(copy.source)) if copy.source is not None else None
-                identity = (number, arn, _content_of(copy.message), copy.origin, copy.sent_at)
-                rows.append((*identity, copy.group_id, copy.deduplication_id, source, copy.carried, *state))
+                rows.append((*kept[:2], content_of(kept.message), *kept[3:]))
                 inserted.append(number)
         execute = self._connection.executemany
         execute("DELETE FROM messages WHERE number = ?", ((number,) for number in removed))
@@ -190,14 +221,29 @@ class Storage:
             ),
         )
 
+    def _write_deliveries(self) -> None:
+        found = {one: self._broker.http_deliveries.find(one) for one in self._deliveries}
+        self._connection.executemany(
+            "DELETE FROM http_deliveries WHERE id = ?",
+            ((one,) for one, kept in found.items() if kept is None),
+        )
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO http_deliveries VALUES (?, ?)",
+            ((one, json.dumps(kept.described())) for one, kept in found.items() if kept is not None),
+        )
+
     def _write_state(self) -> None:
         broker = self._broker
         state: dict[str, Any] = {"next_number": broker.next_number}
+        if not self._is_signing_key_kept and broker.signer.has_signed:
+            state["signing_key"] = broker.signer.key_as_text
+        if self._are_tasks_changed or self._is_topology_changed:
+            state["move_tasks"] = [task.kept() for task in broker.move_tasks.values()]
         if self._is_topology_changed:
             state |= {
                 "id_prefix": broker.id_prefix,
                 "advanced_seconds": broker.clock.advanced_seconds,
-                "topology": _topology_of(broker),
+                "topology": topology_of(broker),
             }
         self._connection.executemany(
             "INSERT OR REPLACE INTO state VALUES (?, ?)",
@@ -213,79 +259,37 @@ class Storage:
                 for name, value in self._connection.execute("SELECT name, value FROM state")
             }
             if state:
-                broker = self._broker
-                broker.id_prefix = state["id_prefix"]
-                broker.next_number = state["next_number"]
-                broker.clock.advance(state["advanced_seconds"])
-                self._make_topics(state["topology"])
-                self._make_queues(state["topology"])
+                self._broker.clock.advance(state["advanced_seconds"])
+                kept = State(
+                    self._broker.now(),
+                    state["next_number"],
+                    state["id_prefix"],
+                    state.get("signing_key"),
+                    state["topology"],
+                    self._copies(),
+                    self._ids(),
+                    self._kept_deliveries(),
+                    state["move_tasks"],
+                )
+                self._stored.update(copy.number for copy in kept.copies)
+                restore(self._broker, kept, is_as_new=False)
             self._is_topology_changed = True
             self.commit()
 
-    def _make_topics(self, topology: dict[str, Any]) -> None:
-        broker = self._broker
-        ids = self._deduplication_ids()
-        for kept in topology["topics"]:
-            topic = broker.topics[kept["arn"]] = Topic(kept["arn"], kept["given"], kept["tags"])
-            topic.attributes = kept["attributes"]
-            topic.set_attributes({})
-            topic.sequence = kept["sequence"] + _SEQUENCE_GAP
-            topic.deleted_subscriptions = kept["deleted_subscriptions"]
-            for key, until, answer in ids.get(topic.arn, ()):
-                topic.window.restore(key, until, tuple(answer))
-        for kept in topology["subscriptions"]:
-            subscription = Subscription(
-                kept["arn"],
-                broker.topics[kept["topic_arn"]],
-                protocol=kept["protocol"],
-                endpoint=kept["endpoint"],
-                owner=kept["owner"],
-                token=kept["token"],
-                is_pending=kept["is_pending"],
-            )
-            subscription.was_confirmed_by_call = kept["was_confirmed_by_call"]
-            attributes = kept["attributes"]
-            text = attributes.get("FilterPolicy")
-            reads_body = attributes.get("FilterPolicyScope") == "MessageBody"
-            subscription.set_attributes(
-                attributes, FilterPolicy(text, reads_body=reads_body) if text else None
-            )
-            subscription.topic.subscriptions[subscription.arn] = broker.subscriptions[subscription.arn] = (
-                subscription
-            )
+    def _copies(self) -> list[KeptCopy]:
+        rows = self._connection.execute("SELECT * FROM messages ORDER BY number")
+        return [KeptCopy(number, arn, message_of(content), *rest) for number, arn, content, *rest in rows]
 
-    def _make_queues(self, topology: dict[str, Any]) -> None:
-        broker = self._broker
-        for kept in topology["queues"]:
-            queue = Queue(broker, kept["arn"], kept["attributes"], kept["tags"])
-            queue.created_at, queue.modified_at = kept["created_at"], kept["modified_at"]
-            queue.purged_at, queue.seal = kept["purged_at"], kept["seal"]
-            broker.queues[queue.arn] = queue
-        broker.deleted_queues.update(topology["deleted_queues"])
-        for queue in broker.queues.values():
-            queue.find_dead_letter_queue()
-        copies: dict[str, dict[int, Copy[SentMessage]]] = {arn: {} for arn in broker.queues}
-        for row in self._connection.execute("SELECT * FROM messages ORDER BY number"):
-            arn, copy = _copy_of(row, broker)
-            copies[arn][copy.number] = copy
-            self._stored.add(copy.number)
-            broker.bytes_kept += copy.message.memory
-        ids = self._deduplication_ids()
-        for queue in broker.queues.values():
-            self._keep_queue(queue, copies[queue.arn])
-            if isinstance(queue.stored, FifoQueue):
-                for key, until, answer in ids.get(queue.arn, ()):
-                    queue.stored.window.restore(key, until, answer)
-
-    def _deduplication_ids(self) -> dict[str, list[tuple[Hashable, float, Any]]]:
-        found: dict[str, list[tuple[Hashable, float, Any]]] = {}
+    def _ids(self) -> list[KeptId]:
         rows = self._connection.execute("SELECT arn, id, until, answer FROM deduplication_ids ORDER BY until")
-        for arn, key, until, answer in rows:
-            parsed = json.loads(key)
-            found.setdefault(arn, []).append(
-                (tuple(parsed) if isinstance(parsed, list) else parsed, until, json.loads(answer))
-            )
-        return found
+        return [
+            KeptId(arn, key_of(json.loads(key)), until, json.loads(answer))
+            for arn, key, until, answer in rows
+        ]
+
+    def _kept_deliveries(self) -> list[dict[str, Any]]:
+        rows = self._connection.execute("SELECT content FROM http_deliveries ORDER BY id")
+        return [json.loads(content) for (content,) in rows]
 
 
 class _KeptCopies(dict[int, Copy[SentMessage]]):
@@ -321,6 +325,7 @@ class _KeptWindow(DeduplicationWindow[Any]):
         self._arn = arn
         for key, until, answer in window.entries():
             self.restore(key, until, answer)
+            storage.id_remembered(arn, key, until, answer)
 
     def remember(self, deduplication_id: Hashable, used_at: float, answer: Any) -> None:
         super().remember(deduplication_id, used_at, answer)
@@ -354,83 +359,3 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _topology_of(broker: Broker) -> dict[str, Any]:
-    return {
-        "topics": [
-            {
-                "arn": topic.arn,
-                "attributes": topic.attributes,
-                "given": topic.given,
-                "tags": topic.tags,
-                "sequence": topic.sequence,
-                "deleted_subscriptions": topic.deleted_subscriptions,
-            }
-            for topic in broker.topics.values()
-        ],
-        "subscriptions": [
-            {
-                "arn": one.arn,
-                "topic_arn": one.topic.arn,
-                "protocol": one.protocol,
-                "endpoint": one.endpoint,
-                "owner": one.owner,
-                "token": one.token,
-                "is_pending": one.is_pending,
-                "was_confirmed_by_call": one.was_confirmed_by_call,
-                "attributes": one.attributes,
-            }
-            for one in broker.subscriptions.values()
-        ],
-        "queues": [
-            {
-                "arn": queue.arn,
-                "attributes": queue.attributes,
-                "tags": queue.tags,
-                "created_at": queue.created_at,
-                "modified_at": queue.modified_at,
-                "purged_at": queue.purged_at,
-                "seal": queue.seal,
-            }
-            for queue in broker.queues.values()
-        ],
-        "deleted_queues": broker.deleted_queues,
-    }
-
-
-def _content_of(message: SentMessage) -> str:
-    attributes = {
-        name: {
-            key: {"base64": b64encode(value).decode()} if isinstance(value, bytes) else value
-            for key, value in attribute.items()
-        }
-        for name, attribute in message.attributes.items()
-    }
-    return json.dumps([message.body, attributes, message.sender_id, message.trace_header])
-
-
-def _message_of(content: str) -> SentMessage:
-    body, attributes, sender_id, trace_header = json.loads(content)
-    read = {
-        name: {
-            key: b64decode(value["base64"]) if isinstance(value, dict) else value
-            for key, value in attribute.items()
-        }
-        for name, attribute in attributes.items()
-    }
-    return SentMessage(body, read, sender_id=sender_id, trace_header=trace_header)
-
-
-def _copy_of(row: tuple[Any, ...], broker: Broker) -> tuple[str, Copy[SentMessage]]:
-    """Return the ARN of the queue and the copy that a row describes."""
-    number, arn, content, origin, sent_at, group_id, deduplication_id, source_arn, carried, *state = row
-    copy = Copy(
-        _message_of(content), number, origin, sent_at, group_id=group_id, deduplication_id=deduplication_id
-    )
-    source = broker.queues.get(source_arn or "")
-    copy.source = source.stored if source else None
-    copy.carried = carried
-    copy.receive_count, copy.first_received_at, copy.received_at, visible_at = state
-    copy.visible_at = VISIBLE if visible_at is None else visible_at
-    return arn, copy

@@ -35,6 +35,42 @@ class Signer:
         """The file name of the certificate, as SNS would call it."""
         return f"SimpleNotificationService-{hashlib.sha256(self.certificate).hexdigest()[:32]}.pem"
 
+    @property
+    def key_as_text(self) -> str | None:
+        """The key and its certificate as PEM, for keeping; None if nothing was signed yet."""
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - of an extra, and slow to import
+
+        with self._lock:
+            if self._key is None:
+                return None
+            key = self._key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            return (key + self._certificate).decode()
+
+    def use(self, text: str) -> None:
+        """Sign with this key from now on, so that signatures of before a restart stay good.
+
+        Raises:
+            ValueError: it is not what ``key_as_text`` returns.
+        """
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
+
+        key, begin, certificate = text.partition("-----BEGIN CERTIFICATE-----")
+        found = serialization.load_pem_private_key(key.encode(), None)
+        if not begin or not isinstance(found, rsa.RSAPrivateKey):
+            raise ValueError("not an RSA key with its certificate")
+        with self._lock:
+            self._key, self._certificate = found, (begin + certificate).encode()
+
+    @property
+    def has_signed(self) -> bool:
+        """True if there is a key."""
+        return self._key is not None
+
     def sign(self, fields: Mapping[str, str], version: str) -> str:
         """Return the signature of a notification, or of another message of SNS.
 

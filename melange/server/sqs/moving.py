@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import binascii
 import json
+import logging
 import threading
 from base64 import b64decode, b64encode
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from melange.engine.queue import VISIBLE, Copy
 from melange.messages import new_message_id
@@ -17,9 +18,25 @@ from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.queues import Queue
 from melange.server.sqs.sending import put
 
+if TYPE_CHECKING:
+    from melange.server.storage import Storage
+
+logger = logging.getLogger(__name__)
+
 _MAX_RATE = 500
 _SHOWN_TASKS = 10
 _UNLIMITED_BATCH = 100
+_KEPT = (
+    "task_id",
+    "source_arn",
+    "destination_arn",
+    "rate",
+    "started_at",
+    "status",
+    "failure_reason",
+    "moved",
+    "to_move",
+)
 _REASON_NOT_FOUND = "AWS.SimpleQueueService.NonExistentQueue"
 
 
@@ -44,25 +61,57 @@ class MoveTask:
         """The handle by which clients cancel it."""
         return b64encode(json.dumps({"taskId": self.task_id, "sourceArn": self.source_arn}).encode()).decode()
 
+    @property
+    def is_active(self) -> bool:
+        """True until it has ended."""
+        return self.status in {"RUNNING", "CANCELLING"}
+
+    def kept(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {name: getattr(self, name) for name in _KEPT}
+
+    @classmethod
+    def restored(cls, broker: Broker, kept: dict[str, Any], later: float) -> MoveTask | None:
+        """Return the task of these values, started ``later`` seconds later; None if its queue is gone."""
+        source = broker.queues.get(kept["source_arn"])
+        if source is None:
+            return None
+        task = cls(broker, source, kept["destination_arn"], kept["rate"])
+        for name in _KEPT:
+            setattr(task, name, kept[name])
+        task.started_at += later
+        return task
+
     def start(self) -> None:
-        """Begin to move messages; does not block."""
+        """Begin to move messages, unless it has ended; does not block."""
+        if not self.is_active:
+            return
         threading.Thread(target=self._run, name="melange-move-task", daemon=True).start()
 
     def _run(self) -> None:
         condition = threading.Condition()
         while True:
             with self._broker.lock:
+                if self._broker.is_closed or self._broker.move_tasks.get(self.task_id) is not self:
+                    return
                 if self.status == "CANCELLING":
                     self.status = "CANCELLED"
                 elif self.status == "RUNNING":
                     self._move_some(1 if self.rate else _UNLIMITED_BATCH)
-                    if self._broker.storage is not None:
-                        self._broker.storage.commit()
+                if self._broker.storage is not None:
+                    self._broker.storage.move_tasks_changed()
+                    self._commit(self._broker.storage)
                 if self.status != "RUNNING":
                     return
             if self.rate:
                 with condition:
                     self._broker.clock.wait(condition, 1 / self.rate)
+
+    def _commit(self, storage: Storage) -> None:
+        try:
+            storage.commit()
+        except ServiceError:
+            logger.exception("what a message move task did is not kept yet")
 
     def _move_some(self, count: int) -> None:
         broker, source = self._broker, self._source
@@ -136,6 +185,7 @@ def start_message_move_task(call: Call) -> Parameters:
                 "time.",
             )
         task = MoveTask(broker, source, destination_arn, rate)
+        _forget_old_tasks(broker, source_arn)
         broker.move_tasks[task.task_id] = task
         task.start()
         return {"TaskHandle": task.handle}
@@ -171,6 +221,13 @@ def cancel_message_move_task(call: Call) -> Parameters:
             raise ServiceError("InvalidParameterValue", "Only active tasks can be cancelled.")
         task.status = "CANCELLING"
         return {"ApproximateNumberOfMessagesMoved": task.moved}
+
+
+def _forget_old_tasks(broker: Broker, source_arn: str) -> None:
+    """Make room for one more task of this queue among those that can be listed."""
+    ended = [one for one in broker.move_tasks.values() if one.source_arn == source_arn and not one.is_active]
+    for task in ended[: len(ended) - _SHOWN_TASKS + 1]:
+        del broker.move_tasks[task.task_id]
 
 
 def _find(broker: Broker, arn: object, name: str) -> Queue:

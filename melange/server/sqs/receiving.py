@@ -68,10 +68,10 @@ def _receive_later(
     try:
         while True:
             with broker.lock:
-                if broker.queues.get(queue.arn) is not queue:
-                    raise no_such_queue()
                 if stored.ended_waits != ended_waits or not call.is_client_there():
                     return {}  # what is taken now would be lost until its deadline
+                if broker.queues.get(queue.arn) is not queue:
+                    raise no_such_queue()
                 now = broker.now()
                 copies = stored.take(limit, now, visibility_seconds)
                 if copies or now >= give_up_at:

@@ -1,7 +1,9 @@
 """A server of melange for each test, in this process, and boto3's clients for it."""
 
 import json
+import threading
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
 import pytest
@@ -55,3 +57,37 @@ def control(server):
             connection.close()
 
     return send
+
+
+class Endpoint(ThreadingHTTPServer):
+    """An HTTP subscription's endpoint; it fails the first ``failures`` notifications."""
+
+    def __init__(self, failures=0):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.failures = failures
+        self.received = []
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/events"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        fails = self.headers["x-amz-sns-message-type"] == "Notification" and self.server.failures > 0
+        self.server.failures -= fails
+        self.server.received.append((dict(self.headers.items()), body))
+        self.send_response(503 if fails else 200)
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def endpoint():
+    with Endpoint() as endpoint:
+        yield endpoint
+        endpoint.shutdown()

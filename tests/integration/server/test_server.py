@@ -7,7 +7,6 @@ import socket
 import threading
 from base64 import b64decode
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -119,40 +118,6 @@ def test_what_cannot_be_read_is_answered_and_the_connection_closed(server):
             answer += received
 
     assert answer.startswith(b"HTTP/1.1 400 ")
-
-
-class Endpoint(ThreadingHTTPServer):
-    """An HTTP subscription's endpoint; it fails the first ``failures`` notifications."""
-
-    def __init__(self, failures=0):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.failures = failures
-        self.received = []
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}/events"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        fails = self.headers["x-amz-sns-message-type"] == "Notification" and self.server.failures > 0
-        self.server.failures -= fails
-        self.server.received.append((dict(self.headers.items()), body))
-        self.send_response(503 if fails else 200)
-        self.end_headers()
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with Endpoint() as endpoint:
-        yield endpoint
-        endpoint.shutdown()
 
 
 def verify(document, server):

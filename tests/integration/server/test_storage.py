@@ -8,6 +8,7 @@ import pytest
 from chaos.server_kills import kill_again_and_again
 from melange.errors import ConfigurationError
 from melange.server import Server
+from waiting import eventually
 
 
 @pytest.fixture
@@ -187,6 +188,88 @@ def test_ids_are_not_used_twice_and_an_advanced_clock_stays_ahead(tmp_path, clie
     with Server(data=tmp_path) as server:
         assert server.broker.now() >= now
     assert len(set(ids)) == 2
+
+
+def test_a_reset_is_kept(tmp_path, clients_of) -> None:
+    with Server(data=tmp_path) as server:
+        sqs, _ = clients_of(server.url)
+        sqs.create_queue(QueueName="orders")
+        sqs.send_message(QueueUrl=url_at(server), MessageBody="forgotten")
+        server.broker.reset()
+        sqs.create_queue(QueueName="invoices")
+
+    with Server(data=tmp_path) as server:
+        sqs, _ = clients_of(server.url)
+
+        assert sqs.list_queues()["QueueUrls"] == [url_at(server, "invoices")]
+
+
+def subscribed(sns, url: str) -> str:
+    """Make a topic with a confirmed HTTP subscription that tries again after a minute, and return the topic's ARN."""
+    topic = sns.create_topic(Name="events")["TopicArn"]
+    policy = json.dumps({"healthyRetryPolicy": {"numRetries": 5, "minDelayTarget": 60, "maxDelayTarget": 60}})
+    sns.subscribe(TopicArn=topic, Protocol="http", Endpoint=url, Attributes={"DeliveryPolicy": policy})
+    return topic
+
+
+def test_an_http_delivery_that_failed_is_tried_again_after_a_restart(tmp_path, clients_of, endpoint) -> None:
+    with Server(data=tmp_path) as server:
+        _, sns = clients_of(server.url)
+        topic = subscribed(sns, endpoint.url)
+        eventually(lambda: endpoint.received)
+        sns.confirm_subscription(TopicArn=topic, Token=json.loads(endpoint.received[0][1])["Token"])
+        endpoint.failures = 1
+        sns.publish(TopicArn=topic, Message="order 1")
+        eventually(lambda: len(endpoint.received) == 2)
+        eventually(lambda: server.broker.http_deliveries.pending()[0].failures == 1)
+
+    with Server(data=tmp_path) as server:
+        server.broker.advance(60)
+
+        eventually(lambda: len(endpoint.received) == 3)
+        assert json.loads(endpoint.received[2][1])["Message"] == "order 1"
+        eventually(lambda: not server.broker.http_deliveries.pending())
+
+    with Server(data=tmp_path) as server:
+        assert server.broker.http_deliveries.pending() == []
+
+
+def test_signatures_of_before_a_restart_stay_good(tmp_path, clients_of, endpoint) -> None:
+    with Server(data=tmp_path) as server:
+        _, sns = clients_of(server.url)
+        subscribed(sns, endpoint.url)
+        eventually(lambda: endpoint.received)
+        before = server.broker.signer.certificate
+
+    with Server(data=tmp_path) as server:
+        assert server.broker.signer.certificate == before
+
+
+def test_a_message_move_task_goes_on_after_a_restart(tmp_path, clients_of) -> None:
+    def status_of(sqs) -> dict:
+        return sqs.list_message_move_tasks(SourceArn="arn:aws:sqs:eu-west-1:000000000000:dead")["Results"][0]
+
+    with Server(data=tmp_path) as server:
+        sqs, _ = clients_of(server.url)
+        sqs.create_queue(QueueName="dead")
+        redrive = {"deadLetterTargetArn": "arn:aws:sqs:eu-west-1:000000000000:dead", "maxReceiveCount": 1}
+        sqs.create_queue(QueueName="orders", Attributes={"RedrivePolicy": json.dumps(redrive)})
+        for number in range(3):
+            sqs.send_message(QueueUrl=url_at(server, "dead"), MessageBody=str(number))
+        sqs.start_message_move_task(
+            SourceArn="arn:aws:sqs:eu-west-1:000000000000:dead",
+            DestinationArn="arn:aws:sqs:eu-west-1:000000000000:orders",
+            MaxNumberOfMessagesPerSecond=1,
+        )
+        eventually(lambda: status_of(sqs)["ApproximateNumberOfMessagesMoved"] == 1)
+
+    with Server(data=tmp_path) as server:
+        sqs, _ = clients_of(server.url)
+
+        eventually(lambda: status_of(sqs)["Status"] == "COMPLETED")
+        assert status_of(sqs)["ApproximateNumberOfMessagesMoved"] == 3
+        found = sqs.receive_message(QueueUrl=url_at(server), MaxNumberOfMessages=10)["Messages"]
+        assert sorted(message["Body"] for message in found) == ["0", "1", "2"]
 
 
 def test_a_directory_serves_one_server_at_a_time(tmp_path) -> None:
