@@ -224,9 +224,9 @@ def cancel_message_move_task(call: Call) -> Parameters:
 
 
 def _forget_old_tasks(broker: Broker, source_arn: str) -> None:
-    """Make room for one more task of this queue among those that can be listed."""
+    """Forget tasks of this queue that ended so long ago that a list does not show them."""
     ended = [one for one in broker.move_tasks.values() if one.source_arn == source_arn and not one.is_active]
-    for task in ended[: len(ended) - _SHOWN_TASKS + 1]:
+    for task in ended[: max(0, len(ended) - _SHOWN_TASKS + 1)]:
         del broker.move_tasks[task.task_id]
 
 
