@@ -17,6 +17,7 @@ from melange.messages import handled_message
 logger = logging.getLogger(__name__)
 
 MOST_EVENTS = 10_000
+_OFFERED = ("message_ids", "sessions")
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class _Entry:
     event: Any
     message_id: str
     ended: asyncio.Future[None]
+    session: object
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +56,11 @@ class BatchListener:
         _check(max_events, max_seconds)
         self._function = function
         self._is_async = is_asynchronous(function)
-        self._wants_ids = _wants_message_ids(function)
+        self._asked_for = _asked_for(function)
+        if "sessions" in self._asked_for and not self._is_async:
+            raise ConfigurationError(
+                f"{place(function)} asks for `sessions`, which belong to an event loop: make it `async def`"
+            )
         self._max_events = max_events
         self._max_seconds = max_seconds
         self._concurrency = concurrency
@@ -62,14 +68,22 @@ class BatchListener:
         self._gathering: _Batch | None = None
         self._running: set[asyncio.Task[None]] = set()
 
-    async def process(self, event: Any, message_id: str) -> None:
+    @property
+    def listener(self) -> Callable[..., object]:
+        """What is subscribed for single events; it asks for a session if the function asks for sessions."""
+        return self._process_in_session if "sessions" in self._asked_for else self._process
+
+    async def _process(self, event: Any, message_id: str) -> None:
         """Return when the batch of this event has run; raise if this event failed."""
+        await self._process_in_session(event, message_id, None)
+
+    async def _process_in_session(self, event: Any, message_id: str, session: object) -> None:
         loop = asyncio.get_running_loop()
         batch = self._gathering
         if batch is None or batch.loop is not loop:
             batch = self._gathering = _Batch(loop)
             batch.timer = loop.call_later(self._max_seconds, self._begin, batch)
-        entry = _Entry(event, message_id, loop.create_future())
+        entry = _Entry(event, message_id, loop.create_future(), session)
         batch.entries.append(entry)
         if len(batch.entries) >= min(self._max_events, self._concurrency()):
             self._begin(batch)
@@ -113,7 +127,11 @@ class BatchListener:
 
     async def _call(self, entries: Sequence[_Entry]) -> None:
         events = [entry.event for entry in entries]
-        keywords = {"message_ids": [entry.message_id for entry in entries]} if self._wants_ids else {}
+        offered: dict[str, list[Any]] = {
+            "message_ids": [entry.message_id for entry in entries],
+            "sessions": [entry.session for entry in entries],
+        }
+        keywords = {name: offered[name] for name in self._asked_for}
         if self._is_async:
             result = self._function(events, **keywords)
         else:
@@ -180,20 +198,20 @@ def _checked(partial: PartialFailure, count: int) -> Mapping[int, BaseException]
     return partial.errors
 
 
-def _wants_message_ids(function: Callable[..., object]) -> bool:
+def _asked_for(function: Callable[..., object]) -> frozenset[str]:
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (ValueError, TypeError):  # some callables in C have none
-        return False
+        return frozenset()
     for parameter in parameters[1:]:
-        if parameter.default is parameter.empty and parameter.name != "message_ids":
+        if parameter.default is parameter.empty and parameter.name not in _OFFERED:
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
             raise ConfigurationError(
-                f"{place(function)} asks for {parameter.name!r}: a batch listener takes a list of events, and message_ids "
-                "as a keyword"
+                f"{place(function)} asks for {parameter.name!r}: a batch listener takes a list of events, and the keywords "
+                "message_ids and, with an inbox, sessions"
             )
-    return any(parameter.name == "message_ids" for parameter in parameters[1:])
+    return frozenset(parameter.name for parameter in parameters[1:] if parameter.name in _OFFERED)
 
 
 def _check(max_events: int, max_seconds: float) -> None:

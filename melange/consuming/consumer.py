@@ -231,8 +231,9 @@ class ExchangeMessageConsumer:
     ) -> Callable[[ListenerFunction], ListenerFunction]:
         """Subscribe the decorated function for lists of events, for bulk inserts and calls: ``@consumer.batch_listener(...)``.
 
-        It takes a list of events, and their ``message_ids`` if it has such a parameter; it may be ``async def``. It needs a
-        worker, and a batch never has more events than the worker runs at once: set its ``concurrency`` to ``max_events``.
+        It takes a list of events, and their ``message_ids`` if it has such a parameter; it may be ``async def``. With an
+        inbox of asynchronous sessions an ``async def`` function may have the parameter ``sessions``: one for each event, with
+        the transaction that has the event's mark. It needs a worker, and a batch never has more events than the worker runs at once: set its ``concurrency`` to ``max_events``.
         Each event has its own claim, mark and attempts. If the function raises, all of its events have failed, or with
         ``PartialFailure`` those that it names. A batch has one event of a FIFO group at most, so the order is kept.
 
@@ -247,6 +248,11 @@ class ExchangeMessageConsumer:
         from melange.consuming.batching import BatchListener  # noqa: PLC0415
 
         def subscribe(function: ListenerFunction) -> ListenerFunction:
+            if self._store is not None and self._store.listeners_are_async is False:
+                raise ConfigurationError(
+                    f"batch listener {name or listener_name(function)} needs an inbox of asynchronous sessions, "
+                    "Inbox(async_sessionmaker(...)): its events wait for each other on an event loop"
+                )
             batches = BatchListener(
                 function,
                 max_events=max_events,
@@ -255,10 +261,11 @@ class ExchangeMessageConsumer:
                 give_up=self.processor.limited_runs.give_up,
             )
             subscription = subscription_for(
-                batches.process,
+                batches.listener,
                 event_types,
                 name=name or listener_name(function),
                 timeout_seconds=timeout_seconds,
+                store_keywords=self._store_keywords,
             )
             self._add(replace(subscription, listener=function))
             return function
