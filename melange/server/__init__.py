@@ -7,15 +7,17 @@ How the parts fit, from the outside in:
 - ``protocols`` turns requests into parameters and results into answers, by botocore's models of the services.
 - ``callers`` reads and verifies signatures; ``policies`` decides what SNS may send to a queue.
 - ``sqs``, ``sns`` and ``sts`` are the operations, each a function from a ``Call`` to its result.
-- ``broker`` is the state: one ``Broker`` with its lock, its clock, its topics, queues, subscriptions and move tasks,
-  and observers that are called with each event of a message. Queues keep their messages in ``melange.engine``.
+- ``broker`` is the state: one ``Broker`` with its lock, its clock, its topics, queues, subscriptions and move tasks.
+  Queues keep their messages in ``melange.engine``.
+- ``journal`` is the log of what happened to messages; ``stories`` reads it and finds what belongs together.
 - ``faults`` disturb calls on request; ``control`` is the HTTP interface to them, to the clock and to the state.
 
 ``Server`` puts them together. Code that shows or changes the state takes ``broker.lock``; a queue's messages are
 ``queue.stored.copies``, each with its number of receives, its times and its ``SentMessage``.
 """
 
-from melange.server.broker import Broker, Event
+from melange.server.broker import Broker
 from melange.server.server import Server
+from melange.server.stories import Event, Story, find_stories, find_story
 
-__all__ = ["Broker", "Event", "Server"]
+__all__ = ["Broker", "Event", "Server", "Story", "find_stories", "find_story"]

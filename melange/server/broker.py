@@ -9,15 +9,16 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from melange.clock import Clock, SystemClock
 from melange.engine.disorder import Disorder
 from melange.errors import ConfigurationError
 from melange.messages import new_message_id
 from melange.server.errors import ServiceError
+from melange.server.journal import Journal
 from melange.server.sns.http_deliveries import HttpDeliveries
 from melange.server.sns.signing import Signer
 
@@ -27,30 +28,6 @@ if TYPE_CHECKING:
     from melange.server.sqs.queues import Queue
     from melange.server.state import State
     from melange.server.storage import Storage
-
-EventKind = Literal[
-    "published",
-    "filtered out",
-    "not delivered",
-    "sent",
-    "received",
-    "visibility changed",
-    "deleted",
-    "dead-lettered",
-    "expired",
-    "moved",
-    "purged",
-]
-
-
-class Event(NamedTuple):
-    """Something that happened to a message. ``other_arn`` is the queue or topic on the other side of it, or ""."""
-
-    kind: EventKind
-    at: float
-    arn: str
-    message_id: str
-    other_arn: str = ""
 
 
 class EpochClock:
@@ -109,8 +86,7 @@ class Broker:
         self.move_tasks: OrderedDict[str, MoveTask] = OrderedDict()
         self.deleted_queues: dict[str, float] = {}
         """When queues were deleted, by ARN, for the rules of sixty seconds."""
-        self.observers: list[Callable[[Event], None]] = []
-        """Called with each event, under the lock: they return at once and call nothing of the broker."""
+        self.journal = Journal()
         self.bytes_kept = 0
         """About the memory that messages take."""
         self.signer = Signer()
@@ -191,6 +167,7 @@ class Broker:
         for state in (self.queues, self.topics, self.subscriptions, self.move_tasks, self.deleted_queues):
             state.clear()
         self.http_deliveries.clear()
+        self.journal.clear()
         self.bytes_kept = 0
         if self.storage is not None:
             self.storage.all_changed()
@@ -203,12 +180,6 @@ class Broker:
     def message_id(self, origin: int) -> str:
         """Return the id, a UUID, of the message that had this number when it was first sent."""
         return f"{self.id_prefix}{origin:012x}"
-
-    def note(self, kind: EventKind, arn: str, message_id: str, other_arn: str = "") -> None:
-        """Tell the observers. Callers check ``observers`` first where it is done often."""
-        event = Event(kind, self.now(), arn, message_id, other_arn)
-        for observer in self.observers:
-            observer(event)
 
     def new_token(self) -> str:
         """Return text that cannot be guessed."""

@@ -31,6 +31,7 @@ class Caller(NamedTuple):
     account: str = DEFAULT_ACCOUNT
     region: str = DEFAULT_REGION
     service: str = ""
+    user_agent: str = ""
 
     @property
     def user_id(self) -> str:
@@ -58,6 +59,7 @@ def identify(request: Request) -> Caller:
 
     An access key id of twelve digits is the account itself, so that each developer or test can have one.
     """
+    user_agent = request.headers.get("user-agent", "")
     header = request.headers.get("authorization", "")
     if header.startswith(_ALGORITHM):
         if "SignedHeaders=" not in header or "Signature=" not in header:
@@ -65,18 +67,20 @@ def identify(request: Request) -> Caller:
         found = _CREDENTIAL.search(header)
         if found is None:
             raise _incomplete()
-        return _caller_of(found[1])
+        return _caller_of(found[1], user_agent)
     signature = _signature_of(request)
-    return Caller() if signature is None else _caller_of(signature.credential)
+    return _caller_of(None if signature is None else signature.credential, user_agent)
 
 
 @lru_cache(maxsize=1_024)
-def _caller_of(credential: str) -> Caller:
+def _caller_of(credential: str | None, user_agent: str) -> Caller:
     """Return the caller of a credential scope, which is the same for each request of a client on one day."""
+    if credential is None:
+        return Caller(user_agent=user_agent)
     access_key_id, *scope = credential.split("/")
     region = scope[1] if len(scope) > 2 and _REGION.fullmatch(scope[1]) else DEFAULT_REGION
     account = access_key_id if _ACCOUNT.fullmatch(access_key_id) else DEFAULT_ACCOUNT
-    return Caller(access_key_id, account, region, scope[2] if len(scope) > 2 else "")
+    return Caller(access_key_id, account, region, scope[2] if len(scope) > 2 else "", user_agent)
 
 
 def verify(request: Request, keys: Mapping[str, Key], now: datetime) -> Caller:
@@ -149,6 +153,7 @@ def _canonical(request: Request, signature: _Signature) -> bytes:
 
 
 def _signature_of(request: Request) -> _Signature | None:
+    user_agent = request.headers.get("user-agent", "")
     header = request.headers.get("authorization", "")
     if header.startswith(_ALGORITHM):
         parts = dict(part.strip().partition("=")[::2] for part in header.removeprefix(_ALGORITHM).split(","))

@@ -33,8 +33,10 @@ def deliver(call: Call, notification: Notification) -> None:
         body = notification.body_for(subscription.protocol)
         policy = subscription.filter_policy
         if policy is not None and not policy.lets_pass(body, notification.attributes):
-            if broker.observers:
-                broker.note("filtered out", topic.arn, notification.message_id, subscription.endpoint)
+            details = (subscription.endpoint, subscription.arn, subscription.attributes["FilterPolicy"])
+            broker.journal.add(
+                "filtered out", broker.now(), topic.arn, notification.message_id, None, details
+            )
         elif subscription.protocol == "sqs":
             _deliver_to_queue(call, notification, subscription)
         elif subscription.protocol in {"http", "https"}:
@@ -56,7 +58,7 @@ def _deliver_to_queue(call: Call, notification: Notification, subscription: Subs
         reason = _put(queue, notification, text, attributes)
     if reason:
         logger.info("topic %s: no delivery to %s: %s", notification.topic.name, subscription.endpoint, reason)
-        dead_letter(call.broker, subscription, notification, text, attributes)
+        dead_letter(call.broker, subscription, notification, text, attributes, reason=reason)
 
 
 def _why_not(queue: Queue | None, topic: Topic, attributes: Mapping[str, Any]) -> str:
@@ -84,15 +86,14 @@ def dead_letter(
     notification: Notification,
     text: str,
     attributes: Mapping[str, Any],
+    *,
+    reason: str,
 ) -> None:
     """Put a message that could not be delivered into the subscription's dead-letter queue, if there is one."""
-    if broker.observers:
-        broker.note(
-            "not delivered",
-            notification.topic.arn,
-            notification.message_id,
-            subscription.dead_letter_arn or "",
-        )
+    details = (subscription.endpoint, reason)
+    broker.journal.add(
+        "not delivered", broker.now(), notification.topic.arn, notification.message_id, None, details
+    )
     queue = broker.queues.get(subscription.dead_letter_arn or "")
     if queue is None:
         return
@@ -120,6 +121,7 @@ def _put(queue: Queue, notification: Notification, text: str, attributes: Mappin
             group_id=notification.group_id if queue.is_fifo or not topic_is_fifo else None,
             deduplication_id=notification.deduplication_id if queue.is_fifo else None,
             delay_seconds=queue.delay_seconds,
+            published_id=notification.message_id,
         )
     except ServiceError as error:
         return error.message

@@ -188,8 +188,17 @@ class HttpDeliveries:
                 logger.exception("the outcome of an HTTP delivery is not kept")
 
     def _settle(self, delivery: Delivery, reason: str, *, is_final: bool) -> None:
-        policy = delivery.subscription.retry_policy
+        subscription = delivery.subscription
+        policy = subscription.retry_policy
         self._changed(delivery)
+        self._broker.journal.add(
+            "HTTP delivery failed" if reason else "delivered over HTTP",
+            self._broker.now(),
+            subscription.topic.arn,
+            delivery.message.message_id,
+            None,
+            (subscription.endpoint, reason),
+        )
         if reason and not is_final and delivery.failures < policy["numRetries"]:
             delivery.failures += 1
             delivery.due_at = self._broker.now() + policy["minDelayTarget"]
@@ -206,7 +215,7 @@ class HttpDeliveries:
         logger.info("no delivery to the endpoint of %s: %s", delivery.subscription.arn, reason)
         if message.notification is not None:
             attributes = message.notification.attributes if message.is_raw else {}
-            dead_letter(self._broker, delivery.subscription, message.notification, message.body, attributes)
+            dead_letter(self._broker, delivery.subscription, message.notification, message.body, attributes, reason=reason)
 
     def _changed(self, delivery: Delivery) -> None:
         if self._broker.storage is not None:

@@ -166,8 +166,10 @@ def _publish(
         key = (group_id, deduplication_id) if by_group else deduplication_id
         first = topic.window.find(key, broker.now())
         if first is not None:
+            broker.journal.add("dropped as duplicate", broker.now(), topic.arn, first[0], call.caller)
             return {"MessageId": first[0], "SequenceNumber": first[1]}
-    check_memory(broker, _size(entry, attributes) * len(topic.subscriptions))
+    size = _size(entry, attributes)
+    check_memory(broker, size * len(topic.subscriptions))
     notification = Notification(
         topic,
         new_message_id(),
@@ -180,8 +182,9 @@ def _publish(
         deduplication_id=deduplication_id,
         sequence_number=topic.next_sequence_number() if topic.is_fifo else None,
     )
-    if broker.observers:
-        broker.note("published", topic.arn, notification.message_id)
+    broker.journal.add_content(
+        size, "published", broker.now(), topic.arn, notification.message_id, call.caller, (notification,)
+    )
     deliver(call, notification)
     answer = {"MessageId": notification.message_id}
     if notification.sequence_number:

@@ -148,8 +148,7 @@ class MoveTask:
         deduplication_id = copy.deduplication_id if target.is_fifo else None
         message_id, _ = put(target, copy.message, group_id=copy.group_id, deduplication_id=deduplication_id)
         self.moved += 1
-        if broker.observers:
-            broker.note("moved", source.arn, message_id, target.arn)
+        broker.journal.add("moved", broker.now(), source.arn, copy.origin, None, (target.arn, message_id))
         return True
 
     def _fail(self) -> None:

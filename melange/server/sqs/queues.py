@@ -107,6 +107,7 @@ class Queue:
         policy = self.redrive_policy
         target = self.broker.queues.get(str(policy.get("deadLetterTargetArn")))
         self.stored.dead_letters = target.stored if target else None
+        self._dead_letter_arn = target.arn if target else ""
         count = policy.get("maxReceiveCount")
         self.stored.max_receive_count = count if isinstance(count, int) else None
 
@@ -175,14 +176,10 @@ class Queue:
         broker = self.broker
         if target is None:
             broker.bytes_kept -= copy.message.memory
-        if broker.observers:
-            other = next((queue for queue in broker.queues.values() if queue.stored is target), None)
-            broker.note(
-                "expired" if other is None else "dead-lettered",
-                self.arn,
-                broker.message_id(copy.origin),
-                other.arn if other else "",
-            )
+            broker.journal.add("expired", broker.now(), self.arn, copy.origin)
+            return
+        details = (self._dead_letter_arn, copy.receive_count, self.stored.max_receive_count)
+        broker.journal.add("dead-lettered", broker.now(), self.arn, copy.origin, None, details)
 
 
 def queue_arn(region: str, account: str, name: str) -> str:

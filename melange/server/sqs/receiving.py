@@ -118,9 +118,9 @@ def _deliver(call: Call, queue: Queue, copies: list[Copy[SentMessage]], attempt_
     queue.note_changes(copies)
     if attempt_id and queue.is_fifo:
         queue.remember_attempt(attempt_id, copies, broker.now())
-    if broker.observers:
-        for copy in copies:
-            broker.note("received", queue.arn, broker.message_id(copy.origin))
+    for copy in copies:
+        details = (copy.receive_count, copy.visible_at)
+        broker.journal.add("received", copy.received_at, queue.arn, copy.origin, call.caller, details)
     names = call.parameters.get("MessageAttributeNames", [])
     system_names = {
         *call.parameters.get("AttributeNames", []),

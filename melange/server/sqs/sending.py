@@ -24,6 +24,7 @@ from melange.server.sqs.queues import Queue, find_queue
 
 if TYPE_CHECKING:
     from melange.server.broker import Broker
+    from melange.server.callers import Caller
 
 _MAX_BATCH_BYTES = 1_048_576
 
@@ -58,8 +59,12 @@ def put(
     group_id: str | None = None,
     deduplication_id: str | None = None,
     delay_seconds: int = 0,
+    published_id: str = "",
+    caller: Caller | None = None,
 ) -> tuple[str, int]:
     """Store a message and return its id and its sequence number; those of the first one if it is a duplicate.
+
+    ``published_id`` is the id that it has in its topic, if SNS sends it.
 
     Raises:
         ServiceError: the server's memory is full.
@@ -75,12 +80,21 @@ def put(
     if copy is None:
         first = queue.stored.number_of_first(group_id, deduplication_id, now)
         assert first is not None
+        broker.journal.add("dropped as duplicate", now, queue.arn, first, caller, (published_id,))
         return broker.message_id(first), first
+<<<<<<< HEAD
     broker.bytes_kept += memory
     message_id = broker.message_id(copy.origin)
     if broker.observers:
         broker.note("sent", queue.arn, message_id)
     return message_id, copy.number
+=======
+    memory = message.memory
+    broker.bytes_kept += memory
+    details = (message, copy.visible_at, published_id)
+    broker.journal.add_content(memory, "sent", now, queue.arn, copy.origin, caller, details)
+    return broker.message_id(copy.origin), copy.number
+>>>>>>> 4a49203 (server: a log of what happened to each message)
 
 
 def check_memory(broker: Broker, size: int) -> None:
@@ -121,6 +135,7 @@ def _send(call: Call, queue: Queue, entry: Parameters) -> Parameters:
         group_id=group_id,
         deduplication_id=deduplication_id,
         delay_seconds=_delay_seconds(queue, entry.get("DelaySeconds")),
+        caller=call.caller,
     )
     result = {"MessageId": message_id, "MD5OfMessageBody": message.body_md5}
     if message.attributes_md5:

@@ -11,11 +11,16 @@ from melange.server.sqs.queues import Queue, find_queue
 
 def delete_message(call: Call) -> Parameters:
     with call.broker.lock:
+<<<<<<< HEAD
         _delete(
             find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account),
             call.parameters,
             call.broker.now(),
         )
+=======
+        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
+        _delete(call, queue, call.parameters)
+>>>>>>> 4a49203 (server: a log of what happened to each message)
     return {}
 
 
@@ -24,16 +29,18 @@ def delete_message_batch(call: Call) -> Parameters:
     with call.broker.lock:
         queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         check_entries(entries, "DeleteMessageBatchRequestEntry")
+<<<<<<< HEAD
         now = call.broker.now()
         return for_each(entries, lambda entry: _delete(queue, entry, now))
+=======
+        return for_each(entries, lambda entry: _delete(call, queue, entry))
+>>>>>>> 4a49203 (server: a log of what happened to each message)
 
 
 def change_message_visibility(call: Call) -> Parameters:
     with call.broker.lock:
-        _change_visibility(
-            find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account),
-            call.parameters,
-        )
+        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
+        _change_visibility(call, queue, call.parameters)
     return {}
 
 
@@ -42,21 +49,28 @@ def change_message_visibility_batch(call: Call) -> Parameters:
     with call.broker.lock:
         queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         check_entries(entries, "ChangeMessageVisibilityBatchRequestEntry")
-        return for_each(entries, lambda entry: _change_visibility(queue, entry))
+        return for_each(entries, lambda entry: _change_visibility(call, queue, entry))
 
 
+<<<<<<< HEAD
 def _delete(queue: Queue, entry: Parameters, now: float) -> None:
+=======
+def _delete(call: Call, queue: Queue, entry: Parameters) -> None:
+>>>>>>> 4a49203 (server: a log of what happened to each message)
     broker = queue.broker
     copy = queue.find_copy(entry.get("ReceiptHandle", ""))
     if copy is None:
         return  # deleted before, which is not an error
+<<<<<<< HEAD
+=======
+    now = broker.now()
+>>>>>>> 4a49203 (server: a log of what happened to each message)
     queue.stored.remove(copy, now)
     broker.bytes_kept -= copy.message.memory
-    if broker.observers:
-        broker.note("deleted", queue.arn, broker.message_id(copy.origin))
+    broker.journal.add("deleted", now, queue.arn, copy.origin, call.caller)
 
 
-def _change_visibility(queue: Queue, entry: Parameters) -> None:
+def _change_visibility(call: Call, queue: Queue, entry: Parameters) -> None:
     broker, handle, seconds = queue.broker, entry.get("ReceiptHandle", ""), entry.get("VisibilityTimeout")
     if seconds is None:
         raise missing_parameter("VisibilityTimeout")
@@ -80,5 +94,4 @@ def _change_visibility(queue: Queue, entry: Parameters) -> None:
         )
     queue.stored.show_at(copy, now + seconds, now)
     queue.note_changes([copy])
-    if broker.observers:
-        broker.note("visibility changed", queue.arn, broker.message_id(copy.origin))
+    broker.journal.add("visibility changed", now, queue.arn, copy.origin, call.caller, (now + seconds,))

@@ -196,18 +196,6 @@ def test_accounts_and_regions_are_apart(client):
         assert other.sqs("ListQueues") == {}
 
 
-def test_observers_are_told_what_happens_to_a_message(client):
-    events = []
-    client.broker.observers.append(events.append)
-    url = client.queue()
-
-    client.send(url, "order")
-    client.delete(url, *client.receive(url))
-
-    assert [event.kind for event in events] == ["sent", "received", "deleted"]
-    assert len({event.message_id for event in events}) == 1
-
-
 def test_a_queue_can_be_named_instead_of_addressed(client):
     client.queue()
 
