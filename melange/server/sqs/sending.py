@@ -82,19 +82,10 @@ def put(
         assert first is not None
         broker.journal.add("dropped as duplicate", now, queue.arn, first, caller, (published_id,))
         return broker.message_id(first), first
-<<<<<<< HEAD
-    broker.bytes_kept += memory
-    message_id = broker.message_id(copy.origin)
-    if broker.observers:
-        broker.note("sent", queue.arn, message_id)
-    return message_id, copy.number
-=======
-    memory = message.memory
     broker.bytes_kept += memory
     details = (message, copy.visible_at, published_id)
     broker.journal.add_content(memory, "sent", now, queue.arn, copy.origin, caller, details)
     return broker.message_id(copy.origin), copy.number
->>>>>>> 4a49203 (server: a log of what happened to each message)
 
 
 def check_memory(broker: Broker, size: int) -> None:

@@ -11,16 +11,8 @@ from melange.server.sqs.queues import Queue, find_queue
 
 def delete_message(call: Call) -> Parameters:
     with call.broker.lock:
-<<<<<<< HEAD
-        _delete(
-            find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account),
-            call.parameters,
-            call.broker.now(),
-        )
-=======
         queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
-        _delete(call, queue, call.parameters)
->>>>>>> 4a49203 (server: a log of what happened to each message)
+        _delete(call, queue, call.parameters, call.broker.now())
     return {}
 
 
@@ -29,12 +21,8 @@ def delete_message_batch(call: Call) -> Parameters:
     with call.broker.lock:
         queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
         check_entries(entries, "DeleteMessageBatchRequestEntry")
-<<<<<<< HEAD
         now = call.broker.now()
-        return for_each(entries, lambda entry: _delete(queue, entry, now))
-=======
-        return for_each(entries, lambda entry: _delete(call, queue, entry))
->>>>>>> 4a49203 (server: a log of what happened to each message)
+        return for_each(entries, lambda entry: _delete(call, queue, entry, now))
 
 
 def change_message_visibility(call: Call) -> Parameters:
@@ -52,19 +40,11 @@ def change_message_visibility_batch(call: Call) -> Parameters:
         return for_each(entries, lambda entry: _change_visibility(call, queue, entry))
 
 
-<<<<<<< HEAD
-def _delete(queue: Queue, entry: Parameters, now: float) -> None:
-=======
-def _delete(call: Call, queue: Queue, entry: Parameters) -> None:
->>>>>>> 4a49203 (server: a log of what happened to each message)
+def _delete(call: Call, queue: Queue, entry: Parameters, now: float) -> None:
     broker = queue.broker
     copy = queue.find_copy(entry.get("ReceiptHandle", ""))
     if copy is None:
         return  # deleted before, which is not an error
-<<<<<<< HEAD
-=======
-    now = broker.now()
->>>>>>> 4a49203 (server: a log of what happened to each message)
     queue.stored.remove(copy, now)
     broker.bytes_kept -= copy.message.memory
     broker.journal.add("deleted", now, queue.arn, copy.origin, call.caller)
