@@ -17,8 +17,8 @@ from melange.console.backend import (
     RefusedError,
     State,
     Topic,
+    Traffic,
 )
-from melange.console.counting import Counting
 from melange.console.local_controls import LocalControls
 from melange.console.reading import dead_letter_of, draft_of, topic_arn_of, without_note_of
 from melange.engine.queue import Copy
@@ -43,6 +43,9 @@ SEARCHED_MESSAGES = 100_000
 
 _ALL = {"All"}
 
+_CALLER = Caller(user_agent="melange console")
+"""Who has changed a message, in the event log."""
+
 StoredCopy = Copy[SentMessage]
 T = TypeVar("T")
 
@@ -56,8 +59,6 @@ class LocalBackend:
     def __init__(self, broker: Broker, faults: Faults, url: str) -> None:
         self._broker = broker
         self.url = url
-        self._counting = Counting()
-        broker.observers.append(self._counting)
         self.controls: Controls | None = LocalControls(broker, faults)
 
     def now(self) -> float:
@@ -142,7 +143,7 @@ class LocalBackend:
             copy, now = self._find_copy(queue, key), self._broker.now()
             queue.stored.show_at(copy, now, now)
             queue.note_changes([copy])
-            self._note_if_observed("visibility changed", queue, copy)
+            self._broker.journal.add("visibility changed", now, queue.arn, copy.origin, _CALLER, (now,))
 
         self._change(queue_arn, act)
 
@@ -151,7 +152,7 @@ class LocalBackend:
             copies = [copy for key in keys if (copy := queue.stored.find(_number(key))) is not None]
             for copy in copies:
                 self._remove(queue, copy)
-                self._note_if_observed("deleted", queue, copy)
+                self._broker.journal.add("deleted", self._broker.now(), queue.arn, copy.origin, _CALLER)
             return len(copies)
 
         return self._change(queue_arn, act)
@@ -195,7 +196,7 @@ class LocalBackend:
     def _call(self, operation: Operation, arn: str, parameters: Parameters) -> Parameters:
         """Call an operation of the server as the account of the ARN, in its region."""
         _, _, service, region, account, _ = arn.split(":")
-        caller = Caller("console", account, region, service)
+        caller = Caller("console", account, region, service, _CALLER.user_agent)
         try:
             return operation(Call(self._broker, caller, self.url, parameters))
         except ServiceError as error:
@@ -245,7 +246,7 @@ class LocalBackend:
             count if isinstance(count, int) else None,
             tuple(sorted(self._sources_of(queue))),
             dict(queue.attributes),
-            self._counting.of(queue.arn),
+            _traffic(self._broker, queue.arn),
         )
 
     def _binding(self, subscription: Subscription) -> Binding:
@@ -381,16 +382,19 @@ class LocalBackend:
             group_id=copy.group_id or (message_id if target.is_fifo else None),
             deduplication_id=new_message_id() if target.is_fifo else None,
         )
-        if self._broker.observers:
-            self._broker.note("moved", queue.arn, new_id, target.arn)
+        details = (target.arn, new_id)
+        self._broker.journal.add("moved", self._broker.now(), queue.arn, copy.origin, _CALLER, details)
 
     def _remove(self, queue: ServedQueue, copy: StoredCopy) -> None:
         queue.stored.remove(copy, self._broker.now())
         self._broker.bytes_kept -= copy.message.memory
 
-    def _note_if_observed(self, kind: Any, queue: ServedQueue, copy: StoredCopy) -> None:
-        if self._broker.observers:
-            self._broker.note(kind, queue.arn, self._broker.message_id(copy.origin))
+
+def _traffic(broker: Broker, arn: str) -> Traffic:
+    counts = broker.journal.counts
+    return Traffic(
+        counts[arn, "sent"] + counts[arn, "published"], counts[arn, "received"], counts[arn, "deleted"]
+    )
 
 
 def _ids(draft: Draft) -> Parameters:

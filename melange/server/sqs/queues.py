@@ -178,6 +178,7 @@ class Queue:
             broker.bytes_kept -= copy.message.memory
             broker.journal.add("expired", broker.now(), self.arn, copy.origin)
             return
+        broker.journal.counts[self._dead_letter_arn, "sent"] += 1
         details = (self._dead_letter_arn, copy.receive_count, self.stored.max_receive_count)
         broker.journal.add("dead-lettered", broker.now(), self.arn, copy.origin, None, details)
 
