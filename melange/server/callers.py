@@ -153,7 +153,6 @@ def _canonical(request: Request, signature: _Signature) -> bytes:
 
 
 def _signature_of(request: Request) -> _Signature | None:
-    user_agent = request.headers.get("user-agent", "")
     header = request.headers.get("authorization", "")
     if header.startswith(_ALGORITHM):
         parts = dict(part.strip().partition("=")[::2] for part in header.removeprefix(_ALGORITHM).split(","))

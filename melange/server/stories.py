@@ -202,7 +202,9 @@ def _event(broker: Broker, entry: Entry) -> Event:
     return Event(kind, at, arn, message_id, caller=caller, **_details(kind, details))
 
 
-def _details(kind: EventKind, details: tuple[Any, ...]) -> dict[str, Any]:
+def _details(  # noqa: PLR0911 - one for each kind
+    kind: EventKind, details: tuple[Any, ...]
+) -> dict[str, Any]:
     match kind, details:
         case "published", (_, content):
             return {"content": content}
