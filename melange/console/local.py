@@ -44,7 +44,7 @@ SEARCHED_MESSAGES = 100_000
 _ALL = {"All"}
 
 _CALLER = Caller(user_agent="melange console")
-"""Who has changed a message, in the event log."""
+"""The caller of changes by the console, in the event log."""
 
 StoredCopy = Copy[SentMessage]
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class LocalBackend:
         with broker.lock:
             now = broker.now()
             topics = [
-                Topic(topic.arn, topic.is_fifo, topic.described(), self._counting.of(topic.arn))
+                Topic(topic.arn, topic.is_fifo, topic.described(), _traffic(broker, topic.arn))
                 for topic in broker.topics.values()
             ]
             queues = [self._queue(queue, now) for queue in broker.queues.values()]

@@ -76,7 +76,7 @@ class Journal:
         caller: Caller | None = None,
         details: tuple[Any, ...] = (),
     ) -> None:
-        """Add an entry; forget the oldest one if there is no room."""
+        """Add an entry; forget the oldest one if there are too many."""
         entries = self._entries
         entries.append((kind, at, arn, message, caller, details))
         self.counts[arn, kind] += 1
@@ -93,7 +93,7 @@ class Journal:
         caller: Caller | None,
         details: tuple[Any, ...],
     ) -> None:
-        """Add an entry that keeps a message's content; forget the oldest ones if there is no room."""
+        """Add an entry that keeps a message's content; forget the oldest ones if there is too much."""
         self.add(kind, at, arn, message, caller, (content_bytes, *details))
         self._bytes += content_bytes
         while self._bytes > self.max_bytes:

@@ -93,7 +93,7 @@ def find_stories(
     """Return the stories of messages to which all that is given applies, those with the newest events first.
 
     Args:
-        broker: whose log is read. Its lock is taken for the copy of the log only.
+        broker: the broker with the log. Its lock is taken for the copy of the log only.
         message_id: the beginning of one of the message's ids.
         event_type: its type, in whatever case.
         text: what a body, an attribute or a reason contains, in whatever case.

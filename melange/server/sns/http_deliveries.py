@@ -215,7 +215,14 @@ class HttpDeliveries:
         logger.info("no delivery to the endpoint of %s: %s", delivery.subscription.arn, reason)
         if message.notification is not None:
             attributes = message.notification.attributes if message.is_raw else {}
-            dead_letter(self._broker, delivery.subscription, message.notification, message.body, attributes, reason=reason)
+            dead_letter(
+                self._broker,
+                delivery.subscription,
+                message.notification,
+                message.body,
+                attributes,
+                reason=reason,
+            )
 
     def _changed(self, delivery: Delivery) -> None:
         if self._broker.storage is not None:
