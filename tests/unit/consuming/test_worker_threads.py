@@ -202,3 +202,19 @@ def test_a_worker_warns_on_a_build_without_the_interpreter_lock(monkeypatch, cap
 
     assert worker.stop(DEADLINE_SECONDS)
     assert caplog.text.count("without its global interpreter lock") == warnings
+
+
+def test_the_first_deliveries_of_a_worker_begin_at_once(monkeypatch):
+    monkeypatch.setattr(threads, "STUCK_SECONDS", 3600)  # nobody looks for a thread that is slow
+    driver = WatchedDriver()
+    consumer = consumer_of(driver)
+    all_began = threading.Barrier(5)
+    consumer.listener(name="listener")(lambda event: all_began.wait(DEADLINE_SECONDS))
+    send(driver, consumer.queue, 4)
+
+    worker = worker_on(consumer, concurrency=4)
+    worker.start()
+    all_began.wait(DEADLINE_SECONDS)
+    worker.stop()
+
+    assert left_in(driver) == 0
