@@ -62,7 +62,9 @@ class Threads:
         self._places = [None] * size
         self._suspended: dict[Lease, float] = {}
         self._busy_since: dict[int, float] = {}
-        self._slow_share = 1.0  # until quick steps have shown otherwise: the first ones must not wait for each other
+        self._slow_share = (
+            1.0  # until quick steps have shown otherwise: the first ones must not wait for each other
+        )
         self._threads: list[threading.Thread] = []
         self._idle: list[threading.Lock] = []
         self._apart: list[threading.Thread] = []
