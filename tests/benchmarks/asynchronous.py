@@ -6,6 +6,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from benchmarks import events
 from benchmarks.measuring import Progress
@@ -28,14 +29,17 @@ def counts(endpoint_url: str, repetitions: int, progress: Progress) -> list[Coun
         publisher = ExchangeMessagePublisher("benchmark-async", driver)
         driver.publish = counting.publish  # type: ignore[method-assign]
         asyncio.run(_watched(publisher.publish_async, AT_ONCE))  # warms up
-        lags, rates, idle = [], [], []
+        lags, turns, rates, idle, idle_turns = [], [], [], [], []
         counting.calls = 0
         progress.begin("asyncio", repetitions)
         for _ in range(repetitions):
-            lag, seconds = asyncio.run(_watched(publisher.publish_async, AT_ONCE))
-            lags.append(lag * 1e3)
-            rates.append(AT_ONCE / seconds)
-            idle.append(asyncio.run(_watched(_Nothing().publish_async, AT_ONCE))[0] * 1e3)
+            seen = asyncio.run(_watched(publisher.publish_async, AT_ONCE))
+            lags.append(seen.lag_seconds * 1e3)
+            turns.append(seen.turn_seconds * 1e3)
+            rates.append(AT_ONCE / seen.seconds)
+            nothing = asyncio.run(_watched(_Nothing().publish_async, AT_ONCE))
+            idle.append(nothing.lag_seconds * 1e3)
+            idle_turns.append(nothing.turn_seconds * 1e3)
             progress.advance()
         per_message = counting.calls / (AT_ONCE * repetitions)
     return [
@@ -46,6 +50,8 @@ def counts(endpoint_url: str, repetitions: int, progress: Progress) -> list[Coun
             "at most 20",
         ),
         Count("the same with tasks that publish nothing, ms", statistics.median(idle), ""),
+        Count("CPU time of the event loop's longest turn, ms", statistics.median(turns), "at most 20"),
+        Count("the same with tasks that publish nothing, ms", statistics.median(idle_turns), ""),
         Count("messages each second", statistics.median(rates), ""),
     ]
 
@@ -70,21 +76,32 @@ class _Nothing:
         return ""
 
 
-async def _watched(
-    publish_async: Callable[[Mapping[str, object]], Awaitable[str]], count: int
-) -> tuple[float, float]:
-    """Return the longest time between two turns of the event loop, and the time for all."""
-    longest = 0.0
+class _Seen(NamedTuple):
+    """What was seen of an event loop.
+
+    ``lag_seconds`` is the longest time between two turns, which depends on the machine's other work. ``turn_seconds`` is
+    the most CPU time of the loop's thread in one turn, which does not.
+    """
+
+    lag_seconds: float
+    turn_seconds: float
+    seconds: float
+
+
+async def _watched(publish_async: Callable[[Mapping[str, object]], Awaitable[str]], count: int) -> _Seen:
+    """Publish ``count`` events at once, and watch the loop."""
+    lag = turn = 0.0
     is_done = False
 
     async def watch() -> None:
-        nonlocal longest
-        last = time.perf_counter()
+        nonlocal lag, turn
+        last, last_of_cpu = time.perf_counter(), time.thread_time()
         while not is_done:
             await asyncio.sleep(0.001)
-            now = time.perf_counter()
-            longest = max(longest, now - last - 0.001)
-            last = now
+            now, of_cpu = time.perf_counter(), time.thread_time()
+            lag = max(lag, now - last - 0.001)
+            turn = max(turn, of_cpu - last_of_cpu)
+            last, last_of_cpu = now, of_cpu
 
     watching = asyncio.create_task(watch())
     await asyncio.sleep(0.01)
@@ -93,4 +110,4 @@ async def _watched(
     seconds = time.perf_counter() - started
     is_done = True
     await watching
-    return longest, seconds
+    return _Seen(lag, turn, seconds)

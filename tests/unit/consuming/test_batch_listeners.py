@@ -326,7 +326,7 @@ def test_an_asynchronous_batch_is_cancelled_when_all_its_events_are_over_their_t
 def test_plain_batches_that_hang_end_the_worker_because_threads_cannot_be_stopped(
     driver, consumer, work, caplog, monkeypatch
 ) -> None:
-    monkeypatch.setattr("melange.consuming.polling.FEWEST_HANGING", 10)
+    monkeypatch.setattr("melange.consuming.polling.MOST_HANGING", 10)
     hanging = threading.Event()
 
     @consumer.batch_listener(OrderPlaced, max_events=1, timeout_seconds=0.01)
