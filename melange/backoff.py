@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
+
+JITTER = random.Random()  # noqa: S311 - nothing to guess here
+"""The source of jitter. A harness seeds it, so that a run can be repeated."""
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=JITTER.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +29,7 @@ class Backoff:
 
     first_seconds: float = 1.0
     max_seconds: float = 300.0
-    random: Callable[[], float] = random.random
+    random: Callable[[], float] = JITTER.random
 
     def __call__(self, attempts: int) -> float:
         # Beyond 2**32 the ceiling is reached already; large powers would overflow a float.

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from melange.backoff import JITTER
 from melange.callables import qualified_name
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.listener import ExchangeListener
@@ -56,7 +57,7 @@ class Harness:
         driver: the broker, an ``InMemoryDriver``.
         clock: the clock of the broker, which stands still until ``advance``.
         faults: faults on request.
-        seed: what the disorder follows from.
+        seed: what the disorder and the jitter of retries follow from.
     """
 
     def __init__(self, *, seed: int | None = None, duplicates: float = 0, shuffle: bool = False) -> None:
@@ -86,6 +87,8 @@ class Harness:
 
     def __enter__(self) -> Self:
         self._stack.callback(self.driver.end)
+        JITTER.seed(self.seed)
+        self._stack.callback(JITTER.seed)
         self._outboxes.start_watching()
         self._stack.callback(self._outboxes.stop_watching)
         # What an application chose before, perhaps at its import, holds in the test too.

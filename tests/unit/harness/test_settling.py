@@ -402,3 +402,21 @@ def test_the_middleware_of_the_driver_from_before_applies() -> None:
         harness.settle()
 
     assert seen == ["OrderPlaced"]
+
+
+def test_the_delays_of_retries_follow_from_the_seed() -> None:
+    def history(seed: int) -> str:
+        with Harness(seed=seed) as harness:
+            consumer = ExchangeMessageConsumer("mails", "orders")
+
+            @consumer.listener("OrderPlaced", name="mail")
+            def mail(event):
+                raise ConnectionError("unavailable")
+
+            ExchangeMessagePublisher("orders").publish({"event_type_name": "OrderPlaced"})
+            harness.settle()
+            return harness.what_happened()
+
+    first, again, other = history(7), history(7), history(8)
+
+    assert first == again != other
