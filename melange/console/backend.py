@@ -239,7 +239,14 @@ class Backend(Protocol):
         """Return all topics, queues and bindings."""
 
     def messages(
-        self, queue_arn: str, *, after: str | None = None, limit: int = 50, text: str = "", state: str = ""
+        self,
+        queue_arn: str,
+        *,
+        after: str | None = None,
+        limit: int = 50,
+        text: str = "",
+        state: str = "",
+        newest_first: bool = False,
     ) -> Messages:
         """Return messages behind the one with the key ``after``, those with ``text`` and in ``state`` if they are given."""
 
@@ -288,6 +295,15 @@ class Disorder:
     shuffle: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that the broker had at one moment, under a name."""
+
+    name: str
+    taken_at: float
+    messages: int
+
+
 class Controls(Protocol):
     """Faults and time of a broker for development. Thread-safe. Bad values raise ``RefusedError``."""
 
@@ -315,6 +331,18 @@ class Controls(Protocol):
 
     def reset(self) -> None:
         """Remove all topics, queues, messages and faults."""
+
+    def snapshots(self) -> Sequence[Snapshot]:
+        """Return the snapshots that are kept."""
+
+    def take_snapshot(self, name: str) -> None:
+        """Keep a snapshot of all topics, queues and messages."""
+
+    def restore_snapshot(self, name: str) -> None:
+        """Have exactly what the snapshot has."""
+
+    def remove_snapshot(self, name: str) -> None:
+        """Forget a snapshot."""
 
 
 def name_of(arn: str) -> str:

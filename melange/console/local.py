@@ -28,6 +28,7 @@ from melange.server.callers import Caller
 from melange.server.calls import Call, Operation, Parameters
 from melange.server.errors import ServiceError
 from melange.server.faults import Faults
+from melange.server.snapshots import Snapshots
 from melange.server.sns.delivering import SENDER_ID, may_send
 from melange.server.sns.managing import delete_topic
 from melange.server.sns.publishing import publish
@@ -56,10 +57,10 @@ class LocalBackend:
     title = "melange server"
     looking_receives = False
 
-    def __init__(self, broker: Broker, faults: Faults, url: str) -> None:
+    def __init__(self, broker: Broker, faults: Faults, snapshots: Snapshots, url: str) -> None:
         self._broker = broker
         self.url = url
-        self.controls: Controls | None = LocalControls(broker, faults)
+        self.controls: Controls | None = LocalControls(broker, faults, snapshots)
 
     def now(self) -> float:
         return self._broker.now()
@@ -81,7 +82,14 @@ class LocalBackend:
         )
 
     def messages(
-        self, queue_arn: str, *, after: str | None = None, limit: int = 50, text: str = "", state: str = ""
+        self,
+        queue_arn: str,
+        *,
+        after: str | None = None,
+        limit: int = 50,
+        text: str = "",
+        state: str = "",
+        newest_first: bool = False,
     ) -> Messages:
         found: list[Message] = []
         text, is_search = text.casefold(), bool(text or state)
@@ -89,8 +97,8 @@ class LocalBackend:
             queue = self._find(queue_arn)
             start = last = _number(after) if after else 0
             searched = 0
-            for copy, blocked_by in self._walk(queue):
-                if copy.number <= start:
+            for copy, blocked_by in self._walk_back(queue) if newest_first else self._walk(queue):
+                if start and (copy.number >= start if newest_first else copy.number <= start):
                     continue
                 if len(found) == limit or (is_search and searched == SEARCHED_MESSAGES):
                     return Messages(found, str(last), is_cut=len(found) < limit)
@@ -306,6 +314,17 @@ class LocalBackend:
             text in f"{name} {value.get('StringValue', '')}".casefold()
             for name, value in message.attributes.items()
         )
+
+    def _walk_back(self, queue: ServedQueue) -> Iterator[tuple[StoredCopy, str | None]]:
+        """Yield what ``_walk`` does, the newest first."""
+        if queue.is_fifo:  # which messages wait is known from the front only
+            yield from reversed(list(self._walk(queue)))
+            return
+        now = self._broker.now()
+        oldest = now - queue.stored.retention_seconds
+        for copy in reversed(queue.stored.copies_by_number.values()):
+            if copy.visible_at > now or copy.sent_at > oldest:
+                yield copy, None
 
     def _message(self, queue: ServedQueue, copy: StoredCopy, blocked_by: str | None) -> Message:
         state = self._state(copy, blocked_by)

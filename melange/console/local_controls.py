@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from melange.console.backend import Disorder, NotFoundError, RefusedError
+from melange.console.backend import Disorder, NotFoundError, RefusedError, Snapshot
 from melange.engine.disorder import Disorder as ServedDisorder
 from melange.errors import ConfigurationError
 from melange.server.broker import Broker
 from melange.server.faults import Faults
+from melange.server.snapshots import Snapshots
 
 LONGEST_ADVANCE_SECONDS = 366 * 86_400.0
 
@@ -17,9 +19,10 @@ LONGEST_ADVANCE_SECONDS = 366 * 86_400.0
 class LocalControls:
     """Disturbs a server in this process. Thread-safe."""
 
-    def __init__(self, broker: Broker, faults: Faults) -> None:
+    def __init__(self, broker: Broker, faults: Faults, snapshots: Snapshots) -> None:
         self._broker = broker
         self._faults = faults
+        self._snapshots = snapshots
 
     @property
     def advanced_seconds(self) -> float:
@@ -35,10 +38,8 @@ class LocalControls:
         return [fault.described() for fault in self._faults.all()]
 
     def add_fault(self, options: Mapping[str, Any]) -> None:
-        try:
+        with _refusing():
             self._faults.add(**options)
-        except ConfigurationError as error:
-            raise RefusedError(str(error)) from None
 
     def remove_fault(self, fault_id: int) -> None:
         if not self._faults.remove(fault_id):
@@ -48,10 +49,8 @@ class LocalControls:
         return Disorder(self._broker.disorder.duplicates, self._broker.disorder.shuffle)
 
     def set_disorder(self, disorder: Disorder) -> None:
-        try:
+        with _refusing():
             ServedDisorder(seed=None, duplicates=disorder.duplicates, shuffle=disorder.shuffle)  # checks them
-        except ConfigurationError as error:
-            raise RefusedError(str(error)) from None
         with self._broker.lock:
             self._broker.disorder.duplicates = disorder.duplicates
             self._broker.disorder.shuffle = disorder.shuffle
@@ -60,3 +59,31 @@ class LocalControls:
         self._broker.reset()
         self._faults.clear()
         self._broker.commit(is_topology_changed=True)
+
+    def snapshots(self) -> Sequence[Snapshot]:
+        return [
+            Snapshot(name, state.taken_at, len(state.copies)) for name, state in self._snapshots.all().items()
+        ]
+
+    def take_snapshot(self, name: str) -> None:
+        with _refusing():
+            self._snapshots.take(name)
+
+    def restore_snapshot(self, name: str) -> None:
+        with _refusing():
+            is_there = self._snapshots.restore(name)
+        if not is_there:
+            raise NotFoundError(f"There is no snapshot {name}.")
+        self._broker.commit(is_topology_changed=True)
+
+    def remove_snapshot(self, name: str) -> None:
+        if not self._snapshots.remove(name):
+            raise NotFoundError(f"There is no snapshot {name}.")
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except ConfigurationError as error:
+        raise RefusedError(str(error)) from None

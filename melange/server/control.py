@@ -13,13 +13,13 @@ from melange.errors import ConfigurationError
 from melange.server.broker import Broker
 from melange.server.faults import Faults
 from melange.server.http import Request, Response
+from melange.server.snapshots import NAME, Snapshots
 from melange.server.state import State, from_json, to_json
 
 PREFIX = "/_melange/"
 CONSOLE_PREFIX = f"{PREFIX}console/"
 
-_SNAPSHOT = re.compile(r"snapshots/([A-Za-z0-9_.-]{1,80})(/restore)?")
-_MAX_SNAPSHOTS = 100
+_SNAPSHOT = re.compile(rf"snapshots/({NAME})(/restore)?")
 _LONGEST_ADVANCE_SECONDS = 366 * 86_400.0
 
 
@@ -30,10 +30,10 @@ class _NotFoundError(Exception):
 class Control:
     """Answers the requests below ``PREFIX``. Thread-safe."""
 
-    def __init__(self, broker: Broker, faults: Faults) -> None:
+    def __init__(self, broker: Broker, faults: Faults, snapshots: Snapshots) -> None:
         self._broker = broker
         self._faults = faults
-        self._snapshots: dict[str, State] = {}
+        self._snapshots = snapshots
         self._routes: dict[tuple[str, str], Callable[[dict[str, Any]], tuple[int, object]]] = {
             ("GET", "state"): self._state,
             ("POST", "reset"): self._reset,
@@ -150,33 +150,33 @@ class Control:
         return self._get_disorder({})
 
     def _list_snapshots(self, _: dict[str, Any]) -> tuple[int, object]:
-        return 200, [self._described(name) for name in self._snapshots]
+        return 200, [_described(name, state) for name, state in self._snapshots.all().items()]
 
     def _answer_snapshot(self, method: str, request: Request, name: str, verb: str) -> tuple[int, object]:
+        snapshots = self._snapshots
         if method == "PUT" and not verb:
-            if name not in self._snapshots and len(self._snapshots) >= _MAX_SNAPSHOTS:
-                raise ConfigurationError(f"there are {_MAX_SNAPSHOTS} snapshots already: DELETE one first")
             if request.body:
                 _check_type(request)
-            self._snapshots[name] = from_json(request.body) if request.body else self._broker.snapshot()
-            return 201, self._described(name)
-        if name not in self._snapshots:
+            state = snapshots.keep(name, from_json(request.body)) if request.body else snapshots.take(name)
+            return 201, _described(name, state)
+        found = snapshots.find(name)
+        if found is None:
             raise _NotFoundError(f"there is no snapshot {name}")
         if method == "POST" and verb:
-            self._broker.restore(self._snapshots[name])
+            snapshots.restore(name)
             return 200, {}
         if method == "GET" and not verb:
-            return 200, to_json(self._snapshots[name])
+            return 200, to_json(found)
         if method == "DELETE" and not verb:
-            del self._snapshots[name]
+            snapshots.remove(name)
             return 200, {}
         raise _NotFoundError(
             f"a snapshot has PUT, GET and DELETE {PREFIX}snapshots/{name}, and POST {PREFIX}snapshots/{name}/restore"
         )
 
-    def _described(self, name: str) -> dict[str, object]:
-        snapshot = self._snapshots[name]
-        return {"name": name, "taken_at": snapshot.taken_at, "messages": len(snapshot.copies)}
+
+def _described(name: str, state: State) -> dict[str, object]:
+    return {"name": name, "taken_at": state.taken_at, "messages": len(state.copies)}
 
 
 def _options(request: Request) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from melange.server.http import Request, Response
 from melange.server.origins import refusal_of
 from melange.server.protocols import json_protocol, query_protocol
 from melange.server.protocols.models import VERSIONS
+from melange.server.snapshots import Snapshots
 from melange.server.sns.operations import OPERATIONS as SNS_OPERATIONS
 from melange.server.sqs.operations import OPERATIONS as SQS_OPERATIONS
 from melange.server.sts import OPERATIONS as STS_OPERATIONS
@@ -70,6 +71,7 @@ class Gateway:
         allowed_hosts: names besides those of this machine, under which clients may reach the server.
         keys: the access keys that may sign requests; None accepts any, or none.
         faults: what some calls are disturbed by.
+        snapshots: what the broker had at some moments.
         console: answers requests below ``CONSOLE_PREFIX``; None for a server without a console.
     """
 
@@ -80,13 +82,14 @@ class Gateway:
         allowed_hosts: frozenset[str] = frozenset(),
         keys: Mapping[str, Key] | None = None,
         faults: Faults | None = None,
+        snapshots: Snapshots | None = None,
         console: Callable[[Request], Response] | None = None,
     ) -> None:
         self._broker = broker
         self._allowed_hosts = allowed_hosts
         self._keys = keys
         self._faults = faults or Faults()
-        self._control = Control(broker, self._faults)
+        self._control = Control(broker, self._faults, snapshots or Snapshots(broker))
         self._console = console
 
     def answer(self, request: Request, is_client_there: Callable[[], bool]) -> Response:

@@ -14,6 +14,7 @@ from melange.server.faults import Faults
 from melange.server.gateway import Gateway
 from melange.server.http import Request, Response
 from melange.server.listener import Listener
+from melange.server.snapshots import Snapshots
 from melange.server.storage import Storage
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Server:
         if self._storage is not None:
             self.broker.keep_in(self._storage)
         self.faults = Faults()
+        self._snapshots = Snapshots(self.broker)
         self._console: Console | None = None
         self._console_lock = threading.Lock()
         gateway = Gateway(
@@ -63,6 +65,7 @@ class Server:
             allowed_hosts=frozenset(map(str.lower, allowed_hosts)),
             keys=keys,
             faults=self.faults,
+            snapshots=self._snapshots,
             console=self._show_console if console else None,
         )
         try:
@@ -99,7 +102,7 @@ class Server:
                 except ModuleNotFoundError as error:
                     text = f"the console needs {error.name}: pip install 'melange[server]'\n"
                     return Response(503, "text/plain", text.encode())
-                self._console = Console(LocalBackend(self.broker, self.faults, self.url))
+                self._console = Console(LocalBackend(self.broker, self.faults, self._snapshots, self.url))
         return self._console.answer(request)
 
     def __enter__(self) -> Self:

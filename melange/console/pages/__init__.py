@@ -29,6 +29,10 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", "faults/{}/remove", controls.remove_fault),
     ("POST", "disorder", controls.set_disorder),
     ("POST", "clock", controls.advance),
+    ("POST", "snapshots", controls.take_snapshot),
+    ("GET", "snapshots/{}/restore", controls.ask_restore),
+    ("POST", "snapshots/{}/restore", controls.restore_snapshot),
+    ("POST", "snapshots/{}/remove", controls.remove_snapshot),
     ("GET", "reset", controls.ask_reset),
     ("POST", "reset", controls.reset),
 ]

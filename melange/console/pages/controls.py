@@ -89,6 +89,42 @@ def reset(visit: Visit) -> Redirect:
     return Redirect("", "The server is empty.")
 
 
+def take_snapshot(visit: Visit) -> Redirect:
+    name = visit.value("snapshot")
+    _controls(visit).take_snapshot(name)
+    return Redirect("faults", f"The snapshot {name} is taken.")
+
+
+def ask_restore(visit: Visit) -> Page:
+    name = visit.arguments[0]
+    found = next((one for one in _controls(visit).snapshots() if one.name == name), None)
+    if found is None:
+        raise NotFoundError(f"There is no snapshot {name}.")
+    return Page(
+        "confirm.html",
+        {
+            "title": f"Restore the snapshot {name}?",
+            "text": (
+                f"All topics, queues and messages are replaced by those of the snapshot, which has {found.messages:,} "
+                "messages. Faults and the clock stay."
+            ),
+            "button": "Restore",
+            "back": "faults",
+            "fields": [],
+        },
+    )
+
+
+def restore_snapshot(visit: Visit) -> Redirect:
+    _controls(visit).restore_snapshot(visit.arguments[0])
+    return Redirect("", f"The snapshot {visit.arguments[0]} is restored.")
+
+
+def remove_snapshot(visit: Visit) -> Redirect:
+    _controls(visit).remove_snapshot(visit.arguments[0])
+    return Redirect("faults", "The snapshot is removed.")
+
+
 def _page(visit: Visit, typed: dict[str, Any], error: str = "", status: int = 200) -> Page:
     controls = _controls(visit)
     overview = visit.backend.overview()
@@ -97,6 +133,7 @@ def _page(visit: Visit, typed: dict[str, Any], error: str = "", status: int = 20
         {
             "faults": controls.faults(),
             "disorder": controls.disorder(),
+            "snapshots": controls.snapshots(),
             "advanced_seconds": controls.advanced_seconds,
             "kinds": KINDS,
             "operations": OPERATIONS,

@@ -19,7 +19,14 @@ def show(visit: Visit) -> Page:
     if reason:
         found = Messages(with_reason(groups, reason))
     else:
-        found = backend.messages(queue.arn, after=query.get("after"), limit=PAGE_SIZE, text=text, state=state)
+        found = backend.messages(
+            queue.arn,
+            after=query.get("after"),
+            limit=PAGE_SIZE,
+            text=text,
+            state=state,
+            newest_first=query.get("order") == "newest",
+        )
     samples = visit.history.of(queue.arn)
     return Page(
         "queue.html",
@@ -40,6 +47,7 @@ def show(visit: Visit) -> Page:
             "text": text,
             "state": state,
             "reason": reason,
+            "order": query.get("order", ""),
             "after": query.get("after", ""),
             "states": STATES,
             "others": [one for one in overview.queues if one.is_fifo == queue.is_fifo and one is not queue],

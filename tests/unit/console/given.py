@@ -11,6 +11,7 @@ from melange.console.local import LocalBackend
 from melange.server.control import CONSOLE_PREFIX
 from melange.server.faults import Faults
 from melange.server.http import Request, Response
+from melange.server.snapshots import Snapshots
 from unit.server.given import Client
 
 _TOKEN = re.compile(r'name="token" value="([^"]+)"')
@@ -22,7 +23,8 @@ class Browser:
     def __init__(self, client: Client | None = None) -> None:
         self.client = client or Client()
         self.faults = Faults()
-        self.backend = LocalBackend(self.client.broker, self.faults, "http://localhost:4566")
+        snapshots = Snapshots(self.client.broker)
+        self.backend = LocalBackend(self.client.broker, self.faults, snapshots, "http://localhost:4566")
         self.console = Console(self.backend)
 
     def get(self, path: str = "") -> Response:

@@ -306,6 +306,26 @@ def test_a_reset_asks_first(browser):
     assert browser.backend.overview().queues == []
 
 
+def test_a_snapshot_is_restored_after_a_question(browser):
+    url = browser.client.queue("orders")
+    browser.client.send(url, "order 1")
+    browser.post("snapshots", {"snapshot": "before"})
+    browser.client.sqs("PurgeQueue", QueueUrl=url)
+
+    assert "which has 1 messages" in browser.text("snapshots/before/restore")
+    assert browser.client.bodies(url) == []
+    browser.post("snapshots/before/restore")
+
+    assert browser.client.bodies(url) == ["order 1"]
+    browser.post("snapshots/before/remove")
+    assert browser.get("snapshots/before/restore").status == 404
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "a" * 81])
+def test_a_snapshot_needs_a_plain_name(browser, name):
+    assert browser.post("snapshots", {"snapshot": name}).status == 400
+
+
 @pytest.mark.parametrize("token", ["", "wrong", "\u00e9"])
 def test_a_form_without_the_token_changes_nothing(browser, token):
     url = browser.client.queue("orders")

@@ -73,6 +73,20 @@ def test_messages_come_in_pages(browser):
     assert second.next_key is None
 
 
+@pytest.mark.parametrize("name", ["orders", "orders.fifo"])
+def test_messages_come_with_the_newest_first(browser, name):
+    group = {"MessageGroupId": "a"} if name.endswith(".fifo") else {}
+    url = browser.client.queue(name, **({"ContentBasedDeduplication": "true"} if group else {}))
+    browser.client.send(url, *map(str, range(5)), **group)
+    arn = browser.client.arn(url)
+
+    first = browser.backend.messages(arn, limit=3, newest_first=True)
+    second = browser.backend.messages(arn, limit=3, newest_first=True, after=first.next_key)
+
+    assert [message.body for message in first.messages] == ["4", "3", "2"]
+    assert [message.body for message in second.messages] == ["1", "0"]
+
+
 @pytest.mark.parametrize("text", ["tea", "ORDER 2", "kind Sale", "000000000002"])
 def test_a_search_finds_text_in_bodies_attributes_and_ids(browser, text):
     url = browser.client.queue("orders")

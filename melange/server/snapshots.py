@@ -1,0 +1,71 @@
+"""Snapshots of a broker under names, for tests and developers who come back to a state."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import TYPE_CHECKING
+
+from melange.errors import ConfigurationError
+from melange.server.broker import Broker
+
+if TYPE_CHECKING:
+    from melange.server.state import State
+
+MAX_SNAPSHOTS = 100
+NAME = r"[A-Za-z0-9_.-]{1,80}"
+
+
+class Snapshots:
+    """What a broker had at some moments. Thread-safe."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._lock = threading.Lock()
+        self._states: dict[str, State] = {}
+
+    def take(self, name: str) -> State:
+        """Keep all that the broker has under a name, in place of an earlier snapshot with it. Takes the broker's lock.
+
+        Raises:
+            ConfigurationError: the name is not allowed, or there are too many snapshots.
+        """
+        return self.keep(name, self._broker.snapshot())
+
+    def keep(self, name: str, state: State) -> State:
+        """Keep a snapshot that was taken elsewhere; raises what ``take`` does."""
+        if not re.fullmatch(NAME, name):
+            raise ConfigurationError(
+                f"a snapshot is named by 1 to 80 letters, digits, '.', '_' and '-', not {name!r:.100}"
+            )
+        with self._lock:
+            if name not in self._states and len(self._states) >= MAX_SNAPSHOTS:
+                raise ConfigurationError(f"there are {MAX_SNAPSHOTS} snapshots already: delete one first")
+            self._states[name] = state
+        return state
+
+    def restore(self, name: str) -> bool:
+        """Have the broker as it was; return False if there is no such snapshot. Takes the broker's lock.
+
+        Raises:
+            ConfigurationError: the snapshot comes from a file that is damaged.
+        """
+        state = self.find(name)
+        if state is not None:
+            self._broker.restore(state)
+        return state is not None
+
+    def remove(self, name: str) -> bool:
+        """Forget a snapshot; return False if there is none with this name."""
+        with self._lock:
+            return self._states.pop(name, None) is not None
+
+    def find(self, name: str) -> State | None:
+        """Return the snapshot with this name, or None."""
+        with self._lock:
+            return self._states.get(name)
+
+    def all(self) -> dict[str, State]:
+        """Return the snapshots by name, in the order in which the names were used first."""
+        with self._lock:
+            return dict(self._states)
