@@ -89,11 +89,15 @@ def _read(stream, number: int) -> Request | None:
 
 
 @contextmanager
-def scripted_server(*answers: bytes, tls: ssl.SSLContext | None = None) -> Iterator[ScriptedServer]:
+def scripted_server(
+    *answers: bytes, tls: ssl.SSLContext | None = None, is_ipv6: bool = False
+) -> Iterator[ScriptedServer]:
     """Run the server; its ``url`` says where."""
     server = ScriptedServer(list(answers), tls)
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-        server.url = f"{'https' if tls else 'http'}://localhost:{listener.getsockname()[1]}"
+    address, family = ("::1", socket.AF_INET6) if is_ipv6 else ("127.0.0.1", socket.AF_INET)
+    with socket.create_server((address, 0), family=family, backlog=64) as listener:
+        host = "[::1]" if is_ipv6 else "localhost"
+        server.url = f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
 
         def accept() -> None:
             number = 0

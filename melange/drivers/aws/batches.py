@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from melange.drivers.aws.calls import BrokerCalls
-from melange.drivers.aws.errors import error_for_entry, is_transient, lease_lost
+from melange.drivers.aws.error_answers import error_for_entry, is_transient, lease_lost
 from melange.drivers.aws.operations import Entry, Operation, Parameters
 from melange.drivers.sqs_rules import MAX_BATCH, message_size
 from melange.errors import DriverConnectionError, DriverError, Failure, ItemT, MelangeError

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import boto3
-import botocore
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, IncompleteReadError
 
@@ -135,8 +134,8 @@ def default_config() -> Config:
         tcp_keepalive=True,
         # melange has checked the parameters already, against stricter rules than botocore's.
         parameter_validation=False,
-        # Without this botocore builds the same User-Agent for each request.
-        user_agent=f"melange Boto3/{boto3.__version__} Botocore/{botocore.__version__}",
+        # Without this botocore builds the same User-Agent for each request. It adds its own name.
+        user_agent=f"melange Boto3/{boto3.__version__}",
     )
 
 

@@ -8,8 +8,9 @@ import pytest
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from melange.drivers.aws import errors as codes
-from melange.drivers.aws.errors import error_for, error_for_entry, keeps_its_cause, normalized
+from melange.drivers.aws import errors
+from melange.drivers.aws.error_answers import error_for_entry, normalized
+from melange.drivers.aws.errors import error_for, keeps_its_cause
 from melange.drivers.aws.operations import UnreadableAnswer
 from melange.errors import (
     AccessDeniedError,
@@ -23,9 +24,9 @@ from melange.errors import (
 )
 
 TABLES = {
-    codes.CONNECTION_ERRORS: DriverConnectionError,
-    codes.CREDENTIAL_ERRORS: AccessDeniedError,
-    codes.SETUP_ERRORS: ConfigurationError,
+    errors.CONNECTION_ERRORS: DriverConnectionError,
+    errors.CREDENTIAL_ERRORS: AccessDeniedError,
+    errors.SETUP_ERRORS: ConfigurationError,
 }
 BOTOCORE_ERRORS = [
     error

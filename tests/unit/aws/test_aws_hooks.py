@@ -6,6 +6,7 @@ from unittest.mock import patch
 import boto3
 import botocore.client
 import pytest
+from aws_lambda_powertools.shared.user_agent import register_feature_to_session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.handlers import disable_signing
@@ -93,6 +94,12 @@ def test_a_handler_of_the_user_sees_the_call(session, event, caplog):
     (message,) = caplog.messages
     assert message.startswith(f"messages go to SQS through botocore: a handler of {__name__} listens to ")
     assert seen
+
+
+def test_powertools_only_adds_to_the_agent_and_does_not_matter(session):
+    register_feature_to_session(session, "batch")
+
+    assert way_of(driver_of(session)) == "directly"
 
 
 def test_a_handler_of_another_call_does_not_matter(session):
@@ -304,4 +311,4 @@ def test_the_users_name_for_the_agent_goes_along(session):
         signer = driver._calls.clients.transport("sqs")._direct._signers["receive_message"]
 
         assert "User-Agent: melange" in signer._head
-        assert " shop/7\r\n" in signer._head
+        assert " shop/7" in signer._head

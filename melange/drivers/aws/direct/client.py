@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.parsers import create_parser
 
 from melange.drivers.aws.direct.connections import Connections
+from melange.drivers.aws.direct.hooks import user_agent_of
 from melange.drivers.aws.direct.http import HttpAnswer
 from melange.drivers.aws.direct.requests import DIRECT_REQUESTS
 from melange.drivers.aws.direct.signing import RequestSigner
@@ -27,7 +28,7 @@ class DirectClient:
         url = url if urlsplit(url).path else f"{url}/"
         self._connections = Connections(client, url)
         unsigned = {
-            "User-Agent": _user_agent(client.meta.config),
+            "User-Agent": user_agent_of(client),
             "Accept-Encoding": "identity",
             **self._connections.proxy_headers,
         }
@@ -86,10 +87,6 @@ class DirectClient:
         code = details.get("QueryErrorCode") or details.get("Code")
         error: ClientError = self._client.exceptions.from_code(code)(parsed, operation)
         return error
-
-
-def _user_agent(config: Any) -> str:
-    return " ".join(filter(None, (config.user_agent, config.user_agent_extra)))
 
 
 def _with_trace(head: bytes) -> bytes:

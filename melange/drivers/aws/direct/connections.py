@@ -19,6 +19,7 @@ from botocore.exceptions import (
 from urllib3.exceptions import ConnectTimeoutError as Urllib3ConnectTimeoutError
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import SSLError as Urllib3SSLError
+from urllib3.util import wait_for_read
 from urllib3.util.proxy import connection_requires_http_tunnel
 
 from melange.drivers.aws.direct.http import ClosedBeforeAnswer, HttpAnswer, read_answer
@@ -54,7 +55,7 @@ class Connections:
     def exchange(self, request: bytes) -> HttpAnswer:
         """Send a request and return the answer.
 
-        The other side may have closed a kept connection at any time. If it did so without a byte of an answer, the
+        The other side may close a kept connection at any time. If it did so without a byte of an answer, the
         request is sent once more, over a new connection. It may have taken effect nevertheless, which does no harm to
         the calls that come here: messages keep their ids, settling is idempotent, FIFO receives have an attempt id,
         and what another receive has taken comes back after its visibility timeout.
@@ -63,10 +64,7 @@ class Connections:
             BotoCoreError: no connection, no answer in time, or half an answer.
             UnreadableAnswer: the answer is not HTTP.
         """
-        try:
-            kept = self._idle.pop()
-        except IndexError:
-            kept = None
+        kept = self._take()
         if kept is not None:
             try:
                 return self._exchange_over(kept, request)
@@ -81,6 +79,18 @@ class Connections:
         """Close the idle connections now, and those in use after their answer."""
         self._is_closed = True
         _close_all(self._idle)
+
+    def _take(self) -> socket.socket | None:
+        """Return a kept connection; None if there is none."""
+        while True:
+            try:
+                kept = self._idle.pop()
+            except IndexError:
+                return None
+            if not wait_for_read(kept, 0) and not (isinstance(kept, ssl.SSLSocket) and kept.pending()):
+                return kept
+            # The other side has closed it. Or it has sent more than its answer, which must not become the next one.
+            kept.close()
 
     def _exchange_over(self, connection: socket.socket, request: bytes) -> HttpAnswer:
         keeps = False

@@ -10,7 +10,7 @@ import inspect
 from types import FunctionType
 from typing import Any
 
-from botocore.awsrequest import AWSHTTPConnectionPool, AWSHTTPSConnectionPool
+from botocore.awsrequest import AWSHTTPConnectionPool, AWSHTTPSConnectionPool, AWSRequest
 from botocore.handlers import disable_signing
 from botocore.httpsession import URLLib3Session
 from urllib3.connectionpool import HTTPConnectionPool
@@ -30,6 +30,9 @@ _EVENTS = (
     "after-call",
     "after-call-error",
 )
+_AGENT_MODULES = frozenset({"aws_lambda_powertools.shared.user_agent"})
+"""Their handlers of ``request-created`` add a word to the User-Agent and do nothing else."""
+
 _OWN_MODULES = ("botocore.", "boto3.", "urllib3.", "melange.drivers.aws.clients")
 
 
@@ -83,9 +86,21 @@ class Hooks:
         for event in _EVENTS:
             for handler in self._emitter._handlers.prefix_search(f"{event}.{service}.{operation}"):
                 module = _module_of(handler)
+                if event == "request-created" and module in _AGENT_MODULES:
+                    continue
                 if not _is_own(module) or handler is disable_signing:
                     return f"a handler of {module} listens to {event}"
         return None
+
+
+def user_agent_of(client: Any) -> str:
+    """Return the User-Agent of a client's requests, with what handlers add that do nothing else."""
+    request = AWSRequest(headers={"User-Agent": client.meta.config.user_agent})
+    service = client.meta.service_model.service_id.hyphenize()
+    for handler in client.meta.events._emitter._handlers.prefix_search(f"request-created.{service}"):
+        if _module_of(handler) in _AGENT_MODULES:
+            handler(request=request)
+    return str(request.headers.get_all("User-Agent")[-1])  # to set a header of botocore adds one
 
 
 def _is_own(module: str) -> bool:

@@ -12,7 +12,12 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
+from botocore.exceptions import HTTPClientError
 from botocore.utils import normalize_url_path
+
+from melange.drivers.aws.errors import INVALID_HEADER
+
+_BREAKS_LINES = frozenset("\0\r\n")
 
 
 class _Prepared(NamedTuple):
@@ -82,8 +87,8 @@ class RequestSigner:
         names = sorted(headers)
         canonical = "".join([f"{name}:{' '.join(headers[name].split())}\n" for name in names])
         signed = ";".join(names)
-        authorization = (
-            f"Authorization: AWS4-HMAC-SHA256 Credential={credentials.access_key}/{date}/{self._scope}, "
+        headers["Authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{date}/{self._scope}, "
             f"SignedHeaders={signed}, Signature="
         )
         inner, outer = _hmac_of(_signing_key(credentials.secret_key, date, self._region, self._service))
@@ -91,7 +96,7 @@ class RequestSigner:
         return _Prepared(
             second,
             credentials,
-            f"{self._head}{_lines(headers)}{authorization}".encode(),
+            f"{self._head}{_lines(headers)}".removesuffix("\r\n").encode(),
             sha256(f"POST\n{self._path}\n\n{canonical}\n{signed}\n".encode()),
             inner,
             outer,
@@ -121,4 +126,7 @@ def _hmac_of(key: bytes) -> tuple[Any, Any]:
 
 
 def _lines(headers: Mapping[str, str]) -> str:
+    if not _BREAKS_LINES.isdisjoint("".join(headers.values())):
+        # As botocore, but without the value: the usual reason is a token that was read with its line break.
+        raise HTTPClientError(error=ValueError(INVALID_HEADER))
     return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
