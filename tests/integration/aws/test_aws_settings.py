@@ -41,9 +41,11 @@ OF_EACH_ATTEMPT = {
 
 def one_receive(**options: object) -> Request:
     """Return the request of a receive that goes to a server of its own."""
-    with scripted_server(EMPTY) as server:
-        with AwsDriver(**{"endpoint_url": server.url, "config": ONE_ATTEMPT, **options}) as driver:
-            driver.receive(QUEUE, 1, 0)
+    with (
+        scripted_server(EMPTY) as server,
+        AwsDriver(**{"endpoint_url": server.url, "config": ONE_ATTEMPT, **options}) as driver,
+    ):
+        driver.receive(QUEUE, 1, 0)
     return server.requests[0]
 
 
@@ -172,9 +174,11 @@ def test_without_a_region_the_driver_is_not_made(monkeypatch):
 
 
 def test_an_address_of_ipv6_is_used():
-    with scripted_server(EMPTY, is_ipv6=True) as server:
-        with AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT) as driver:
-            driver.receive(QUEUE, 1, 0)
+    with (
+        scripted_server(EMPTY, is_ipv6=True) as server,
+        AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT) as driver,
+    ):
+        driver.receive(QUEUE, 1, 0)
 
     assert server.requests[0].headers["host"] == server.url.removeprefix("http://")
 
@@ -222,11 +226,13 @@ def test_hosts_without_proxy_are_asked_themselves(variable, monkeypatch):
 def test_strange_answers_of_http_are_outages_and_their_connection_is_left(answer, transport):
     if transport == "botocore":
         pytest.skip("what http.client makes of them is not melange's")
-    with scripted_server(answer, EMPTY) as server:
-        with AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT) as driver:
-            with pytest.raises(DriverConnectionError):
-                driver.receive(QUEUE, 1, 0)
-            assert driver.receive(QUEUE, 1, 0) == []
+    with (
+        scripted_server(answer, EMPTY) as server,
+        AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT) as driver,
+    ):
+        with pytest.raises(DriverConnectionError):
+            driver.receive(QUEUE, 1, 0)
+        assert driver.receive(QUEUE, 1, 0) == []
 
 
 def test_interim_answers_without_an_end_are_given_up(transport):
@@ -246,9 +252,11 @@ def test_more_than_one_answer_never_becomes_the_answer_to_the_next_request():
     message = {"MessageId": "m", "ReceiptHandle": "h", "Body": "of another"}
     smuggled = sqs(Messages=[message])
 
-    with scripted_server(EMPTY + smuggled, EMPTY) as server:
-        with AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT) as driver:
-            received = [driver.receive(QUEUE, 1, 0) for _ in range(2)]
+    with (
+        scripted_server(EMPTY + smuggled, EMPTY) as server,
+        AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT) as driver,
+    ):
+        received = [driver.receive(QUEUE, 1, 0) for _ in range(2)]
 
     assert received == [[], []]
 
@@ -256,22 +264,26 @@ def test_more_than_one_answer_never_becomes_the_answer_to_the_next_request():
 def test_an_answer_that_comes_after_the_answer_never_becomes_the_next_one():
     message = {"MessageId": "m", "ReceiptHandle": "h", "Body": "of another"}
 
-    with scripted_server(EMPTY) as server:
-        with AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT) as driver:
-            driver.receive(QUEUE, 1, 0)
-            server.connections[0].sendall(sqs(Messages=[message]))
+    with (
+        scripted_server(EMPTY) as server,
+        AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT) as driver,
+    ):
+        driver.receive(QUEUE, 1, 0)
+        server.connections[0].sendall(sqs(Messages=[message]))
 
-            assert driver.receive(QUEUE, 1, 0) == []
+        assert driver.receive(QUEUE, 1, 0) == []
 
     assert [request.connection for request in server.requests] == [0, 1]
 
 
 def test_a_kept_connection_that_was_closed_takes_no_publish_twice():
-    with scripted_server(PUBLISHED) as server:
-        with AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT) as driver:
-            driver.publish(TOPIC, [Message("a", "{}")])
-            server.close_connections()
-            failures = driver.publish(TOPIC, [Message("b", "{}")])
+    with (
+        scripted_server(PUBLISHED) as server,
+        AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT) as driver,
+    ):
+        driver.publish(TOPIC, [Message("a", "{}")])
+        server.close_connections()
+        failures = driver.publish(TOPIC, [Message("b", "{}")])
 
     assert failures == []
     assert [request.connection for request in server.requests] == [0, 1]
@@ -295,10 +307,12 @@ def test_credentials_of_a_process_are_renewed(monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
 
-    with scripted_server(EMPTY) as server:
-        with AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT, region_name="us-east-1") as driver:
-            for _ in range(2):
-                driver.receive(QUEUE, 1, 0)
+    with (
+        scripted_server(EMPTY) as server,
+        AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT, region_name="us-east-1") as driver,
+    ):
+        for _ in range(2):
+            driver.receive(QUEUE, 1, 0)
 
     tokens = [request.headers["x-amz-security-token"] for request in server.requests]
     # They end within the time in which botocore renews in advance: each call asks again.
@@ -343,12 +357,14 @@ def test_credentials_of_a_profile_are_used(monkeypatch, tmp_path):
 
 
 def test_the_system_probes_connections_as_config_says():
-    with scripted_server(EMPTY) as server:
-        with AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT, transport="direct") as driver:
-            driver.receive(QUEUE, 1, 0)
-            (kept,) = driver._calls.clients.transport("sqs")._direct._connections._idle
+    with (
+        scripted_server(EMPTY) as server,
+        AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT, transport="direct") as driver,
+    ):
+        driver.receive(QUEUE, 1, 0)
+        (kept,) = driver._calls.clients.transport("sqs")._direct._connections._idle
 
-            assert kept.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert kept.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 
 
 def test_a_bundle_of_the_config_file_is_used(monkeypatch, tmp_path):
@@ -359,6 +375,8 @@ def test_a_bundle_of_the_config_file_is_used(monkeypatch, tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
 
-    with scripted_server(EMPTY, tls=context) as server:
-        with AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT) as driver:
-            assert driver.receive(QUEUE, 1, 0) == []
+    with (
+        scripted_server(EMPTY, tls=context) as server,
+        AwsDriver(endpoint_url=server.url, config=ONE_ATTEMPT) as driver,
+    ):
+        assert driver.receive(QUEUE, 1, 0) == []
