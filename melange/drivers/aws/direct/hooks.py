@@ -100,7 +100,7 @@ def user_agent_of(client: Any) -> str:
     for handler in client.meta.events._emitter._handlers.prefix_search(f"request-created.{service}"):
         if _module_of(handler) in _AGENT_MODULES:
             handler(request=request)
-    return str(request.headers.get_all("User-Agent")[-1])  # to set a header of botocore adds one
+    return str(list(request.headers.values())[-1])  # botocore does not replace a header: it adds another
 
 
 def _is_own(module: str) -> bool:
