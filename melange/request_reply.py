@@ -34,7 +34,6 @@ from melange.errors import (
 from melange.events import EventMessage
 from melange.messages import Delivery, Message, Queue, message_being_handled, new_message_id, new_token
 from melange.publishing import Event, QueueMessagePublisher
-from melange.serialization.serializer import EventSerializer
 
 logger = logging.getLogger(__name__)
 
@@ -216,7 +215,7 @@ class Requester:
 
     def _read(self, message: Message, reply: type[EventMessage] | None) -> Any:
         assert self._driver is not None
-        serializer = self._driver.serializer or EventSerializer.instance()
+        serializer = self._driver.serializer
         event_type_name, data = serializer.read(message)
         if reply is not None and event_type_name != reply.event_type_name:
             raise DecodeError(

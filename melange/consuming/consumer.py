@@ -39,7 +39,7 @@ from melange.errors import (
 from melange.events import EventMessage
 from melange.messages import Delivery
 from melange.middleware import Middleware, checked_middleware, wrapped
-from melange.serialization.serializer import EventSerializer, EventTypeOf
+from melange.serialization.serializer import EventTypeOf
 
 ListenerFunction = TypeVar("ListenerFunction", bound=Callable[..., object])
 EventT = TypeVar("EventT", bound=EventMessage)
@@ -131,9 +131,7 @@ class ExchangeMessageConsumer:
         hooks_of_gates = [hook for gate in flow for hook in gate.hooks]
         self.middleware = (*self.driver.middleware_for(self), *middleware, *hooks_of_gates)
         self.subscriptions = Subscriptions()
-        self.serializer = (
-            EventSerializer.instance() if self.driver.serializer is None else self.driver.serializer
-        )
+        self.serializer = self.driver.serializer
         self.processor = DeliveryProcessor(
             self.subscriptions,
             self.serializer,
@@ -290,7 +288,7 @@ class ExchangeMessageConsumer:
                 f"queue {self.queue.name} has asynchronous listeners, which need an event loop: use consumer.run(), "
                 "Worker(consumer).run() or `await consumer.consume_event_async()`"
             )
-        return self._consume(wait_seconds)
+        return self._consume(wait_seconds, None)
 
     async def consume_event_async(self, wait_seconds: int | None = None) -> int:
         """Poll once and process what came, without blocking the event loop; return the number of settled deliveries.
@@ -314,7 +312,7 @@ class ExchangeMessageConsumer:
             self.driver.end_waits(self.queue)
             raise
 
-    def _consume(self, wait_seconds: int | None, is_given_up: Callable[[], bool] = lambda: False) -> int:
+    def _consume(self, wait_seconds: int | None, is_given_up: Callable[[], bool] | None) -> int:
         if not self.subscriptions.all:
             self.require_listeners()
         if wait_seconds is None:
@@ -325,10 +323,12 @@ class ExchangeMessageConsumer:
             self.check_store()
             self._store_is_available = True
         deliveries = self.receive(self._limit, wait_seconds)
-        if deliveries and is_given_up():
+        if not deliveries:
+            return 0
+        if is_given_up is not None and is_given_up():
             self._release(deliveries)
             return 0
-        return self._process(deliveries) if deliveries else 0
+        return self._process(deliveries)
 
     def run(self, *, concurrency: int = 10, grace_seconds: float = 25.0) -> int:
         """Consume until the process is stopped; the short form of ``Worker(consumer).run()``."""
@@ -370,35 +370,29 @@ class ExchangeMessageConsumer:
 
         Return ``[]`` at once while the consumer is paused, or over a limit.
         """
-        if self.gates.is_open:
-            return self._receive(limit, wait_seconds)
-        limit = self.gates.allowed(limit)
-        if limit <= 0:
-            return []
-        deliveries = self._receive(limit, wait_seconds)
-        try:
-            self.gates.received(len(deliveries))
-        except BaseException:
-            self._release(deliveries)
-            raise
-        return deliveries
-
-    def _receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
+        is_limited = not self.gates.is_open
+        if is_limited:
+            limit = self.gates.allowed(limit)
+            if limit <= 0:
+                return []
         # Deadlines count from before the request, the only moment that is known not to be too late: a process may be
         # held up just when the answer comes. The wait must not use up the time that is left for the work.
         seconds = min(self.options.visibility_timeout_seconds + wait_seconds, self._longest_visibility)
-        receive = self.driver.receive
-        if not self._around_poll:
-            return receive(self.queue, limit, wait_seconds, visibility_timeout_seconds=seconds)
+        if not (is_limited or self._around_poll):
+            return self.driver.receive(self.queue, limit, wait_seconds, visibility_timeout_seconds=seconds)
         received: list[Delivery] = []
 
         def poll() -> list[Delivery]:
-            deliveries = receive(self.queue, limit, wait_seconds, visibility_timeout_seconds=seconds)
+            deliveries = self.driver.receive(
+                self.queue, limit, wait_seconds, visibility_timeout_seconds=seconds
+            )
             received.extend(deliveries)
             return deliveries  # a hook may do to it what it likes
 
         try:
             wrapped(poll, self._around_poll)
+            if is_limited:
+                self.gates.received(len(received))
         except BaseException:
             self._release(received)
             raise

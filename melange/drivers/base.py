@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 from melange.clock import Clock, SystemClock
 from melange.errors import ConfigurationError, Failure, InvalidMessageError, MelangeError
 from melange.messages import DEAD_LETTER_HEADER, NO_HEADERS, Delivery, Message, Queue, Topic
+from melange.serialization.serializer import EventSerializer
 
 if TYPE_CHECKING:
     from melange.consuming.consumer import ExchangeMessageConsumer
     from melange.deduplication.base import DeduplicationStore
     from melange.drivers.dead_letters import DeadLetterAccess
     from melange.middleware import Middleware
-    from melange.serialization.serializer import EventSerializer
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,8 @@ class MessagingDriver(ABC):
     prefix: str = ""
     """Stands before the names of topics and queues at the broker; programs, errors and logs use names without it."""
 
-    serializer: EventSerializer | None = None
-    """Writes and reads the events of the publishers and consumers on this driver; None means the process's own."""
+    serializer: EventSerializer = EventSerializer.instance()
+    """Writes and reads the events of the publishers and consumers on this driver; by default the process's own."""
 
     deduplication_store: DeduplicationStore | None = None
     """The store of the consumers on this driver without one of their own; None means one in memory, made when needed."""

@@ -52,16 +52,16 @@ class DisorderedQueue(StandardQueue[MessageT]):
         self,
         message: MessageT,
         now: float,
-        *,
         group_id: str | None = None,
         deduplication_id: str | None = None,
+        *,
         delay_seconds: float = 0,
         origin: int | None = None,
     ) -> Copy[MessageT] | None:
-        copy = super().put(message, now, group_id=group_id, delay_seconds=delay_seconds, origin=origin)
+        copy = super().put(message, now, group_id, delay_seconds=delay_seconds, origin=origin)
         duplicates = self._disorder.duplicates
         if duplicates and copy is not None and self._random.random() < duplicates:
-            super().put(message, now, group_id=group_id, delay_seconds=delay_seconds, origin=copy.origin)
+            super().put(message, now, group_id, delay_seconds=delay_seconds, origin=copy.origin)
         return copy
 
     def _line_up(self, copy: Copy[MessageT]) -> None:

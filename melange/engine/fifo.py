@@ -110,7 +110,7 @@ class FifoQueue(StoredQueue[MessageT]):
 
     def _index(self, now: float) -> None:
         self._is_indexed = False
-        for copy in self._copies.values():
+        for copy in self.copies_by_number.values():
             key = self._deduplication_key(copy.group_id, copy.deduplication_id)
             if self._window.find(key, copy.sent_at) is None:
                 self._window.remember(key, copy.sent_at, copy.number)

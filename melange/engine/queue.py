@@ -125,7 +125,8 @@ class StoredQueue(ABC, Generic[MessageT]):
         """Called with a copy that is too old and None, or with a dead letter and the queue that has it now."""
         self._numbers = numbers
         self._window: DeduplicationWindow[int] | None = None
-        self._copies: dict[int, Copy[MessageT]] = {}  # by number, and so in the order of arrival
+        self.copies_by_number: dict[int, Copy[MessageT]] = {}
+        """In the order of arrival. For looking only."""
         self._is_indexed = True
         self._deadlines: list[tuple[float, list[int]]] = []  # a heap; one entry for a whole receive
         self._in_flight = 0
@@ -143,29 +144,20 @@ class StoredQueue(ABC, Generic[MessageT]):
     @property
     def copies(self) -> Iterable[Copy[MessageT]]:
         """All copies in the order of arrival, those that are too old included. For looking only."""
-        return self._copies.values()
-
-    @property
-    def copies_by_number(self) -> dict[int, Copy[MessageT]]:
-        """The copies by number, in the order of arrival. For looking only."""
-        return self._copies
+        return self.copies_by_number.values()
 
     def keep_copies_in(self, copies: dict[int, Copy[MessageT]]) -> None:
         """Keep the copies in this dictionary from now on, which has them all in the order of arrival."""
-        self._copies = copies
+        self.copies_by_number = copies
         self._is_indexed = False
-
-    def find(self, number: int) -> Copy[MessageT] | None:
-        """Return the copy of this number, or None."""
-        return self._copies.get(number)
 
     def put(
         self,
         message: MessageT,
         now: float,
-        *,
         group_id: str | None = None,
         deduplication_id: str | None = None,
+        *,
         delay_seconds: float = 0,
         origin: int | None = None,
     ) -> Copy[MessageT] | None:
@@ -189,7 +181,7 @@ class StoredQueue(ABC, Generic[MessageT]):
         if delay_seconds:
             copy.visible_at = now + delay_seconds
             self._add_deadline(copy.visible_at, [number])
-        self._copies[number] = copy
+        self.copies_by_number[number] = copy
         self._line_up(copy)
         if self._window is not None:
             # Only now: an exception in between must not leave an id without its message.
@@ -246,11 +238,12 @@ class StoredQueue(ABC, Generic[MessageT]):
         if self.waiters and self.is_fifo:
             self.waiters.wake_one()  # its group continues
         self._is_indexed = False
-        del self._copies[copy.number]
+        del self.copies_by_number[copy.number]
         if copy.visible_at == VISIBLE:
             self._leave_line(copy)
         else:
-            self._in_flight -= copy.was_received
+            if copy.receive_count > copy.carried:
+                self._in_flight -= 1
             self._remove(copy)
         self._is_indexed = True
 
@@ -280,7 +273,7 @@ class StoredQueue(ABC, Generic[MessageT]):
         """Count the messages. Only this operation looks at all of them."""
         oldest = now - self.retention_seconds
         visible = in_flight = delayed = 0
-        for copy in self._copies.values():
+        for copy in self.copies_by_number.values():
             if copy.visible_at <= now:
                 visible += copy.sent_at > oldest
             elif copy.was_received:
@@ -292,7 +285,7 @@ class StoredQueue(ABC, Generic[MessageT]):
     def purge(self) -> None:
         """Remove all messages."""
         self._is_indexed = False
-        self._copies.clear()
+        self.copies_by_number.clear()
         self._index(math.inf)
 
     def _deduplication_key(self, group_id: str | None, deduplication_id: str | None) -> object:
@@ -333,7 +326,7 @@ class StoredQueue(ABC, Generic[MessageT]):
         self._clear_lines()
         self._deadlines.clear()
         self._in_flight = 0
-        for copy in self._copies.values():
+        for copy in self.copies_by_number.values():
             if copy.visible_at <= now:
                 copy.visible_at = VISIBLE
             else:
@@ -347,7 +340,7 @@ class StoredQueue(ABC, Generic[MessageT]):
         """Remove a selected copy that is too old, or move it to the dead-letter queue."""
         target = None if is_expired else self.dead_letters  # there is one if a message was received too often
         if target is None:
-            del self._copies[copy.number]
+            del self.copies_by_number[copy.number]
         else:
             if not target._is_indexed:
                 target._index(now)
@@ -355,8 +348,8 @@ class StoredQueue(ABC, Generic[MessageT]):
             dead = target._dead_letter_of(copy, now, self)
             target._is_indexed = False
             # No exception can come between these two: the message is in one of the queues, never in both or in none.
-            target._copies[dead.number] = dead
-            del self._copies[copy.number]
+            target.copies_by_number[dead.number] = dead
+            del self.copies_by_number[copy.number]
             target._line_up(dead)
             target._is_indexed = True
         self._remove(copy)
@@ -381,11 +374,11 @@ class StoredQueue(ABC, Generic[MessageT]):
             deadline, numbers = heappop(self._deadlines)
             for number in numbers:
                 if self._is_due_then(number, deadline):
-                    self._show(self._copies[number])
+                    self._show(self.copies_by_number[number])
         self._is_indexed = True
 
     def _is_due_then(self, number: int, deadline: float) -> bool:
-        copy = self._copies.get(number)
+        copy = self.copies_by_number.get(number)
         return copy is not None and copy.visible_at == deadline
 
     def _add_deadline(self, deadline: float, numbers: list[int]) -> None:
@@ -393,7 +386,7 @@ class StoredQueue(ABC, Generic[MessageT]):
         if self.waiters and deadline < self.next_deadline:
             self.waiters.wake_all()  # they wait for a later time
         heappush(self._deadlines, (deadline, numbers))
-        if len(self._deadlines) > 2 * len(self._copies) + _SPARE_DEADLINES:
+        if len(self._deadlines) > 2 * len(self.copies_by_number) + _SPARE_DEADLINES:
             self._deadlines = [
                 (deadline, numbers)
                 for deadline, numbers in self._deadlines
@@ -462,7 +455,7 @@ class StandardQueue(StoredQueue[MessageT]):
         hidden = copy.moved_to(copy.number, copy.sent_at, copy.deduplication_id, self)
         hidden.carried, hidden.source, hidden.received_at = copy.carried, copy.source, copy.received_at
         hidden.visible_at = until
-        self._copies[copy.number] = hidden
+        self.copies_by_number[copy.number] = hidden
         self._leave_line(copy)
         if copy.was_received:
             self._in_flight += 1

@@ -78,7 +78,7 @@ def make_message(
     options: PublishOptions,
 ) -> Message:
     return message_from(
-        driver.serializer or EventSerializer.instance(),
+        driver.serializer,
         event,
         event_type_name=event_type_name,
         headers=headers_of(options.get("headers")),
@@ -97,7 +97,7 @@ def make_messages(
     options: PublishBatchOptions,
 ) -> list[Message]:
     return messages_from(
-        driver.serializer or EventSerializer.instance(),
+        driver.serializer,
         events,
         event_type_name=event_type_name,
         headers=headers_of(options.get("headers")),

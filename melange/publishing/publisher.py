@@ -34,7 +34,6 @@ from melange.publishing.outgoing import (
     messages_from,
     prepared_message,
 )
-from melange.serialization.serializer import EventSerializer
 
 
 class ExchangeMessagePublisher:
@@ -108,7 +107,7 @@ class ExchangeMessagePublisher:
         """
         driver = self._topic.driver
         message = message_from(
-            driver.serializer or EventSerializer.instance(),
+            driver.serializer,
             event,
             event_type_name=event_type_name,
             headers=NO_HEADERS if not headers and handled_message.get() is None else headers_of(headers),
@@ -170,7 +169,7 @@ class ExchangeMessagePublisher:
         """
         driver = self._topic.driver
         messages = messages_from(
-            driver.serializer or EventSerializer.instance(),
+            driver.serializer,
             events,
             event_type_name=event_type_name,
             headers=headers_of(headers),

@@ -35,7 +35,6 @@ from melange.publishing.outgoing import (
     messages_from,
     prepared_message,
 )
-from melange.serialization.serializer import EventSerializer
 
 
 class QueueMessagePublisher:
@@ -85,7 +84,7 @@ class QueueMessagePublisher:
         driver = self._queue.driver
         delay = delay_in_queue(driver, delay_seconds, deliver_at)
         message = message_from(
-            driver.serializer or EventSerializer.instance(),
+            driver.serializer,
             event,
             event_type_name=event_type_name,
             headers=NO_HEADERS if not headers and handled_message.get() is None else headers_of(headers),
@@ -139,7 +138,7 @@ class QueueMessagePublisher:
         driver = self._queue.driver
         delay = delay_in_queue(driver, delay_seconds, deliver_at)
         messages = messages_from(
-            driver.serializer or EventSerializer.instance(),
+            driver.serializer,
             events,
             event_type_name=event_type_name,
             headers=headers_of(headers),

@@ -113,10 +113,15 @@ class EventSerializer:
             raise DecodeError(
                 f"the content type is {shortened(message.content_type)}, not {JSON_CONTENT_TYPE}"
             )
-        if event_type is not None and message.event_type_name is None:
+        own_name = message.event_type_name
+        if event_type is not None and own_name is None:
             name, data = _read_foreign(message, event_type)
         else:
-            name, data = _read_own(message, from_json(message.body))
+            name, data = None, from_json(message.body)
+        if name is None:
+            name = data.get(EVENT_TYPE_KEY, own_name) if isinstance(data, dict) else None
+            if not isinstance(name, str) or not name or (own_name and name != own_name):
+                raise _untyped(own_name, data)
         if name in self._upcasters.types:
             data = self._upcasters.apply(name, data)
         return name, data
@@ -232,26 +237,27 @@ def _two_types(name: object, event_type_name: object) -> EncodeError:
     )
 
 
-def _read_own(message: Message, data: Any) -> tuple[str, dict[str, Any]]:
+def _untyped(own_name: str | None, data: Any) -> DecodeError:
+    """Return what is wrong with an event whose type is missing, or not that of the headers."""
     if not isinstance(data, dict):
-        raise DecodeError(f"the body is {_KINDS[type(data)]}, an event is an object")
-    name = data.get(EVENT_TYPE_KEY, message.event_type_name)
-    if not name or not isinstance(name, str):
-        raise DecodeError(
-            f"event_type_name in the body is {_KINDS[type(name)]}, it must be text and not empty"
-            if EVENT_TYPE_KEY in data
-            else "neither the headers nor the body say of what type the event is: if it was published without "
+        return DecodeError(f"the body is {_KINDS[type(data)]}, an event is an object")
+    if EVENT_TYPE_KEY not in data:
+        return DecodeError(
+            "neither the headers nor the body say of what type the event is: if it was published without "
             "melange, give the consumer event_type="
         )
-    if message.event_type_name and name != message.event_type_name:
-        raise DecodeError(
-            f"the headers say that the event is of type {shortened(message.event_type_name)}, "
-            f"its body says {shortened(name)}"
+    name = data[EVENT_TYPE_KEY]
+    if not isinstance(name, str) or not name:
+        return DecodeError(
+            f"event_type_name in the body is {_KINDS[type(name)]}, it must be text and not empty"
         )
-    return name, data
+    return DecodeError(
+        f"the headers say that the event is of type {shortened(own_name)}, its body says {shortened(name)}"
+    )
 
 
-def _read_foreign(message: Message, event_type: EventTypeOf) -> tuple[str, Any]:
+def _read_foreign(message: Message, event_type: EventTypeOf) -> tuple[str | None, Any]:
+    """Return the type that ``event_type`` finds, None if it does not recognise the message, and the body."""
     problem = None
     try:
         data = from_json(message.body)
@@ -266,7 +272,7 @@ def _read_foreign(message: Message, event_type: EventTypeOf) -> tuple[str, Any]:
     if name is None:
         if problem is not None:
             raise problem
-        return _read_own(message, data)
+        return None, data
     if not isinstance(name, str) or not name:
         raise DecodeError(f"event_type= returned {shortened(name)}, it must return text or None")
     return name, data

@@ -189,7 +189,7 @@ class Storage:
         sources = arns_by_stored_queue(self._broker)
         for arn, number in self._changed:
             queue = self._broker.queues.get(arn)
-            copy = None if queue is None else queue.stored.find(number)
+            copy = None if queue is None else queue.stored.copies_by_number.get(number)
             if copy is None:
                 removed.append(number)
                 continue

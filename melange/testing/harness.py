@@ -20,7 +20,6 @@ from melange.errors import ConfigurationError, DecodeError, MelangeError
 from melange.events import EventMessage
 from melange.messages import DEAD_LETTER_HEADER, Message
 from melange.middleware import Middleware
-from melange.serialization.serializer import EventSerializer
 from melange.testing.broker import HarnessDriver
 from melange.testing.clock import ManualClock
 from melange.testing.consuming import RunConsumer
@@ -305,7 +304,7 @@ class Harness:
     def _events(self, messages: Iterable[Message], event_type: Any, where: Where | None) -> list[Any]:
         is_class = isinstance(event_type, type)
         name = event_type.event_type_name if is_class else event_type
-        serializer = self.driver.serializer or EventSerializer.instance()
+        serializer = self.driver.serializer
         found = []
         for message in messages:
             try:

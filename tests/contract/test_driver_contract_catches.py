@@ -264,7 +264,7 @@ class CountsAllReceivesAgainstEachQueue(InMemoryDriver):
         deliveries = super().receive(*arguments, **options)
         for delivery in deliveries:
             queue = self._topology.queues[delivery.queue.address]
-            queue.stored._copies[int(delivery.receipt_handle.partition("-")[0])].carried = 0
+            queue.stored.copies_by_number[int(delivery.receipt_handle.partition("-")[0])].carried = 0
         return deliveries
 
 

@@ -75,7 +75,7 @@ def _of_program(app: str) -> tuple[MessagingDriver, EventSerializer]:
         raise ConfigurationError(
             f"{app} is {described(found)}, and should be a driver, a consumer, a Worker, or a function that returns one"
         )
-    return found, found.serializer or EventSerializer.instance()
+    return found, found.serializer
 
 
 def place_options(command: _Command) -> _Command:

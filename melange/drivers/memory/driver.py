@@ -153,6 +153,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             if self._closed:
                 raise DriverClosedError
             target = self._topology.queue(queue)
+            put = target.stored.put
             max_bytes, is_fifo = target.queue.max_message_bytes, target.queue.is_fifo
             if delay_seconds and is_fifo:
                 raise InvalidMessageError(
@@ -162,7 +163,8 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
                 check_message(message, max_bytes=max_bytes, is_fifo=is_fifo)
             now = self.clock.monotonic()
             for message in messages:
-                target.put(message if message.headers is NO_HEADERS else _own(message), now, delay_seconds)
+                group_id, deduplication_id = message.message_group_id, message.message_deduplication_id
+                put(_own(message), now, group_id, deduplication_id, delay_seconds=delay_seconds)
         return []
 
     def receive(
@@ -337,4 +339,6 @@ def _gone(delivery: Delivery) -> DriverError:
 
 def _own(message: Message) -> Message:
     """Return the message with headers of its own: a read-only view may be of a dict that the caller still changes."""
+    if message.headers is NO_HEADERS:
+        return message
     return message._replace(headers=MappingProxyType(dict(message.headers)))

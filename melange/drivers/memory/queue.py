@@ -31,16 +31,6 @@ class MemoryQueue:
         self._broker = broker
         self._seal = f"{broker}.{next(numbers)}"  # ends each receipt handle of this queue
 
-    def put(self, message: Message, now: float, delay_seconds: int = 0) -> None:
-        """Store a message, unless the queue has had its deduplication id before."""
-        self.stored.put(
-            message,
-            now,
-            group_id=message.message_group_id,
-            deduplication_id=message.message_deduplication_id,
-            delay_seconds=delay_seconds,
-        )
-
     def take(self, limit: int, now: float, visibility_timeout_seconds: int) -> list[Delivery]:
         """Deliver up to ``limit`` visible messages."""
         queue, seal, broker = self.queue, self._seal, self._broker
@@ -82,7 +72,7 @@ class MemoryQueue:
 
         The time is None if the message was removed meanwhile.
         """
-        copy = self.stored.find(int(delivery.receipt_handle.partition("-")[0]))
+        copy = self.stored.copies_by_number.get(int(delivery.receipt_handle.partition("-")[0]))
         return (None, False) if copy is None else (copy.sent_at, copy.carried > 0)
 
     def messages(self) -> list[Message]:
@@ -93,7 +83,7 @@ class MemoryQueue:
         """Return the copy that the delivery's receiver still holds, or None."""
         number, _, rest = delivery.receipt_handle.partition("-")
         try:
-            copy = self.stored.find(int(number))
+            copy = self.stored.copies_by_number.get(int(number))
         except ValueError:
             return None
         if (
@@ -114,7 +104,7 @@ class MemoryQueue:
                 f"message {message_id} was never received from queue {self.queue.name!r} with this receipt handle: "
                 "settle deliveries as receive() returned them"
             )
-        if or_acknowledged and self.stored.find(int(number)) is None and now < delivery.deadline:
+        if or_acknowledged and self.stored.copies_by_number.get(int(number)) is None and now < delivery.deadline:
             return None
         return LeaseLostError(
             f"message {message_id} of queue {self.queue.name!r} is past its "

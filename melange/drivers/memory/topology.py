@@ -193,7 +193,7 @@ class MemoryTopic:
         """Give each bound queue its own copy."""
         for queue, selection in self.bindings.items():
             if selection.event_filter is None or selection.lets_pass(message):
-                queue.put(message, now)
+                queue.stored.put(message, now, message.message_group_id, message.message_deduplication_id)
 
 
 class FifoTopic(MemoryTopic):
@@ -212,9 +212,9 @@ class FifoTopic(MemoryTopic):
             if selection.event_filter is not None and not selection.lets_pass(message):
                 continue
             if queue.queue.is_fifo:
-                queue.put(message, now)
+                queue.stored.put(message, now, message.message_group_id, message.message_deduplication_id)
             else:
-                queue.put(message._replace(message_group_id=None, message_deduplication_id=None), now)
+                queue.stored.put(message._replace(message_group_id=None, message_deduplication_id=None), now)
         # Last: after an exception in between the message is published again, and queues that have it recognise it.
         self._window.remember(message.message_deduplication_id, now, True)
 

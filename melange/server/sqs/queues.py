@@ -147,7 +147,7 @@ class Queue:
             ServiceError: the handle is not one of this queue, or has expired and the queue is FIFO.
         """
         number, receive = self.parse_handle(handle)
-        copy = self.stored.find(number)
+        copy = self.stored.copies_by_number.get(number)
         if copy is None or not self.is_fifo:
             return copy
         if copy.receive_count != receive or copy.visible_at <= self.broker.now():

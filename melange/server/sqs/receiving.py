@@ -102,7 +102,7 @@ def _repeat(
         return []
     copies = []
     for number, receive_count in attempt.handles:
-        copy = queue.stored.find(number)
+        copy = queue.stored.copies_by_number.get(number)
         if copy is None or copy.receive_count != receive_count or copy.visible_at <= now:
             return []
         copies.append(copy)

@@ -33,7 +33,7 @@ def test_settled_deliveries_leave_nothing_behind(driver, clock):
     clock.advance(DEDUPLICATION_SECONDS)
     driver.send(queue, fifo_messages("last"))
 
-    assert len(inside._copies) == 1
+    assert len(inside.copies_by_number) == 1
     assert len(inside._groups) == 1
     assert len(inside._window) == 1
     # Outdated deadlines are cleared out a thousand at a time.
