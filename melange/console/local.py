@@ -157,7 +157,9 @@ class LocalBackend:
 
     def delete(self, queue_arn: str, keys: Sequence[str]) -> int:
         def act(queue: ServedQueue) -> int:
-            copies = [copy for key in keys if (copy := queue.stored.copies_by_number.get(_number(key))) is not None]
+            copies = [
+                copy for key in keys if (copy := queue.stored.copies_by_number.get(_number(key))) is not None
+            ]
             for copy in copies:
                 self._remove(queue, copy)
                 self._broker.journal.add("deleted", self._broker.now(), queue.arn, copy.origin, _CALLER)
@@ -170,7 +172,9 @@ class LocalBackend:
             target = self._find(target_arn)
             if target is queue:
                 raise RefusedError(f"The messages are in {queue.name} already: choose another queue.")
-            copies = [copy for key in keys if (copy := queue.stored.copies_by_number.get(_number(key))) is not None]
+            copies = [
+                copy for key in keys if (copy := queue.stored.copies_by_number.get(_number(key))) is not None
+            ]
             for copy in copies:
                 self._move(queue, copy, target, copy.message)
             return len(copies)
@@ -181,7 +185,12 @@ class LocalBackend:
         return self._change(
             queue_arn,
             lambda queue: self._retry(
-                queue, [copy for key in keys if (copy := queue.stored.copies_by_number.get(_number(key))) is not None]
+                queue,
+                [
+                    copy
+                    for key in keys
+                    if (copy := queue.stored.copies_by_number.get(_number(key))) is not None
+                ],
             ),
         )
 

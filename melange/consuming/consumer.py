@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any, Concatenate, TypeVar, overload
 
 from melange.backoff import dependable
-from melange.consuming.claims import StoreUnavailableError
+from melange.consuming.attempts import Attempts
 from melange.consuming.declaration import QueueDeclaration
+from melange.consuming.failures import Failures, StoreUnavailableError
 from melange.consuming.gates import Gate, checked_gates
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.listener import EventType, ExchangeListener
@@ -132,18 +133,25 @@ class ExchangeMessageConsumer:
         self.middleware = (*self.driver.middleware_for(self), *middleware, *hooks_of_gates)
         self.subscriptions = Subscriptions()
         self.serializer = self.driver.serializer
+        failures = Failures(retry)
+        attempts = Attempts(
+            self.serializer,
+            store,
+            failures,
+            deduplication=deduplication,
+            middleware=self.middleware,
+            timeout_seconds=timeout_seconds,
+        )
         self.processor = DeliveryProcessor(
             self.subscriptions,
             self.serializer,
-            store,
-            retry=retry,
-            deduplication=deduplication,
+            attempts,
+            failures,
             middleware=self.middleware,
             event_type=event_type,
-            timeout_seconds=timeout_seconds,
             on_unhandled=queue.on_unhandled,
         )
-        self._store = store
+        self.store = store
         self._backoff = dependable(retry.backoff)
         self.event_type = event_type
         self._around_poll = [partial(one.around_poll, self.queue) for one in self.middleware]
@@ -256,7 +264,7 @@ class ExchangeMessageConsumer:
                 max_events=max_events,
                 max_seconds=max_seconds,
                 concurrency=lambda: self.processor.concurrency,
-                give_up=self.processor.limited_runs.give_up,
+                give_up=self.processor.attempts.limited_runs.give_up,
             )
             subscription = subscription_for(
                 batches.listener,
@@ -349,9 +357,9 @@ class ExchangeMessageConsumer:
 
     def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
         """Run asynchronous listeners with this function, which blocks until a coroutine has ended."""
-        self.processor.run_coroutine = run_coroutine
-        if self._store is not None:
-            self._store.use_event_loop(run_coroutine)
+        self.processor.attempts.run_coroutine = run_coroutine
+        if self.store is not None:
+            self.store.use_event_loop(run_coroutine)
 
     def pause(self) -> None:
         """Receive nothing until ``resume``; what is in flight continues. Idempotent, from any thread.
@@ -410,7 +418,7 @@ class ExchangeMessageConsumer:
         return Settler(
             self.driver if broker is None else broker,
             self.queue,
-            self._store,
+            self.store,
             self._backoff,
             keeper=keeper,
             suspects=suspects,
@@ -420,10 +428,9 @@ class ExchangeMessageConsumer:
 
     def check_store(self) -> None:
         """Raise ``DeduplicationError`` while the deduplication store is unavailable."""
-        if self._store is not None:
-            self._store.check()
-            if self.processor.claims is not None:
-                self.processor.claims.release_unanswered()
+        if self.store is not None:
+            self.store.check()
+            self.processor.attempts.release_unanswered()
 
     # --- the rest is private -----------------------------------------------------------------------
 
@@ -464,10 +471,10 @@ class ExchangeMessageConsumer:
 
     @property
     def _store_keywords(self) -> tuple[str, ...]:
-        return () if self._store is None else self._store.keyword_names
+        return () if self.store is None else self.store.keyword_names
 
     def _add(self, subscription: Subscription) -> None:
-        store = self._store
+        store = self.store
         if store is not None and store.listeners_are_async not in (None, subscription.is_async):
             raise ConfigurationError(
                 f"listener {subscription.name} must {'not ' if subscription.is_async else ''}be `async def`: "

@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 
 from melange.backoff import Backoff, dependable
-from melange.consuming.claims import StoreUnavailableError
 from melange.consuming.leases import Lease
 from melange.consuming.options import RetryPolicy
 from melange.consuming.outcomes import DeadLetter, Defer, Outcome
 from melange.consuming.subscriptions import ListenerCall
-from melange.errors import Reject, Retry, TimeLimitExceeded
+from melange.errors import DeduplicationError, Reject, Retry, TimeLimitExceeded
 from melange.messages import log_fields
 
 logger = logging.getLogger(__name__)
 
 _RECEIVES_WITHOUT_DELAY = 5
 _UNDECIDED_BACKOFF = Backoff(first_seconds=1.0, max_seconds=30.0)
+
+
+class StoreUnavailableError(DeduplicationError):
+    """The store itself failed. A ``DeduplicationError`` of a listener or a hook does not become this one."""
 
 
 class Failures:

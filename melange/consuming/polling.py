@@ -131,8 +131,9 @@ class Poller:
             self._threads.wait_for(lambda: self.stopping.is_set() or self._allowance() > 0, 1.0)
             return
         processor = self._consumer.processor
-        if processor.failures.timed_out_count and processor.limited_runs.hanging > MOST_HANGING:
-            self._give_up_hanging(processor.limited_runs.hanging)
+        limited_runs = processor.attempts.limited_runs
+        if processor.failures.timed_out_count and limited_runs.hanging > MOST_HANGING:
+            self._give_up_hanging(limited_runs.hanging)
             return
         clock = self._consumer.driver.clock
         started = clock.monotonic()

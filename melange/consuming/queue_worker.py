@@ -10,15 +10,15 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
 
-from melange.consuming.claims import StoreUnavailableError
+from melange.consuming.attempts import Steps
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.coroutines import EventLoopThread
+from melange.consuming.failures import StoreUnavailableError
 from melange.consuming.isolation import Isolation
 from melange.consuming.lanes import Lanes, lane_of
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Acknowledge, Defer, Outcome
 from melange.consuming.polling import Poller
-from melange.consuming.processor import Steps
 from melange.consuming.settling import Acknowledger
 from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
 from melange.consuming.threads import AHEAD, Task, Threads
@@ -78,7 +78,7 @@ class QueueWorker:
         self._keeper = LeaseKeeper(
             consumer.driver,
             consumer.options.visibility_timeout_seconds,
-            consumer.processor.store,
+            consumer.store,
             self._lost,
         )
         self._settler = consumer.settler(self._keeper, suspects)
@@ -155,13 +155,16 @@ class QueueWorker:
         return ready
 
     def _begin(self, leases: list[Lease]) -> None:
+        consumer = self.consumer
+        goes_on_loop = consumer.subscriptions.need_event_loop and not consumer.processor.waits
+        work = self._work_in_steps if goes_on_loop else self._work
         tasks: list[Task] = []
         suspects: list[Task] = []
         for lease in leases:
             if lease.delivery.receive_count >= SUSPECT_RECEIVES and self._suspects.includes(lease.delivery):
-                suspects.append(Task(self._work_alone, lease))
+                suspects.append(Task(self._work, lease))
             else:
-                tasks.append(Task(self._work, lease))
+                tasks.append(Task(work, lease))
         if tasks and not self._threads.put(tasks):
             self._release([task.lease for task in tasks], 0)
         if suspects and not self._isolation.put(shuffled(suspects)):
@@ -170,13 +173,6 @@ class QueueWorker:
     # --- working -------------------------------------------------------------------------------------
 
     def _work(self, lease: Lease) -> bool:
-        """Process a delivery and settle it; return False if that goes on when a coroutine has ended."""
-        consumer = self.consumer
-        if consumer.subscriptions.need_event_loop and not consumer.processor.waits:
-            return self._step(consumer.processor.steps(lease), copy_context(), time.monotonic(), None, lease)
-        return self._work_alone(lease)
-
-    def _work_alone(self, lease: Lease) -> bool:
         """Process a delivery and settle it; asynchronous listeners keep the thread waiting."""
         started = time.monotonic()
         try:
@@ -185,6 +181,10 @@ class QueueWorker:
             outcome = self._broken_off(lease, error)
         self._conclude(lease, outcome, started)
         return True
+
+    def _work_in_steps(self, lease: Lease) -> bool:
+        """Process a delivery and settle it; return False if that goes on when a coroutine has ended."""
+        return self._step(self.consumer.processor.steps(lease), copy_context(), time.monotonic(), None, lease)
 
     def _step(
         self, steps: Steps, context: Context, started: float, error: BaseException | None, lease: Lease

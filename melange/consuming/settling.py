@@ -269,16 +269,16 @@ class Acknowledger:
     def _run(self) -> None:
         is_ending = False
         while not is_ending:
-            batch = [self._done.get()]
-            if self._done.qsize() < ACKNOWLEDGE_BATCH - 1 and batch[0] is not None:
+            entry = self._done.get()
+            if self._done.qsize() < ACKNOWLEDGE_BATCH - 1 and entry is not None:
                 self._gather()
-            while len(batch) < self._most:
-                try:
-                    batch.append(self._done.get_nowait())
-                except Empty:
+            done: list[tuple[Lease, Outcome]] = []
+            while entry is not None:
+                done.append(entry)
+                if len(done) == self._most or self._done.empty():
                     break
-            is_ending = None in batch
-            done = [entry for entry in batch if entry is not None]
+                entry = self._done.get()  # this thread alone takes from it
+            is_ending = entry is None
             if done:
                 self._settle(done)
 

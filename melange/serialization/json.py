@@ -316,4 +316,4 @@ _ENCODER = json.JSONEncoder(
     check_circular=False,  # what contains itself ends in a RecursionError, and is found then
 )
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
-_SCAN: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once
+_SCAN: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once  # type: ignore[attr-defined] # of C

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from melange.consuming.claims import StoreUnavailableError
 from melange.consuming.consumer import ExchangeMessageConsumer
+from melange.consuming.failures import StoreUnavailableError
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import LEAVE, Outcome
 from melange.consuming.subscriptions import ListenerCall
@@ -56,11 +56,15 @@ class RunConsumer(Middleware):
             return True  # a worker tries again
         if not deliveries:
             return False
+<<<<<<< HEAD
         store = consumer.processor.store
         own = consumer.processor.run_coroutine
         # The listeners' connections may belong to the event loop that the application gave its worker.
         if self._worker is not None and not self._worker.has_ended and own is not None:
             run_coroutine = own
+=======
+        store = consumer.store
+>>>>>>> a74f7e3 (consuming: an attempt of a listener is one file; claims are part of it)
         if store is not None:
             store.use_event_loop(run_coroutine)
         # Nothing renews it: the clock stands still, except in listeners that the test makes slow.
@@ -77,11 +81,10 @@ class RunConsumer(Middleware):
 
     def _process(self, lease: Lease, run_coroutine: RunCoroutine) -> Outcome:
         processor = self.consumer.processor
-        claims, store = processor.claims, processor.store
-        before, processor.run_coroutine = processor.run_coroutine, run_coroutine
+        attempts, store = processor.attempts, self.consumer.store
+        before, attempts.run_coroutine = attempts.run_coroutine, run_coroutine
         processor.concurrency = 1  # a batch listener does not wait for other events
-        if claims is not None and store is not None:
-            claims.store = self._faults.store_for(store) or store
+        attempts.store = self._faults.store_for(store) or store
         try:
             return processor.process(lease)
         except StoreUnavailableError as error:
@@ -89,15 +92,13 @@ class RunConsumer(Middleware):
             self._history.note_trouble(f"message {lease.delivery.message.message_id} waits: {error}")
             return processor.failures.of_store(lease)
         finally:
-            processor.run_coroutine = before
-            if claims is not None and store is not None:
-                claims.store = store
+            attempts.run_coroutine, attempts.store = before, store
 
     def _asks_store(self) -> bool:
         """Return True if the store is available: while it is not, a worker does not receive."""
         if self._store_is_available:
             return True
-        store = self._faults.store_for(self.consumer.processor.store)
+        store = self._faults.store_for(self.consumer.store)
         try:
             if store is not None:
                 store.check()
@@ -134,7 +135,7 @@ class RunConsumer(Middleware):
         return call._replace(subscription=replace(call.subscription, process=slow))
 
     def _pass_time(self, call: ListenerCall, seconds: float) -> None:
-        limit = self.consumer.processor.time_limit_of(call.subscription, call.lease)
+        limit = self.consumer.processor.attempts.time_limit_of(call.subscription, call.lease)
         lease, visibility = call.lease, self.consumer.options.visibility_timeout_seconds
         left = seconds if limit is None else min(seconds, limit)
         while left > 0:
@@ -143,7 +144,7 @@ class RunConsumer(Middleware):
             left -= step
             self.consumer.driver.defer([lease.delivery], visibility)
             lease.renewed(self._clock.monotonic() + visibility)
-            if lease.claimed is not None and self.consumer.processor.store is not None:
-                self.consumer.processor.store.renew(lease.claimed, visibility)
+            if lease.claimed is not None and self.consumer.store is not None:
+                self.consumer.store.renew(lease.claimed, visibility)
         if limit is not None and seconds > limit:
             raise TimeLimitExceeded(f"listener {call.listener_name}", limit)

@@ -104,7 +104,11 @@ class MemoryQueue:
                 f"message {message_id} was never received from queue {self.queue.name!r} with this receipt handle: "
                 "settle deliveries as receive() returned them"
             )
-        if or_acknowledged and self.stored.copies_by_number.get(int(number)) is None and now < delivery.deadline:
+        if (
+            or_acknowledged
+            and self.stored.copies_by_number.get(int(number)) is None
+            and now < delivery.deadline
+        ):
             return None
         return LeaseLostError(
             f"message {message_id} of queue {self.queue.name!r} is past its "

@@ -430,7 +430,7 @@ def test_threads_that_were_given_up_and_have_ended_do_not_count(consumer_of, sta
     for number in range(4):
         publish(driver, number)
         eventually(lambda: left_in(driver) == 0)
-        eventually(lambda: not consumer.processor.limited_runs.hanging)
+        eventually(lambda: not consumer.processor.attempts.limited_runs.hanging)
 
     assert worker.health().ready
     assert runs.count(1) == 4

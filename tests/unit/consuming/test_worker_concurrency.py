@@ -247,7 +247,7 @@ def test_a_deduplication_error_of_a_hook_is_no_outage_of_the_store(running, hook
     running(consumer, concurrency=1)
 
     eventually(lambda: left_in(driver) == 0)
-    assert consumer.processor.store.checks == 1  # before the first poll
+    assert consumer.store.checks == 1  # before the first poll
     assert "middleware failed on message id-0" in caplog.text
 
 
@@ -268,7 +268,7 @@ def test_a_deduplication_error_of_a_listener_is_a_failed_attempt(running):
 
     eventually(lambda: left_in(driver) == 0)
     assert attempts == [1, 2]
-    assert consumer.processor.store.checks == 1
+    assert consumer.store.checks == 1
 
 
 class Checked(MemoryDeduplicationStore):

@@ -39,8 +39,8 @@ def test_slow_acknowledgements_hold_polling_at_the_bound(running, concurrency):
     worker = running(consumer, concurrency=concurrency)
     (queue,) = worker.health().queues
     eventually(lambda: driver.most_in_flight == queue.limit)
-    settled = len(consumer.processor.store)
-    eventually(lambda: len(consumer.processor.store) > settled + queue.limit)  # it goes on below the bound
+    settled = len(consumer.store)
+    eventually(lambda: len(consumer.store) > settled + queue.limit)  # it goes on below the bound
 
     assert worker.stop(DEADLINE_SECONDS)
     assert driver.most_in_flight == queue.limit
