@@ -254,7 +254,7 @@ class ExchangeMessageConsumer:
         from melange.consuming.batching import BatchListener  # noqa: PLC0415
 
         def subscribe(function: ListenerFunction) -> ListenerFunction:
-            if self._store is not None and self._store.listeners_are_async is False:
+            if self.store is not None and self.store.listeners_are_async is False:
                 raise ConfigurationError(
                     f"batch listener {name or listener_name(function)} needs an inbox of asynchronous sessions, "
                     "Inbox(async_sessionmaker(...)): its events wait for each other on an event loop"

@@ -56,15 +56,11 @@ class RunConsumer(Middleware):
             return True  # a worker tries again
         if not deliveries:
             return False
-<<<<<<< HEAD
-        store = consumer.processor.store
-        own = consumer.processor.run_coroutine
+        store = consumer.store
+        own = consumer.processor.attempts.run_coroutine
         # The listeners' connections may belong to the event loop that the application gave its worker.
         if self._worker is not None and not self._worker.has_ended and own is not None:
             run_coroutine = own
-=======
-        store = consumer.store
->>>>>>> a74f7e3 (consuming: an attempt of a listener is one file; claims are part of it)
         if store is not None:
             store.use_event_loop(run_coroutine)
         # Nothing renews it: the clock stands still, except in listeners that the test makes slow.

@@ -409,7 +409,7 @@ def test_listeners_that_hang_many_times_stop_nobody_else(consumer_of, start, gat
     publish(driver, *range(60))
 
     eventually(lambda: sorted(finished) == list(range(0, 60, 2)))
-    eventually(lambda: consumer.processor.limited_runs.hanging > 20)
+    eventually(lambda: consumer.processor.attempts.limited_runs.hanging > 20)
     assert worker.health().ready
     gate.set()
 
