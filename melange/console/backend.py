@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from melange.server.stories import Story
+
 State = Literal["visible", "in flight", "delayed", "blocked"]
 """``blocked`` is a message of a FIFO queue that waits behind an invisible one of its group."""
 
@@ -232,6 +234,10 @@ class Backend(Protocol):
     def controls(self) -> Controls | None:
         """Faults and time; None if the broker has no such thing."""
 
+    @property
+    def log(self) -> Log | None:
+        """What happened to messages; None if the broker does not tell."""
+
     def now(self) -> float:
         """Return the seconds since 1970."""
 
@@ -302,6 +308,22 @@ class Snapshot:
     name: str
     taken_at: float
     messages: int
+
+
+class Log(Protocol):
+    """The event log of a broker. Thread-safe."""
+
+    @property
+    def forgotten(self) -> int:
+        """The number of events that the log has forgotten to stay small."""
+
+    def find(
+        self, *, message_id: str = "", event_type: str = "", text: str = "", limit: int = 100
+    ) -> Sequence[Story]:
+        """Return the stories of messages to which all that is given applies, the newest first."""
+
+    def story(self, message_id: str) -> Story:
+        """Return what happened to the message with this id. Raises ``NotFoundError`` if the log does not have it."""
 
 
 class Controls(Protocol):

@@ -42,7 +42,12 @@ _ASSET_TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-_NAVIGATION = [("", "Overview"), ("dead-letters", "Dead letters"), ("faults", "Faults and time")]
+_NAVIGATION = [
+    ("", "Overview"),
+    ("dead-letters", "Dead letters"),
+    ("log", "Event log"),
+    ("faults", "Faults and time"),
+]
 _HTML = "text/html; charset=utf-8"
 _FORM = "application/x-www-form-urlencoded"
 
@@ -124,12 +129,16 @@ class Console:
             location += f"{'&' if '?' in location else '?'}notice={key}"
         return Response(303, "text/plain", b"", _HEADERS | {"Location": location})
 
+    def _has(self, path: str) -> bool:
+        missing = {"faults": self._backend.controls is None, "log": self._backend.log is None}
+        return not missing.get(path)
+
     def _page(self, page: Page, path: str, query: dict[str, str]) -> Response:
         values = {
             "backend": self._backend,
             "token": self._token,
             "path": path,
-            "nav": [one for one in _NAVIGATION if self._backend.controls or one[0] != "faults"],
+            "nav": [one for one in _NAVIGATION if self._has(one[0])],
             "notice": self._notices.get(query.get("notice", ""), ""),
             "now": self._backend.now(),
         }

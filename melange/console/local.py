@@ -9,6 +9,7 @@ from melange.console.backend import (
     Binding,
     Controls,
     Draft,
+    Log,
     Message,
     Messages,
     NotFoundError,
@@ -20,6 +21,7 @@ from melange.console.backend import (
     Traffic,
 )
 from melange.console.local_controls import LocalControls
+from melange.console.local_log import LocalLog
 from melange.console.reading import dead_letter_of, draft_of, topic_arn_of, without_note_of
 from melange.engine.queue import Copy
 from melange.messages import new_message_id
@@ -61,6 +63,7 @@ class LocalBackend:
         self._broker = broker
         self.url = url
         self.controls: Controls | None = LocalControls(broker, faults, snapshots)
+        self.log: Log | None = LocalLog(broker)
 
     def now(self) -> float:
         return self._broker.now()

@@ -48,6 +48,7 @@ def _environment() -> Environment:
         "highlighted": highlighted,
         "moment": moment,
         "name": name_of,
+        "ordinal": ordinal,
         "place": place_of,
         "shown": shown,
         "size": size,
@@ -103,6 +104,13 @@ def moment(seconds: float | None) -> Markup:
         return Markup("-")
     when = datetime.fromtimestamp(seconds, UTC)
     return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M:%S} UTC</time>').format(when.isoformat(), when)
+
+
+def ordinal(number: int) -> str:
+    """Return a number as an ordinal, as ``3rd``."""
+    if number % 100 in {11, 12, 13}:
+        return f"{number}th"
+    return f"{number}" + {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
 
 
 def count(number: int) -> str:

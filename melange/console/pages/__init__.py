@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from melange.console.pages import controls, dead_letters, messages, overview, queues, sending, topics
+from melange.console.pages import controls, dead_letters, log, messages, overview, queues, sending, topics
 from melange.console.visits import Handler
 
 ROUTES: list[tuple[str, str, Handler]] = [
@@ -24,6 +24,8 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("GET", "queues/{}/messages/{}", messages.show),
     ("POST", "queues/{}/messages/{}/release", messages.release),
     ("GET", "dead-letters", dead_letters.show),
+    ("GET", "log", log.search),
+    ("GET", "log/{}", log.show),
     ("GET", "faults", controls.show),
     ("POST", "faults", controls.add_fault),
     ("POST", "faults/{}/remove", controls.remove_fault),
