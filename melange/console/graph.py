@@ -13,7 +13,7 @@ NODE_HEIGHT = 46
 _COLUMN = 352
 _ROW = 62
 _MARGIN = 8
-_NAME_CHARACTERS = 27
+_NAME_CHARACTERS = 25
 
 Kind = Literal["topic", "queue", "dead letters", "endpoint"]
 

@@ -63,7 +63,7 @@ def test_a_queue_can_be_its_own_dead_letter_queue_by_way_of_another():
 def test_long_names_are_shortened_in_the_middle():
     [node] = draw(Overview([], [queue(QUEUE + "-of-the-shop-in-the-next-street")], [])).nodes
 
-    assert node.short_name == "orders-of-the-shop…t-street"
+    assert node.short_name == "orders-of-the-sh…t-street"
 
 
 def test_an_empty_broker_has_an_empty_graph():
