@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from melange.drivers.base import MessagingDriver
 from melange.drivers.sqs_rules import MAX_DELAY_SECONDS
 from melange.errors import (
+    ConfigurationError,
     InvalidMessageError,
 )
 from melange.events import EventMessage
@@ -109,6 +110,11 @@ def make_messages(
 
 
 def delay_in_queue(driver: MessagingDriver, delay_seconds: int, deliver_at: datetime | None) -> int:
+    if isinstance(delay_seconds, int) and delay_seconds > MAX_DELAY_SECONDS:
+        raise ConfigurationError(
+            f"delay_seconds must be at most {MAX_DELAY_SECONDS}, the longest delay of a queue, not {delay_seconds!r}: use "
+            "Outbox.publish(..., delay_seconds=), which has no limit"
+        )
     delay = delay_of(delay_seconds, deliver_at, driver.clock)
     if deliver_at is not None and delay > MAX_DELAY_SECONDS:
         raise InvalidMessageError(

@@ -418,6 +418,11 @@ def test_a_time_that_no_queue_keeps_names_the_outbox(driver, clock):
         QueueMessagePublisher("queue", driver).send(EVENT, deliver_at=clock.now() + timedelta(hours=1))
 
 
+def test_a_delay_that_queues_do_not_have_names_the_outbox(driver):
+    with pytest.raises(ConfigurationError, match=r"at most 900.*Outbox\.publish"):
+        QueueMessagePublisher("queue", driver).send(EVENT, delay_seconds=901)
+
+
 @pytest.mark.parametrize("when", [{"deliver_at": datetime(2999, 1, 1)}, {"delay_seconds": 5, "deliver_at": datetime(2999, 1, 1, tzinfo=UTC)}])  # fmt: skip # noqa: DTZ001
 def test_a_time_without_a_zone_or_beside_a_delay_is_refused(driver, when):
     driver.declare_queue("queue")
