@@ -14,7 +14,7 @@ from melange.server.calls import Parameters
 from melange.server.errors import ServiceError
 
 FaultKind = Literal[
-    "throttle", "error", "delay", "hang", "drop-request", "drop-answer", "cut-answer", "partial"
+    "throttle", "error", "delay", "hang", "drop-request", "drop-answer", "cut-answer", "repeat", "partial"
 ]
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
@@ -32,6 +32,7 @@ class Fault:
       the connection is closed.
     - ``drop-request``: the connection is closed before the call is executed; ``drop-answer``: after it, without an answer;
       ``cut-answer``: after half of the answer.
+    - ``repeat``: the call is executed twice, as if the network had delivered it twice.
     - ``partial``: about half of the entries of a batch fail, at least one. Other calls are left alone.
 
     ``service`` is ``sqs`` or ``sns``, ``operation`` such as ``SendMessage``, ``name`` that of a queue or topic; "" means any.

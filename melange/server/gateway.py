@@ -179,6 +179,8 @@ def _disturbed(fault: Fault, route: _Route, operation: Operation, call: Call, re
     if fault.kind == "partial":
         failing = fault.choose_failing(entries_of(call.parameters) or [])
         call = call._replace(parameters=without_entries(call.parameters, failing))
+    if fault.kind == "repeat":
+        operation(call)
     left = entries_of(call.parameters)
     result = operation(call) if not failing or left else {}
     answer = _success(route, with_failures(result, failing) if failing else result, request_id)

@@ -17,6 +17,7 @@ KINDS = {
     "drop-request": "the connection closes before the call is executed",
     "drop-answer": "the call is executed; its answer is lost",
     "cut-answer": "the call is executed; half of its answer comes",
+    "repeat": "the call is executed twice",
     "partial": "about half of the entries of a batch fail",
 }
 OPERATIONS = (

@@ -21,6 +21,7 @@ from chaos.rows.paused import paused_workers
 from chaos.rows.poison import poison
 from chaos.rows.redis_outages import redis_outages
 from chaos.rows.result import RowResult
+from chaos.rows.server_faults import server_faults
 from chaos.rows.several import several_listeners
 from chaos.rows.sigterm import sigterm
 from chaos.rows.slow import slow_listeners
@@ -46,6 +47,11 @@ ROWS = {
     "fail points": Row(fail_points, full={"deaths_each": 20}, short={"deaths_each": 1}),
     "broker faults": Row(
         broker_faults,
+        full={"messages": 10_000, "workers": 4},
+        short={"messages": 500, "workers": 2},
+    ),
+    "server faults": Row(
+        server_faults,
         full={"messages": 10_000, "workers": 4},
         short={"messages": 500, "workers": 2},
     ),

@@ -96,6 +96,14 @@ def test_a_delayed_call_is_executed(sqs, queue_url, control) -> None:
     assert bodies(sqs, queue_url) == ["1"]
 
 
+def test_a_repeated_call_takes_effect_twice(sqs, queue_url, control) -> None:
+    control("POST", "faults", {"kind": "repeat", "operation": "SendMessage", "times": 1})
+
+    sqs.send_message(QueueUrl=queue_url, MessageBody="1")
+
+    assert bodies(sqs, queue_url) + bodies(sqs, queue_url) == ["1", "1"]
+
+
 def test_a_part_of_a_batch_fails_and_the_rest_is_sent(sqs, queue_url, control) -> None:
     control("POST", "faults", {"kind": "partial", "seed": 7, "operation": "SendMessageBatch"})
     entries = [{"Id": str(number), "MessageBody": str(number)} for number in range(6)]
