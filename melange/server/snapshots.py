@@ -1,4 +1,4 @@
-"""Snapshots of a broker under names, for tests and developers who come back to a state."""
+"""Snapshots of a broker under names, so that a test or a developer can come back to a state."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "server-clients.md"
 
 def block_of(language: str) -> tuple[str, str]:
     """Return the program of a language, and what the page says that it prints."""
-    found = re.search(rf"```{language}\n(.*?)```\n\n```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    found = re.search(rf"```{language}\n(.*?)```\n\nIt prints `(.*?)`\.", PAGE.read_text(), re.DOTALL)
     assert found is not None
-    return found[1], found[2]
+    return found[1], f"{found[2]}\n"
 
 
 @pytest.mark.timeout(600)  # the first run installs the client

@@ -35,8 +35,8 @@ def server_faults(services: Services, seed: int, *, messages: int, workers: int)
             replace(services, sns_sqs_url=plain.url), "server faults", seed, endpoint_url=disturbed.url
         ) as stage,
     ):
-        for number, fault in enumerate(FAULTS):
-            disturbed.faults.add(**fault, seed=seed * 100 + number)
+        for number, options in enumerate(FAULTS):
+            disturbed.faults.add(**options, seed=seed * 100 + number)
         stage.start_workers(workers)
         stage.publish(Job(work_seconds=stage.random.uniform(0, 0.05)) for _ in range(messages))
         stage.wait_until_empty()
