@@ -9,6 +9,7 @@ from importlib import import_module
 import pytest
 
 import melange
+import melange.aws_lambda
 import melange.errors
 import melange.testing
 from benchmarks.walk import DICT, TYPED, consumed, worked
@@ -37,7 +38,8 @@ def test_what_the_api_page_lists_elsewhere_exists() -> None:
 def test_the_errors_page_lists_every_error() -> None:
     errors = {
         name
-        for name, value in vars(melange.errors).items()
+        for module in (melange.errors, melange.aws_lambda)
+        for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, Exception)
     }
 
