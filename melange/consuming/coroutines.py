@@ -15,7 +15,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any
 
-from melange.errors import TimeLimitExceeded
+from melange.errors import ConfigurationError, TimeLimitExceeded
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,18 @@ class EventLoopThread:
         return loop is not None and asyncio._get_running_loop() is loop
 
     def run(self, coroutine: Coroutine[Any, Any, object]) -> object:
-        """Run the coroutine on the loop and return what it returned; blocks until then."""
+        """Run the coroutine on the loop and return what it returned; blocks until then.
+
+        Raises:
+            ConfigurationError: the loop is that of the application, and does not run.
+        """
         loop = self._started()
+        if self._thread is None and not loop.is_running():
+            coroutine.close()
+            raise ConfigurationError(
+                "the event loop of the application does not run now, and asynchronous listeners need it: in a test, write "
+                "`async def` and `await harness.settle_async()`"
+            )
         running = asyncio.run_coroutine_threadsafe(contained(coroutine), loop)
         self._at_work.add(running)
         try:

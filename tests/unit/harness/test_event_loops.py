@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, Worker
+from melange import ConfigurationError, ExchangeMessageConsumer, ExchangeMessagePublisher, Worker
 from melange.outbox import Inbox, metadata
 
 
@@ -106,3 +106,16 @@ def test_the_loop_of_an_application_in_another_thread_is_used_too(harness, async
     thread.join()
 
     assert seen[0] == seen[1]
+
+
+def test_an_application_whose_loop_does_not_run_is_an_error_that_says_what_to_do(harness, async_engine) -> None:
+    with asyncio.Runner() as runner:
+        runner.run(create_tables(async_engine))
+        consumer, _ = make_consumer(async_engine)
+        lifespan = Worker(consumer, grace_seconds=2).lifespan()
+        runner.run(lifespan.__aenter__())
+        deliver()
+
+        with pytest.raises(ConfigurationError, match=r"await harness\.settle_async\(\)"):
+            harness.settle()
+        runner.run(lifespan.__aexit__(None, None, None))
