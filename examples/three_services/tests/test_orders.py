@@ -36,7 +36,7 @@ def test_an_order_is_published(melange: Harness, client: TestClient) -> None:
 
 def test_an_order_is_paid_then_shipped(melange: Harness, client: TestClient) -> None:
     order_id = place(client)
-    states = []
+    states: list[str] = []
 
     for topic, event in [
         ("payments", PaymentTaken(order_id)),
