@@ -108,7 +108,9 @@ def test_the_loop_of_an_application_in_another_thread_is_used_too(harness, async
     assert seen[0] == seen[1]
 
 
-def test_an_application_whose_loop_does_not_run_is_an_error_that_says_what_to_do(harness, async_engine) -> None:
+def test_an_application_whose_loop_does_not_run_is_an_error_that_says_what_to_do(
+    harness, async_engine
+) -> None:
     with asyncio.Runner() as runner:
         runner.run(create_tables(async_engine))
         consumer, _ = make_consumer(async_engine)
