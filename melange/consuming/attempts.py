@@ -24,7 +24,7 @@ from melange.deduplication.base import (
     RunCoroutine,
     content_of,
 )
-from melange.errors import ConfigurationError, DecodeError, DeduplicationError
+from melange.errors import ConfigurationError, DecodeError, DeduplicationError, TimeLimitExceeded
 from melange.messages import handled_message, new_token
 from melange.middleware import Middleware
 from melange.serialization.serializer import EventSerializer
@@ -220,6 +220,8 @@ class Attempts:
         outcome = self._failures.of_run(call, error)
         if call.claimed is not None:
             call.lease.claimed = call.claimed
+            if isinstance(error, TimeLimitExceeded) and self.store is not None:
+                self.store.give_up(call.claimed)
             self._abandon(call.lease)
         return outcome
 

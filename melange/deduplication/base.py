@@ -158,6 +158,14 @@ class DeduplicationStore(ABC):
         completed.
         """
 
+    def give_up(self, claimed: Claimed) -> None:
+        """Get ready for ``abandon``: the listener exceeded its time limit, and may go on in another thread.
+
+        Stores with values for listeners end its use of them. It must not block for long, and raises nothing. Most stores
+        ignore it.
+        """
+        return
+
     @abstractmethod
     def forget_attempts(self, key: DeduplicationKey) -> None:
         """Forget the attempts of the key after its message was dead-lettered, so that a redrive starts from zero.

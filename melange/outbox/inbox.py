@@ -133,6 +133,12 @@ class Inbox(DeduplicationStore):
         self._purge_now_and_then()
         return is_marked
 
+    def give_up(self, claimed: Claimed) -> None:
+        """End the listener's use of the session, and the statement it waits for."""
+        claim = self._held(claimed)
+        if claim is not None:
+            claim.give_up()
+
     def abandon(self, claimed: Claimed, *, began: bool = True) -> bool:
         """Roll back the listener's work, then release the message."""
         claim = self._held(claimed)

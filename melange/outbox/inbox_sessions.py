@@ -48,6 +48,11 @@ class OpenedSession:
         result: Result = self._run_coroutine(self.offered.run_sync(work))
         return result
 
+    @property
+    def session(self) -> Session:
+        """The session, or the one below an asynchronous one."""
+        return self.offered if isinstance(self.offered, Session) else self.offered.sync_session
+
     def close(self) -> None:
         """Roll back what was not committed, and release the connection. Never raises."""
         try:
@@ -190,6 +195,40 @@ def _refuse_writes(*, statement: str, context: Any, **_: object) -> None:
             "mark is in, so that they can't be committed together: bind melange's tables and the listener's to one engine "
             "(get_bind, binds=), or write with a session of the listener's own what may happen twice"
         )
+
+
+# --- listeners that were given up ---
+
+_INTERRUPTING_SECONDS = 5.0
+
+
+def refuse_everything(session: Session, connection: Connection) -> None:
+    """Let no statement begin on the connection any more, and the session begin no other transaction."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConfigurationError(
+            "this run of the listener exceeded its time limit and was given up: its transaction is rolled back"
+        )
+
+    event.listen(session, "after_transaction_create", refuse)
+    event.listen(connection, "before_cursor_execute", refuse)
+
+
+def interrupt(connection: Connection) -> None:
+    """End the statement that another thread waits for, if there is one and the driver can. It raises nothing.
+
+    The connection must not be closed instead: the thread would go on to read from the next one with its file descriptor.
+    """
+    try:
+        driver: Any = connection.connection.driver_connection
+        if hasattr(driver, "cancel_safe"):  # psycopg from 3.2
+            driver.cancel_safe(timeout=_INTERRUPTING_SECONDS)
+        elif hasattr(driver, "cancel"):  # psycopg2
+            driver.cancel()
+        elif hasattr(driver, "interrupt"):  # sqlite3
+            driver.interrupt()
+    except Exception as error:
+        logger.warning("a statement of a listener that was given up goes on: %s", explained(error))
 
 
 # --- errors ---

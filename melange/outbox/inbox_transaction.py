@@ -19,7 +19,9 @@ from melange.outbox.inbox_sessions import (
     OpenedSession,
     connection_to,
     database_of,
+    interrupt,
     mapped_errors,
+    refuse_everything,
     refuse_writes_elsewhere,
     transaction_on,
     unavailable,
@@ -39,6 +41,7 @@ class InboxClaim(Claimed):
     """
 
     is_undecided = False
+    _connection: Connection
     _opened: OpenedSession
     _database: Database
     _transaction: SessionTransaction
@@ -60,6 +63,14 @@ class InboxClaim(Claimed):
         """
         return self._opened.run(lambda session: self._commit(session, done_at))
 
+    def give_up(self) -> None:
+        """Refuse what the listener still does with the session in another thread, and interrupt what it does now.
+
+        Otherwise the rollback would wait for its statement, and what it does later would hold a connection and locks.
+        """
+        refuse_everything(self._opened.session, self._connection)
+        interrupt(self._connection)
+
     def end(self) -> None:
         """Roll back what was not committed, and release the connection. Never raises."""
         self._opened.close()
@@ -68,7 +79,7 @@ class InboxClaim(Claimed):
         """Open the transaction; return False if another one works on the key."""
         self._opened, self._database = opened, database
         self._transaction = session.begin()
-        connection = connection_to(session, database)
+        connection = self._connection = connection_to(session, database)
         self._transaction_of_connection = connection.get_transaction()
         if not inbox_statements.take_lock(connection, self.key):
             return False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 
 import pytest
 from sqlalchemy import ForeignKey, create_engine, text
-from sqlalchemy.exc import IntegrityError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, scoped_session, sessionmaker
 
 from melange import ConfigurationError, DeduplicationError, ExchangeListener, Reject
@@ -339,6 +340,66 @@ def test_what_fails_after_the_commit_is_told_as_it_is(database, inbox, effect, k
 
     assert inbox.abandon(claimed)
     assert (database.effects(), database.marks()) == (["committed"], 1)
+
+
+ENDLESS = {
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n",
+    "postgresql": "SELECT pg_sleep(3600)",
+}
+
+
+def test_a_statement_beyond_the_time_limit_is_interrupted_and_frees_worker_and_connection(
+    database, inbox, effect, make_consumer, publisher, running, left_in, eventually
+):
+    consumer = make_consumer(inbox, timeout_seconds=0.5)
+    interrupted = []
+
+    @consumer.listener(name="write")
+    def write(event, session, attempt):
+        session.add(effect(text=f"attempt {attempt}"))
+        session.flush()
+        if attempt == 1:
+            try:
+                session.execute(text(ENDLESS[database.engine.dialect.name]))
+            except DBAPIError as error:
+                interrupted.append(error)
+
+    publisher.publish(EVENT)
+
+    running(consumer, concurrency=1)
+
+    eventually(lambda: left_in() == 0)
+    eventually(lambda: interrupted)
+    assert database.effects() == ["attempt 2"]
+    assert database.marks() == 1
+
+
+def test_what_a_listener_does_beyond_its_time_limit_is_refused(
+    database, inbox, effect, make_consumer, publisher, running, left_in, eventually
+):
+    consumer = make_consumer(inbox, timeout_seconds=0.2)
+    goes_on, refusals = threading.Event(), []
+
+    @consumer.listener(name="write")
+    def write(event, session, attempt):
+        if attempt == 1:
+            goes_on.wait(DEADLINE_SECONDS)
+        try:
+            session.add(effect(text=f"attempt {attempt}"))
+            session.flush()
+        except ConfigurationError as error:
+            refusals.append(str(error))
+
+    publisher.publish(EVENT)
+
+    running(consumer, concurrency=1)
+
+    eventually(lambda: left_in() == 0)
+    goes_on.set()
+    eventually(lambda: refusals)
+    assert "exceeded its time limit" in refusals[0]
+    assert database.effects() == ["attempt 2"]
+    eventually(lambda: database.engine.pool.checkedout() == 0)
 
 
 def test_a_flush_that_failed_and_was_passed_over_is_a_failure(
