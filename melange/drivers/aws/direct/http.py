@@ -16,6 +16,16 @@ MAX_BODY_BYTES = 128 * 1_048_576
 
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n]*)?(?=\r\n|\Z)")
 _HEADER = re.compile(r"\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)(?=\r\n|\Z)")
+_OTHER_HEADERS = (
+    rb"(?:connection: ?keep-alive\r\n"
+    rb"|(?!connection|content-length|transfer-encoding)[!#$%&'*+.^_`|~0-9a-z-]+:[^\r\n]*\r\n)*"
+)
+_USUAL_HEAD = re.compile(
+    rb"HTTP/1\.1 200(?: [^\r\n]*)?\r\n%bcontent-length: ?([0-9]{1,8})\r\n%b\r\n" % (_OTHER_HEADERS, _OTHER_HEADERS),
+    re.IGNORECASE,
+)
+"""Of nearly all answers: read in a quarter of the time, because nothing else in it matters."""
+
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
 
 Receive = Callable[[], bytes]
@@ -27,7 +37,7 @@ class ClosedBeforeAnswer(Exception):
 
 
 class HttpAnswer(NamedTuple):
-    """An answer; the names of its headers are in lower case."""
+    """An answer; the names of its headers are in lower case, and those of a usual answer with status 200 are left out."""
 
     status: int
     headers: dict[str, str]
@@ -46,6 +56,9 @@ def read_answer(receive: Receive) -> HttpAnswer:
     received = receive()
     if not received:
         raise ClosedBeforeAnswer
+    usual = _USUAL_HEAD.match(received)
+    if usual:
+        return _with_body(200, {}, int(usual[1]), received[usual.end() :], receive)
     while True:
         head, received = _split_head(received, receive)
         minor_version, status, headers = _parse_head(head)
@@ -64,10 +77,16 @@ def read_answer(receive: Receive) -> HttpAnswer:
         body, rest = _read_chunks(received, receive, headers["transfer-encoding"])
         return HttpAnswer(status, headers, body, keeps and not rest and "content-length" not in headers)
     if "content-length" in headers:
-        length = _content_length(headers["content-length"])
-        body = received if len(received) >= length else _read_at_least(length, received, receive)
-        return HttpAnswer(status, headers, body[:length], keeps and len(body) == length)
+        answer = _with_body(status, headers, _content_length(headers["content-length"]), received, receive)
+        return answer if keeps else answer._replace(keeps_connection=False)
     return HttpAnswer(status, headers, _read_to_end(received, receive), keeps_connection=False)
+
+
+def _with_body(
+    status: int, headers: dict[str, str], length: int, received: bytes, receive: Receive
+) -> HttpAnswer:
+    body = received if len(received) >= length else _read_at_least(length, received, receive)
+    return HttpAnswer(status, headers, body[:length], len(body) == length)
 
 
 def _split_head(received: bytes, receive: Receive) -> tuple[bytes, bytes]:
