@@ -106,7 +106,7 @@ class Threads:
         self._suspended[lease] = time.monotonic()
 
     def continue_with(self, task: Task) -> None:
-        """Run the next step of a delivery that was suspended, before new deliveries begin. Never refused."""
+        """Run the next step of a delivery that was suspended. Never refused."""
         self._continuations.append(task)
         self._attend(1)
 
@@ -262,6 +262,9 @@ class Threads:
 
     def _next(self) -> Task | None:
         """Return the next step, None if there is none or no place for it."""
+        # New deliveries first, while there are places: the event loop has work while ended coroutines are settled here.
+        if self._tasks and not self._paused and (task := self._next_new()) is not None:
+            return task
         if self._continuations:
             try:
                 task = self._continuations.popleft()
@@ -269,8 +272,9 @@ class Threads:
                 return None
             del self._suspended[task.lease]
             return task
-        if self._paused or not self._tasks:
-            return None
+        return None
+
+    def _next_new(self) -> Task | None:
         try:
             self._places.pop()
         except IndexError:
