@@ -21,7 +21,8 @@ _OTHER_HEADERS = (
     rb"|(?!connection|content-length|transfer-encoding)[!#$%&'*+.^_`|~0-9a-z-]+:[^\r\n]*\r\n)*"
 )
 _USUAL_HEAD = re.compile(
-    rb"HTTP/1\.1 200(?: [^\r\n]*)?\r\n%bcontent-length: ?([0-9]{1,8})\r\n%b\r\n" % (_OTHER_HEADERS, _OTHER_HEADERS),
+    rb"HTTP/1\.1 200(?: [^\r\n]*)?\r\n%bcontent-length: ?([0-9]{1,8})\r\n%b\r\n"
+    % (_OTHER_HEADERS, _OTHER_HEADERS),
     re.IGNORECASE,
 )
 """Of nearly all answers: read in a quarter of the time, because nothing else in it matters."""
