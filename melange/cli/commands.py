@@ -17,6 +17,7 @@ def guide() -> None:
 
 
 _SUBCOMMANDS = {
+    "console": "melange.cli.console:console",
     "dead-letters": "melange.cli.dead_letters:dead_letters",
     "guide": "melange.cli.commands:guide",
     "outbox": "melange.cli.outbox:outbox",

@@ -244,6 +244,12 @@ class Backend(Protocol):
     def overview(self) -> Overview:
         """Return all topics, queues and bindings."""
 
+    def look(self, queue_arn: str) -> None:
+        """Take a look at the messages of a queue, which ``messages`` returns then. Needed if ``looking_receives``."""
+
+    def looked_at(self, queue_arn: str) -> float | None:
+        """Return the time of the last look; None if there was none."""
+
     def messages(
         self,
         queue_arn: str,

@@ -84,6 +84,12 @@ class LocalBackend:
             sorted(bindings, key=lambda binding: (binding.topic_arn, binding.endpoint)),
         )
 
+    def look(self, queue_arn: str) -> None:
+        """Do nothing: ``messages`` shows what is there."""
+
+    def looked_at(self, queue_arn: str) -> float | None:
+        return self.now()
+
     def messages(
         self,
         queue_arn: str,

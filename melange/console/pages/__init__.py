@@ -19,6 +19,7 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", "queues/{}/purge", queues.purge),
     ("GET", "queues/{}/delete", queues.ask_delete),
     ("POST", "queues/{}/delete", queues.delete),
+    ("POST", "queues/{}/look", queues.look),
     ("POST", "queues/{}/retry", dead_letters.retry),
     ("POST", "queues/{}/selected", messages.change_selected),
     ("GET", "queues/{}/messages/{}", messages.show),

@@ -40,10 +40,22 @@ def show(visit: Visit) -> Page:
     )
 
 
-def retry(visit: Visit) -> Redirect:
+def retry(visit: Visit) -> Page | Redirect:
     """Move the dead letters with a reason, or all, back to the queues where they failed."""
     backend, arn = visit.backend, visit.arguments[0]
     reason = visit.text("reason")
+    if backend.looking_receives and not visit.value("is_sure"):
+        which = f"with the reason “{reason}”" if reason else "of the queue"
+        return Page(
+            "confirm.html",
+            {
+                "title": "Retry dead letters?",
+                "text": f"All dead letters {which} move back to the queues where they failed, and are received again.",
+                "button": "Retry",
+                "back": f"queues/{arn}",
+                "fields": [("reason", reason), ("is_sure", "yes")],
+            },
+        )
     if reason:
         keys = [message.key for message in with_reason(groups_of(backend, arn), reason)]
         if not keys:

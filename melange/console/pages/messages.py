@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from melange.console.backend import Message, RefusedError
-from melange.console.pages.queues import find
+from melange.console.backend import Message, Queue, RefusedError
+from melange.console.pages.queues import find, messages_in_words
 from melange.console.reading import dead_letter_of, read
 from melange.console.visits import Page, Redirect, Visit
 
@@ -46,30 +46,41 @@ def change_selected(visit: Visit) -> Page | Redirect:
     back = f"queues/{queue.arn}"
     if not keys:
         raise RefusedError("Select at least one message first.")
+    if action == "move" and not visit.value("target"):
+        raise RefusedError("Choose the queue to which the messages move.")
+    # Where the programs of others work on the queues, nothing moves without a question.
+    is_asked = action == "delete" or (action in _CONFIRMATIONS and visit.backend.looking_receives)
+    if is_asked and not visit.value("is_sure"):
+        return _confirmation(visit, action, keys, queue)
     if action == "retry":
         number = visit.backend.retry(queue.arn, keys)
-        return Redirect(back, f"{_messages(number)} moved back to where they failed.")
+        return Redirect(back, f"{messages_in_words(number)} moved back to where they failed.")
     if action == "move":
         target = visit.value("target")
-        if not target:
-            raise RefusedError("Choose the queue to which the messages move.")
         number = visit.backend.move(queue.arn, keys, target)
-        return Redirect(back, f"{_messages(number)} moved to {target.rpartition(':')[2]}.")
-    if action == "delete" and not visit.value("is_sure"):
-        return Page(
-            "confirm.html",
-            {
-                "title": f"Delete {_messages(len(keys))}?",
-                "text": f"They are deleted from {queue.name} and cannot be restored.",
-                "button": "Delete",
-                "back": back,
-                "fields": [("action", "delete"), ("is_sure", "yes"), *(("key", key) for key in keys)],
-            },
-        )
+        return Redirect(back, f"{messages_in_words(number)} moved to {target.rpartition(':')[2]}.")
     if action == "delete":
-        return Redirect(back, f"{_messages(visit.backend.delete(queue.arn, keys))} deleted.")
+        return Redirect(back, f"{messages_in_words(visit.backend.delete(queue.arn, keys))} deleted.")
     raise RefusedError("Choose an action: retry, move or delete.")
 
 
-def _messages(number: int) -> str:
-    return "1 message" if number == 1 else f"{number:,} messages"
+_CONFIRMATIONS = {
+    "delete": ("Delete", "They are deleted from {} and cannot be restored."),
+    "move": ("Move", "They move from {} to another queue, where consumers may receive them at once."),
+    "retry": ("Retry", "They move from {} back to the queues where they failed, and are received again."),
+}
+
+
+def _confirmation(visit: Visit, action: str, keys: list[str], queue: Queue) -> Page:
+    verb, text = _CONFIRMATIONS[action]
+    fields = [("action", action), ("target", visit.value("target")), ("is_sure", "yes")]
+    return Page(
+        "confirm.html",
+        {
+            "title": f"{verb} {messages_in_words(len(keys))}?",
+            "text": text.format(queue.name),
+            "button": verb,
+            "back": f"queues/{queue.arn}",
+            "fields": [*fields, *(("key", key) for key in keys)],
+        },
+    )

@@ -47,6 +47,7 @@ def show(visit: Visit) -> Page:
             "text": text,
             "state": state,
             "reason": reason,
+            "looked_at": backend.looked_at(queue.arn),
             "order": query.get("order", ""),
             "after": query.get("after", ""),
             "states": STATES,
@@ -63,6 +64,13 @@ def show(visit: Visit) -> Page:
             ),
         },
     )
+
+
+def look(visit: Visit) -> Redirect:
+    arn = visit.arguments[0]
+    visit.backend.look(arn)
+    number = len(visit.backend.messages(arn, limit=1_000).messages)
+    return Redirect(f"queues/{arn}", f"Seen: {messages_in_words(number)}.")
 
 
 def ask_purge(visit: Visit) -> Page:
@@ -95,6 +103,11 @@ def delete(visit: Visit) -> Redirect:
     _, queue = find(visit)
     visit.backend.delete_queue(queue.arn)
     return Redirect("", f"{queue.name} is deleted.")
+
+
+def messages_in_words(number: int) -> str:
+    """Return a number of messages in words."""
+    return "1 message" if number == 1 else f"{number:,} messages"
 
 
 def find(visit: Visit) -> tuple[Overview, Queue]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import boto3
 from botocore.config import Config
@@ -46,6 +46,9 @@ from melange.drivers.sqs_rules import (
 )
 from melange.errors import ConfigurationError, Failure, InvalidMessageError
 from melange.messages import Delivery, Message, Queue, Topic, new_token
+
+if TYPE_CHECKING:
+    from melange.drivers.aws.account import AwsAccount
 
 _CAPABILITIES = Capabilities(
     fifo=True,
@@ -271,6 +274,12 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         from melange.drivers.aws.inspection import AwsInspection  # noqa: PLC0415
 
         return AwsInspection(self._calls, self._topics, self._queues, self._subscriptions, self._names)
+
+    def account(self) -> AwsAccount:
+        """Return a view of all topics and queues with the driver's prefix, for ``melange.console``."""
+        from melange.drivers.aws.account import AwsAccount  # noqa: PLC0415 - as above
+
+        return AwsAccount(self, self._calls, self._names.text)
 
     def measure_queue(self, queue: Queue) -> QueueDepth:
         return self._queues.measure(queue)

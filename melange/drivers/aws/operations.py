@@ -94,6 +94,7 @@ PUBLISH = Operation(
     target="TopicArn",
     entries="PublishBatchRequestEntries",
 )
+PUBLISH_ONE = Operation("sns", "publish", "sns:Publish", _text("MessageId"), InvalidMessageError)
 SEND = Operation(
     "sqs",
     "send_message_batch",
