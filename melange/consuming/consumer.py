@@ -436,7 +436,7 @@ class ExchangeMessageConsumer:
 
     def _process(self, deliveries: list[Delivery]) -> int:
         leases = self._keeper.hold(deliveries)
-        unsettled = dict.fromkeys(leases)
+        finished: list[tuple[Lease, Outcome]] = []
         settled = 0
         batches = [leases]
         for delivery in deliveries:
@@ -445,14 +445,12 @@ class ExchangeMessageConsumer:
                 break
         try:
             for batch in batches:
-                outcomes: list[tuple[Lease, Outcome]] = []
+                first = len(finished)
                 try:
                     for lease in batch:
-                        outcome = self.processor.process(lease)
-                        outcomes.append((lease, outcome))
-                        del unsettled[lease]
+                        finished.append((lease, self.processor.process(lease)))  # noqa: PERF401 - kept if one raises
                 finally:
-                    settled += sum(self._settler.settle(outcomes))
+                    settled += sum(self._settler.settle(finished[first:]))
                 if batch is not batches[0]:
                     self._suspects.survived()
         except BaseException as error:
@@ -460,10 +458,12 @@ class ExchangeMessageConsumer:
             # rest is released.
             self._store_is_available = not isinstance(error, StoreUnavailableError)
             of_store = self.processor.failures.of_store
+            done = {lease for lease, _ in finished}
             self._settler.defer(
                 [
                     (lease, 0 if self._store_is_available else of_store(lease).delay_seconds)
-                    for lease in unsettled
+                    for lease in leases
+                    if lease not in done
                 ]
             )
             raise

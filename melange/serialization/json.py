@@ -11,9 +11,9 @@ import json
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
-from json.encoder import encode_basestring
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined] # None without C
 from typing import Any, NoReturn
 
 from melange.errors import DecodeError, EncodeError
@@ -92,7 +92,7 @@ def to_json(value: dict[str, Any]) -> str:
         EncodeError: names the first place that is not JSON, never its value.
     """
     try:
-        text = _ENCODER.encode(value)
+        text = "".join(_PARTS(value, 0))
     except RecursionError:  # of the caller's own stack, perhaps
         text = _encode_on_a_fresh_stack(value)
     except (TypeError, ValueError) as error:
@@ -115,7 +115,7 @@ def part_to_json(value: Any) -> str:
     Raises:
         EncodeError: a key is not text; or ``TypeError``, ``ValueError`` or ``RecursionError``, as for ``json.dumps``.
     """
-    text = _ENCODER.encode(value)
+    text = "".join(_PARTS(value, 0))
     if _TYPED_KEY_SUSPECT.search(text):
         _refuse_typed_keys(value)
     return text
@@ -314,6 +314,12 @@ _ENCODER = json.JSONEncoder(
     allow_nan=False,
     separators=(",", ":"),
     check_circular=False,  # what contains itself ends in a RecursionError, and is found then
+)
+_PARTS: Callable[[Any, int], Iterable[str]] = (
+    (lambda value, _: _ENCODER.iterencode(value))
+    if c_make_encoder is None
+    # encode() makes one for each event, which takes as long as writing a small event.
+    else c_make_encoder(None, _ENCODER.default, encode_basestring, None, ":", ",", False, False, False)
 )
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
 _SCAN: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once  # type: ignore[attr-defined] # of C
