@@ -20,7 +20,7 @@ _PORT = 4567
 @click.command()
 @click.option("--region", help="The region.  [default: that of boto3]")
 @click.option("--endpoint-url", help="Another SNS and SQS than those of AWS.")
-@click.option("--prefix", default="", help="Show only topics and queues whose names begin with this.")
+@click.option("--prefix", default="", help="Show only topics and queues with this prefix.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",

@@ -57,7 +57,7 @@ class AwsAccount:
     """Lists what there is, and looks at messages. Blocks on calls; thread-safe. Raises what the driver raises.
 
     Args:
-        prefix: only queues and topics whose names begin with it.
+        prefix: the prefix of the topics and queues that are listed.
     """
 
     def __init__(self, driver: AwsDriver, calls: BrokerCalls, prefix: str) -> None:
