@@ -180,11 +180,27 @@ def kombu(url: str, queue: str) -> tuple[Publish, Consume]:
     return publish, consume
 
 
+def coroutines(options: Sequence[str]) -> tuple[Publish, Consume]:
+    """Return as many coroutines as may run at once that only wait: what asyncio itself takes on this machine."""
+    at_a_time = next(int(option) for option in options if option.isdecimal())
+
+    async def wait(count: int) -> None:
+        async def wait_in_turn() -> None:
+            for _ in range(count // at_a_time):
+                await asyncio.sleep(0.02)
+
+        await asyncio.gather(*[wait_in_turn() for _ in range(at_a_time)])
+
+    return lambda count: asyncio.run(wait(count)), lambda: None
+
+
 def build(name: str, url: str, queue: str) -> tuple[Publish, Consume]:
     """Return a contestant by its name, such as ``melange 32 20ms``."""
     library, *options = name.split()
     if library == "boto3":
         return boto3_loop(url, queue)
+    if library == "coroutines":
+        return coroutines(options)
     if library == "kombu":
         return kombu(url, queue)
     return {"melange": melange, "fanferro": fanferro}[library](url, queue, options)

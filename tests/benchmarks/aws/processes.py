@@ -18,6 +18,7 @@ from benchmarks.measuring import Cost
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
+IDLE_SECONDS = 3.0
 ENVIRONMENTS = REPOSITORY / ".services"
 
 _TYPE = contestant.EVENT["event_type_name"]
@@ -106,6 +107,12 @@ class Contestant:
         """Publish messages; return the cost of each."""
         cpu, wall = map(float, self._command(f"publish {count}").split())
         return Cost(cpu / count, wall / count)
+
+    def begin(self) -> None:
+        """Begin to consume, and poll a queue in which nothing is."""
+        self._is_consuming = True
+        self._tell("consume")
+        time.sleep(IDLE_SECONDS)
 
     def consume(self, count: int) -> Cost:
         """Consume messages until all are deleted; return the cost of each. Only what is deleted counts."""
