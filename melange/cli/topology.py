@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,10 +22,10 @@ from melange.cli.targets import load
 from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError
-from melange.topology.applying import Applied, apply_plan
+from melange.topology.applying import Applied, apply_plan, reason_to_leave
 from melange.topology.changes import Change, about
 from melange.topology.collecting import collect
-from melange.topology.doctor import Finding, diagnose
+from melange.topology.doctor import Finding, app_option, diagnose
 from melange.topology.document import combined, from_document, to_document
 from melange.topology.model import Topology
 from melange.topology.names import Account
@@ -113,8 +113,16 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 @topology.command()
 @_targets
 @_renamed
+@click.option("--prune", is_flag=True, help="Changes nothing here: a plan always shows what `apply` prunes.")
 @_as_json
-def plan(*, targets: tuple[str, ...], name: str | None, renamed: dict[str, str], as_json: bool) -> None:
+def plan(
+    *,
+    targets: tuple[str, ...],
+    name: str | None,
+    renamed: dict[str, str],
+    prune: bool,  # noqa: ARG001 - typed by people who know `apply --prune`
+    as_json: bool,
+) -> None:
     """Show what is missing at the broker, what differs, and what is not wanted any more. Change nothing.
 
     Exit codes: 0 no drift; 1 failed; 2 drift.
@@ -137,7 +145,13 @@ def plan(*, targets: tuple[str, ...], name: str | None, renamed: dict[str, str],
 )
 @click.option("--delete-messages", is_flag=True, help="With --prune: also remove queues that hold messages.")
 @click.option("--adopt", is_flag=True, help="Take over queues that are marked for another topology.")
-@click.option("--yes", is_flag=True, help="Do not ask before something is removed.")
+@click.option(
+    "--only",
+    metavar="NAME",
+    multiple=True,
+    help="Only the changes of this topic, queue or binding, named as `plan` names it; may be repeated.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask before something is moved or removed.")
 @_as_json
 def apply(
     *,
@@ -147,20 +161,27 @@ def apply(
     prune: bool,
     delete_messages: bool,
     adopt: bool,
+    only: tuple[str, ...],
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Create and change what `plan` shows. Nothing is removed without --prune.
+    """Create and change what `plan` shows. Nothing is removed without --prune or --renamed.
 
     Exit codes: 0 all was done; 1 failed: run it again; 2 something was left, with the reason.
     """
     with _failures_end_with_1():
         found = _load(targets, name)
         made = make_plan(found.topology, found.broker(), renamed=renamed)
-        removals = [change for change in made.changes if change.action == "remove"]
-        if prune and removals and not yes:
-            names = ", ".join(printable(change.name) for change in removals)
-            click.confirm(f"Remove {names}? That cannot be undone", abort=True, err=True)
+        if only:
+            made = _only(made, only)
+        if not yes:
+            _confirm(
+                [
+                    change
+                    for change in made.changes
+                    if not reason_to_leave(change, prune=prune, delete_messages=delete_messages)
+                ]
+            )
         with _progress(len(made.changes)) as advance:
             applied = apply_plan(
                 made, prune=prune, delete_messages=delete_messages, adopt=adopt, on_done=advance
@@ -168,8 +189,29 @@ def apply(
     if as_json:
         _write_json(applied.to_document())
     else:
-        _show_applied(applied)
+        _show_applied(applied, found.typed)
     sys.exit(DRIFT if applied.left else 0)
+
+
+def _only(made: Plan, names: Sequence[str]) -> Plan:
+    known = {change.name for change in made.changes}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise ConfigurationError(
+            f"the plan has no change of {unknown[0]!r}, only of: {', '.join(sorted(known)) or 'nothing'}"
+        )
+    return replace(made, changes=tuple(change for change in made.changes if change.name in names))
+
+
+def _confirm(changes: Sequence[Change]) -> None:
+    """Ask before something is removed, old queues of a rename included."""
+    removed = [change.name for change in changes if change.action == "remove"]
+    moved = [change.name for change in changes if change.action == "move"]
+    questions = [f"Remove {', '.join(removed)}?"] if removed else []
+    if moved:
+        questions.append(f"Move the messages {', '.join(moved)}, and remove the old queues?")
+    if questions:
+        click.confirm(printable(" ".join(questions)) + " That cannot be undone", abort=True, err=True)
 
 
 @topology.command()
@@ -364,8 +406,22 @@ def _show_plan(made: Plan, typed: str) -> None:
     console.print(
         f"drift: {counts['create']} to create, {counts['update']} to change{moves}, {counts['remove']} to remove"
     )
-    needs_prune = " --prune" if counts["remove"] else ""
-    console.print(f"to make it so: melange topology apply {typed}{needs_prune}")
+    for advice in _advice(made, f"melange topology apply {typed}"):
+        console.print(advice)
+
+
+def _advice(made: Plan, command: str) -> Iterator[str]:
+    """Yield the commands that make it so: one that keeps the messages of old queues comes first."""
+    removals = [change for change in made.changes if change.action == "remove"]
+    prune = " --prune" if removals else ""
+    old_names = sorted({change.old_name for change in removals if change.message_count})
+    if not old_names:
+        yield f"to make it so: {command}{prune}"
+        return
+    empty = [change for change in removals if change.old_name not in old_names]
+    renamed = "".join(f" --renamed {name}=NEW_NAME" for name in old_names)
+    yield f"if {', '.join(old_names)} was renamed: {command}{renamed}{' --prune' if empty else ''}"
+    yield f"if nothing needs its messages: {command} --prune --delete-messages"
 
 
 def _show_changes(console: Console, changes: Sequence[Change]) -> None:
@@ -386,26 +442,36 @@ def _described(change: Change) -> str:
     return parts[0] + (f" ({'; '.join(parts[1:])})" if parts[1:] else "")
 
 
-def _show_applied(applied: Applied) -> None:
+def _show_applied(applied: Applied, typed: str) -> None:
     console = _console()
     _show_changes(console, applied.done)
     for change, reason in applied.left:
         console.print(printable(f"  left: {_described(change)}: {reason}"), style="yellow")
     console.print(f"{len(applied.done)} done, {len(applied.left)} left")
+    for change in applied.done:
+        if change.dead_letters_of and change.message_count:
+            console.print(
+                f"dead letters wait in {printable(change.name.rpartition(' -> ')[2])} ({about(change.message_count)}): "
+                f"melange dead-letters list {printable(change.dead_letters_of)}{app_option(typed)}"
+            )
 
 
 def _show_findings(findings: Sequence[Finding], typed: str) -> None:
     console = _console()
     for finding in findings:
-        colour = "red" if finding.severity == "error" else "yellow"
+        colour = {"error": "red", "warning": "yellow"}.get(finding.severity, "")
         console.print(
             printable(f"{finding.severity} [{finding.check}] {finding.resource}: {finding.problem}"),
             style=colour,
         )
         console.print(printable(f"    why: {finding.reason}"))
         console.print(printable(f"    fix: {finding.remedy_for(typed)}"))
-    errors = sum(finding.severity == "error" for finding in findings)
-    console.print(f"{errors} errors, {len(findings) - errors} warnings")
+    counts = {
+        severity: sum(finding.severity == severity for finding in findings)
+        for severity in ("error", "warning", "note")
+    }
+    notes = f", {counts['note']} notes" if counts["note"] else ""
+    console.print(f"{counts['error']} errors, {counts['warning']} warnings{notes}")
 
 
 def _write_json(document: object) -> None:

@@ -7,7 +7,7 @@ it as ``dead_letter_access``; ``melange.testing.DriverContract`` tests it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -16,6 +16,9 @@ from typing import NamedTuple, Protocol
 from melange.drivers.base import QueueDepth
 from melange.errors import Failure
 from melange.messages import DEAD_LETTER_HEADER, Delivery, Message, Queue
+
+
+NO_NOTES: Mapping[str, str] = MappingProxyType({})
 
 
 class FoundDeadLetter(NamedTuple):
@@ -58,10 +61,13 @@ class DeadLetterAccess(Protocol):
         They are deliveries like any other: the caller acknowledges or defers them.
         """
 
-    def resend(self, deliveries: Sequence[Delivery], target: Queue) -> list[Failure[Delivery]]:
+    def resend(
+        self, deliveries: Sequence[Delivery], target: Queue, *, notes: Mapping[str, str] = NO_NOTES
+    ) -> list[Failure[Delivery]]:
         """Send the messages of deliveries that ``browse`` returned to a queue; acknowledge none of them.
 
         Each has its body, id, headers and type as received, without the note of a dead letter, and keeps its group.
+        ``notes`` has new notes by receipt handle, for messages that stay dead letters; a note that has no space is left out.
         On a FIFO queue the second sending of one dead letter within the broker's window counts as a duplicate.
         """
 
@@ -104,10 +110,12 @@ def is_named_for_dead_letters(queue: Queue) -> bool:
     return queue.name.removesuffix(".fifo").endswith("-dlq")
 
 
-def retried(delivery: Delivery, *, is_fifo: bool) -> Message:
-    """Return a dead letter's message as it goes back to a queue: as it was received, without its note."""
+def sent_on(delivery: Delivery, *, is_fifo: bool, note: str | None = None) -> Message:
+    """Return a dead letter's message as it goes to another queue: as it was received, with no note but the given one."""
     message = delivery.message
     headers = {name: value for name, value in message.headers.items() if name != DEAD_LETTER_HEADER}
+    if note is not None:
+        headers[DEAD_LETTER_HEADER] = note
     message = message._replace(headers=MappingProxyType(headers))
     if not is_fifo:
         return message._replace(message_deduplication_id=None)

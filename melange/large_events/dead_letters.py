@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from melange.drivers.base import QueueDepth
-from melange.drivers.dead_letters import DeadLetterAccess, FoundDeadLetter, MessageMoves
+from melange.drivers.dead_letters import NO_NOTES, DeadLetterAccess, FoundDeadLetter, MessageMoves
 from melange.errors import Failure, MelangeError
 from melange.large_events.payloads import Payloads, of_deliveries, original_of
 from melange.messages import Delivery, Queue
@@ -39,11 +39,13 @@ class LargeDeadLetters:
         found = self._access.browse(queue, visibility_timeout_seconds=visibility_timeout_seconds)
         return [one._replace(delivery=self._readable(one.delivery)) for one in found]
 
-    def resend(self, deliveries: Sequence[Delivery], target: Queue) -> list[Failure[Delivery]]:
+    def resend(
+        self, deliveries: Sequence[Delivery], target: Queue, *, notes: Mapping[str, str] = NO_NOTES
+    ) -> list[Failure[Delivery]]:
         for delivery in deliveries:
             self._keep_payload_of(delivery)
         return of_deliveries(
-            self._access.resend([original_of(one) for one in deliveries], target), deliveries
+            self._access.resend([original_of(one) for one in deliveries], target, notes=notes), deliveries
         )
 
     def _readable(self, delivery: Delivery) -> Delivery:

@@ -95,7 +95,7 @@ def dead_letter_from(found: FoundDeadLetter) -> DeadLetter:
     return DeadLetter(
         message=message,
         reason=reason or NO_REASON,
-        origin="consumer" if note else "broker" if found.was_moved else "unknown",
+        origin=_origin(note, found),
         listener_name=_text(note.get("listener")),
         attempts=attempts if isinstance(attempts, int) else None,
         queue_name=_text(note.get("queue")) or found.source_name,
@@ -103,6 +103,33 @@ def dead_letter_from(found: FoundDeadLetter) -> DeadLetter:
         receive_count=found.delivery.receive_count,
         problem=_problem_of(message),
     )
+
+
+def note_for(found: FoundDeadLetter, queue_name: str) -> str | None:
+    """Return the note of a dead letter that now belongs to another queue, such as a renamed one; None if it has no reason.
+
+    What the broker alone knows of a letter that it moved by itself is written into the note: it is lost in a copy.
+    """
+    note, unreadable = _note_of(found.delivery.message)
+    if note:
+        return json.dumps({**note, "queue": queue_name})
+    if unreadable is not None or not found.was_moved:
+        return unreadable
+    rejected_at = None if found.sent_at is None else found.sent_at.isoformat()
+    return json.dumps(
+        {
+            "reason": MOVED_BY_THE_BROKER,
+            "origin": "broker",
+            "queue": queue_name,
+            "rejected_at": rejected_at,
+        }
+    )
+
+
+def _origin(note: Mapping[str, Any], found: FoundDeadLetter) -> Origin:
+    if note:
+        return "broker" if note.get("origin") == "broker" else "consumer"
+    return "broker" if found.was_moved else "unknown"
 
 
 def event_type_in(body: str) -> str | None:

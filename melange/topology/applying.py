@@ -56,7 +56,7 @@ def apply_plan(
     done: list[Change] = []
     left: list[tuple[Change, str]] = []
     for change in plan.changes:
-        reason = _reason_to_leave(change, prune=prune, delete_messages=delete_messages)
+        reason = reason_to_leave(change, prune=prune, delete_messages=delete_messages)
         if reason:
             left.append((change, reason))
             continue
@@ -67,11 +67,14 @@ def apply_plan(
     return Applied(tuple(done), tuple(left))
 
 
-def _reason_to_leave(change: Change, *, prune: bool, delete_messages: bool) -> str | None:
-    if change.action != "remove":
+def reason_to_leave(change: Change, *, prune: bool, delete_messages: bool) -> str | None:
+    """Return the reason why ``apply_plan`` leaves the change; None if it carries it out."""
+    if change.action != "remove" or (prune and (delete_messages or not change.message_count)):
         return None
-    if not prune:
+    if not change.message_count:
         return "removed with --prune only"
-    if change.message_count and not delete_messages:
-        return f"holds {about(change.message_count)}: removed with --delete-messages only"
-    return None
+    needed = "--delete-messages" if prune else "--prune --delete-messages"
+    return (
+        f"it holds {about(change.message_count)}. If {change.old_name} was renamed: --renamed {change.old_name}=NEW_NAME; "
+        f"if nothing needs them: {needed}"
+    )

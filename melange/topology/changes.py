@@ -41,6 +41,10 @@ class Change:
     message_count: int = 0
     owner: str = ""
     """The other topology that the queue is marked for."""
+    old_name: str = ""
+    """Of a queue to remove: the name by which a rename keeps its messages; for a dead-letter queue that of its source."""
+    dead_letters_of: str = ""
+    """Of a dead-letter queue whose messages move: the queue to which they belong from then on."""
     carry_out: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
 
     def to_document(self) -> dict[str, Any]:
@@ -56,6 +60,8 @@ class Change:
             "takes": self.takes or None,
             "messages": self.message_count,
             "owner": self.owner or None,
+            "old_name": self.old_name or None,
+            "dead_letters_of": self.dead_letters_of or None,
         }
 
 

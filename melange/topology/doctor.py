@@ -20,7 +20,8 @@ from melange.topology.model import (
 )
 from melange.topology.observing import Observation, observe
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
+_SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 APPLY = "melange topology apply {target}"
 PRUNE = "melange topology apply {target} --prune"
@@ -30,7 +31,10 @@ _LAMBDA_FACTOR = 6
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault. ``remedy`` is a command, with ``{target}`` for the program, or what to change."""
+    """One fault. ``remedy`` is a command, with ``{target}`` for the program, or what to change.
+
+    A note is not a fault of the topology: something that a person should know.
+    """
 
     check: str
     severity: Severity
@@ -52,7 +56,13 @@ class Finding:
 
     def remedy_for(self, target: str) -> str:
         """Return the remedy with the name of the program."""
-        return self.remedy.replace("{target}", target)
+        return self.remedy.replace("{app}", app_option(target)).replace("{target}", target)
+
+
+def app_option(target: str) -> str:
+    """Return the option by which ``melange dead-letters`` finds the broker of the target; "" for files."""
+    first = target.split(" ", 1)[0]
+    return "" if first.endswith(".json") else f" --app {first}"
 
 
 def diagnose(topology: Topology, driver: MessagingDriver) -> list[Finding]:
@@ -68,6 +78,7 @@ def diagnose(topology: Topology, driver: MessagingDriver) -> list[Finding]:
         *_missing(topology, observed),
         *_shared_names(topology, observed),
         *_old_names(topology, observed),
+        *_waiting_dead_letters(topology, observed),
         *(finding for queue in topology.queues for finding in _of_queue(queue, observed)),
         *(
             finding
@@ -75,7 +86,7 @@ def diagnose(topology: Topology, driver: MessagingDriver) -> list[Finding]:
             for finding in _of_binding(topology, queue, binding, observed)
         ),
     ]
-    return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity)
+    return sorted(dict.fromkeys(findings), key=lambda finding: _SEVERITIES.index(finding.severity))
 
 
 def _missing(topology: Topology, observed: Observation) -> Iterator[Finding]:
@@ -123,12 +134,20 @@ def _shared_names(topology: Topology, observed: Observation) -> Iterator[Finding
 
 
 def _old_names(topology: Topology, observed: Observation) -> Iterator[Finding]:
-    for queue in observed.left_behind(topology.name):
+    left_behind = list(observed.left_behind(topology.name))
+    sources = observed.dead_letter_sources(left_behind)
+    for queue in left_behind:
+        if queue.arn in sources:
+            continue  # --renamed takes it together with its source
+        held = f"it holds {about(queue.message_count)}"
+        dead_letters = next((one for one in left_behind if one.arn == queue.dead_letter_queue), None)
+        if dead_letters is not None:
+            held += f", its dead-letter queue {dead_letters.name} {about(dead_letters.message_count)}"
         yield Finding(
             "old-name",
             "error",
             f"queue {queue.name}",
-            f"it is marked for this topology, and the program does not declare it; it holds {about(queue.message_count)}",
+            f"it is marked for this topology, and the program does not declare it; {held}",
             "Messages of a queue that was renamed wait there until their retention ends, and are lost.",
             f"melange topology apply {{target}} --renamed {queue.name}=NEW_NAME, or --prune if it is not needed",
         )
@@ -142,6 +161,22 @@ def _old_names(topology: Topology, observed: Observation) -> Iterator[Finding]:
                 "If it is an old name of a queue, its messages wait there and are lost in the end.",
                 f"melange topology apply {{target}} --renamed {queue.name}=NEW_NAME; if another program consumes it, name "
                 "that as a further TARGET",
+            )
+
+
+def _waiting_dead_letters(topology: Topology, observed: Observation) -> Iterator[Finding]:
+    for declared in topology.queues:
+        found = observed.queues[declared.name]
+        if declared.dead_letters_of and found is not None and found.message_count:
+            source = declared.dead_letters_of[0] if len(declared.dead_letters_of) == 1 else declared.name
+            yield Finding(
+                "dead-letters",
+                "note",
+                f"queue {declared.name}",
+                f"it holds {about(found.message_count)}",
+                "Nothing retries dead letters by itself, and the broker deletes them after "
+                f"{in_words(found.retention_seconds)}.",
+                f"melange dead-letters list {source}{{app}}",
             )
 
 
@@ -248,6 +283,12 @@ def _filter_against_listeners(queue: DeclaredQueue) -> Iterator[Finding]:
         yield from _dropped(queue, resource, binding.event_filter, "filter_events=", remedy)
 
 
+def _filter_for(queue: DeclaredQueue) -> str:
+    """Return the keyword of a consumer whose filter passes what its listeners want."""
+    wanted = sorted({name for one in queue.listeners for name in one.event_types})
+    return f"filter_events=[{', '.join(wanted)}]"
+
+
 def _dropped(
     queue: DeclaredQueue, resource: str, event_filter: EventFilter, filter_name: str, remedy: str
 ) -> Iterator[Finding]:
@@ -336,6 +377,7 @@ def _subscription(
     queue: DeclaredQueue, binding: DeclaredBinding, now: ObservedSubscription, found: ObservedQueue
 ) -> Iterator[Finding]:
     resource = f"{binding.topic} -> {queue.name}"
+    only_it = f"{PRUNE} --only '{resource}'"
     if not now.is_raw:
         yield Finding(
             "raw-delivery",
@@ -353,11 +395,13 @@ def _subscription(
             resource,
             f"the filter {now.other_filter} selects by something other than event types",
             "melange did not write it, and it may drop events that a listener wants.",
-            PRUNE,
+            only_it,
         )
     elif now.event_filter is not None:
         passed = now.event_filter.event_type_names
-        remedy = PRUNE if binding.event_filter is None else APPLY
+        remedy = APPLY
+        if binding.event_filter is None:
+            remedy = f"{only_it}; or keep a filter: {_filter_for(queue)} in the program, then {APPLY}"
         yield from _dropped(queue, resource, now.event_filter, "the broker's filter", remedy)
         if binding.event_filter is None and any(not one.event_types for one in queue.listeners):
             yield Finding(
@@ -366,7 +410,7 @@ def _subscription(
                 resource,
                 f"the broker's filter passes only {', '.join(sorted(passed))}, and a listener takes all types",
                 "The broker drops all other events before the queue.",
-                PRUNE,
+                only_it,
             )
     if now.dead_letter_queue is None:
         has_one = found.dead_letter_queue is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from melange.drivers.base import MessagingDriver
@@ -56,6 +56,11 @@ class Observation:
         for queue in self.inspection.tagged_queues(TOPOLOGY_TAG, topology_name):
             if queue.address not in wanted and queue.arn not in kept:
                 yield queue
+
+    @staticmethod
+    def dead_letter_sources(queues: Sequence[ObservedQueue]) -> dict[str, ObservedQueue]:
+        """Return the sources among the queues, by the ARNs of their dead-letter queues: a rename takes both."""
+        return {queue.dead_letter_queue: queue for queue in queues if queue.dead_letter_queue is not None}
 
     def strangers(self) -> Iterator[tuple[str, ObservedQueue]]:
         """Yield the names of our topics, each with a queue in this account that it feeds and that is not declared."""

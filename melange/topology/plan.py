@@ -303,7 +303,9 @@ class _Planner:
 
     def surplus_queues(self) -> Iterator[Change]:
         moved = moved_with(self._observed.inspection, self._renamed)
-        for queue in self._observed.left_behind(self._topology.name):
+        left_behind = list(self._observed.left_behind(self._topology.name))
+        sources = self._observed.dead_letter_sources(left_behind)
+        for queue in left_behind:
             if queue.arn in moved:
                 continue
             yield Change(
@@ -312,6 +314,7 @@ class _Planner:
                 queue.name,
                 takes=NAME_TAKES,
                 message_count=queue.message_count,
+                old_name=sources.get(queue.arn, queue).name,
                 carry_out=partial(self._delete, queue),
             )
 

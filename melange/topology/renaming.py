@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from melange.drivers.base import BrokerAdministration, MessagingDriver
+from melange.drivers.dead_letters import NO_NOTES, FoundDeadLetter
 from melange.drivers.inspection import BrokerInspection, ObservedQueue
 from melange.errors import ConfigurationError, DriverError
 from melange.messages import Queue
+from melange.operations.letters import note_for
 from melange.topology.changes import NAME_TAKES, Change
 from melange.topology.model import DeclaredQueue, Topology
 
@@ -39,7 +41,7 @@ def renames(
         if old is None:
             continue
         yield from _of_dead_letters(topology, driver, inspection, old, new)
-        yield _move(driver, inspection, old, new_name)
+        yield _move(driver, inspection, old, new)
 
 
 def moved_with(inspection: BrokerInspection, renamed: Mapping[str, str]) -> set[str]:
@@ -57,34 +59,49 @@ def _of_dead_letters(
 ) -> Iterator[Change]:
     if old.dead_letter_queue is None or new.dead_letter_queue is None:
         return
-    dead_letters = inspection.queue(old.dead_letter_queue)
-    if dead_letters is not None and topology.queue(dead_letters.name) is None:
-        yield _move(driver, inspection, dead_letters, new.dead_letter_queue)
+    dead_letters, target = inspection.queue(old.dead_letter_queue), topology.queue(new.dead_letter_queue)
+    if dead_letters is not None and target is not None and topology.queue(dead_letters.name) is None:
+        yield _move(driver, inspection, dead_letters, target, dead_letters_of=new.name)
 
 
-def _move(driver: MessagingDriver, inspection: BrokerInspection, old: ObservedQueue, new_name: str) -> Change:
+def _move(
+    driver: MessagingDriver,
+    inspection: BrokerInspection,
+    old: ObservedQueue,
+    new: DeclaredQueue,
+    *,
+    dead_letters_of: str = "",
+) -> Change:
+    if not dead_letters_of and len(new.dead_letters_of) == 1:  # the old one is a dead-letter queue as well
+        (dead_letters_of,) = new.dead_letters_of
     return Change(
         "move",
         "queue",
-        f"{old.name} -> {new_name}",
+        f"{old.name} -> {new.name}",
         takes=NAME_TAKES,
         message_count=old.message_count,
-        carry_out=partial(_move_and_remove, driver, inspection, old, new_name),
+        dead_letters_of=dead_letters_of,
+        carry_out=partial(_move_and_remove, driver, inspection, old, new.name, dead_letters_of),
     )
 
 
 def _move_and_remove(
-    driver: MessagingDriver, inspection: BrokerInspection, old: ObservedQueue, new_name: str
+    driver: MessagingDriver,
+    inspection: BrokerInspection,
+    old: ObservedQueue,
+    new_name: str,
+    dead_letters_of: str,
 ) -> None:
     """Unsubscribe the old queue, send its messages on to the new one, and remove it when it is empty.
 
     It can be interrupted: messages are acknowledged after they were accepted. Each keeps its id, so that the new queue's
-    listeners recognise one that they have had from a topic already.
+    listeners recognise one that they have had from a topic already. Dead letters keep their notes, with the new name of
+    their queue, so that they can be retried there.
     """
     for subscription in inspection.subscriptions_into(old):
         inspection.unsubscribe(subscription)
     source, target = Queue(old.name, old.address, old.name.endswith(".fifo")), driver.get_queue(new_name)
-    _send_on(driver, source, target)
+    _send_on(driver, source, target, dead_letters_of)
     left = inspection.queue(old.address)
     if left is not None and left.message_count:
         raise DriverError(
@@ -96,15 +113,22 @@ def _move_and_remove(
     driver.delete_queue(source)
 
 
-def _send_on(driver: MessagingDriver, source: Queue, target: Queue) -> None:
+def _send_on(driver: MessagingDriver, source: Queue, target: Queue, dead_letters_of: str) -> None:
     access = driver.dead_letter_access
     if access is None:
         raise ConfigurationError(f"{type(driver).__name__} cannot send messages on as they were received")
     while found := access.browse(source, visibility_timeout_seconds=_LEASE_SECONDS):
         deliveries = [one.delivery for one in found]
-        failures = access.resend(deliveries, target)
+        failures = access.resend(deliveries, target, notes=_notes_of(found, dead_letters_of))
         failed = {failure.item.receipt_handle for failure in failures}
         driver.acknowledge([one for one in deliveries if one.receipt_handle not in failed])
         if failures:
             driver.defer([failure.item for failure in failures], 0)
             raise failures[0].error
+
+
+def _notes_of(found: Sequence[FoundDeadLetter], dead_letters_of: str) -> Mapping[str, str]:
+    if not dead_letters_of:
+        return NO_NOTES
+    notes = {one.delivery.receipt_handle: note_for(one, dead_letters_of) for one in found}
+    return {handle: note for handle, note in notes.items() if note is not None}

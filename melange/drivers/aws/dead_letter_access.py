@@ -13,6 +13,7 @@ from melange.drivers.aws.dead_letters import (
     attributes_of,
     size_of,
     trace_of,
+    with_fitting_note,
     with_identity,
     without_note,
 )
@@ -21,7 +22,7 @@ from melange.drivers.aws.queues import SqsQueues
 from melange.drivers.aws.wire import Received, deliveries_from
 from melange.drivers.aws.xray import TRACE_ATTRIBUTE
 from melange.drivers.base import QueueDepth
-from melange.drivers.dead_letters import FoundDeadLetter, MoveTask, deduplication_id_of_retry
+from melange.drivers.dead_letters import NO_NOTES, FoundDeadLetter, MoveTask, deduplication_id_of_retry
 from melange.drivers.sqs_rules import MAX_ATTRIBUTES, MAX_BATCH
 from melange.errors import ConfigurationError, Failure, MelangeError
 from melange.messages import Delivery, Queue, new_token
@@ -104,12 +105,17 @@ class SqsDeadLetters:
             )
         return found
 
-    def resend(self, deliveries: Sequence[Delivery], target: Queue) -> list[Failure[Delivery]]:
+    def resend(
+        self, deliveries: Sequence[Delivery], target: Queue, *, notes: Mapping[str, str] = NO_NOTES
+    ) -> list[Failure[Delivery]]:
         """Send the messages on; see ``DeadLetterAccess.resend``.
 
         The body is sent as received, with its SNS envelope if it had one. Attributes keep their types.
         """
-        entries = {delivery.receipt_handle: _entry_of(delivery, target) for delivery in deliveries}
+        entries = {
+            delivery.receipt_handle: _entry_of(delivery, target, notes.get(delivery.receipt_handle))
+            for delivery in deliveries
+        }
         failures: list[Failure[Delivery]] = []
         for index, batch in enumerate(_batches(deliveries, entries, target.max_message_bytes)):
             try:
@@ -179,7 +185,7 @@ class SqsMoves:
         )
 
 
-def _entry_of(delivery: Delivery, target: Queue) -> Entry:
+def _entry_of(delivery: Delivery, target: Queue, note: str | None) -> Entry:
     received = delivery.received
     if not isinstance(received, Received):
         raise ConfigurationError("only deliveries that browse() returned can be sent on")
@@ -188,6 +194,8 @@ def _entry_of(delivery: Delivery, target: Queue) -> Entry:
         len(attributes) > MAX_ATTRIBUTES
     ):  # of another publisher, which uses all of them: SQS gives it a new id
         attributes = attributes_of(received)
+    elif note is not None:
+        attributes = with_fitting_note(received.raw["Body"], attributes, note, target)
     message = delivery.message
     entry: Entry = {
         "MessageBody": received.raw["Body"],

@@ -35,10 +35,20 @@ def copies_of(delivery: Delivery, received: Received, target: Queue, note: str) 
     body = received.raw["Body"]
     bare = attributes_of(received)
     known = with_identity(delivery, received, without_note(bare))
+    for attributes in _with_shorter_notes(body, known, note, target):
+        yield _copy(delivery, received, target, attributes)
+    yield _copy(delivery, received, target, bare)
+
+
+def with_fitting_note(body: str, attributes: Attributes, note: str, target: Queue) -> Attributes:
+    """Return the attributes with the note, shortened or left out if the queue's limits leave no space."""
+    return next(_with_shorter_notes(body, attributes, note, target), attributes)
+
+
+def _with_shorter_notes(body: str, known: Attributes, note: str, target: Queue) -> Iterator[Attributes]:
     for attributes in (_with_note(known, note), _with_note(known, _shortened(note)), known):
         if len(attributes) <= MAX_ATTRIBUTES and size_of(body, attributes) <= target.max_message_bytes:
-            yield _copy(delivery, received, target, attributes)
-    yield _copy(delivery, received, target, bare)
+            yield attributes
 
 
 def attributes_of(received: Received) -> Attributes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from melange.drivers.base import QueueDepth
-from melange.drivers.dead_letters import FoundDeadLetter, MoveTask, retried
+from melange.drivers.dead_letters import NO_NOTES, FoundDeadLetter, MoveTask, sent_on
 from melange.drivers.memory.topology import Topology
 from melange.drivers.sqs_rules import MAX_BATCH, MAX_VISIBILITY_SECONDS
 from melange.errors import ConfigurationError, Failure
@@ -59,8 +59,13 @@ class MemoryDeadLetters:
             for delivery, (sent_at, was_moved) in zip(deliveries, arrivals, strict=True)
         ]
 
-    def resend(self, deliveries: Sequence[Delivery], target: Queue) -> list[Failure[Delivery]]:
-        messages = [retried(delivery, is_fifo=target.is_fifo) for delivery in deliveries]
+    def resend(
+        self, deliveries: Sequence[Delivery], target: Queue, *, notes: Mapping[str, str] = NO_NOTES
+    ) -> list[Failure[Delivery]]:
+        messages = [
+            sent_on(delivery, is_fifo=target.is_fifo, note=notes.get(delivery.receipt_handle))
+            for delivery in deliveries
+        ]
         errors = {failure.item.message_id: failure.error for failure in self._driver.send(target, messages)}
         return [
             Failure(delivery, errors[delivery.message.message_id])

@@ -28,6 +28,15 @@ class DeadLetterAdministration(DriverCase):
         assert again.message.headers == {"tenant": "north"}
         assert DEAD_LETTER_HEADER in original.headers
 
+    def test_a_dead_letter_that_stays_one_goes_on_with_a_new_note(self) -> None:
+        _, delivery = self._dead_letter()
+        target = self.queue()
+
+        assert self._access().resend([delivery], target, notes={delivery.receipt_handle: "moved"}) == []
+
+        (again,) = self.take(target)
+        assert again.message.headers == {DEAD_LETTER_HEADER: "moved", "tenant": "north"}
+
     def test_a_dead_letter_keeps_its_group(self) -> None:
         self.needs("fifo")
         source, delivery = self._dead_letter(fifo=True)

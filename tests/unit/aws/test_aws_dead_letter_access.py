@@ -1,6 +1,7 @@
 """Administration of dead letters on SQS: what is sent and what is read."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -35,12 +36,13 @@ def received(body="{}", attributes=None, **system):
     )
 
 
-def resent(broker, *arguments, target=STOCK, **system):
+def resent(broker, *arguments, target=STOCK, note=None, **system):
     broker.will_answer("ReceiveMessage", received(*arguments, **system))
     broker.will_answer("SendMessageBatch", batch_answer())
     access = broker.driver().dead_letter_access
     (found,) = access.browse(DEAD_LETTERS, visibility_timeout_seconds=60)
-    assert access.resend([found.delivery], target) == []
+    notes = {} if note is None else {found.delivery.receipt_handle: note}
+    assert access.resend([found.delivery], target, notes=notes) == []
     (entry,) = broker.sent["SendMessageBatch"][-1]["Entries"]
     return entry
 
@@ -82,6 +84,20 @@ def test_an_envelope_of_sns_is_sent_as_it_was(broker) -> None:
 
     assert entry["MessageBody"] == envelope
     assert "melange-message-id" not in entry["MessageAttributes"]
+
+
+def test_a_new_note_replaces_the_old_one(broker) -> None:
+    entry = resent(broker, "{}", {"melange-dead-letter": NOTE}, note='{"reason":"new"}')
+
+    assert entry["MessageAttributes"]["melange-dead-letter"]["StringValue"] == '{"reason":"new"}'
+
+
+def test_a_new_note_that_has_no_space_is_left_out(broker) -> None:
+    target = replace(STOCK, max_message_bytes=200)
+
+    entry = resent(broker, "x" * 150, note='{"reason":"new"}', target=target)
+
+    assert "melange-dead-letter" not in entry["MessageAttributes"]
 
 
 def test_a_message_of_another_program_keeps_the_id_that_sqs_gave_it(broker) -> None:

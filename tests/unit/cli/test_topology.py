@@ -28,8 +28,20 @@ OLD_QUEUE = (
 )
 
 
+OLD_QUEUE_WITH_DEAD_LETTERS = (
+    SHOP
+    + """
+from melange.messages import Message
+
+apply_plan(make_plan(of("shop", consumers()).topology, driver))
+driver.send(driver.get_queue("billing-dlq"), [Message("dead", "{}")])
+"""
+)
+
+
 @pytest.fixture(autouse=True)
 def shop(write):
+    write("full.py", OLD_QUEUE_WITH_DEAD_LETTERS)
     write("shop.py", SHOP)
     write("old.py", OLD_QUEUE)
     write("applied.py", APPLIED)
@@ -67,6 +79,52 @@ def test_a_removal_is_confirmed(run) -> None:
 
     assert refused.exit_code == 1
     assert confirmed.exit_code == 0
+
+
+def test_a_rename_is_confirmed_because_it_removes_the_old_queue(run) -> None:
+    arguments = ["topology", "apply", "full:renamed", "--name", "shop", "--renamed", "billing=invoices"]
+
+    refused = run(*arguments, typed="")
+    confirmed = run(*arguments, "--yes")
+
+    assert refused.exit_code == 1
+    assert "Move the messages billing-dlq -> invoices-dlq, billing -> invoices" in refused.stderr
+    assert confirmed.exit_code == 0
+
+
+def test_after_a_rename_the_next_step_for_dead_letters_is_named(run) -> None:
+    result = run(
+        "topology", "apply", "full:renamed", "--name", "shop", "--renamed", "billing=invoices", "--yes"
+    )
+
+    assert result.stdout.endswith(
+        "dead letters wait in invoices-dlq (about 1 message): "
+        "melange dead-letters list invoices --app full:renamed\n"
+    )
+
+
+def test_a_plan_that_finds_an_old_queue_with_messages_offers_the_rename_first(run) -> None:
+    result = run("topology", "plan", "full:renamed", "--name", "shop", "--prune")
+
+    assert result.stdout.endswith(
+        "if billing was renamed: melange topology apply full:renamed --name shop --renamed billing=NEW_NAME\n"
+        "if nothing needs its messages: melange topology apply full:renamed --name shop --prune --delete-messages\n"
+    )
+
+
+def test_without_prune_an_old_queue_with_messages_is_left_and_the_rename_named(run) -> None:
+    result = run("topology", "apply", "full:renamed", "--name", "shop")
+
+    assert "If billing was renamed: --renamed billing=NEW_NAME; if nothing needs them: --prune" in result.stdout
+
+
+def test_only_what_is_named_is_changed(run) -> None:
+    result = run(
+        "topology", "apply", "old:renamed", "--name", "shop", "--prune", "--yes", "--only", "billing"
+    )
+
+    assert "  - queue billing" in result.stdout
+    assert result.stdout.endswith("1 done, 0 left\n")
 
 
 def test_the_doctor_ends_with_2_for_errors_and_0_without(run) -> None:
@@ -129,7 +187,8 @@ def test_a_graph_goes_into_a_file(run, tmp_path) -> None:
         ["plan", "shop"],
         ["plan", "shop:nothing"],
         ["plan", "nowhere.json"],
-        ["plan", "shop:consumers", "--prune"],
+        ["plan", "shop:consumers", "--delete-messages"],
+        ["apply", "shop:consumers", "--only", "unknown"],
         ["export", "shop:consumers"],
         ["export", "shop:consumers", "--format", "xml"],
         ["graph", "shop:consumers", "--output", "no/such/directory/graph"],

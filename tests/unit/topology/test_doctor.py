@@ -82,7 +82,10 @@ def test_a_filter_at_the_broker_that_drops_what_a_listener_wants_is_found(driver
     (finding,) = diagnose(topology, driver)
 
     assert finding.problem == "the broker's filter drops OrderPlaced, to which bill listens"
-    assert finding.remedy_for("shop:consumers") == "melange topology apply shop:consumers --prune"
+    assert finding.remedy_for("shop:consumers") == (
+        "melange topology apply shop:consumers --prune --only 'orders -> billing'; "
+        "or keep a filter: filter_events=[OrderPlaced] in the program, then melange topology apply shop:consumers"
+    )
 
 
 def test_a_filter_at_the_broker_is_found_if_a_listener_takes_everything(driver):
@@ -155,6 +158,38 @@ def test_a_marked_queue_that_the_program_does_not_declare_is_found(driver, appli
     topology = applied()
 
     assert ("old-name", "error", "queue invoices") in found(topology, driver)
+
+
+def test_an_old_queue_and_its_dead_letter_queue_are_one_finding_because_one_rename_takes_both(
+    driver, applied
+):
+    applied(queue_name="invoices")
+    topology = applied()
+    driver.send(driver.get_queue("invoices-dlq"), [Message("dead", "{}")])
+
+    (finding,) = diagnose(topology, driver)
+
+    assert finding.resource == "queue invoices"
+    assert "its dead-letter queue invoices-dlq about 1 message" in finding.problem
+
+
+def test_dead_letters_that_wait_are_noted_after_all_faults(driver, applied):
+    topology = applied()
+    driver.send(driver.get_queue("billing-dlq"), [Message("dead", "{}")])
+    driver.declare_queue("billing", driver.get_topic("orders"), event_filter=EventFilter(("OrderPaid",)))
+
+    _, finding = diagnose(topology, driver)
+
+    assert (finding.check, finding.severity, finding.resource) == (
+        "dead-letters",
+        "note",
+        "queue billing-dlq",
+    )
+    assert (
+        finding.remedy_for("shop:consumers --name x")
+        == "melange dead-letters list billing --app shop:consumers"
+    )
+    assert finding.remedy_for("shop.json") == "melange dead-letters list billing"
 
 
 def test_an_unmarked_queue_that_fills_from_our_topic_is_found(driver, applied):

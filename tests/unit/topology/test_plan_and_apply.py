@@ -1,5 +1,7 @@
 """What a plan finds, and what applying it changes and leaves."""
 
+import json
+
 import pytest
 
 from melange import (
@@ -14,7 +16,8 @@ from melange import (
 )
 from melange.drivers.base import EventFilter
 from melange.drivers.memory import InMemoryDriver
-from melange.messages import Message
+from melange.messages import DEAD_LETTER_HEADER, Message
+from melange.operations import DeadLetters, Selection
 from melange.topology import Difference, apply_plan, collect, make_plan
 
 
@@ -141,7 +144,10 @@ def test_a_queue_with_messages_is_removed_only_together_with_them(driver, progra
     left = apply_plan(make_plan(topology, driver), prune=True).left
     apply_plan(make_plan(topology, driver), prune=True, delete_messages=True)
 
-    assert [reason for _, reason in left] == ["holds about 1 message: removed with --delete-messages only"]
+    assert [reason for _, reason in left] == [
+        "it holds about 1 message. If invoices was renamed: --renamed invoices=NEW_NAME; if nothing needs them: "
+        "--delete-messages"
+    ]
     assert make_plan(topology, driver).changes == ()
 
 
@@ -294,6 +300,51 @@ def test_the_messages_of_a_renamed_queue_move_with_their_ids_and_the_old_queue_g
     assert [one.topic.name for one in driver.list_bindings(driver.get_queue("invoicing"))] == ["orders"]
     with pytest.raises(QueueNotFoundError):
         driver.get_queue("billing")
+
+
+def dead_letters_after_a_rename(driver, program, renamed, *messages):
+    """Rename billing with these messages in its dead-letter queue; return them as the new queue's operator sees them."""
+    old = ExchangeMessageConsumer("billing", "orders", driver=driver).queue
+    driver.send(old.dead_letter_queue, messages)
+    apply_plan(make_plan(program(queue_name="invoicing"), driver, renamed=renamed))
+    return list(DeadLetters("invoicing", driver).browse())
+
+
+@pytest.mark.parametrize("old_and_new", [("billing", "invoicing"), ("billing-dlq", "invoicing-dlq")])
+def test_dead_letters_of_a_renamed_queue_keep_their_reason_and_can_be_retried(driver, program, old_and_new):
+    note = {"reason": "no price", "listener": "bill", "queue": "billing", "attempts": 7}
+    dead = Message("dead", "{}", headers={DEAD_LETTER_HEADER: json.dumps(note), "tenant": "north"})
+
+    (letter,) = dead_letters_after_a_rename(driver, program, dict([old_and_new]), dead)
+    report = DeadLetters("invoicing", driver).retry(Selection(reason="no price"))
+
+    assert (letter.reason, letter.listener_name, letter.attempts) == ("no price", "bill", 7)
+    assert letter.queue_name == "invoicing"
+    assert report.sent_to == {"invoicing": 1}
+    (delivery,) = driver.receive(driver.get_queue("invoicing"), 10, 0)
+    assert delivery.message.headers == {"tenant": "north"}
+
+
+def test_a_dead_letter_without_a_note_has_none_after_a_rename(driver, program):
+    (letter,) = dead_letters_after_a_rename(
+        driver, program, {"billing": "invoicing"}, Message("foreign", "{}")
+    )
+
+    assert (letter.origin, letter.message.headers) == ("unknown", {})
+
+
+def test_what_the_broker_dead_lettered_by_itself_still_says_so_after_a_rename(driver, program):
+    dead_letters = driver.declare_queue("billing-dlq")
+    old = driver.declare_queue("billing", dead_letter_queue=dead_letters, max_receive_count=1)
+    driver.send(old, [Message("poison", "{}")])
+    driver.defer(driver.receive(old, 1, 0), 0)
+    driver.receive(old, 1, 0)
+
+    (letter,) = dead_letters_after_a_rename(driver, program, {"billing": "invoicing"})
+
+    assert (letter.origin, letter.queue_name) == ("broker", "invoicing")
+    assert letter.reason.startswith("moved by the broker")
+    assert letter.dead_since is not None
 
 
 def test_a_queue_with_messages_in_flight_is_not_removed_after_the_move(driver, program):
