@@ -92,7 +92,7 @@ def combined(outcomes: list[Outcome]) -> Outcome:
         all_before = all(isinstance(one, Acknowledge) and one.reason == "duplicate" for one in outcomes)
         return DUPLICATE if all_before else ACKNOWLEDGE
     return DeadLetter(
-        reason="; ".join(rejection.reason for rejection in rejections),
+        reason="; ".join(dict.fromkeys(rejection.reason for rejection in rejections)),
         listener_name=", ".join(rejection.listener_name or "" for rejection in rejections),
         attempts=max(rejection.attempts for rejection in rejections),
         keys=tuple(key for rejection in rejections for key in rejection.keys),

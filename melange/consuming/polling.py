@@ -60,6 +60,7 @@ class Poller:
     ) -> None:
         self.last_poll_at: float | None = None
         self.store_is_available = not consumer.needs_store  # asked before the first poll
+        self._store_was_unavailable = False
         self.stopping = threading.Event()
         self._consumer = consumer
         self._queue_name = consumer.queue.name
@@ -146,9 +147,14 @@ class Poller:
 
     def _await_store(self) -> None:
         """Wait for the deduplication store: polls before that would only raise receive counts."""
+        is_start = self.last_poll_at is None and not self._store_was_unavailable
+        self._store_was_unavailable = True
         self._consumer.check_store()
-        self.store_is_available = True
-        logger.info("the deduplication store of queue %s is available", self._queue_name)
+        self._store_was_unavailable, self.store_is_available = False, True
+        if is_start:
+            logger.debug("the deduplication store of queue %s is available", self._queue_name)
+        else:
+            logger.info("the deduplication store of queue %s is available again", self._queue_name)
 
     def _give_up_hanging(self, hanging: int) -> None:
         """End the worker: only the end of the process frees the threads of listeners that hang."""

@@ -2,7 +2,7 @@
 
 from melange.operations.dead_letters import DeadLetters
 from melange.operations.grouping import Group
-from melange.operations.json_lines import export_line, import_lines, imported
+from melange.operations.json_lines import export_line, exported_letters, import_lines, imported
 from melange.operations.letters import DeadLetter
 from melange.operations.selection import Selection
 from melange.operations.settling import NotDone, Report
@@ -15,6 +15,7 @@ __all__ = [
     "Report",
     "Selection",
     "export_line",
+    "exported_letters",
     "import_lines",
     "imported",
 ]

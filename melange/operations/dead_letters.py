@@ -102,6 +102,10 @@ class DeadLetters:
         """Count the messages of the dead-letter queue, those of other sources included."""
         return self._access.measure(self.queue)
 
+    def measure_source(self) -> QueueDepth | None:
+        """Count the messages of the queue from which these letters come; None if a dead-letter queue was named itself."""
+        return None if self.source is None else self._access.measure(self.source)
+
     # --- looking -----------------------------------------------------------------------------------
 
     def browse(

@@ -14,6 +14,7 @@ from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError, Failure, MelangeError
 from melange.messages import DEAD_LETTER_HEADER, JSON_CONTENT_TYPE, Message, Queue
 from melange.operations.letters import DeadLetter
+from melange.operations.selection import Selection
 from melange.serialization.masking import masked_body
 from melange.serialization.serializer import EventSerializer
 
@@ -85,6 +86,32 @@ def _for_queue(message: Message, queue: Queue) -> Message:
         message_group_id=message.message_group_id or message.message_id,
         message_deduplication_id=message.message_deduplication_id or message.message_id,
     )
+
+
+def exported_letters(lines: Iterable[str]) -> Selection:
+    """Return the selection of the dead letters in exported lines, masked ones too.
+
+    It selects them by id and by the time of the rejection: a message that was imported and has failed again is another
+    dead letter.
+
+    Raises:
+        ConfigurationError: a line was not exported; or there is none, because an empty selection would select everything.
+    """
+    dead_since: dict[str, datetime | None] = {}
+    for number, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+            message_id, moment = line["message_id"], line["dead_since"]
+            dead_since[str(message_id)] = None if moment is None else datetime.fromisoformat(moment)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ConfigurationError(
+                f"line {number} is not an exported dead letter: {type(error).__name__}"
+            ) from None
+    if not dead_since:
+        raise ConfigurationError("there is no exported dead letter in the file")
+    return Selection(message_ids=frozenset(dead_since), dead_since=dead_since)
 
 
 def imported(lines: Iterable[str], *, with_note: bool = False) -> Iterator[Message]:

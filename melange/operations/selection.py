@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from melange.operations.letters import DeadLetter, Origin
@@ -17,6 +17,8 @@ class Selection:
 
     Args:
         message_ids: these messages.
+        dead_since: the time of the rejection for each of ``message_ids``: a message that has failed again since is not
+            selected. See ``exported_letters``.
         reason: a text in the reason, in any case.
         listener_name: the listener that failed; of several that failed together, one of them.
         event_type_name: the type of the event.
@@ -30,6 +32,7 @@ class Selection:
     """
 
     message_ids: frozenset[str] = frozenset()
+    dead_since: Mapping[str, datetime | None] = field(default_factory=dict)
     reason: str | None = None
     listener_name: str | None = None
     event_type_name: str | None = None
@@ -49,6 +52,7 @@ class Selection:
         """Return True if the letter is selected."""
         return (
             (not self.message_ids or letter.message_id in self.message_ids)
+            and self._has_not_failed_since(letter)
             and (self.reason is None or self.reason.casefold() in letter.reason.casefold())
             and (self.listener_name is None or self.listener_name in _names(letter.listener_name))
             and (self.event_type_name is None or self.event_type_name == letter.event_type_name)
@@ -58,6 +62,12 @@ class Selection:
             and all(letter.headers.get(name) == value for name, value in self.headers.items())
             and (not self.fields or self._has_fields(letter.data))
         )
+
+    def _has_not_failed_since(self, letter: DeadLetter) -> bool:
+        known = self.dead_since.get(letter.message_id)
+        if known is None or letter.dead_since is None:
+            return True
+        return letter.dead_since - known < _SAME_MOMENT
 
     def _is_of_age(self, letter: DeadLetter, now: datetime) -> bool:
         if self.older_than_seconds is None and self.younger_than_seconds is None:
@@ -71,6 +81,10 @@ class Selection:
 
     def _has_fields(self, data: Any) -> bool:
         return all(_matches(_field(data, path), value) for path, value in self.fields.items())
+
+
+# The in-memory broker computes the time anew for each look.
+_SAME_MOMENT = timedelta(seconds=1)
 
 
 class _Missing:

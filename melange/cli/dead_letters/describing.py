@@ -33,6 +33,17 @@ def overview(letters: DeadLetters, depth: QueueDepth) -> str:
     return printable(line)
 
 
+def overview_of_source(letters: DeadLetters, depth: QueueDepth | None) -> str | None:
+    """Return one line about the queue where the messages failed; None if it is not known which."""
+    if letters.source is None or depth is None:
+        return None
+    about = "about " if letters.counts_are_estimates else ""
+    line = f"{letters.source.name}: {about}{counted(depth.visible, 'message')}, {about}{depth.in_flight:,} in flight"
+    if depth.delayed:
+        line += f", {about}{depth.delayed:,} delayed"
+    return printable(line)
+
+
 def body_of(letter: DeadLetter, serializer: EventSerializer | None, *, unmasked: bool) -> str | None:
     """Return the body for printing; None if it cannot be masked.
 

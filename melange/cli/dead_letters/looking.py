@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TextIO
 
@@ -18,6 +19,7 @@ from melange.cli.dead_letters.describing import (
     counted,
     lines_of,
     overview,
+    overview_of_source,
     summary,
 )
 from melange.cli.dead_letters.options import (
@@ -32,6 +34,10 @@ from melange.cli.terminal import progress, show_table
 from melange.drivers.base import QueueDepth
 from melange.operations import DeadLetter, DeadLetters, Group, Selection, export_line
 from melange.operations.grouping import ASPECTS, DEFAULT_ASPECTS, Aspect, grouped
+
+
+_MOST_IDS = 10
+_LONGEST_CELL = 80
 
 
 @click.command("list")
@@ -70,7 +76,7 @@ def list_command(
         raise click.UsageError("--messages or --group-by: a message is not a group")
     with place(app, driver_name) as where:
         letters = where.dead_letters(queue_name_given)
-        depth = letters.measure()
+        depth, source_depth = letters.measure(), letters.measure_source()
         count = 0
         with progress("Looking", depth.visible) as advance:
 
@@ -90,11 +96,12 @@ def list_command(
                     selected = sum(group.count for group in groups)
         if in_json:
             found = {"messages" if one_by_one else "groups": rows}
-            click.echo(
-                json.dumps({**_depth(letters, depth), "seen": count, "selected": selected, **found}, indent=2)
-            )
+            depths = {**_depth(letters, depth), "source": _source_depth(letters, source_depth)}
+            click.echo(json.dumps({**depths, "seen": count, "selected": selected, **found}, indent=2))
         else:
             click.echo(overview(letters, depth))
+            if line := overview_of_source(letters, source_depth):
+                click.echo(line)
             _show(rows, one_by_one=one_by_one)
             for note in _notes(letters, depth, count, selected, limit):
                 click.echo(note)
@@ -124,10 +131,11 @@ def show(
     """
     with place(app, driver_name) as where:
         letters = where.dead_letters(queue_name_given)
-        limit = max(limit, len(selection.message_ids))
+        typed = frozenset() if selection.dead_since else selection.message_ids
+        limit = max(limit, len(typed))
         browsing = letters.browse(selection, limit=limit, stopping=where.stopping)
         with closing(browsing):
-            found = _each_id_once(browsing, len(selection.message_ids))
+            found = _each_id_once(browsing, len(typed))
         bodies = [body_of(letter, where.serializer, unmasked=unmasked) for letter in found]
         if in_json:
             rows = [as_json(letter, body) for letter, body in zip(found, bodies, strict=True)]
@@ -137,7 +145,7 @@ def show(
                 click.echo("\n".join(lines_of(letter, body)))
             if not found:
                 click.echo("no dead letter is selected")
-        complain_of_missing(selection.message_ids - {letter.message_id for letter in found}, letters)
+        complain_of_missing(typed - {letter.message_id for letter in found}, letters)
 
 
 @click.command()
@@ -187,8 +195,10 @@ def complain_of_missing(ids: Iterable[str], letters: DeadLetters) -> None:
     """End with 1 if ids are left."""
     missing = sorted(ids)
     if missing:
+        shown = ", ".join(missing[:_MOST_IDS])
+        more = f" and {len(missing) - _MOST_IDS:,} more" if len(missing) > _MOST_IDS else ""
         complain(
-            f"not seen in {letters.queue.name}: {', '.join(missing)}. It may be in flight elsewhere, or retried already"
+            f"not seen in {letters.queue.name}: {shown}{more}. It may be in flight elsewhere, or retried already"
         )
         sys.exit(TRY_AGAIN)
 
@@ -238,7 +248,7 @@ def _show(rows: Sequence[dict[str, Any]], *, one_by_one: bool) -> None:
         [
             (
                 f"{row['count']:,}",
-                *(row[aspect] for aspect in aspects),
+                *(_shortened(row[aspect]) for aspect in aspects),
                 _age(row["oldest"]),
                 _age(row["newest"]),
                 row["example_id"],
@@ -247,6 +257,11 @@ def _show(rows: Sequence[dict[str, Any]], *, one_by_one: bool) -> None:
         ],
         right=("COUNT",),
     )
+
+
+def _shortened(text: str | None) -> str | None:
+    """Return the beginning of a long reason, so that a row stays a line: `show` and JSON have all of it."""
+    return text if text is None or len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 3] + "..."
 
 
 def _age(text: str | None) -> str:
@@ -260,6 +275,12 @@ def _depth(letters: DeadLetters, depth: QueueDepth) -> dict[str, Any]:
         "visible": depth.visible,
         "in_flight": depth.in_flight,
     }
+
+
+def _source_depth(letters: DeadLetters, depth: QueueDepth | None) -> dict[str, Any] | None:
+    if letters.source is None or depth is None:
+        return None
+    return {"queue": letters.source.name, **asdict(depth)}
 
 
 def _notes(letters: DeadLetters, depth: QueueDepth, count: int, selected: int, limit: int) -> Iterator[str]:

@@ -6,8 +6,8 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -18,7 +18,7 @@ from melange.consuming.worker import Worker
 from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError
-from melange.operations import DeadLetters, Selection
+from melange.operations import DeadLetters, Selection, exported_letters
 from melange.serialization.serializer import EventSerializer
 from melange.signals import calling_on_signal
 
@@ -159,6 +159,24 @@ _FILTER_NAMES = (
 )
 
 
+_exported_option = click.option(
+    "--exported",
+    type=click.File(encoding="utf-8"),
+    metavar="FILE",
+    help="Those that `export` has written to this file, and no later ones.",
+)
+
+
+def _with_exported(selection: Selection, file: TextIO) -> Selection:
+    if selection.message_ids:
+        raise click.UsageError("IDs or --exported: only one of them can say which")
+    try:
+        exported = exported_letters(file)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), param_hint="--exported") from error
+    return replace(selection, message_ids=exported.message_ids, dead_since=exported.dead_since)
+
+
 def selection_options(*, with_ids: bool) -> Callable[[_Command], Callable[..., Any]]:
     """Add the filters, and IDs as arguments; the command gets them all as ``selection``."""
 
@@ -167,13 +185,17 @@ def selection_options(*, with_ids: bool) -> Callable[[_Command], Callable[..., A
         def with_selection(*arguments: Any, **keywords: Any) -> Any:
             filters = {name: keywords.pop(name) for name in _FILTER_NAMES}
             ids = frozenset(keywords.pop("message_ids", ()))
-            return command(*arguments, selection=Selection(message_ids=ids, **filters), **keywords)
+            exported = keywords.pop("exported", None)
+            selection = Selection(message_ids=ids, **filters)
+            if exported is not None:
+                selection = _with_exported(selection, exported)
+            return command(*arguments, selection=selection, **keywords)
 
         result: Callable[..., Any] = with_selection
         for option in reversed(_FILTERS):
             result = option(result)
         if with_ids:
-            result = click.argument("message_ids", metavar="[ID]...", nargs=-1)(result)
+            result = _exported_option(click.argument("message_ids", metavar="[ID]...", nargs=-1)(result))
         return result
 
     return add

@@ -56,8 +56,12 @@ def _deliver_to_queue(call: Call, notification: Notification, subscription: Subs
     reason = _why_not(queue, notification.topic, attributes)
     if queue is not None and not reason:
         reason = _put(queue, notification, text, attributes)
+    is_known, subscription.last_refusal = reason == subscription.last_refusal, reason
     if reason:
-        logger.info("topic %s: no delivery to %s: %s", notification.topic.name, subscription.endpoint, reason)
+        level = logging.DEBUG if is_known else logging.INFO  # one line for each fault, not for each message
+        logger.log(
+            level, "topic %s: no delivery to %s: %s", notification.topic.name, subscription.endpoint, reason
+        )
         dead_letter(call.broker, subscription, notification, text, attributes, reason=reason)
 
 

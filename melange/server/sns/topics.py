@@ -59,6 +59,8 @@ class Subscription:
         self.filter_policy: FilterPolicy | None = None
         self.is_raw = False
         self.dead_letter_arn: str | None = None
+        self.last_refusal = ""
+        """Why the last message could not be delivered to a queue; "" if it was."""
 
     def set_attributes(self, changes: dict[str, str], filter_policy: FilterPolicy | None) -> None:
         """Take values that were checked; an empty one removes its attribute."""

@@ -78,15 +78,25 @@ class TestList:
         assert (code, errors) == (0, "")
         assert printed == (
             "billing-dlq: 3 dead letters\n"
+            "billing: 0 messages, 0 in flight\n"
             "COUNT  REASON                           LISTENER  TYPE          OLDEST  NEWEST  EXAMPLE\n"
             "    2  no answer from ..                bill      OrderPlaced   2h      5m      m-1\n"
             "    1  [bold]declined[/bold]\\n\\x1b[..m  bill      CardDeclined  5m      5m      m-3\n"
         )
 
+    def test_a_long_reason_does_not_widen_the_table(self, letters, write) -> None:
+        write("long.py", SHOP + """\nadd("m-4", "x" * 500, {"event_type_name": "OrderPlaced"}, 5)\n""")
+
+        _, printed, _ = letters("list", app="long:driver")
+
+        assert max(map(len, printed.splitlines())) < 160
+        assert "x" * 77 + "..." in printed
+        assert "x" * 500 in letters("list", "--json", app="long:driver")[1]
+
     def test_each_message_can_have_its_line(self, letters) -> None:
         _, printed, _ = letters("list", "--messages", "--type", "CardDeclined")
 
-        assert printed.splitlines()[1:] == [
+        assert printed.splitlines()[2:] == [
             "MESSAGE ID  TYPE          LISTENER  ATTEMPTS  AGE  REASON",
             "m-3         CardDeclined  bill             3  5m   [bold]declined[/bold]\\n\\x1b[31m",
             "1 dead letter selected of 3 looked at",
@@ -102,6 +112,7 @@ class TestList:
             "counts_are_estimates": False,
             "visible": 3,
             "in_flight": 0,
+            "source": {"queue": "billing", "visible": 0, "in_flight": 0, "delayed": 0},
             "seen": 3,
             "selected": 3,
         }
@@ -236,6 +247,25 @@ class TestExportAndImport:
         assert letters("import", typed=lines)[0] == 2
 
 
+    def test_what_was_exported_is_removed_and_nothing_else(self, letters, write) -> None:
+        write("letters.jsonl", letters("export", "--reason", "answer")[1])
+
+        assert letters("remove", "--exported", "letters.jsonl", "--yes") == (
+            0,
+            "2 dead letters removed\n",
+            "",
+        )
+        assert ids_in("billing-dlq") == ["m-3"]
+
+    @pytest.mark.parametrize("arguments", [["--yes"], ["--reason", "answer", "--yes"]])
+    def test_an_empty_export_selects_nothing(self, letters, write, arguments) -> None:
+        write("letters.jsonl", "")
+
+        assert letters("list")[0] == 0  # the program is loaded
+        assert letters("remove", "--exported", "letters.jsonl", *arguments)[0] == 2
+        assert len(ids_in("billing-dlq")) == 3
+
+
 class TestMove:
     def test_the_broker_moves_all(self, letters) -> None:
         assert letters("move") == (0, "moving to billing: see --status and --cancel\n", "")
@@ -303,7 +333,7 @@ class TestFifo:
     def test_list_says_how_many_wait_behind_the_first_ones(self, letters) -> None:
         _, printed, _ = letters("list", "--group-by", "group", queue="pay.fifo")
 
-        assert printed.splitlines()[2].split()[:2] == ["10", "A"]
+        assert printed.splitlines()[3].split()[:2] == ["10", "A"]
         assert "about 5 more wait behind these in their groups" in printed
 
     def test_retry_says_so_of_those_behind_others_that_are_not_selected(self, letters) -> None:

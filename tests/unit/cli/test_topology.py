@@ -33,8 +33,10 @@ OLD_QUEUE_WITH_DEAD_LETTERS = (
     + """
 from melange.messages import Message
 
-apply_plan(make_plan(of("shop", consumers()).topology, driver))
-driver.send(driver.get_queue("billing-dlq"), [Message("dead", "{}")])
+marked = {"melange-topology": "shop"}
+dead_letters = driver.declare_queue("billing-dlq", tags=marked)
+driver.declare_queue("billing", dead_letter_queue=dead_letters, max_receive_count=100, tags=marked)
+driver.send(dead_letters, [Message("dead", "{}")])
 """
 )
 

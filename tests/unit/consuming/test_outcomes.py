@@ -352,6 +352,23 @@ def test_retries_end_with_the_last_attempt(driver, clock, make_consumer, publish
     assert len(dead_letters()) == 1
 
 
+def test_a_reason_that_two_listeners_share_is_given_once(make_consumer, publisher, dead_letters):
+    consumer = make_consumer()
+    for name in ("take", "count"):
+        consumer.listener(name=name)(_reject_unknown_product)
+    publisher.publish(EVENT)
+
+    consumer.consume_event()
+
+    [dead] = dead_letters()
+    assert reason_of(dead)["reason"] == "unknown product"
+    assert reason_of(dead)["listener"] == "take, count"
+
+
+def _reject_unknown_product(event):
+    raise Reject("unknown product")
+
+
 def test_reject_sets_the_message_aside_at_once(driver, make_consumer, publisher, dead_letters):
     consumer = make_consumer()
     recorder = Recorder("StockListener", Reject("unknown product"))

@@ -1,6 +1,7 @@
 """The worker, on the in-memory driver and in real time."""
 
 import asyncio
+import logging
 import threading
 from collections import Counter, defaultdict
 
@@ -372,6 +373,29 @@ def test_while_the_store_is_away_nothing_runs_and_nothing_is_received(driver, ma
 
     assert sorted(seen) == list(range(50))
     assert left_in(driver, "stock-dlq") == 0
+
+
+def test_only_the_end_of_an_outage_of_the_store_is_reported(driver, make_consumer, running, caplog):
+    caplog.set_level(logging.DEBUG, "melange.consuming")
+    store = Interruptible()
+    consumer = make_consumer(deduplication=store)
+    consumer.listener(name="note")(lambda event: None)
+    worker = running(consumer)
+    eventually(lambda: worker.health().ready)
+    at_start = levels_of(caplog, "the deduplication store")
+
+    store.away = True
+    publish(driver, 1)
+    eventually(lambda: not worker.health().queues[0].store_is_available)
+    store.away = False
+    eventually(lambda: left_in(driver) == 0)
+
+    assert at_start == ["DEBUG"]
+    assert levels_of(caplog, "the deduplication store") == ["DEBUG", "INFO"]
+
+
+def levels_of(caplog, text):
+    return [record.levelname for record in caplog.records if record.getMessage().startswith(text)]
 
 
 class LosesCompletions(Interruptible):

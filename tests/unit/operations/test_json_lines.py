@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from melange import ConfigurationError, EventMessage
-from melange.operations import export_line, import_lines
+from melange.operations import export_line, exported_letters, import_lines
 
 
 @dataclass
@@ -29,6 +29,35 @@ def test_an_exported_message_comes_back_as_it_was(add, letters, messages_in, dri
 
     (after,) = messages_in("billing-dlq")
     assert after == before
+
+
+def test_what_was_exported_is_selected_and_nothing_that_has_come_since(add, letters, ids_in) -> None:
+    add(message_id="first")
+    lines = exported(letters)
+    add(message_id="second")
+
+    letters.remove(exported_letters(lines))
+
+    assert ids_in("billing-dlq") == ["second"]
+
+
+def test_an_exported_message_that_has_failed_again_is_another_dead_letter(add, letters, ids_in, clock) -> None:
+    add(message_id="m")
+    lines = exported(letters)
+    letters.remove(exported_letters(lines))
+    clock.advance(60)
+    add(message_id="m")
+
+    report = letters.remove(exported_letters(lines))
+
+    assert (report.done, report.unfound_ids) == (0, ["m"])
+    assert ids_in("billing-dlq") == ["m"]
+
+
+@pytest.mark.parametrize("lines", [[], ["", "\n"], ["{}"], ["[]"], ["no"]])
+def test_a_file_that_names_no_exported_dead_letter_selects_nothing(lines) -> None:
+    with pytest.raises(ConfigurationError, match="no exported|not an exported"):
+        exported_letters(lines)
 
 
 def test_it_leaves_its_note_behind_when_it_goes_to_a_working_queue(add, letters, messages_in, driver) -> None:

@@ -1,6 +1,7 @@
 """Topics: what is published, and what each subscription gets of it."""
 
 import json
+import logging
 
 import pytest
 
@@ -42,6 +43,21 @@ def test_a_queue_gets_nothing_without_a_policy_that_allows_the_topic(client, con
     assert client.bodies(url) == []
     assert client.bodies(dead) == ["order"]
     assert client.sns("GetSubscriptionAttributes", SubscriptionArn=subscription)["Attributes"]["Endpoint"]
+
+
+def test_a_fault_of_a_subscription_is_reported_once_and_again_after_it_was_mended(client, caplog):
+    caplog.set_level(logging.INFO, "melange.server")
+    topic, url = client.topic(), client.queue()
+    client.subscribe(topic, url)
+    policy = client.sqs("GetQueueAttributes", QueueUrl=url, AttributeNames=["Policy"])["Attributes"]["Policy"]
+
+    for one in ("", "", policy, ""):
+        client.sqs("SetQueueAttributes", QueueUrl=url, Attributes={"Policy": one})
+        client.sns("Publish", TopicArn=topic, Message="order")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"topic events: no delivery to {client.arn(url)}: the queue's policy does not allow the topic to send"
+    ] * 2
 
 
 def test_the_envelope_of_a_standard_topic_is_signed_and_that_of_a_fifo_topic_is_numbered(client):
