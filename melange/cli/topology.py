@@ -120,7 +120,7 @@ def plan(
     targets: tuple[str, ...],
     name: str | None,
     renamed: dict[str, str],
-    prune: bool,  # noqa: ARG001 - typed by people who know `apply --prune`
+    prune: bool,  # noqa: ARG001 - people type it, as for `apply`
     as_json: bool,
 ) -> None:
     """Show what is missing at the broker, what differs, and what is not wanted any more. Change nothing.

@@ -17,7 +17,6 @@ from melange.drivers.base import QueueDepth
 from melange.errors import Failure
 from melange.messages import DEAD_LETTER_HEADER, Delivery, Message, Queue
 
-
 NO_NOTES: Mapping[str, str] = MappingProxyType({})
 
 

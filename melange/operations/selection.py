@@ -83,7 +83,7 @@ class Selection:
         return all(_matches(_field(data, path), value) for path, value in self.fields.items())
 
 
-# The in-memory broker computes the time anew for each look.
+# The in-memory broker computes the time again for each look.
 _SAME_MOMENT = timedelta(seconds=1)
 
 

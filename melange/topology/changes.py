@@ -44,7 +44,7 @@ class Change:
     old_name: str = ""
     """Of a queue to remove: the name by which a rename keeps its messages; for a dead-letter queue that of its source."""
     dead_letters_of: str = ""
-    """Of a dead-letter queue whose messages move: the queue to which they belong from then on."""
+    """Of dead letters that move: the queue to which they belong from then on."""
     carry_out: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
 
     def to_document(self) -> dict[str, Any]:

@@ -284,7 +284,7 @@ def _filter_against_listeners(queue: DeclaredQueue) -> Iterator[Finding]:
 
 
 def _filter_for(queue: DeclaredQueue) -> str:
-    """Return the keyword of a consumer whose filter passes what its listeners want."""
+    """Return the keyword of a consumer for a filter that passes what its listeners want."""
     wanted = sorted({name for one in queue.listeners for name in one.event_types})
     return f"filter_events=[{', '.join(wanted)}]"
 

@@ -35,7 +35,6 @@ from melange.drivers.base import QueueDepth
 from melange.operations import DeadLetter, DeadLetters, Group, Selection, export_line
 from melange.operations.grouping import ASPECTS, DEFAULT_ASPECTS, Aspect, grouped
 
-
 _MOST_IDS = 10
 _LONGEST_CELL = 80
 

@@ -246,7 +246,6 @@ class TestExportAndImport:
         assert "4111" not in lines
         assert letters("import", typed=lines)[0] == 2
 
-
     def test_what_was_exported_is_removed_and_nothing_else(self, letters, write) -> None:
         write("letters.jsonl", letters("export", "--reason", "answer")[1])
 

@@ -117,7 +117,9 @@ def test_a_plan_that_finds_an_old_queue_with_messages_offers_the_rename_first(ru
 def test_without_prune_an_old_queue_with_messages_is_left_and_the_rename_named(run) -> None:
     result = run("topology", "apply", "full:renamed", "--name", "shop")
 
-    assert "If billing was renamed: --renamed billing=NEW_NAME; if nothing needs them: --prune" in result.stdout
+    assert (
+        "If billing was renamed: --renamed billing=NEW_NAME; if nothing needs them: --prune" in result.stdout
+    )
 
 
 def test_only_what_is_named_is_changed(run) -> None:

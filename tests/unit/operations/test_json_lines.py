@@ -41,7 +41,9 @@ def test_what_was_exported_is_selected_and_nothing_that_has_come_since(add, lett
     assert ids_in("billing-dlq") == ["second"]
 
 
-def test_an_exported_message_that_has_failed_again_is_another_dead_letter(add, letters, ids_in, clock) -> None:
+def test_an_exported_message_that_has_failed_again_is_another_dead_letter(
+    add, letters, ids_in, clock
+) -> None:
     add(message_id="m")
     lines = exported(letters)
     letters.remove(exported_letters(lines))

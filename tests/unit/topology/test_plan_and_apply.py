@@ -145,8 +145,8 @@ def test_a_queue_with_messages_is_removed_only_together_with_them(driver, progra
     apply_plan(make_plan(topology, driver), prune=True, delete_messages=True)
 
     assert [reason for _, reason in left] == [
-        "it holds about 1 message. If invoices was renamed: --renamed invoices=NEW_NAME; if nothing needs them: "
-        "--delete-messages"
+        "it holds about 1 message. If invoices was renamed: --renamed invoices=NEW_NAME; "
+        + "if nothing needs them: --delete-messages"
     ]
     assert make_plan(topology, driver).changes == ()
 
