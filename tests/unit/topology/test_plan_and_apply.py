@@ -145,7 +145,9 @@ def test_a_queue_with_messages_is_removed_only_together_with_them(driver, progra
     apply_plan(make_plan(topology, driver), prune=True, delete_messages=True)
 
     ((_, reason),) = left
-    assert reason.startswith("it holds about 1 message. If invoices was renamed: --renamed invoices=NEW_NAME;")
+    assert reason.startswith(
+        "it holds about 1 message. If invoices was renamed: --renamed invoices=NEW_NAME;"
+    )
     assert reason.endswith(" if nothing needs them: --delete-messages")
     assert make_plan(topology, driver).changes == ()
 
