@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 
@@ -19,6 +18,7 @@ from melange.consuming.lanes import Lanes, lane_of
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Acknowledge, Defer, Outcome
 from melange.consuming.polling import Poller
+from melange.consuming.releasing import Releases
 from melange.consuming.settling import Acknowledger
 from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
 from melange.consuming.threads import AHEAD, Task, Threads
@@ -82,12 +82,10 @@ class QueueWorker:
             self._lost,
         )
         self._settler = consumer.settler(self._keeper, suspects)
+        self._releases = Releases(self._settler, consumer.driver.clock)
         self._acknowledger = Acknowledger(self._settle, self.limit, consumer.queue.name)
         self._careful_until = 0.0
         self._mean_seconds = math.inf
-        self._releasing = threading.Lock()
-        self._held_back: list[tuple[Lease, float]] | None = []
-        self._stranded = 0
 
     @property
     def in_flight(self) -> int:
@@ -287,53 +285,39 @@ class QueueWorker:
             self._release(lane[1:], 0)
             self._threads.changed()
 
-    # --- releasing -------------------------------------------------------------------------------
+    # --- stopping ----------------------------------------------------------------------------------
 
-    def _release(self, leases: list[Lease], delay_seconds: float) -> None:
-        """Make visible again, after the delay, what was not finished here.
-
-        While the worker stops, only when the last poll has ended: before, that would receive it again.
-        """
-        if not leases:
-            return
-        if self.poller.stopping.is_set():
-            due = self.consumer.driver.clock.monotonic() + delay_seconds
-            with self._releasing:
-                if self._held_back is not None:
-                    self._held_back.extend((lease, due) for lease in leases)
-                    return
-        self._defer([(lease, delay_seconds) for lease in leases])
-
-    def _defer(self, deferrals: list[tuple[Lease, float]]) -> None:
-        released = self._settler.defer(deferrals)
-        if self.poller.stopping.is_set():
-            self._stranded += len(deferrals) - released
+    def _release(self, leases: Sequence[Lease], delay_seconds: float) -> None:
+        self._releases.release(leases, delay_seconds)
         self._threads.changed()
+
+    def stop(self) -> None:
+        """Start no further poll."""
+        self._releases.hold_back()
+        self.poller.stop()
 
     def release_waiting(
         self, not_begun: list[Lease], retries: list[tuple[Lease, float]], deadline: float
     ) -> None:
         """Release what has not begun, once the last poll has ended; retries with the rest of their delay."""
         self.poller.join(deadline - 1.0)
-        with self._releasing:
-            held_back, self._held_back = self._held_back or [], None
         address = self.consumer.queue.address
         now = self.consumer.driver.clock.monotonic()
-        self._defer(
+        of_all_queues = (*retries, *((lease, now) for lease in not_begun))
+        self._releases.release_all(
             [
-                (lease, max(0.0, due - now))
-                for lease, due in (*retries, *held_back, *((lease, now) for lease in not_begun))
-                if lease.delivery.queue.address == address
+                *((lease, due) for lease, due in of_all_queues if lease.delivery.queue.address == address),
+                *((lease, now) for lease in self._lanes.close()),
             ]
-            + [(lease, 0.0) for lease in self._lanes.close()]
         )
+        self._threads.changed()
 
     def finish(self, deadline: float) -> bool:
         """Wait for the last poll and acknowledge what is finished; return True if nothing is left in flight."""
         self.poller.join(deadline)
         self._release_unanswered_claims()
         self._acknowledger.stop(max(1.0, deadline - time.monotonic()))
-        left = self.in_flight + self._stranded
+        left = self.in_flight + self._releases.stranded
         if left or self.poller.is_polling:
             logger.error(
                 "%d deliveries of queue %s were not finished in time and are left to redelivery",

@@ -279,7 +279,7 @@ class Worker:
         """Release what has not begun, let finish what has; return True if nothing is left behind."""
         logger.info("stopping: listeners at work have %g s to finish", self._grace_seconds)
         for one in self._queue_workers:
-            one.poller.stop()
+            one.stop()
         not_begun = [task.lease for task in (*self._threads.close(), *self._isolation.close())]
         retries = self._timers.close()
         # On threads of their own: a broker that does not answer must not stretch the grace period.
