@@ -19,6 +19,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["-m", "melange.cli", "dead-letters", "list", "--help"], "what happened"),
     (["-m", "melange.cli", "topology", "plan", "--help"], "Usage: melange topology plan"),
     (["-m", "melange.cli", "server", "--help"], "Usage: melange server"),
+    (["-m", "melange.cli", "console", "--help"], "Usage: melange console"),
     (
         ["-c", "from melange.server import Broker; print(Broker().signer.certificate_name)"],
         "SimpleNotificationService-",
