@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -118,6 +120,7 @@ def server(
     except ConfigurationError as error:
         complain(str(error))
         sys.exit(WRONG_USAGE)
+    _allow_connections()
     keys = _read_keys(keys_path) if keys_path else None
     broker = Broker(strict=strict, disorder=disorder, max_bytes=max_memory)
     stopping = threading.Event()
@@ -142,6 +145,13 @@ def server(
             _prepare(running.url, keys, topology_paths, init_path)
             click.echo(f"melange server is ready at {running.url}")
             wait_until_set(stopping)
+
+
+def _allow_connections() -> None:
+    """Take as many open files as this user may have: each connection is one, and 1,024 are the usual default."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems say that there is no limit, and have one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _prepare(

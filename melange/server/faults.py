@@ -53,7 +53,7 @@ class Fault:
     _random: Random = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
             raise ConfigurationError(
                 f"there is no kind {self.kind!r}{nearest(str(self.kind), KINDS)}: {', '.join(KINDS)}"
             )
@@ -61,7 +61,12 @@ class Fault:
         _check_number("seconds", self.seconds, 0, LONGEST_SECONDS)
         if self.times is not None:
             _check_number("times", self.times, 1, math.inf)
-        if self.kind == "error" and self.status not in {500, 502, 503, 504}:
+        for name in ("service", "operation", "name"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigurationError(f"{name} must be text, not {getattr(self, name)!r}")
+        if self.seed is not None and not isinstance(self.seed, int):
+            raise ConfigurationError(f"seed must be a whole number, not {self.seed!r}")
+        if self.kind == "error" and self.status not in (500, 502, 503, 504):
             raise ConfigurationError(f"status must be 500, 502, 503 or 504, not {self.status!r}")
         self._random = Random(self.seed)  # noqa: S311 - nothing to guess here
 

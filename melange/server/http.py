@@ -6,9 +6,14 @@ it in the other.
 
 from __future__ import annotations
 
+import math
 import re
 import socket
+import time
 from typing import Literal, NamedTuple
+
+REQUEST_SECONDS = 60.0
+"""How long a request may take to come, from its first byte. Between requests a client may be silent as long as it likes."""
 
 MAX_HEAD_BYTES = 65_536
 MAX_BODY_BYTES = 16 * 1_048_576
@@ -27,6 +32,7 @@ REASONS = {
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    408: "Request Timeout",
     413: "Content Too Large",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
@@ -58,12 +64,14 @@ class RequestReader:
     """Reads the requests of one connection, one after the other.
 
     Args:
-        connection: a blocking socket, which is the caller's to close.
+        connection: a blocking socket, which is the caller's to close. Its receive timeout, if it has one, is how often
+            this looks whether a request takes too long.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._buffer = bytearray()
+        self._give_up_at = math.inf
 
     def read(self) -> Request | None:
         """Block until a request has come; None if the client has closed the connection.
@@ -78,14 +86,16 @@ class RequestReader:
         request = parse_head(bytes(self._buffer[:end]))
         del self._buffer[: end + 4]
         method, target, headers, _, keeps_alive = request
+        if self._give_up_at == math.inf:
+            self._give_up_at = time.monotonic() + REQUEST_SECONDS
         if "transfer-encoding" in headers:
             body = self._read_chunks(request)
         else:
             length = _length_of(headers)
-            if not length:
-                return request
-            self._allow_body(request)
+            if length:
+                self._allow_body(request)
             body = self._take(length)
+        self._give_up_at = math.inf
         return Request(method, target, headers, body, keeps_alive)
 
     def is_client_there(self) -> bool:
@@ -110,6 +120,8 @@ class RequestReader:
                     raise BadRequestError(431, "the head of the request is too large")
                 return end
             searched = len(self._buffer)
+            if searched and self._give_up_at == math.inf:
+                self._give_up_at = time.monotonic() + REQUEST_SECONDS
             if searched > MAX_HEAD_BYTES:
                 raise BadRequestError(431, "the head of the request is too large")
             if not self._fill():
@@ -118,9 +130,14 @@ class RequestReader:
                 return -1
 
     def _fill(self) -> bool:
-        received = self._connection.recv(65_536)
-        self._buffer += received
-        return bool(received)
+        while time.monotonic() < self._give_up_at:
+            try:
+                received = self._connection.recv(65_536)
+            except BlockingIOError:  # nothing has come within the receive timeout
+                continue
+            self._buffer += received
+            return bool(received)
+        raise BadRequestError(408, f"the request did not come within {REQUEST_SECONDS:g} seconds")
 
     def _take(self, length: int) -> bytes:
         buffer = self._buffer
@@ -181,6 +198,8 @@ def parse_head(head: bytes) -> Request:
         raise BadRequestError(400, "a header has no name, or contains a control character")
     headers = _headers_of(lines.split("\r\n")) if lines else {}
     method, target, minor_version = found.groups()
+    if minor_version == "0" and "transfer-encoding" in headers:
+        raise BadRequestError(400, "HTTP/1.0 has no chunks")
     if minor_version == "1" and "host" not in headers:
         raise BadRequestError(400, "the request has no host header")
     connection = headers.get("connection", "").lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import struct
 import threading
 from collections.abc import Callable
 
@@ -17,6 +18,20 @@ Answer = Callable[[Request, Callable[[], bool]], Response]
 
 _STACK_BYTES = 512 * 1024
 """A thousand clients may wait at once, each in a thread."""
+
+
+LOOK_SECONDS = 15.0
+"""How often a connection is looked at whose request does not come whole."""
+
+_SEND_SECONDS = 60.0
+"""How long a client may take none of an answer before its connection is closed."""
+
+_LAST_WORDS_SECONDS = 1.0
+_LAST_WORDS_BYTES = 64 * 1_048_576
+"""How long, and how much, a client may go on sending after its request was refused."""
+
+_PAUSE_SECONDS = 0.1
+"""The wait after a connection that could not be accepted: there are too many, until some of them end."""
 
 
 class Listener:
@@ -36,7 +51,7 @@ class Listener:
         self._answer = answer
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._accept, name="melange-server", daemon=True)
 
     def start(self) -> None:
@@ -46,7 +61,7 @@ class Listener:
     def close(self) -> None:
         """Stop listening and close all connections. Idempotent."""
         with self._lock:
-            self._is_closed = True
+            self._closing.set()
             connections = list(self._connections)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -58,16 +73,20 @@ class Listener:
             self._thread.join(timeout=5)
 
     def _accept(self) -> None:
+        is_refusing = False
         while True:
             try:
                 connection, _ = self._socket.accept()
-            except OSError:
-                if self._is_closed:
+            except OSError as error:
+                if self._closing.wait(_PAUSE_SECONDS):
                     return
-                logger.warning("a connection could not be accepted", exc_info=True)
+                if not is_refusing:
+                    logger.warning("connections cannot be accepted for now: %s", error)
+                is_refusing = True
                 continue
+            is_refusing = False
             with self._lock:
-                if self._is_closed:
+                if self._closing.is_set():
                     connection.close()
                     return
                 self._connections.add(connection)
@@ -82,6 +101,8 @@ class Listener:
     def _serve(self, connection: socket.socket) -> None:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(LOOK_SECONDS))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_SEND_SECONDS))
             self._serve_requests(connection)
         except OSError:  # the client is gone
             pass
@@ -96,11 +117,16 @@ class Listener:
             except BadRequestError as error:
                 refusal = Response(error.status, "text/plain", f"{error}\n".encode())
                 connection.sendall(refusal.encode(keeps_alive=False))
+                _let_read(connection)
                 return
             if request is None:
                 return
-            response = self._answer(request, reader.is_client_there)
-            keeps_alive = request.keeps_alive and not self._is_closed
+            try:
+                response = self._answer(request, reader.is_client_there)
+            except Exception:
+                logger.exception("a request has no answer")
+                response = Response(500, "text/plain", b"melange server failed; its log says why\n")
+            keeps_alive = request.keeps_alive and not self._closing.is_set()
             if response.sent == "nothing":
                 return
             answer = response.encode(keeps_alive=keeps_alive, is_head=request.method == "HEAD")
@@ -115,3 +141,17 @@ class Listener:
         connection.close()
         with self._lock:
             self._connections.discard(connection)
+
+
+def _let_read(connection: socket.socket) -> None:
+    """Let a client read its answer: closing a connection with bytes that were not received would reset it."""
+    connection.shutdown(socket.SHUT_WR)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_LAST_WORDS_SECONDS))
+    left = _LAST_WORDS_BYTES
+    while left > 0 and (received := connection.recv(65_536)):
+        left -= len(received)
+
+
+def _timeval(seconds: float) -> bytes:
+    """Return the C structure that sockets take for a timeout."""
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))

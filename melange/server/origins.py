@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from melange.server.control import CONSOLE_PREFIX
 from melange.server.http import Request
@@ -24,7 +23,7 @@ def refusal_of(request: Request, allowed_hosts: frozenset[str]) -> str:
     if len(host) > _MAX_HOST_CHARACTERS or not _is_own_host(host, allowed_hosts):
         return f"{host!r} is not a name of this server: start it with --allowed-host to allow that name"
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and origin.partition("://")[2] != host:
         return "requests from the pages of another origin are refused"
     is_own = request.headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
     if not is_own and not _follows_link_to_console(request):

@@ -35,7 +35,9 @@ def read(operation: str, body: bytes) -> dict[str, Any]:
 
 def write(result: dict[str, Any]) -> bytes:
     """Return the body of an answer."""
-    return _encode(result).encode()
+    return _encode(result).encode(
+        errors="replace"
+    )  # a client can send half of a surrogate pair as a JSON escape
 
 
 def write_error(error: ServiceError) -> tuple[dict[str, str], bytes]:

@@ -46,7 +46,7 @@ def write(service: str, operation: str, result: Mapping[str, Any], request_id: s
     return (
         f'<?xml version="1.0"?><{operation}Response xmlns="{NAMESPACES[service]}">{written}'
         f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{operation}Response>"
-    ).encode()
+    ).encode(errors="replace")
 
 
 def write_error(service: str, error: ServiceError, request_id: str) -> bytes:
@@ -61,7 +61,7 @@ def write_error(service: str, error: ServiceError, request_id: str) -> bytes:
         f"<Code>{_escape(error.code)}</Code><Message>{_escape(message)}</Message>"
         f"{'<Detail/>' if service == 'sqs' else ''}</Error>"
         f"<RequestId>{request_id}</RequestId></ErrorResponse>"
-    ).encode()
+    ).encode(errors="replace")
 
 
 def _tree(form: Mapping[str, str]) -> Fields:
