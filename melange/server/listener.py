@@ -21,7 +21,7 @@ _STACK_BYTES = 512 * 1024
 
 
 LOOK_SECONDS = 15.0
-"""How often a connection is looked at whose request does not come whole."""
+"""How often a connection is looked at while its request does not come whole."""
 
 _SEND_SECONDS = 60.0
 """How long a client may take none of an answer before its connection is closed."""
