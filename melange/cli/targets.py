@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from melange.cli.options import TargetError
@@ -111,6 +112,9 @@ def _import(module_name: str) -> object:
         raise ConfigurationError("the working directory was deleted: change to one that exists") from None
     if working_directory not in sys.path:
         sys.path.insert(0, working_directory)
+    if os.environ.get("DJANGO_SETTINGS_MODULE") and find_spec("django"):
+        with _own_failures("setting up Django for DJANGO_SETTINGS_MODULE"):
+            _set_up_django()
     with _own_failures(f"importing {module_name}"):
         try:
             return importlib.import_module(module_name)
@@ -121,6 +125,13 @@ def _import(module_name: str) -> object:
     raise ConfigurationError(
         f"there is no module {missing}: looked in {working_directory} and where Python finds packages"
     )
+
+
+def _set_up_django() -> None:
+    """Load the project's apps, so that the target can import their models. Does nothing the second time."""
+    import django  # noqa: PLC0415 - most programs are without it
+
+    django.setup()
 
 
 def _call(target: str, function: Callable[..., object]) -> object:

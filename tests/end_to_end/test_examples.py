@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -115,6 +116,22 @@ def test_an_order_goes_through_three_services_in_processes_of_their_own() -> Non
     assert services.returncode == 0, services.stdout + services.stderr
     printed = services.stdout.splitlines()
     assert [line for line in printed if "order" in line or "it is" in line][-2:] == printed_on_page()
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("orders.topology:declare", "orders"),
+        ("payments.consumers:make_consumer", "payments"),  # its project is set up before
+        ("shipping.function:make_handler", "shipping"),
+    ],
+)
+def test_each_of_three_services_says_what_it_needs_at_the_broker(target, name) -> None:
+    command = ["-m", "melange.cli", "topology", "export", "--format", "json", f"three_services.{target}"]
+
+    printed = run(*command, DJANGO_SETTINGS_MODULE="three_services.payments.settings")
+
+    assert name in {queue["name"] for queue in json.loads(printed)["queues"]}
 
 
 def printed_on_page() -> list[str]:
