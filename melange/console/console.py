@@ -62,7 +62,7 @@ class Console:
         self._backend = backend
         self._history = History(backend)
         self._token = secrets.token_urlsafe(32)
-        self._notices: OrderedDict[str, str] = OrderedDict()
+        self._notices: OrderedDict[str, Redirect] = OrderedDict()
         self._routes = [(method, _pattern(path), handler) for method, path, handler in ROUTES]
 
     def answer(self, request: Request) -> Response:
@@ -123,7 +123,7 @@ class Console:
         location = CONSOLE_PREFIX + answer.path
         if answer.notice:
             key = secrets.token_urlsafe(8)
-            self._notices[key] = answer.notice
+            self._notices[key] = answer
             while len(self._notices) > _MAX_NOTICES:
                 self._notices.popitem(last=False)
             location += f"{'&' if '?' in location else '?'}notice={key}"
@@ -139,7 +139,7 @@ class Console:
             "token": self._token,
             "path": path,
             "nav": [one for one in _NAVIGATION if self._has(one[0])],
-            "notice": self._notices.get(query.get("notice", ""), ""),
+            "notice": self._notices.get(query.get("notice", "")),
             "now": self._backend.now(),
         }
         html = render(page.template, {**values, **page.values})

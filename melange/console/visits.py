@@ -46,10 +46,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Shows the page at ``path`` instead, with a notice of what was done."""
+    """Shows the page at ``path`` instead, with a notice of what was done, and the path of a page with more about it."""
 
     path: str
     notice: str = ""
+    more: str = ""
 
 
 Handler = Callable[[Visit], Page | Redirect]

@@ -31,7 +31,7 @@ def send(visit: Visit) -> Page | Redirect:
         message_id = visit.backend.send(queue.arn, draft)
     except RefusedError as error:
         return _refused(visit, queue, str(error))
-    return Redirect(f"queues/{queue.arn}", f"Sent: message {message_id}.")
+    return Redirect(f"queues/{queue.arn}", f"Sent: message {message_id}.", _story(visit, message_id))
 
 
 def show_publish(visit: Visit) -> Page:
@@ -46,7 +46,11 @@ def publish(visit: Visit) -> Page | Redirect:
         message_id = visit.backend.publish(topic.arn, draft)
     except RefusedError as error:
         return _refused(visit, topic, str(error))
-    return Redirect(f"topics/{topic.arn}", f"Published: message {message_id}.")
+    return Redirect(f"topics/{topic.arn}", f"Published: message {message_id}.", _story(visit, message_id))
+
+
+def _story(visit: Visit, message_id: str) -> str:
+    return f"log/{message_id}" if visit.backend.log else ""
 
 
 def _template(visit: Visit, arn: str) -> dict[str, Any]:

@@ -113,6 +113,7 @@ def test_a_form_publishes_to_a_topic(browser):
     response = browser.post(f"topics/{topic}/publish", {"body": "order 1", "subject": "Order"})
 
     assert "Published: message" in browser.follow(response)
+    assert "What happened to it" in browser.follow(response)
     assert browser.client.bodies(url) == ["order 1"]
 
 

@@ -189,3 +189,17 @@ def test_a_subscription_that_delivers_nothing_says_why(browser):
     assert "policy of the queue does not allow the topic to send" in browser.text(f"topics/{topic}")
     browser.client.sqs("DeleteQueue", QueueUrl=url)
     assert "The queue does not exist." in browser.text(f"topics/{topic}")
+
+
+def test_many_topics_and_queues_are_searched_by_name(browser):
+    for number in range(70):
+        browser.client.queue(f"queue-{number}")
+    topic = browser.client.topic("orders")
+    browser.client.subscribe(topic, "queue-33")
+
+    everything, found = browser.text(), browser.text("?name=ORD")
+
+    assert "Show the graph of 71 topics and queues" in everything
+    assert "orders to queue-33" in found
+    assert "queue-34" not in found
+    assert "No topic or queue has this in its name." in browser.text("?name=none")
