@@ -35,6 +35,7 @@ _PORT = 4567
     multiple=True,
     help="A name with dots under which browsers reach the console.",
 )
+@click.option("--allow-purge", is_flag=True, help="Offer to purge queues, after a question.")
 @log_options
 def console(
     *,
@@ -44,6 +45,7 @@ def console(
     host: str,
     port: int,
     allowed_hosts: tuple[str, ...],
+    allow_purge: bool,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -69,7 +71,8 @@ def console(
             sys.exit(WRONG_USAGE)
         with driver:
             try:
-                running = ConsoleServer(AwsBackend(driver), host=host, port=port, allowed_hosts=allowed_hosts)
+                backend = AwsBackend(driver, allows_purging=allow_purge)
+                running = ConsoleServer(backend, host=host, port=port, allowed_hosts=allowed_hosts)
             except OSError as error:
                 complain(
                     f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port"

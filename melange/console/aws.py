@@ -1,7 +1,7 @@
 """The backend of ``melange console``: SNS and SQS of an account, through the driver.
 
 A look at messages is a receive there, so it happens on request only. What it has seen is kept and shown until the next
-look. Nothing is deleted but dead letters and, by a purge, the messages of a queue.
+look. Nothing is deleted except for dead letters and, if purges are allowed, the messages of a queue.
 """
 
 from __future__ import annotations
@@ -46,14 +46,20 @@ LOOKED_AT_MESSAGES = 100
 
 
 class AwsBackend:
-    """Shows SNS and SQS, and changes little. Thread-safe; methods block on calls."""
+    """Shows SNS and SQS, and changes little. Thread-safe; methods block on calls.
+
+    Args:
+        driver: the driver with the account, the region and the credentials. It stays the caller's.
+        allows_purging: True offers to purge queues.
+    """
 
     url = ""
     looking_receives = True
     controls: Controls | None = None
     log: Log | None = None
 
-    def __init__(self, driver: AwsDriver) -> None:
+    def __init__(self, driver: AwsDriver, *, allows_purging: bool = False) -> None:
+        self.allows_purging = allows_purging
         self._driver = driver
         self._account = driver.account()
         self._lock = threading.Lock()
@@ -153,6 +159,8 @@ class AwsBackend:
             return self._done(queue_arn, self._dead_letters(queue_arn).retry(Selection()))
 
     def purge(self, queue_arn: str) -> None:
+        if not self.allows_purging:
+            raise RefusedError("Start the console with --allow-purge to purge queues of AWS.")
         with _explained():
             self._driver.purge_queue(self._driver.get_queue(queue_arn))
         self._forget(queue_arn)

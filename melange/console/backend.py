@@ -231,6 +231,10 @@ class Backend(Protocol):
         """True if a look at messages receives them, so that it counts and hides them for a while, as on AWS."""
 
     @property
+    def allows_purging(self) -> bool:
+        """True if the console offers to purge queues."""
+
+    @property
     def controls(self) -> Controls | None:
         """Faults and time; None if the broker has no such thing."""
 

@@ -58,6 +58,7 @@ class LocalBackend:
 
     title = "melange server"
     looking_receives = False
+    allows_purging = True
 
     def __init__(self, broker: Broker, faults: Faults, snapshots: Snapshots, url: str) -> None:
         self._broker = broker

@@ -16,6 +16,7 @@ from melange.drivers.dead_letters import FoundDeadLetter
 from melange.drivers.sqs_rules import MESSAGE_ID_ATTRIBUTE, PUBLISHED_AT_ATTRIBUTE
 from melange.messages import Queue as DeliveryQueue
 from melange.operations.letters import DeadLetter, dead_letter_from, event_type_in
+from melange.server.stories import type_in
 
 _MAX_PRETTY_CHARACTERS = 262_144
 
@@ -157,7 +158,7 @@ def _parsed(text: str) -> Any:
 
 def _event_type(message: Message) -> str | None:
     delivered = delivery_from(message.raw, _NO_QUEUE, 0, 0).message
-    return delivered.event_type_name or event_type_in(delivered.body)
+    return delivered.event_type_name or type_in(delivered.headers) or event_type_in(delivered.body)
 
 
 def _readable(token: str) -> str:

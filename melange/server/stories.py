@@ -71,20 +71,23 @@ class Story:
         """Its text as it was first published or sent; "" if the log has forgotten that."""
         return next((_body(event.content) for event in self.events if event.content is not None), "")
 
-    @property
+    @cached_property
     def event_type(self) -> str:
-        """Its type, from the attribute that names one; "" if none does."""
-        for event in self.events:
-            attributes = _text_attributes(event.content)
-            for name in _TYPE_ATTRIBUTES:
-                if attributes.get(name):
-                    return attributes[name]
-        return ""
+        """Its type, as an attribute or the body names it; "" if neither does."""
+        from melange.operations.letters import event_type_in  # noqa: PLC0415 - most servers never read their log
+
+        types = (type_in(_text_attributes(event.content)) for event in self.events)
+        return next(filter(None, types), "") or event_type_in(self.body) or ""
 
     def holds(self, text: str) -> bool:
         """Return True if a body, an attribute or a reason has this text, in whatever case."""
         text = text.casefold()
         return any(text in part.casefold() for event in self.events for part in _texts(event))
+
+
+def type_in(attributes: Mapping[str, str]) -> str:
+    """Return the type that attributes give their message; "" if they give none."""
+    return next((attributes[name] for name in _TYPE_ATTRIBUTES if attributes.get(name)), "")
 
 
 def find_stories(
@@ -228,7 +231,8 @@ def _details(  # noqa: PLR0911 - one for each kind
         case "visibility changed", (visible_at,):
             return {"visible_at": visible_at}
         case "dead-lettered", (target_arn, receive_count, most):
-            reason = f"received {receive_count} times; the queue allows {most}, as its maxReceiveCount"
+            times = "once" if receive_count == 1 else f"{receive_count} times"
+            reason = f"received {times}; the maxReceiveCount of the queue is {most}"
             return {"other_arn": target_arn, "receive_count": receive_count, "reason": reason}
         case "moved", (target_arn, other_id):
             return {"other_arn": target_arn, "other_id": other_id}

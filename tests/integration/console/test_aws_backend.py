@@ -180,6 +180,19 @@ def test_what_sqs_refuses_is_said(sqs, backend):
         backend.send(arn_of("billing"), Draft("1", {"n": {"DataType": "Number", "StringValue": "x"}}))
 
 
+def test_queues_are_purged_only_if_that_was_allowed(sqs, backend, browser):
+    billing, _ = with_dead_letters(sqs)
+    sqs.send_message(QueueUrl=billing, MessageBody="1")
+    assert "Purge" not in browser.get("queues/" + arn_of("billing"))
+
+    with pytest.raises(RefusedError, match="--allow-purge"):
+        backend.purge(arn_of("billing"))
+    backend.allows_purging = True
+    backend.purge(arn_of("billing"))
+
+    assert bodies(sqs, billing) == []
+
+
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
 def test_pages_of_other_sites_are_refused(browser, headers):
     with pytest.raises(HTTPError) as refusal:

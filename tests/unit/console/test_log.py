@@ -56,3 +56,12 @@ def test_a_message_that_the_log_does_not_have_is_not_found(browser):
 
     assert response.status == 404
     assert b"has nothing about message" in response.body
+
+
+def test_a_message_has_the_same_type_in_the_log_and_in_its_queue(browser):
+    url = browser.client.queue("orders")
+    kind = {"event_type_name": {"DataType": "String", "StringValue": "OrderPlaced"}}
+    browser.client.send(url, "order", MessageAttributes=kind)
+
+    assert "OrderPlaced" in browser.text("queues/" + browser.client.arn(url))
+    assert "OrderPlaced" in browser.text("log")

@@ -111,7 +111,7 @@ def test_a_dead_letter_says_how_often_it_was_received(client, only_story):
 
     event = only_story().events[-1]
     assert (event.kind, event.other_arn) == ("dead-lettered", client.arn(dead))
-    assert event.reason == "received 1 times; the queue allows 1, as its maxReceiveCount"
+    assert event.reason == "received once; the maxReceiveCount of the queue is 1"
 
 
 def test_a_dead_letter_of_melange_is_in_the_story_of_its_message_with_its_reason(client, only_story):
