@@ -9,7 +9,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.resources import files
-from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlsplit
 
 from melange.console.backend import Backend, NotFoundError, RefusedError
 from melange.console.history import History
@@ -120,7 +120,7 @@ class Console:
         return form
 
     def _redirect(self, answer: Redirect) -> Response:
-        location = CONSOLE_PREFIX + answer.path
+        location = CONSOLE_PREFIX + quote(answer.path, safe="/:?=&")
         if answer.notice:
             key = secrets.token_urlsafe(8)
             self._notices[key] = answer
