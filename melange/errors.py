@@ -235,7 +235,7 @@ class Retry(Exception):
     """
 
     def __init__(self, delay_seconds: float) -> None:
-        if not 0 <= delay_seconds < math.inf:
+        if not is_number(delay_seconds) or not 0 <= delay_seconds < math.inf:
             raise ValueError(f"delay_seconds must be 0 or more, not {delay_seconds!r}")
         self.delay_seconds = delay_seconds
         super().__init__(f"retry in {delay_seconds} s")
@@ -259,7 +259,7 @@ class PartialFailure(Exception):
     """
 
     def __init__(self, errors: Mapping[int, Exception]) -> None:
-        for number, error in errors.items():
+        for number, error in errors.items() if isinstance(errors, Mapping) else [(None, None)]:
             if isinstance(number, bool) or not isinstance(number, int) or not isinstance(error, Exception):
                 raise TypeError(
                     "PartialFailure takes a dict of exceptions by places, such as {2: ValueError('no price')}"
@@ -284,6 +284,11 @@ def shortened(text: object, limit: int = 80) -> str:
     if len(escaped) > limit:
         escaped = f"{escaped[: limit - 3]}..."
     return f"{quote}{escaped}{quote}"
+
+
+def is_number(value: object) -> bool:
+    """Return True for an int or a float, which may be infinite; False for NaN, True and False."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def nearest(name: str, known_names: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Outcome
 from melange.consuming.suspects import Suspects
 from melange.drivers.base import Capabilities, MessagingDriver
-from melange.errors import ConfigurationError, DriverError, Failure, MelangeError
+from melange.errors import ConfigurationError, DriverError, Failure, MelangeError, is_number
 from melange.messages import Delivery
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class LambdaHandler:
         }
         if not consumers or len(self._consumers) < len(consumers):
             raise ConfigurationError("a Lambda handler needs at least one consumer, and each its own queue")
-        if isinstance(grace_seconds, bool) or not 0 <= grace_seconds <= 60:
+        if not is_number(grace_seconds) or not 0 <= grace_seconds <= 60:
             raise ConfigurationError(f"grace_seconds must be from 0 to 60, not {grace_seconds!r}")
         self._grace_seconds = grace_seconds
         self._runner: Runner | None = None

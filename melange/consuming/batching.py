@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from melange.callables import is_asynchronous, is_awaitable, place
-from melange.errors import ConfigurationError, PartialFailure
+from melange.errors import ConfigurationError, PartialFailure, is_number
 from melange.messages import handled_message
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ class BatchListener:
         give_up: Callable[[threading.Thread, str], None],
     ) -> None:
         _check(max_events, max_seconds)
+        if not callable(function):
+            raise ConfigurationError(f"a batch listener is a function of a list of events, not {function!r}")
         self._function = function
         self._is_async = is_asynchronous(function)
         self._asked_for = _asked_for(function)
@@ -219,5 +221,5 @@ def _check(max_events: int, max_seconds: float) -> None:
         raise ConfigurationError(
             f"max_events must be a whole number from 1 to {MOST_EVENTS:,}, not {max_events!r}"
         )
-    if isinstance(max_seconds, bool) or not 0 <= max_seconds <= 3600:
+    if not is_number(max_seconds) or not 0 <= max_seconds <= 3600:
         raise ConfigurationError(f"max_seconds must be from 0 to 3,600, not {max_seconds!r}")

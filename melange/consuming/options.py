@@ -94,6 +94,12 @@ class QueueOptions:
             )
         if not isinstance(self.ordered_by, (str, type(None))):
             raise ConfigurationError(f"ordered_by= takes the name of an event field, not {self.ordered_by!r}")
+        tags = self.tags
+        are_tags = tags is None or (
+            isinstance(tags, Mapping) and all(isinstance(text, str) for tag in tags.items() for text in tag)
+        )
+        if not are_tags or "" in (tags or ()):
+            raise ConfigurationError(f"tags= takes a dict of texts by names, not {tags!r}")
         if not isinstance(self.declare, bool):
             raise ConfigurationError(f"declare= takes True or False, not {self.declare!r}")
         check_choice("on_reject", self.on_reject, "skip", "block")

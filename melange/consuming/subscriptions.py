@@ -6,7 +6,7 @@ import functools
 import inspect
 import threading
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -185,6 +185,8 @@ def subscription_for(
         raise ConfigurationError(
             f"{listener!r} is not an ExchangeListener; a function is subscribed with @consumer.listener('EventTypeName')"
         )
+    if not isinstance(name, str):
+        raise ConfigurationError(f"the name of a listener must be text, not {name!r}")
     check_time_limit(timeout_seconds)
     names, classes = resolve_event_types(f"listens_to of {name}", event_types)
     subscription = Subscription(
@@ -217,7 +219,7 @@ def resolve_event_types(
     Raises:
         ConfigurationError: it is not a sequence of type names and event classes.
     """
-    if isinstance(event_types, (str, type)):
+    if isinstance(event_types, (str, type)) or not isinstance(event_types, (Iterable, type(None))):
         raise ConfigurationError(
             f"{origin} must be a sequence of event types, such as [{event_types!r}], not {event_types!r} itself"
         )

@@ -49,6 +49,8 @@ def parts_of(
 
 
 def _check(queue_names: Sequence[str], weights: Mapping[str, int]) -> None:
+    if not isinstance(weights, Mapping):
+        raise ConfigurationError(f"weights= takes a dict of numbers by queue names, not {weights!r}")
     for name, weight in weights.items():
         if name not in queue_names:
             raise ConfigurationError(

@@ -22,10 +22,13 @@ from melange.consuming.suspects import Suspects
 from melange.consuming.threads import Threads
 from melange.consuming.timers import Timers
 from melange.consuming.weights import parts_of
-from melange.errors import ConfigurationError
+from melange.errors import ConfigurationError, is_number
 from melange.signals import calling_on_signal, wait_until_set
 
 logger = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 120_000
+"""SQS has no more messages of a queue in flight."""
 
 SHORTEST_FINISH_SECONDS = 5
 """The least part of the grace period that is left when the last poll has ended."""
@@ -70,7 +73,7 @@ class Worker:
         Raises:
             ConfigurationError: no consumer, two for one queue, or a number out of bounds.
         """
-        _check(consumers, concurrency, grace_seconds)
+        _check(consumers, concurrency, grace_seconds, give_up_seconds)
         self._grace_seconds = grace_seconds
         self._handle_signals = handle_signals
         self._threads = Threads(concurrency)
@@ -321,7 +324,12 @@ def _described(queue_worker: QueueWorker) -> str:
     return f"queue {consumer.queue.name} ({type(consumer.driver).__name__}) for {listeners}"
 
 
-def _check(consumers: tuple[ExchangeMessageConsumer, ...], concurrency: int, grace_seconds: float) -> None:
+def _check(
+    consumers: tuple[ExchangeMessageConsumer, ...],
+    concurrency: int,
+    grace_seconds: float,
+    give_up_seconds: float,
+) -> None:
     for consumer in consumers:
         if not isinstance(consumer, ExchangeMessageConsumer):
             raise ConfigurationError(f"a worker takes consumers, not {consumer!r}")
@@ -332,5 +340,9 @@ def _check(consumers: tuple[ExchangeMessageConsumer, ...], concurrency: int, gra
         raise ConfigurationError(
             f"concurrency must be a whole number and at least {len(consumers)}, one for each queue, not {concurrency!r}"
         )
-    if not 0 < grace_seconds <= 3600:
+    if concurrency > MOST_AT_ONCE:
+        raise ConfigurationError(f"concurrency must be at most {MOST_AT_ONCE:,}, not {concurrency:,}")
+    if not is_number(give_up_seconds) or give_up_seconds < 0:
+        raise ConfigurationError(f"give_up_seconds must be 0 or more, not {give_up_seconds!r}")
+    if not is_number(grace_seconds) or not 0 < grace_seconds <= 3600:
         raise ConfigurationError(f"grace_seconds must be above 0 and at most 3600, not {grace_seconds!r}")

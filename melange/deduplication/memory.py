@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from itertools import islice
@@ -14,6 +15,7 @@ from melange.deduplication.base import (
     DeduplicationKey,
     DeduplicationStore,
 )
+from melange.errors import ConfigurationError, is_number
 
 _Claim = tuple[str, int, float]
 """Token, attempt and end of the lease. A tuple, because one is made for each message and listener."""
@@ -39,6 +41,10 @@ class MemoryDeduplicationStore(DeduplicationStore):
         max_marks: int = 500_000,
         clock: Clock | None = None,
     ) -> None:
+        if not is_number(retention_seconds) or not 0 < retention_seconds < math.inf:
+            raise ConfigurationError(f"retention_seconds must be above 0, not {retention_seconds!r}")
+        if isinstance(max_marks, bool) or not isinstance(max_marks, int) or max_marks < 1:
+            raise ConfigurationError(f"max_marks must be a whole number of at least 1, not {max_marks!r}")
         self._retention_seconds = retention_seconds
         self._max_marks = max_marks
         self._clock = clock or SystemClock()

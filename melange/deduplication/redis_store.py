@@ -18,7 +18,7 @@ from melange.deduplication.base import (
 )
 from melange.deduplication.redis_clients import Client, RedisSource, connected, mapped_errors
 from melange.deduplication.redis_scripts import Script
-from melange.errors import ConfigurationError, DeduplicationError
+from melange.errors import ConfigurationError, DeduplicationError, is_number
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class RedisDeduplicationStore(DeduplicationStore):
         retention_seconds: float = DEFAULT_RETENTION_SECONDS,
         timeout_seconds: float = 2.0,
     ) -> None:
-        if not 0 < retention_seconds < math.inf:
+        if not is_number(retention_seconds) or not 0 < retention_seconds < math.inf:
             raise ConfigurationError(f"retention_seconds has to be above 0, not {retention_seconds!r}")
         self._client, default_namespace = connected(redis, timeout_seconds)
         self._owns_client = isinstance(redis, str)

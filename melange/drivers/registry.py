@@ -81,6 +81,8 @@ class DriverManager:
             UnknownDriverError: no driver has this name.
             ConfigurationError: both or neither were given, or an option is unknown.
         """
+        if driver_name is not None and not isinstance(driver_name, str):
+            raise ConfigurationError(f"driver_name= takes the name of a driver, not {driver_name!r}")
         if (driver is None) == (driver_name is None):
             raise ConfigurationError(
                 "say which driver: either use_driver(driver_name='memory') or use_driver(driver)"
@@ -96,7 +98,7 @@ class DriverManager:
             raise ConfigurationError(
                 f"the options {sorted(options)} go with driver_name=; a driver object has its own already"
             )
-        _require_driver(driver)
+        require_driver(driver)
         if middleware is not None:
             driver.middleware = checked_middleware(middleware)
         with self._lock:
@@ -147,7 +149,7 @@ class DriverManager:
 
         Afterwards the driver from before is in use again. It is for the whole process, all threads included.
         """
-        _require_driver(driver)
+        require_driver(driver)
         with self._lock:
             outer, self._override = self._override, driver
         try:
@@ -215,6 +217,7 @@ def _check_options(driver_name: str, factory: DriverFactory, options: Mapping[st
             )
 
 
-def _require_driver(driver: object) -> None:
-    if not isinstance(driver, MessagingDriver):
+def require_driver(driver: object) -> None:
+    """Raise ``ConfigurationError`` unless ``driver`` is a driver, or None."""
+    if not isinstance(driver, (MessagingDriver, type(None))):
         raise ConfigurationError(f"{driver!r} is not a MessagingDriver; pass a name as driver_name=")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from melange.clock import Clock, SystemClock
 from melange.consuming.gates import FlowState, Gate
-from melange.errors import ConfigurationError, Reject, Retry
+from melange.errors import ConfigurationError, Reject, Retry, is_number
 from melange.messages import Delivery, Queue
 from melange.middleware import Middleware
 
@@ -52,9 +52,10 @@ class CircuitBreaker(Gate, Middleware):
     ) -> None:
         if isinstance(window, bool) or not isinstance(window, int) or window < 2:
             raise ConfigurationError(f"window must be a whole number of at least 2, not {window!r}")
-        if not 0 < share <= 1:
+        if not is_number(share) or not 0 < share <= 1:
             raise ConfigurationError(f"share must be above 0 and at most 1, not {share!r}")
-        if not 0 < first_pause_seconds <= longest_pause_seconds:
+        are_numbers = is_number(first_pause_seconds) and is_number(longest_pause_seconds)
+        if not are_numbers or not 0 < first_pause_seconds <= longest_pause_seconds:
             raise ConfigurationError(
                 f"first_pause_seconds must be above 0 and at most longest_pause_seconds, not {first_pause_seconds!r}"
             )

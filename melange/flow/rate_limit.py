@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from melange.clock import Clock, SystemClock
 from melange.consuming.gates import FlowState, Gate
-from melange.errors import ConfigurationError
+from melange.errors import ConfigurationError, is_number
 from melange.messages import Queue
 from melange.middleware import Middleware
 
@@ -55,11 +55,11 @@ class RateLimit(Gate):
         redis: RedisSource | None = None,
         name: str | None = None,
     ) -> None:
-        if isinstance(per_second, bool) or not 0 < per_second < float("inf"):
+        if not is_number(per_second) or not 0 < per_second < float("inf"):
             raise ConfigurationError(f"per_second must be a number above 0, not {per_second!r}")
         if burst is None:
             burst = max(1.0, per_second)
-        if isinstance(burst, bool) or not 1 <= burst < float("inf"):
+        if not is_number(burst) or not 1 <= burst < float("inf"):
             raise ConfigurationError(f"burst must be a number of at least 1, not {burst!r}")
         self._per_second = per_second
         self._burst = burst

@@ -16,7 +16,7 @@ from melange.deduplication.base import (
     DeduplicationStore,
     RunCoroutine,
 )
-from melange.errors import ConfigurationError, DeduplicationError
+from melange.errors import ConfigurationError, DeduplicationError, is_number
 from melange.outbox import inbox_statements
 from melange.outbox.inbox_sessions import MakeSession, Sessions
 from melange.outbox.inbox_transaction import InboxClaim, open_claim
@@ -60,7 +60,7 @@ class Inbox(DeduplicationStore):
         retention_seconds: float = DEFAULT_RETENTION_SECONDS,
         clock: Clock | None = None,
     ) -> None:
-        if not 0 < retention_seconds < math.inf:
+        if not is_number(retention_seconds) or not 0 < retention_seconds < math.inf:
             raise ConfigurationError(f"retention_seconds has to be above 0, not {retention_seconds!r}")
         self._sessions = Sessions(make_session)
         self.listeners_are_async = self._sessions.are_async

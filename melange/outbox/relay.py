@@ -15,8 +15,8 @@ from sqlalchemy.pool import SingletonThreadPool
 
 from melange.backoff import Backoff
 from melange.drivers.base import MessagingDriver
-from melange.drivers.registry import DriverManager
-from melange.errors import ConfigurationError, DriverClosedError, MelangeError, OutboxError
+from melange.drivers.registry import DriverManager, require_driver
+from melange.errors import ConfigurationError, DriverClosedError, MelangeError, OutboxError, is_number
 from melange.outbox.administration import purge_some
 from melange.outbox.locks import locks_for
 from melange.outbox.marking import explained
@@ -100,6 +100,7 @@ class OutboxRelay:
                 bounds.
         """
         _check(batch_size, max_attempts, poll_seconds, keep_sent_seconds)
+        require_driver(driver)
         self._locks = locks_for(engine)
         isolation_level = self._locks.isolation_level
         self._engine = (
@@ -332,11 +333,13 @@ class OutboxRelay:
 
 
 def _check(batch_size: int, max_attempts: int, poll_seconds: float, keep_sent_seconds: float | None) -> None:
-    if not 1 <= batch_size <= MAX_BATCH_SIZE:
+    if not isinstance(batch_size, int) or not 1 <= batch_size <= MAX_BATCH_SIZE:
         raise ConfigurationError(f"batch_size must be 1 to {MAX_BATCH_SIZE:,}, not {batch_size!r}")
-    if not max_attempts >= 1:
+    if not isinstance(max_attempts, int) or not max_attempts >= 1:
         raise ConfigurationError(f"max_attempts must be 1 or more, not {max_attempts!r}")
-    if not 0 < poll_seconds <= 3600:
+    if not is_number(poll_seconds) or not 0 < poll_seconds <= 3600:
         raise ConfigurationError(f"poll_seconds must be above 0 and at most 3,600, not {poll_seconds!r}")
-    if keep_sent_seconds is not None and not 0 <= keep_sent_seconds < math.inf:
+    if keep_sent_seconds is not None and not (
+        is_number(keep_sent_seconds) and 0 <= keep_sent_seconds < math.inf
+    ):
         raise ConfigurationError(f"keep_sent_seconds must be 0 or more, or None, not {keep_sent_seconds!r}")

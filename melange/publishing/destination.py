@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from melange.drivers.base import MessagingDriver
 from melange.drivers.declarations import are_collected
-from melange.drivers.registry import DriverManager
+from melange.drivers.registry import DriverManager, require_driver
 from melange.errors import (
     ConfigurationError,
     DriverConnectionError,
@@ -49,6 +49,7 @@ class Destination(Generic[DestinationT]):
         find: Callable[[MessagingDriver], DestinationT],
         find_again: Callable[[MessagingDriver], DestinationT],
     ) -> None:
+        require_driver(driver)
         self._driver = driver
         self._find: Callable[[MessagingDriver], DestinationT] = find
         self._find_again: Callable[[MessagingDriver], DestinationT] = find_again

@@ -11,6 +11,7 @@ from melange.drivers.base import MessagingDriver
 from melange.drivers.sqs_rules import MAX_DELAY_SECONDS
 from melange.errors import (
     ConfigurationError,
+    EncodeError,
     InvalidMessageError,
 )
 from melange.events import EventMessage
@@ -163,7 +164,13 @@ def messages_from(
     message_deduplication_id: IdOf | None,
     is_fifo: bool,
 ) -> list[Message]:
-    """Return the events as messages; ids may be functions of the event."""
+    """Return the events as messages; ids may be functions of the event.
+
+    Raises:
+        EncodeError: these are not several events.
+    """
+    if not isinstance(events, Iterable):
+        raise EncodeError(f"a batch takes a list or another iterable of events, not {type(events).__name__}")
     return [
         message_from(
             serializer,
@@ -197,6 +204,8 @@ def own_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     Raises:
         InvalidMessageError: a name that is reserved for melange.
     """
+    if headers is not None and not isinstance(headers, Mapping):
+        raise InvalidMessageError(f"headers= takes a dict of texts by names, not {type(headers).__name__}")
     if not headers:
         return NO_HEADERS
     for name in headers:
