@@ -23,7 +23,7 @@ from melange.messages import Delivery
 logger = logging.getLogger(__name__)
 
 MOST_HANGING = 1_000
-"""A worker gives up when more runs hang beyond their time limit: each keeps a thread, which nothing but the end of the
+"""A worker gives up when more runs hang beyond their time limit: each keeps a thread, which only the end of the
 process frees. Far above what one bad message leaves behind, because other messages go on meanwhile."""
 
 _PERMANENT = (AccessDeniedError, ConfigurationError, QueueNotFoundError)

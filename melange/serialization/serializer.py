@@ -238,7 +238,7 @@ def _two_types(name: object, event_type_name: object) -> EncodeError:
 
 
 def _untyped(own_name: str | None, data: Any) -> DecodeError:
-    """Return what is wrong with an event whose type is missing, or not that of the headers."""
+    """Return what is wrong with an event if its type is missing, or not that of the headers."""
     if not isinstance(data, dict):
         return DecodeError(f"the body is {_KINDS[type(data)]}, an event is an object")
     if EVENT_TYPE_KEY not in data:
