@@ -16,8 +16,9 @@ from melange.consuming.leases import Lease
 
 logger = logging.getLogger(__name__)
 
-AHEAD = 20
-"""The least number of deliveries in flight beyond those being processed: ten received ahead, and ten being settled."""
+AHEAD = 30
+"""The least number of deliveries in flight beyond those being processed: ten that wait, ten being received, ten being
+settled."""
 
 QUICK_SECONDS = 0.000_2
 """A step that takes longer has probably waited for something, so that another thread could have used the time."""
