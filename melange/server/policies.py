@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+_MAX_KNOWN = 1_000
 _SOURCE_KEYS = {"aws:sourcearn": "arn", "aws:sourceaccount": "account", "aws:sourceowner": "account"}
 
 
@@ -28,6 +29,7 @@ class Policy:
 
     def __init__(self, statements: list[Mapping[str, Any]]) -> None:
         self._statements = statements
+        self._known: dict[Access, frozenset[object]] = {}
 
     @classmethod
     def parse(cls, text: str) -> Policy:
@@ -45,8 +47,17 @@ class Policy:
         """Return True if a statement denies the access."""
         return "Deny" in self._effects(access)
 
-    def _effects(self, access: Access) -> set[object]:
-        return {statement.get("Effect") for statement in self._statements if _applies(statement, access)}
+    def _effects(self, access: Access) -> frozenset[object]:
+        # The same few accesses come again with each message.
+        effects = self._known.get(access)
+        if effects is None:
+            effects = frozenset(
+                str(statement.get("Effect")) for statement in self._statements if _applies(statement, access)
+            )
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[access] = effects
+        return effects
 
 
 def _applies(statement: Mapping[str, Any], access: Access) -> bool:
