@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from melange.console.backend import (
     Binding,
@@ -16,15 +15,14 @@ from melange.console.backend import (
     Overview,
     Queue,
     RefusedError,
-    State,
     Topic,
     Traffic,
 )
 from melange.console.local_controls import LocalControls
 from melange.console.local_log import LocalLog
-from melange.console.reading import dead_letter_of, draft_of, topic_arn_of, without_note_of
-from melange.engine.queue import Copy
-from melange.messages import new_message_id
+from melange.console.local_messages import LocalMessages, number_of
+from melange.console.local_moves import CALLER, LocalMoves
+from melange.console.reading import draft_of, topic_arn_of
 from melange.server.broker import Broker
 from melange.server.callers import Caller
 from melange.server.calls import Call, Operation, Parameters
@@ -36,21 +34,11 @@ from melange.server.sns.managing import delete_topic
 from melange.server.sns.publishing import publish
 from melange.server.sns.topics import Subscription
 from melange.server.sqs.managing import delete_queue, purge_queue
-from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.queues import Queue as ServedQueue
-from melange.server.sqs.receiving import system_attributes
-from melange.server.sqs.sending import put, send_message
+from melange.server.sqs.sending import send_message
 
 SEARCHED_MESSAGES = 100_000
 """The number of messages that one search looks at: clients of the server wait meanwhile."""
-
-_ALL = {"All"}
-
-_CALLER = Caller(user_agent="melange console")
-"""The caller of changes by the console, in the event log."""
-
-StoredCopy = Copy[SentMessage]
-T = TypeVar("T")
 
 
 class LocalBackend:
@@ -62,6 +50,8 @@ class LocalBackend:
 
     def __init__(self, broker: Broker, faults: Faults, snapshots: Snapshots, url: str) -> None:
         self._broker = broker
+        self._messages = LocalMessages(broker)
+        self._moves = LocalMoves(broker, self._messages)
         self.url = url
         self.controls: Controls | None = LocalControls(broker, faults, snapshots)
         self.log: Log | None = LocalLog(broker)
@@ -104,35 +94,37 @@ class LocalBackend:
         found: list[Message] = []
         text, is_search = text.casefold(), bool(text or state)
         with self._broker.lock:
-            queue = self._find(queue_arn)
-            start = last = _number(after) if after else 0
+            queue = self._messages.find(queue_arn)
+            start = last = number_of(after) if after else 0
             searched = 0
-            for copy, blocked_by in self._walk_back(queue) if newest_first else self._walk(queue):
+            for copy, blocked_by in (
+                self._messages.walk_back(queue) if newest_first else self._messages.walk(queue)
+            ):
                 if start and (copy.number >= start if newest_first else copy.number <= start):
                     continue
                 if len(found) == limit or (is_search and searched == SEARCHED_MESSAGES):
                     return Messages(found, str(last), is_cut=len(found) < limit)
                 searched, last = searched + 1, copy.number
-                if state and self._state(copy, blocked_by) != state:
+                if state and self._messages.state(copy, blocked_by) != state:
                     continue
-                if not text or self._has(copy, text):
-                    found.append(self._message(queue, copy, blocked_by))
+                if not text or self._messages.has(copy, text):
+                    found.append(self._messages.message(queue, copy, blocked_by))
         return Messages(found)
 
     def message(self, queue_arn: str, key: str) -> Message:
         with self._broker.lock:
-            queue = self._find(queue_arn)
-            copy = self._find_copy(queue, key)
-            waiting = self._walk(queue) if queue.is_fifo else ()
+            queue = self._messages.find(queue_arn)
+            copy = self._messages.find_copy(queue, key)
+            waiting = self._messages.walk(queue) if queue.is_fifo else ()
             blocked_by = next((by for one, by in waiting if one is copy), None)
-            return self._message(queue, copy, blocked_by)
+            return self._messages.message(queue, copy, blocked_by)
 
     def last_draft(self, arn: str) -> Draft | None:
         with self._broker.lock:
             if arn in self._broker.queues:
                 copies = self._broker.queues[arn].stored.copies_by_number
                 for copy in reversed(copies.values()):
-                    return draft_of(self._message(self._broker.queues[arn], copy, None))
+                    return draft_of(self._messages.message(self._broker.queues[arn], copy, None))
                 return None
             return self._last_published(arn)
 
@@ -157,59 +149,19 @@ class LocalBackend:
         return str(self._call(publish, topic_arn, parameters)["MessageId"])
 
     def release(self, queue_arn: str, key: str) -> None:
-        def act(queue: ServedQueue) -> None:
-            copy, now = self._find_copy(queue, key), self._broker.now()
-            queue.stored.show_at(copy, now, now)
-            queue.note_changes([copy])
-            self._broker.journal.add("visibility changed", now, queue.arn, copy.origin, _CALLER, (now,))
-
-        self._change(queue_arn, act)
+        self._moves.release(queue_arn, key)
 
     def delete(self, queue_arn: str, keys: Sequence[str]) -> int:
-        def act(queue: ServedQueue) -> int:
-            copies = [
-                copy for key in keys if (copy := queue.stored.copies_by_number.get(_number(key))) is not None
-            ]
-            for copy in copies:
-                self._remove(queue, copy)
-                self._broker.journal.add("deleted", self._broker.now(), queue.arn, copy.origin, _CALLER)
-            return len(copies)
-
-        return self._change(queue_arn, act)
+        return self._moves.delete(queue_arn, keys)
 
     def move(self, queue_arn: str, keys: Sequence[str], target_arn: str) -> int:
-        def act(queue: ServedQueue) -> int:
-            target = self._find(target_arn)
-            if target is queue:
-                raise RefusedError(f"The messages are in {queue.name} already: choose another queue.")
-            copies = [
-                copy for key in keys if (copy := queue.stored.copies_by_number.get(_number(key))) is not None
-            ]
-            for copy in copies:
-                self._move(queue, copy, target, copy.message)
-            return len(copies)
-
-        return self._change(queue_arn, act)
+        return self._moves.move(queue_arn, keys, target_arn)
 
     def retry(self, queue_arn: str, keys: Sequence[str]) -> int:
-        return self._change(
-            queue_arn,
-            lambda queue: self._retry(
-                queue,
-                [
-                    copy
-                    for key in keys
-                    if (copy := queue.stored.copies_by_number.get(_number(key))) is not None
-                ],
-            ),
-        )
+        return self._moves.retry(queue_arn, keys)
 
     def retry_all(self, queue_arn: str) -> int:
-        def act(queue: ServedQueue) -> int:
-            now = self._broker.now()
-            return self._retry(queue, [copy for copy in queue.stored.copies if copy.visible_at <= now])
-
-        return self._change(queue_arn, act)
+        return self._moves.retry_all(queue_arn)
 
     def purge(self, queue_arn: str) -> None:
         self._call(purge_queue, queue_arn, {"QueueUrl": _path_of(queue_arn)})
@@ -223,7 +175,7 @@ class LocalBackend:
     def _call(self, operation: Operation, arn: str, parameters: Parameters) -> Parameters:
         """Call an operation of the server as the account of the ARN, in its region."""
         _, _, service, region, account, _ = arn.split(":")
-        caller = Caller("console", account, region, service, _CALLER.user_agent)
+        caller = Caller("console", account, region, service, CALLER.user_agent)
         try:
             return operation(Call(self._broker, caller, self.url, parameters))
         except ServiceError as error:
@@ -233,33 +185,9 @@ class LocalBackend:
         finally:
             self._broker.commit(is_topology_changed=True)
 
-    def _change(self, queue_arn: str, act: Callable[[ServedQueue], T]) -> T:
-        """Call ``act`` with a queue under the lock, and write what it changed."""
-        try:
-            with self._broker.lock:
-                return act(self._find(queue_arn))
-        except ServiceError as error:
-            raise RefusedError(error.message) from None
-        finally:
-            self._broker.commit(is_topology_changed=False)
-
-    def _find(self, queue_arn: str) -> ServedQueue:
-        queue = self._broker.queues.get(queue_arn)
-        if queue is None:
-            raise NotFoundError(f"There is no queue {queue_arn}.")
-        return queue
-
-    def _find_copy(self, queue: ServedQueue, key: str) -> StoredCopy:
-        copy = queue.stored.copies_by_number.get(_number(key))
-        if copy is None:
-            raise NotFoundError(
-                f"The message is no longer in {queue.name}: it was deleted, moved or has expired."
-            )
-        return copy
-
     def _queue(self, queue: ServedQueue, now: float) -> Queue:
         depth = queue.stored.measure(now)
-        oldest = next((copy.sent_at for copy, _ in self._walk(queue)), None)
+        oldest = next((copy.sent_at for copy, _ in self._messages.walk(queue)), None)
         policy = queue.redrive_policy
         count = policy.get("maxReceiveCount")
         return Queue(
@@ -271,7 +199,7 @@ class LocalBackend:
             oldest,
             str(policy["deadLetterTargetArn"]) if policy else None,
             count if isinstance(count, int) else None,
-            tuple(sorted(self._sources_of(queue))),
+            tuple(sorted(self._messages.sources_of(queue))),
             dict(queue.attributes),
             _traffic(self._broker, queue.arn),
         )
@@ -304,66 +232,6 @@ class LocalBackend:
             return "The policy of the queue does not allow the topic to send: nothing is delivered."
         return ""
 
-    def _sources_of(self, queue: ServedQueue) -> list[str]:
-        return [one.arn for one in self._broker.queues.values() if one.stored.dead_letters is queue.stored]
-
-    def _walk(self, queue: ServedQueue) -> Iterator[tuple[StoredCopy, str | None]]:
-        """Yield the copies that are not too old, each with the key of the message that it waits for, or None."""
-        now = self._broker.now()
-        oldest = now - queue.stored.retention_seconds
-        blocking: dict[str | None, str] = {}
-        for copy in queue.stored.copies:
-            is_invisible = copy.visible_at > now
-            if not is_invisible and copy.sent_at <= oldest:
-                continue
-            yield copy, None if is_invisible or not queue.is_fifo else blocking.get(copy.group_id)
-            if is_invisible and queue.is_fifo:
-                blocking.setdefault(copy.group_id, str(copy.number))
-
-    def _state(self, copy: StoredCopy, blocked_by: str | None) -> State:
-        if copy.visible_at > self._broker.now():
-            return "in flight" if copy.was_received else "delayed"
-        return "blocked" if blocked_by else "visible"
-
-    def _has(self, copy: StoredCopy, text: str) -> bool:
-        message = copy.message
-        if text in message.body.casefold() or text in self._broker.message_id(copy.origin):
-            return True
-        return any(
-            text in f"{name} {value.get('StringValue', '')}".casefold()
-            for name, value in message.attributes.items()
-        )
-
-    def _walk_back(self, queue: ServedQueue) -> Iterator[tuple[StoredCopy, str | None]]:
-        """Yield what ``_walk`` does, the newest first."""
-        if queue.is_fifo:  # which messages wait is known from the front only
-            yield from reversed(list(self._walk(queue)))
-            return
-        now = self._broker.now()
-        oldest = now - queue.stored.retention_seconds
-        for copy in reversed(queue.stored.copies_by_number.values()):
-            if copy.visible_at > now or copy.sent_at > oldest:
-                yield copy, None
-
-    def _message(self, queue: ServedQueue, copy: StoredCopy, blocked_by: str | None) -> Message:
-        state = self._state(copy, blocked_by)
-        raw: dict[str, Any] = {
-            "MessageId": self._broker.message_id(copy.origin),
-            "ReceiptHandle": "",
-            "Body": copy.message.body,
-            "Attributes": system_attributes(queue, copy, _ALL),
-            "MessageAttributes": copy.message.attributes,
-        }
-        return Message(
-            str(copy.number),
-            raw,
-            state,
-            visible_at=copy.visible_at if state in {"in flight", "delayed"} else None,
-            received_at=copy.received_at or None,
-            blocked_by=blocked_by,
-            source_arn=raw["Attributes"].get("DeadLetterQueueSourceArn"),
-        )
-
     def _last_published(self, topic_arn: str) -> Draft | None:
         """Return the newest message of the topic that still is in a queue."""
         newest: tuple[float, Draft] | None = None
@@ -374,58 +242,12 @@ class LocalBackend:
             for copy in reversed(queue.stored.copies_by_number.values()):
                 if copy.message.sender_id != SENDER_ID:
                     continue
-                message = self._message(queue, copy, None)
+                message = self._messages.message(queue, copy, None)
                 if subscription.is_raw or topic_arn_of(message) == topic_arn:
                     if newest is None or copy.sent_at > newest[0]:
                         newest = copy.sent_at, draft_of(message)
                     break
         return newest[1] if newest else None
-
-    def _retry(self, queue: ServedQueue, copies: Sequence[StoredCopy]) -> int:
-        plan = [(copy, self._target_of(queue, copy)) for copy in copies]  # before anything is moved
-        for copy, target in plan:
-            message = copy.message
-            attributes = without_note_of(message.attributes)
-            if attributes is not message.attributes:
-                message = SentMessage(
-                    message.body, attributes, sender_id=message.sender_id, trace_header=message.trace_header
-                )
-            self._move(queue, copy, target, message)
-        return len(plan)
-
-    def _target_of(self, queue: ServedQueue, copy: StoredCopy) -> ServedQueue:
-        """Return the queue from which a dead letter came."""
-        sources = self._sources_of(queue)
-        message = self._message(queue, copy, None)
-        named = message.source_arn
-        if named is None:
-            name = dead_letter_of(message).queue_name
-            named = next((arn for arn in sources if arn.rpartition(":")[2] == name), None)
-        if named is None and len(sources) == 1:
-            named = sources[0]
-        found = self._broker.queues.get(named or "")
-        if found is None:
-            raise RefusedError(
-                f"It is not known from which queue message {message.message_id} came: move it to a queue that you choose."
-            )
-        return found
-
-    def _move(self, queue: ServedQueue, copy: StoredCopy, target: ServedQueue, message: SentMessage) -> None:
-        message_id = self._broker.message_id(copy.origin)
-        self._remove(queue, copy)
-        # An id of its own: under the old one the queue could drop it as a duplicate.
-        new_id, _ = put(
-            target,
-            message,
-            group_id=copy.group_id or (message_id if target.is_fifo else None),
-            deduplication_id=new_message_id() if target.is_fifo else None,
-        )
-        details = (target.arn, new_id)
-        self._broker.journal.add("moved", self._broker.now(), queue.arn, copy.origin, _CALLER, details)
-
-    def _remove(self, queue: ServedQueue, copy: StoredCopy) -> None:
-        queue.stored.remove(copy, self._broker.now())
-        self._broker.bytes_kept -= copy.message.memory
 
 
 def _traffic(broker: Broker, arn: str) -> Traffic:
@@ -443,9 +265,3 @@ def _ids(draft: Draft) -> Parameters:
 def _path_of(queue_arn: str) -> str:
     account, name = queue_arn.split(":")[4:]
     return f"/{account}/{name}"
-
-
-def _number(key: str) -> int:
-    if not (key.isascii() and key.isdigit() and len(key) < 19):
-        raise NotFoundError(f"There is no message {key!r:.40}.")
-    return int(key)

@@ -71,7 +71,9 @@ def groups_of(backend: Backend, queue_arn: str) -> list[Group]:
     groups: dict[str, Group] = {}
     for message in backend.messages(queue_arn, limit=GROUPED_MESSAGES).messages:
         letter = dead_letter_of(message)
-        group = groups.setdefault(letter.kind, Group(letter.kind, letter.reason))
+        # Half a surrogate pair, which JSON can write, has no place in an address.
+        kind = letter.kind.encode("utf-8", "backslashreplace").decode()
+        group = groups.setdefault(kind, Group(kind, letter.reason))
         group.messages.append(message)
         if letter.event_type_name:
             group.types.add(letter.event_type_name)

@@ -218,6 +218,16 @@ def test_dead_letters_are_grouped_and_retried_by_reason(browser):
     assert len(keys(browser, arn)) == 1
 
 
+def test_a_reason_that_is_no_valid_text_can_be_retried(browser):
+    dead, arn = with_dead_letters(browser, "billing")
+    dead_letter(browser, dead, "letter", reason="\ud800")
+
+    assert browser.get("dead-letters").status == 200
+    browser.post(f"queues/{arn}/retry", {"reason": "\\ud800"})
+
+    assert browser.client.bodies("billing") == ["letter"]
+
+
 def test_purging_and_deleting_ask_first(browser):
     topic, url = browser.client.topic(), browser.client.queue("orders")
     browser.client.send(url, "1", "2")
