@@ -16,11 +16,8 @@ def running(engine: Engine, consumer: ExchangeMessageConsumer) -> Iterator[None]
     """Run the relay and the worker until the block ends."""
     relay = OutboxRelay(engine, poll_seconds=0.1)
     worker = Worker(consumer, grace_seconds=5)  # a short grace also makes polls short, so it stops fast
-    relay.start()
-    worker.start()
     try:
-        yield
+        with relay.running(), worker.running():
+            yield
     finally:
-        worker.stop()
-        relay.stop()
         engine.dispose()

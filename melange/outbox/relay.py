@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Self
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -63,7 +64,7 @@ class OutboxRelay:
     are on standby. A relay does not publish from a database that it cannot write to: a standby server, a read-only
     file, a user without permission.
 
-    ``run`` blocks until SIGTERM, SIGINT or ``stop``; ``start`` works in the background. A relay runs once. Its
+    ``run`` blocks until SIGTERM, SIGINT or ``stop``; ``start``, ``running`` and ``lifespan`` work in the background. A relay runs once. Its
     thread is a daemon. Thread-safe. It takes its time from the driver's clock.
     """
 
@@ -175,6 +176,38 @@ class OutboxRelay:
             if self._thread.ident is None:
                 return True
         return self._ended.wait(timeout_seconds) and self._exit_code == 0
+
+    @asynccontextmanager
+    async def lifespan(self, _application: object = None) -> AsyncIterator[None]:
+        """Relay in the background during an ``async with`` block; the event loop goes on while it stops.
+
+        FastAPI, Starlette and Litestar take the method itself as ``lifespan=``. Signals are left to the server.
+
+        Raises:
+            ConfigurationError: as ``start``.
+        """
+        import asyncio  # noqa: PLC0415 - most relays are without it
+
+        self.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            while not self._ended.is_set():
+                await asyncio.sleep(0.01)
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Relay in the background during a ``with`` block.
+
+        Raises:
+            ConfigurationError: as ``start``.
+        """
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
 
     def pause(self) -> None:
         """Publish nothing until ``resume``; another relay may take over. The batch in flight continues. Idempotent."""

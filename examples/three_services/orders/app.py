@@ -27,10 +27,8 @@ def make_app() -> FastAPI:
         DriverManager.instance().use_driver(driver_name="aws")
         # Events wait until a consumer has made their topic: a topic without queues would drop them.
         relay = OutboxRelay(engine, declare=False)
-        async with Worker(make_consumer(new_session), grace_seconds=5).lifespan():
-            relay.start()
+        async with relay.lifespan(), Worker(make_consumer(new_session), grace_seconds=5).lifespan():
             yield
-            relay.stop()
         await async_engine.dispose()
         engine.dispose()
 

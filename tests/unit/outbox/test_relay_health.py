@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -137,3 +138,27 @@ def test_a_paused_relay_lets_another_one_work_until_it_resumes(make_relay) -> No
     eventually(lambda: not first.health().on_standby)
 
     assert paused.ready
+
+
+def test_a_relay_runs_during_a_with_block(make_relay) -> None:
+    relay = make_relay()
+
+    with relay.running():
+        eventually(lambda: relay.health().ready)
+
+    assert not relay.health().ready
+    assert relay.stop(0)
+
+
+def test_a_relay_runs_while_an_application_lives(make_relay) -> None:
+    relay = make_relay()
+
+    async def application() -> None:
+        async with relay.lifespan(), asyncio.timeout(DEADLINE_SECONDS):
+            while not relay.health().ready:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(application())
+
+    assert not relay.health().ready
+    assert relay.stop(0)
