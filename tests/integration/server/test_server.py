@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from melange.server import Server
+from melange.server import Server, find_stories
 from waiting import eventually
 
 
@@ -178,6 +178,15 @@ def test_a_notification_that_fails_is_tried_again_and_then_dead_lettered(server,
     [message] = sqs.receive_message(QueueUrl=dead, WaitTimeSeconds=10)["Messages"]
     assert message["Body"] == "lost"
     assert len(endpoint.received) == 3
+    [story] = find_stories(server.broker, text="lost")
+    assert [(event.kind, event.reason) for event in story.events] == [
+        ("published", ""),
+        ("HTTP delivery failed", "status 503"),
+        ("HTTP delivery failed", "status 503"),
+        ("not delivered", "status 503"),
+        ("sent", ""),
+        ("received", ""),
+    ]
     assert (
         sns.get_subscription_attributes(SubscriptionArn=subscription)["Attributes"]["PendingConfirmation"]
         == "false"
