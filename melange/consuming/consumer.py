@@ -133,7 +133,7 @@ class ExchangeMessageConsumer:
         self.middleware = (*self.driver.middleware_for(self), *middleware, *hooks_of_gates)
         self.subscriptions = Subscriptions()
         self.serializer = self.driver.serializer
-        failures = Failures(retry)
+        failures = Failures(retry, rejected_stay=self._keeps_rejected or self.queue.dead_letter_queue is None)
         attempts = Attempts(
             self.serializer,
             store,
@@ -422,7 +422,7 @@ class ExchangeMessageConsumer:
             self._backoff,
             keeper=keeper,
             suspects=suspects,
-            keeps_rejected=self.queue.is_fifo and self.options.on_reject == "block",
+            keeps_rejected=self._keeps_rejected,
             middleware=self.middleware,
         )
 
@@ -472,6 +472,10 @@ class ExchangeMessageConsumer:
     @property
     def _store_keywords(self) -> tuple[str, ...]:
         return () if self.store is None else self.store.keyword_names
+
+    @property
+    def _keeps_rejected(self) -> bool:
+        return self.queue.is_fifo and self.options.on_reject == "block"
 
     def _add(self, subscription: Subscription) -> None:
         store = self.store

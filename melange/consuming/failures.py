@@ -25,8 +25,10 @@ class StoreUnavailableError(DeduplicationError):
 class Failures:
     """Decides what follows a failure, by the consumer's retry policy, and logs it. Thread-safe."""
 
-    def __init__(self, retry: RetryPolicy) -> None:
+    def __init__(self, retry: RetryPolicy, *, rejected_stay: bool = False) -> None:
+        """``rejected_stay`` is True if rejected messages stay in their queue, and so are tried again."""
         self.timed_out_count = 0
+        self._rejected_stay = rejected_stay
         self._retry = retry
         self._backoff = dependable(retry.backoff)
 
@@ -48,7 +50,8 @@ class Failures:
 
     def without_result(self, call: ListenerCall) -> Outcome | None:
         """Return the outcome if all attempts are used up before this run: processes died in the last ones."""
-        if call.attempt <= self._retry.max_attempts:
+        is_by_receives = call.claimed is None  # which do not tell of what
+        if call.attempt <= self._retry.max_attempts or (is_by_receives and self._rejected_stay):
             return None
         attempts = call.attempt - 1
         return self.given_up(call, f"{attempts} attempts failed or did not come to an end", attempts)

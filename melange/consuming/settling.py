@@ -193,11 +193,15 @@ class Settler:
     def _dead_letter(self, delivery: Delivery, outcome: DeadLetter) -> bool:
         """Send the message to the dead-letter queue; return True if it may be acknowledged."""
         dead_letter_queue = self._queue.dead_letter_queue
-        if self._keeps_rejected:
-            _log_rejected(logging.ERROR, delivery, outcome, "it stays and blocks its group")
-            return False
-        if dead_letter_queue is None:
-            _log_rejected(logging.ERROR, delivery, outcome, "it stays: the queue has no dead-letter queue")
+        if self._keeps_rejected or dead_letter_queue is None:
+            reason = (
+                "it stays and blocks its group"
+                if self._keeps_rejected
+                else "it stays: the queue has no dead-letter queue"
+            )
+            _log_rejected(logging.ERROR, delivery, outcome, reason)
+            if outcome.error is not None:  # otherwise processes died in its attempts, and more would
+                self._forget_attempts(outcome)
             return False
         note = {
             "reason": outcome.reason,
@@ -217,13 +221,13 @@ class Settler:
         return True
 
     def _forget_attempts(self, outcome: DeadLetter) -> None:
-        """Let the listeners begin again with attempt 1 if the message is moved back from the dead-letter queue."""
+        """Let the listeners begin again with attempt 1: the message stays, or may be moved back from the dead letters."""
         try:
             for key in outcome.keys:
                 if self._store is not None:
                     self._store.forget_attempts(key)
         except DeduplicationError as error:
-            logger.warning("the attempts of a dead-lettered message could not be forgotten: %s", error)
+            logger.warning("the attempts of a rejected message could not be forgotten: %s", error)
 
 
 class Acknowledger:

@@ -9,6 +9,7 @@ import pytest
 
 from consumer_options import key_of
 from melange import (
+    NO_DEAD_LETTER_QUEUE,
     NO_DEDUPLICATION,
     DeduplicationError,
     DriverConnectionError,
@@ -436,3 +437,55 @@ def test_deployments_use_no_attempts_of_a_failing_head_and_of_those_behind_it(dr
     assert worker.stop(DEADLINE_SECONDS)
     assert runs == {"head": [1, 2, 3, 4, 5, 6], "follower": [1, 2]}
     assert left_in(driver, "stock-dlq.fifo") == 0
+
+
+@pytest.mark.parametrize("deduplication", [None, NO_DEDUPLICATION], ids=["attempts", "receives"])
+@pytest.mark.parametrize(
+    ("queue_name", "topic_name", "option"),
+    [
+        ("stock.fifo", "products.fifo", {"on_reject": "block"}),
+        ("stock", "products", {"dead_letter_queue_name": NO_DEAD_LETTER_QUEUE}),
+    ],
+    ids=["blocks its group", "no dead-letter queue"],
+)
+def test_a_rejected_message_that_stays_is_tried_until_it_succeeds(
+    driver, clock, make_consumer, queue_name, topic_name, option, deduplication
+):
+    consumer = make_consumer(queue_name, topic_name, max_attempts=2, deduplication=deduplication, **option)
+    runs = []
+
+    @consumer.listener(name="listen")
+    def fail_four_times(event, attempt):
+        runs.append(attempt)
+        if len(runs) < 5:
+            raise ValueError
+
+    ExchangeMessagePublisher(topic_name, driver).publish(
+        {"event_type_name": "ProductAdded"}, message_group_id="group"
+    )
+    for _ in range(6):
+        consumer.consume_event()
+        clock.advance(1_000)
+
+    assert runs == ([1, 2, 1, 2, 1] if deduplication is None else [1, 2, 3, 4, 5])
+    assert driver.list_messages(consumer.queue) == []
+
+
+def test_a_message_that_stays_does_not_run_again_after_processes_died_in_its_attempts(
+    driver, clock, store, make_consumer, publisher
+):
+    consumer = make_consumer(max_attempts=2, dead_letter_queue_name=NO_DEAD_LETTER_QUEUE)
+    runs = []
+    consumer.listener(name="listen")(runs.append)
+    event = {"event_type_name": "ProductAdded"}
+    publisher.publish(event, message_id="poison")
+    for number in range(2):  # each ends without a word
+        store.claim(key_of(consumer.queue, "listen", "poison", event), f"dead {number}", 1)
+        clock.advance(2)
+
+    for _ in range(3):
+        consumer.consume_event()
+        clock.advance(1_000)
+
+    assert runs == []
+    assert len(driver.list_messages(consumer.queue)) == 1
