@@ -21,7 +21,6 @@ from weakref import WeakSet
 
 from melange.drivers.base import BrokerAdministration, MessagingDriver
 from melange.drivers.inspection import Inspectable
-from melange.drivers.registry import DriverManager
 from melange.drivers.sqs_rules import check_queue_name
 from melange.errors import (
     ConfigurationError,
@@ -34,6 +33,7 @@ from melange.errors import (
 from melange.events import EventMessage
 from melange.messages import Delivery, Message, Queue, message_being_handled, new_message_id, new_token
 from melange.publishing import Event, QueueMessagePublisher
+from melange.publishing.destination import Destination
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,8 @@ class Requester:
         self._lock = threading.Lock()
         self._waiting: dict[str, Future[Message]] = {}
         self._reply_queue: Queue | None = None
+        # Askers that come together in an outage wait for one call, and not for each other's.
+        self._reply_queues = Destination(self._given_driver, find=self._start, find_again=self._start)
 
     @overload
     def ask(self, event: Event, *, timeout_seconds: float, reply: type[ReplyT]) -> ReplyT: ...
@@ -137,9 +139,7 @@ class Requester:
             self._closed = True
             queue, driver, self._reply_queue = self._reply_queue, self._driver, None
         if queue is not None and driver is not None:
-            driver.end_waits(queue)
-            if isinstance(driver, BrokerAdministration):
-                driver.delete_queue(queue)
+            self._delete(driver, queue)
         for future in list(self._waiting.values()):
             with suppress(InvalidStateError):
                 future.set_exception(DriverClosedError())
@@ -161,23 +161,30 @@ class Requester:
             if self._closed:
                 raise DriverClosedError
             self._waiting[request_id] = future
-            if self._reply_queue is None:
-                try:
-                    self._start()
-                except BaseException:
-                    del self._waiting[request_id]
-                    raise
-            assert self._reply_queue is not None
-            return self._reply_queue
+        try:
+            return self._reply_queues.on(self._driver or self._reply_queues.driver)
+        except BaseException:
+            self._waiting.pop(request_id, None)
+            raise
 
-    def _start(self) -> None:
-        driver = self._driver = self._given_driver or DriverManager.instance().get_driver()
+    def _start(self, driver: MessagingDriver) -> Queue:
         name = f"{REPLY_QUEUE_PREFIX}{new_token()[:20]}"
         queue = driver.declare_queue(name, retention_seconds=_RETENTION_SECONDS, tags=_tags(driver))
         threading.Thread(
             target=self._receive, args=(driver, queue), name="melange-replies", daemon=True
         ).start()
-        self._reply_queue = queue  # only now, when something receives from it
+        with self._lock:  # only now, when something receives from it
+            self._driver, self._reply_queue = driver, queue
+            is_closed = self._closed
+        if is_closed:
+            self._delete(driver, queue)
+            raise DriverClosedError
+        return queue
+
+    def _delete(self, driver: MessagingDriver, queue: Queue) -> None:
+        driver.end_waits(queue)
+        if isinstance(driver, BrokerAdministration):
+            driver.delete_queue(queue)
 
     def _receive(self, driver: MessagingDriver, queue: Queue) -> None:
         alive_at = driver.clock.monotonic()
@@ -197,6 +204,7 @@ class Requester:
                 with self._lock:  # the next request declares another one
                     if self._reply_queue is queue:
                         self._reply_queue = None
+                        self._reply_queues.is_gone(driver)
                 return
             except Exception as error:  # after any error, askers wait for their replies
                 is_ours = not isinstance(error, DriverError)

@@ -308,9 +308,10 @@ def test_threads_that_need_a_topic_in_an_outage_wait_for_one_look_up_together():
 
     with Unavailable() as driver:
         publisher = ExchangeMessagePublisher("products", driver)
-        errors = []
+        entered, errors = [], []
 
         def publish():
+            entered.append(True)
             try:
                 publisher.publish({"event_type_name": "ProductAdded"})
             except DriverConnectionError as error:
@@ -319,7 +320,7 @@ def test_threads_that_need_a_topic_in_an_outage_wait_for_one_look_up_together():
         threads = [threading.Thread(target=publish) for _ in range(10)]
         for thread in threads:
             thread.start()
-        eventually(lambda: driver.look_ups)
+        eventually(lambda: driver.look_ups and len(entered) == 10)
         driver.goes_on.set()
         for thread in threads:
             thread.join()

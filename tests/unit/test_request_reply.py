@@ -16,7 +16,7 @@ from melange import (
     QueueOptions,
 )
 from melange.drivers.memory import InMemoryDriver
-from melange.errors import DecodeError, DriverClosedError, NoReplyError
+from melange.errors import DecodeError, DriverClosedError, DriverConnectionError, NoReplyError
 from melange.messages import Message
 from melange.request_reply import (
     REPLY_QUEUE_PREFIX,
@@ -302,3 +302,37 @@ def test_a_slip_of_the_driver_does_not_end_the_receiving_of_replies(driver, serv
 
     assert answers == [3, 3]
     assert driver.has_slipped
+
+
+def test_askers_in_an_outage_wait_for_one_call_together() -> None:
+    class Unavailable(InMemoryDriver):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+            self.goes_on = threading.Event()
+
+        def declare_queue(self, name, *topics, **options):
+            self.calls += 1
+            self.goes_on.wait()
+            raise DriverConnectionError("unavailable")
+
+    with Unavailable() as driver, Requester("pricing", driver) as requester:
+        entered, errors = [], []
+
+        def ask():
+            entered.append(True)
+            try:
+                requester.ask(PriceAsked("abc"), timeout_seconds=1)
+            except DriverConnectionError as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: driver.calls and len(entered) == 10)
+        driver.goes_on.set()
+        for thread in threads:
+            thread.join()
+
+        assert len(errors) == 10
+        assert driver.calls < 10
