@@ -157,7 +157,8 @@ class TopicPublisher:
                 raise
         topic = find_topic(self._driver, name, declare=True)
         logger.warning(
-            "topic %s did not exist and was created: messages published to it are lost until a queue is bound",
+            "topic %s did not exist and was created: messages published to it are lost until a queue is bound. With "
+            "--no-declare (declare=False) they wait until a consumer has made it",
             ascii(name),
             extra={"topic_name": name},
         )
