@@ -38,6 +38,7 @@ def _environment() -> Environment:
         loader=PackageLoader("melange.console"),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,  # a server that runs stays as it is when the package is upgraded
         trim_blocks=True,
         lstrip_blocks=True,
     )
