@@ -105,13 +105,13 @@ class LocalMoves:
         message_id = self._broker.message_id(copy.origin)
         self._remove(queue, copy)
         # An id of its own: under the old one the queue could drop it as a duplicate.
-        new_id, _ = put(
+        _, number = put(
             target,
             message,
             group_id=copy.group_id or (message_id if target.is_fifo else None),
             deduplication_id=new_message_id() if target.is_fifo else None,
         )
-        details = (target.arn, new_id)
+        details = (target.arn, number)
         self._broker.journal.add("moved", self._broker.now(), queue.arn, copy.origin, CALLER, details)
 
     def _remove(self, queue: Queue, copy: StoredCopy) -> None:

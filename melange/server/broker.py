@@ -181,6 +181,12 @@ class Broker:
         """Return the id, a UUID, of the message that had this number when it was first sent."""
         return f"{self.id_prefix}{origin:012x}"
 
+    def number_in(self, message_id: str) -> int | None:
+        """Return the number that an id of ``message_id()`` stands for; None for another id."""
+        prefix, digits = message_id[: len(self.id_prefix)], message_id[len(self.id_prefix) :]
+        is_ours = prefix == self.id_prefix and len(digits) == 12 and set(digits) <= set("0123456789abcdef")
+        return int(digits, 16) if is_ours else None
+
     def new_token(self) -> str:
         """Return text that cannot be guessed."""
         return secrets.token_hex(16)

@@ -42,7 +42,7 @@ A message is its number, or its id where it has none; "" for all of a queue. The
 - ``not delivered``, ``delivered over HTTP``, ``HTTP delivery failed``: the endpoint and the reason;
 - ``received``: the receive count and when it becomes visible; ``visibility changed``: when it becomes visible;
 - ``dead-lettered``: the dead-letter queue, the receive count and the most receives allowed;
-- ``moved``: the target and the message's id there.
+- ``moved``: the target and the message's number there.
 """
 
 DEFAULT_MAX_ENTRIES = 50_000

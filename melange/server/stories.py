@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _TYPE_ATTRIBUTES = (EVENT_TYPE_ATTRIBUTE, "event_type_name", "event_type", "eventType", "type", "MessageType")
 """Attributes that programs keep the type of a message in; the first one that is there counts."""
 
+Key = int | str | tuple[str]
+"""A message by its number, by its id in a topic, or by melange's own id, which is in a tuple."""
+
 _LEAVES = {"deleted", "dead-lettered", "expired", "moved", "purged", "queue deleted"}
 """Events after which a message is no longer in its queue."""
 
@@ -117,52 +120,80 @@ def find_stories(
 
 
 def find_story(broker: Broker, message_id: str) -> Story | None:
-    """Return the story of the message that has this id in a topic or queue, or None. Takes the lock for a moment."""
-    return next((story for story in _newest_first(broker) if message_id in story.message_ids), None)
+    """Return the story of the message with this id in a topic, in a queue or of melange, or None. Takes the lock for a moment."""
+    log = _Log(broker)
+    number = broker.number_in(message_id)
+    group = log.group_of(message_id if number is None else number) or log.group_of((message_id,))
+    return log.story(group) if group else None
 
 
 def _newest_first(broker: Broker) -> Iterator[Story]:
-    with broker.lock:
-        entries, now = broker.journal.entries(), broker.now()
-    groups: dict[str, list[Event]] = {}
-    ends: list[Event] = []
-    connected = _Connected()
-    events = [_event(broker, entry) for entry in entries]
-    for event in events:
-        if event.message_id:
-            for other_id in (event.other_id, _own_id(event.content)):
-                if other_id:
-                    connected.join(event.message_id, other_id)
-    for event in events:
-        if event.message_id:
-            groups.setdefault(connected.find(event.message_id), []).append(event)
-        else:
-            ends.append(event)
-    for group in sorted(groups.values(), key=lambda one: one[-1].at, reverse=True):
-        yield Story(tuple(_completed(group, ends, now)))
+    log = _Log(broker)
+    for group in sorted(log.groups.values(), key=lambda entries: entries[-1][1], reverse=True):
+        yield log.story(group)
+
+
+class _Log:
+    """The entries of a log by message. Events are made of them only where they are shown or searched."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        with broker.lock:
+            entries, self._now = broker.journal.entries(), broker.now()
+        self.groups: dict[Key, list[Entry]] = {}
+        self._ends: list[Entry] = []
+        """What happened to all messages of a queue."""
+        self._connected = _Connected()
+        for entry in entries:
+            self._connect(entry)
+        for entry in entries:
+            if entry[3] == "":
+                self._ends.append(entry)
+            else:
+                self.groups.setdefault(self._connected.find(entry[3]), []).append(entry)
+
+    def group_of(self, message: Key) -> list[Entry] | None:
+        """Return the entries of a message, or None."""
+        return self.groups.get(self._connected.find(message))
+
+    def story(self, group: list[Entry]) -> Story:
+        """Return the story that these entries tell."""
+        first = group[0][1]
+        entries = [*group, *(end for end in self._ends if end[1] >= first)]
+        entries.sort(key=lambda entry: entry[1])
+        return Story(tuple(_completed([_event(self._broker, entry) for entry in entries], self._now)))
+
+    def _connect(self, entry: Entry) -> None:
+        kind, _, _, message, _, details = entry
+        if kind in {"published", "sent"}:
+            own_id = details[1].attributes.get(MESSAGE_ID_ATTRIBUTE)
+            if own_id and "StringValue" in own_id:
+                self._connected.join(message, (own_id["StringValue"],))
+            if kind == "sent" and details[3]:
+                self._connected.join(message, details[3])
+        elif kind == "moved":
+            self._connected.join(message, details[1])
 
 
 class _Connected:
     """Ids that belong to the same message."""
 
     def __init__(self) -> None:
-        self._parents: dict[str, str] = {}
+        self._parents: dict[Key, Key] = {}
 
-    def find(self, one: str) -> str:
+    def find(self, one: Key) -> Key:
         """Return the id that stands for all that are connected with this one."""
         while (parent := self._parents.get(one, one)) != one:
             self._parents[one] = self._parents.get(parent, parent)
             one = parent
         return one
 
-    def join(self, one: str, other: str) -> None:
+    def join(self, one: Key, other: Key) -> None:
         self._parents[self.find(one)] = self.find(other)
 
 
-def _completed(group: list[Event], ends: list[Event], now: float) -> list[Event]:
-    """Return the events of a message with those that its queues had as a whole, and with leases that expired."""
-    first = group[0].at
-    merged = sorted([*group, *(end for end in ends if end.at >= first)], key=lambda event: event.at)
+def _completed(events: list[Event], now: float) -> list[Event]:
+    """Return the events of a message, those of its queues only while it was there, and with leases that expired."""
     completed: list[Event] = []
     hidden: dict[tuple[str, str], float] = {}
     """Until when the message is in flight, by queue and id; 0 while it is not."""
@@ -172,7 +203,7 @@ def _completed(group: list[Event], ends: list[Event], now: float) -> list[Event]
             completed.append(Event("lease expired", hidden[key], *key))
             hidden[key] = 0.0
 
-    for event in merged:
+    for event in events:
         for key in list(hidden):
             expire(key, event.at)
         if not event.message_id:
@@ -202,11 +233,11 @@ def _follow(event: Event, hidden: dict[tuple[str, str], float]) -> None:
 def _event(broker: Broker, entry: Entry) -> Event:
     kind, at, arn, message, caller, details = entry
     message_id = message if isinstance(message, str) else broker.message_id(message)
-    return Event(kind, at, arn, message_id, caller=caller, **_details(kind, details))
+    return Event(kind, at, arn, message_id, caller=caller, **_details(broker, kind, details))
 
 
 def _details(  # noqa: PLR0911 - one for each kind
-    kind: EventKind, details: tuple[Any, ...]
+    broker: Broker, kind: EventKind, details: tuple[Any, ...]
 ) -> dict[str, Any]:
     match kind, details:
         case "published", (_, content):
@@ -234,8 +265,8 @@ def _details(  # noqa: PLR0911 - one for each kind
             times = "once" if receive_count == 1 else f"{receive_count} times"
             reason = f"received {times}; the maxReceiveCount of the queue is {most}"
             return {"other_arn": target_arn, "receive_count": receive_count, "reason": reason}
-        case "moved", (target_arn, other_id):
-            return {"other_arn": target_arn, "other_id": other_id}
+        case "moved", (target_arn, number):
+            return {"other_arn": target_arn, "other_id": broker.message_id(number)}
         case "not delivered" | "delivered over HTTP" | "HTTP delivery failed", (endpoint, reason):
             return {"other_arn": endpoint, "reason": reason}
     return {}

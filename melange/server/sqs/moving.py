@@ -146,9 +146,9 @@ class MoveTask:
         broker.bytes_kept -= copy.message.memory
         # As on AWS, it is a new message: with an id and an age of its own, and never received.
         deduplication_id = copy.deduplication_id if target.is_fifo else None
-        message_id, _ = put(target, copy.message, group_id=copy.group_id, deduplication_id=deduplication_id)
+        _, number = put(target, copy.message, group_id=copy.group_id, deduplication_id=deduplication_id)
         self.moved += 1
-        broker.journal.add("moved", broker.now(), source.arn, copy.origin, None, (target.arn, message_id))
+        broker.journal.add("moved", broker.now(), source.arn, copy.origin, None, (target.arn, number))
         return True
 
     def _fail(self) -> None:

@@ -65,3 +65,18 @@ def test_a_message_has_the_same_type_in_the_log_and_in_its_queue(browser):
 
     assert "OrderPlaced" in browser.text("queues/" + browser.client.arn(url))
     assert "OrderPlaced" in browser.text("log")
+
+
+def test_a_message_that_was_moved_is_followed_to_the_other_queue(browser):
+    url, other = browser.client.queue("orders"), browser.client.queue("others")
+    browser.client.send(url, "order")
+    arn = browser.client.arn(url)
+    [message] = browser.backend.messages(arn).messages
+    browser.backend.move(arn, [message.key], browser.client.arn(other))
+
+    [moved] = browser.client.receive(other)
+
+    for message_id in (message.message_id, moved["MessageId"]):
+        text = " ".join(browser.text(f"log/{message_id}").split())
+        assert "Moved from orders to others by the console" in text
+        assert "Received from others for the 1st time" in text

@@ -6,6 +6,7 @@ import pytest
 
 from melange.server.journal import Journal
 from melange.server.stories import find_stories, find_story
+from waiting import eventually
 
 
 def kinds(story):
@@ -212,3 +213,31 @@ def test_the_log_is_bounded_in_bytes(client):
     client.send(url, *("x" * 3_000 for _ in range(9)))
 
     assert len(find_stories(client.broker)) == 2
+
+
+def test_the_story_of_a_message_goes_on_after_a_move_task(client, only_story):
+    dead = client.queue("dead")
+    policy = json.dumps({"deadLetterTargetArn": client.arn(dead), "maxReceiveCount": 1})
+    url = client.queue("orders", RedrivePolicy=policy, VisibilityTimeout="0")
+    client.send(url, "order")
+    client.receive(url)
+    client.receive(url)
+
+    client.sqs("StartMessageMoveTask", SourceArn=client.arn(dead))
+
+    assert eventually(lambda: kinds(only_story())[-1] == "moved")
+    assert only_story().events[-1].other_arn == client.arn(url)
+    assert len(only_story().message_ids) == 2
+
+
+def test_a_story_is_found_by_each_id_of_its_message(client):
+    topic, url = client.topic(), client.queue()
+    client.subscribe(topic, url)
+    own_id = {"melange-message-id": {"DataType": "String", "StringValue": "order-7"}}
+    published = client.sns("Publish", TopicArn=topic, Message="order", MessageAttributes=own_id)["MessageId"]
+    [message] = client.receive(url)
+
+    for message_id in (published, message["MessageId"], "order-7"):
+        assert find_story(client.broker, message_id).body == "order"
+        assert len(find_stories(client.broker, message_id=message_id)) == 1
+    assert find_story(client.broker, published[:-1]) is None
