@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -109,7 +109,7 @@ class Tracing(Middleware):
             )
         context = _quiet(trace.set_span_in_context(span))
         traced = with_context(message, context) if creator is None else message
-        return _within(span, context, lambda: _published(span, [message], [traced], publish))
+        return _within(span, context, _published, span, (message,), (traced,), publish)
 
     def _send_batch(
         self, destination: Topic | Queue, messages: Sequence[Message], publish: Publish
@@ -133,7 +133,7 @@ class Tracing(Middleware):
             message if creator else with_context(message, context)
             for message, creator in zip(traced, creators, strict=True)
         ]
-        return _within(span, context, lambda: _published(span, messages, traced, publish))
+        return _within(span, context, _published, span, messages, traced, publish)
 
     def prepare(self, destination_name: str, message: Message) -> Message:
         """Give a message that an outbox writes the context of a ``create`` span in the current trace."""
@@ -203,16 +203,14 @@ class Tracing(Middleware):
         span = self._tracer.start_span(
             name, context=parent, kind=SpanKind.CONSUMER, attributes=attributes, links=links
         )
-        return _within(span, trace.set_span_in_context(span, parent), lambda: _shown(span, process()))
+        return _within(span, trace.set_span_in_context(span, parent), _processed, span, process)
 
     def around_listener(self, call: ListenerCall, run: Callable[[ListenerCall], Outcome]) -> Outcome:
         """Make a span for one run of a listener, inside of ``process``. It has the exception."""
         span = self._tracer.start_span(
             call.listener_name, attributes={LISTENER_NAME: call.listener_name, ATTEMPT: call.attempt}
         )
-        return _within(
-            span, trace.set_span_in_context(span), lambda: _shown(span, run(call), with_exception=True)
-        )
+        return _within(span, trace.set_span_in_context(span), _listened, span, run, call)
 
     def around_settle(
         self, queue: Queue, outcomes: Sequence[tuple[Delivery, Outcome]], settle: Callable[[], object]
@@ -242,11 +240,13 @@ def _quiet(context: Context) -> Context:
     return otel_context.set_value(_QUIET, True, context)
 
 
-def _within(span: Span, context: Context, call: Callable[[], Result]) -> Result:
+def _within(
+    span: Span, context: Context, call: Callable[..., Result], *arguments: Any
+) -> Result:
     """Return the result of the call, made in the context of the span, and end the span. Its exceptions are recorded."""
     token = otel_context.attach(context)
     try:
-        return call()
+        return call(*arguments)
     except Exception as error:
         _record(span, error)
         _fail(span, error)
@@ -285,11 +285,24 @@ def _links(deliveries: Sequence[Delivery]) -> list[Link]:
     return [Link(one) for one in contexts if one is not None]
 
 
-def _shown(span: Span, outcome: Outcome, *, with_exception: bool = False) -> Outcome:
-    """Write the outcome on its span, and return it. The span failed if an exception led to the outcome."""
+def _processed(span: Span, process: Callable[[], Outcome]) -> Outcome:
+    outcome = process()
     if isinstance(outcome, Acknowledge):
         span.set_attribute(OUTCOME, outcome.reason)
         return outcome
+    return _shown(span, outcome)
+
+
+def _listened(span: Span, run: Callable[[ListenerCall], Outcome], call: ListenerCall) -> Outcome:
+    outcome = run(call)
+    if isinstance(outcome, Acknowledge):
+        span.set_attribute(OUTCOME, outcome.reason)
+        return outcome
+    return _shown(span, outcome, with_exception=True)
+
+
+def _shown(span: Span, outcome: Outcome, *, with_exception: bool = False) -> Outcome:
+    """Write an outcome that is not a success on its span, and return it. The span failed if an exception led to it."""
     span.set_attribute(OUTCOME, outcome_name(outcome))
     if isinstance(outcome, Defer) and outcome.attempt:
         span.set_attribute(ATTEMPT, outcome.attempt)
