@@ -240,9 +240,7 @@ def _quiet(context: Context) -> Context:
     return otel_context.set_value(_QUIET, True, context)
 
 
-def _within(
-    span: Span, context: Context, call: Callable[..., Result], *arguments: Any
-) -> Result:
+def _within(span: Span, context: Context, call: Callable[..., Result], *arguments: Any) -> Result:
     """Return the result of the call, made in the context of the span, and end the span. Its exceptions are recorded."""
     token = otel_context.attach(context)
     try:
