@@ -55,6 +55,7 @@ class AwsBackend:
 
     url = ""
     looking_receives = True
+    counts_are_estimates = True
     controls: Controls | None = None
     log: Log | None = None
 

@@ -231,6 +231,10 @@ class Backend(Protocol):
         """True if a look at messages receives them, so that it counts and hides them for a while, as on AWS."""
 
     @property
+    def counts_are_estimates(self) -> bool:
+        """True if depths may be wrong, so that they are shown as "about"."""
+
+    @property
     def allows_purging(self) -> bool:
         """True if the console offers to purge queues."""
 

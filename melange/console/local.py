@@ -46,6 +46,7 @@ class LocalBackend:
 
     title = "melange server"
     looking_receives = False
+    counts_are_estimates = False
     allows_purging = True
 
     def __init__(self, broker: Broker, faults: Faults, snapshots: Snapshots, url: str) -> None:

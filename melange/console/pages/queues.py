@@ -77,7 +77,7 @@ def ask_purge(visit: Visit) -> Page:
     _, queue = find(visit)
     return _confirmation(
         f"Purge {queue.name}?",
-        f"This deletes all messages of the queue, {queue.total:,} now, those in flight included. They cannot be restored.",
+        f"This deletes all messages of the queue, {_total(visit, queue)} now, those in flight included. They cannot be restored.",
         "Purge",
         queue,
     )
@@ -117,6 +117,10 @@ def find(visit: Visit) -> tuple[Overview, Queue]:
     if queue is None:
         raise NotFoundError(f"There is no queue {visit.arguments[0]}.")
     return overview, queue
+
+
+def _total(visit: Visit, queue: Queue) -> str:
+    return f"{'about ' if visit.backend.counts_are_estimates else ''}{queue.total:,}"
 
 
 def _confirmation(title: str, text: str, button: str, queue: Queue) -> Page:

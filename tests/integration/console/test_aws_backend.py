@@ -180,6 +180,13 @@ def test_what_sqs_refuses_is_said(sqs, backend):
         backend.send(arn_of("billing"), Draft("1", {"n": {"DataType": "Number", "StringValue": "x"}}))
 
 
+def test_depths_are_shown_as_estimates(sqs, browser):
+    with_dead_letters(sqs, "1")
+
+    assert "Visible, about" in browser.get("queues/" + arn_of("billing-dlq"))
+    assert "estimates" in browser.get()
+
+
 def test_queues_are_purged_only_if_that_was_allowed(sqs, backend, browser):
     billing, _ = with_dead_letters(sqs)
     sqs.send_message(QueueUrl=billing, MessageBody="1")
