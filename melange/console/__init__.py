@@ -2,7 +2,7 @@
 
 How the parts fit:
 
-- ``backend`` is what pages need of a broker: ``Backend``, and the classes of what it shows. ``local`` is the backend of
+- ``model`` has the classes of what is shown, and ``backend`` what pages need of a broker. ``local`` is the backend of
   ``melange server``, ``aws`` that of an account.
 - ``console`` finds the handler of a request, checks forms, and sends pages with their security headers.
 - ``pages`` are the handlers, a module for each kind of page. A handler gets a ``Visit`` and returns a ``Page`` or a

@@ -14,19 +14,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from melange.console.backend import (
-    Binding,
-    Controls,
-    Draft,
-    Log,
-    Message,
-    Messages,
-    NotFoundError,
-    Overview,
-    Queue,
-    RefusedError,
-    Topic,
-)
+from melange.console.backend import Controls, Log, NotFoundError, RefusedError
+from melange.console.model import Binding, Draft, Message, Messages, Overview, Queue, Topic
 from melange.console.reading import dead_letter_of, draft_of
 from melange.drivers.aws.account import Subscription
 from melange.drivers.aws.driver import AwsDriver

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from melange.console.backend import Overview, Queue, name_of
+from melange.console.model import Overview, Queue, name_of
 
 NODE_WIDTH = 236
 NODE_HEIGHT = 46

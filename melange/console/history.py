@@ -8,7 +8,8 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from melange.console.backend import Backend, Overview, Queue, Topic, Traffic
+from melange.console.backend import Backend
+from melange.console.model import Overview, Queue, Topic, Traffic
 
 logger = logging.getLogger(__name__)
 

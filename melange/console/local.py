@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from melange.console.backend import (
-    Binding,
-    Controls,
-    Draft,
-    Log,
-    Message,
-    Messages,
-    NotFoundError,
-    Overview,
-    Queue,
-    RefusedError,
-    Topic,
-    Traffic,
-)
+from melange.console.backend import Controls, Log, NotFoundError, RefusedError
 from melange.console.local_controls import LocalControls
 from melange.console.local_log import LocalLog
 from melange.console.local_messages import LocalMessages, number_of
 from melange.console.local_moves import CALLER, LocalMoves
+from melange.console.model import Binding, Draft, Message, Messages, Overview, Queue, Topic, Traffic
 from melange.console.reading import draft_of, topic_arn_of
 from melange.server.broker import Broker
 from melange.server.callers import Caller

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from melange.console.backend import Disorder, NotFoundError, RefusedError, Snapshot
+from melange.console.backend import NotFoundError, RefusedError
+from melange.console.model import Disorder, Snapshot
 from melange.engine.disorder import Disorder as ServedDisorder
 from melange.errors import ConfigurationError
 from melange.server.broker import Broker

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from melange.console.backend import Message, NotFoundError, State
+from melange.console.backend import NotFoundError
+from melange.console.model import Message, State
 from melange.engine.queue import Copy
 from melange.server.broker import Broker
 from melange.server.sqs.messages import SentMessage

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from melange.console.backend import Draft, Message, name_of
+from melange.console.model import Draft, Message, name_of
 from melange.drivers.aws.dead_letters import without_note
 from melange.drivers.aws.wire import delivery_from
 from melange.drivers.dead_letters import FoundDeadLetter

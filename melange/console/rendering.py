@@ -14,7 +14,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from melange.console.backend import name_of, place_of
+from melange.console.model import name_of, place_of
 from melange.server.control import CONSOLE_PREFIX
 
 _UNSEEN = re.compile(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from melange.console.backend import Controls, Disorder, NotFoundError, RefusedError
+from melange.console.backend import Controls, NotFoundError, RefusedError
+from melange.console.model import Disorder
 from melange.console.rendering import duration
 from melange.console.visits import Page, Redirect, Visit
 

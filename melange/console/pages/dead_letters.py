@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from melange.console.backend import Backend, Message, RefusedError
+from melange.console.backend import Backend, RefusedError
+from melange.console.model import Message
 from melange.console.reading import dead_letter_of
 from melange.console.visits import Page, Redirect, Visit
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from melange.console.backend import Message, Queue, RefusedError
+from melange.console.backend import RefusedError
+from melange.console.model import Message, Queue
 from melange.console.pages.queues import find, messages_in_words
 from melange.console.reading import dead_letter_of, read
 from melange.console.visits import Page, Redirect, Visit

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from melange.console.backend import Overview, name_of
 from melange.console.charts import Chart, chart_of
 from melange.console.graph import draw
+from melange.console.model import Overview, name_of
 from melange.console.visits import Page, Visit
 
 SEARCHED_FROM = 15

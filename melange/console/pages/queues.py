@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from melange.console.backend import STATES, Messages, NotFoundError, Overview, Queue
+from melange.console.backend import NotFoundError
 from melange.console.charts import chart_of
+from melange.console.model import STATES, Messages, Overview, Queue
 from melange.console.pages.dead_letters import groups_of, with_reason
 from melange.console.reading import dead_letter_of, preview, read
 from melange.console.visits import Page, Redirect, Visit

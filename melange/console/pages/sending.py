@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from melange.console.backend import Draft, Queue, RefusedError, Topic
+from melange.console.backend import RefusedError
+from melange.console.model import Draft, Queue, Topic
 from melange.console.pages import queues, topics
 from melange.console.reading import draft_of
 from melange.console.visits import Page, Redirect, Visit

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from melange.console.backend import NotFoundError, Overview, Topic
+from melange.console.backend import NotFoundError
 from melange.console.charts import chart_of
+from melange.console.model import Overview, Topic
 from melange.console.reading import indented
 from melange.console.visits import Page, Redirect, Visit
 

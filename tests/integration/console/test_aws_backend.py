@@ -13,7 +13,8 @@ import boto3
 import pytest
 
 from melange.console.aws import AwsBackend
-from melange.console.backend import Draft, RefusedError
+from melange.console.backend import RefusedError
+from melange.console.model import Draft
 from melange.console.standalone import ConsoleServer
 from melange.drivers.aws import AwsDriver
 from melange.server import Server

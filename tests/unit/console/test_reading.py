@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from melange.console.backend import Message
+from melange.console.model import Message
 from melange.console.reading import draft_of, indented, read
 from melange.console.rendering import duration, highlighted, shown, size
 
