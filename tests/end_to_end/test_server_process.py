@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
 import subprocess
 import sys
+from http.client import HTTPConnection
+from pathlib import Path
 
 import boto3
 import pytest
@@ -69,3 +72,23 @@ def test_a_key_file_with_an_unreadable_line_is_an_error_that_names_it(tmp_path):
 
     assert done.returncode == 2
     assert "line 1" in done.stderr
+
+
+def test_the_command_of_the_container_answers_other_containers():
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
+    [command] = re.findall(r"^CMD (\[.*\])$", page, re.MULTILINE)
+    program, *options = json.loads(command)
+    assert program == "melange"
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "melange.cli", *options, "--port", "0"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        port = re.search(r"http://0\.0\.0\.0:(\d+)", process.stdout.readline())[1]
+        connection = HTTPConnection("127.0.0.1", int(port), timeout=30)
+        connection.request("GET", "/_melange/state", headers={"Host": "melange:4566"})
+        status = connection.getresponse().status
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+
+    assert status == 200
+    assert process.returncode == 0
