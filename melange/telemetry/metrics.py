@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -115,8 +115,8 @@ class Metrics(Middleware):
         )
         self._workers = WorkerNumbers(meter)
         self._outboxes = OutboxNumbers(meter, self._clock)
-        self._of_listeners: dict[tuple[str, str], Attributes] = {}
-        self._with_outcome: dict[tuple[Hashable, str], Attributes] = {}
+        self._of_successes: dict[tuple[str, str, str], Attributes] = {}
+        """By address of the queue, listener ("" for the delivery) and reason: made once, because most outcomes are these."""
         self._known: dict[tuple[Operation, str], Attributes] = {}
 
     def around_publish(
@@ -133,13 +133,15 @@ class Metrics(Middleware):
             self._sent.add(len(messages), failed)
             raise
         seconds = time.perf_counter() - started
+        if not failures:
+            self._sent.add(len(messages), attributes)
+            self._operation_duration.record(seconds, attributes)
+            return failures
         for failure in failures:
             self._sent.add(1, attributes | {ERROR_TYPE: error_type(failure.error)})
         if len(failures) < len(messages):
             self._sent.add(len(messages) - len(failures), attributes)
-        self._operation_duration.record(
-            seconds, attributes | {ERROR_TYPE: error_type(failures[0].error)} if failures else attributes
-        )
+        self._operation_duration.record(seconds, attributes | {ERROR_TYPE: error_type(failures[0].error)})
         return failures
 
     def around_poll(self, queue: Queue, poll: Callable[[], Sequence[Delivery]]) -> Sequence[Delivery]:
@@ -155,7 +157,8 @@ class Metrics(Middleware):
             published_at = delivery.message.published_at
             if published_at is not None:
                 # Clocks of two machines differ: a message is not younger than nothing.
-                age = max(0.0, (now - published_at).total_seconds())
+                age = (now - published_at).total_seconds()
+                age = max(age, 0.0)
                 oldest = max(oldest, age)
                 self._message_age.record(age, by_queue)
         self._lag.set(oldest, by_queue)
@@ -163,16 +166,15 @@ class Metrics(Middleware):
 
     def around_delivery(self, delivery: Delivery, process: Callable[[], Outcome]) -> Outcome:
         """Measure the processing, by outcome."""
-        attributes = self._attributes("process", delivery.queue)
         started = time.perf_counter()
         try:
             outcome = process()
         except Exception as error:
-            failed = attributes | {ERROR_TYPE: error_type(error)}
+            failed = self._attributes("process", delivery.queue) | {ERROR_TYPE: error_type(error)}
             self._process_duration.record(time.perf_counter() - started, failed)
             raise
         seconds = time.perf_counter() - started
-        self._process_duration.record(seconds, self._of_outcome(attributes, delivery.queue.address, outcome))
+        self._process_duration.record(seconds, self._of_delivery(delivery.queue, outcome))
         return outcome
 
     def around_listener(self, call: ListenerCall, run: Callable[[ListenerCall], Outcome]) -> Outcome:
@@ -211,26 +213,26 @@ class Metrics(Middleware):
         """Report the outbox in this database, in a process without a relay. The collecting thread asks the database."""
         self._outboxes.add(engine)
 
+    def _of_delivery(self, queue: Queue, outcome: Outcome) -> Attributes:
+        if not isinstance(outcome, Acknowledge):
+            return _with_failure(self._attributes("process", queue), outcome)
+        key = (queue.address, "", outcome.reason)
+        if key not in self._of_successes:
+            self._of_successes[key] = {**self._attributes("process", queue), OUTCOME: outcome.reason}
+        return self._of_successes[key]
+
     def _of_listener(self, call: ListenerCall, outcome: Outcome) -> Attributes:
         queue, name = call.lease.delivery.queue, call.subscription.name
-        known = self._of_listeners.get((queue.address, name))
-        if known is None:
-            known = {DESTINATION_NAME: queue.name, LISTENER_NAME: name}
-            self._of_listeners[queue.address, name] = known
-        return self._of_outcome(known, (queue.address, name), outcome)
-
-    def _of_outcome(self, attributes: Attributes, of: Hashable, outcome: Outcome) -> Attributes:
-        """Return the attributes with an outcome; those of a success are made once for each ``of``."""
-        if isinstance(outcome, Acknowledge):
-            name: str = outcome.reason
-        else:
-            name, error = outcome_name(outcome), error_of(outcome)
-            if error is not None:
-                return {**attributes, OUTCOME: name, ERROR_TYPE: error_type(error)}
-        known = self._with_outcome.get((of, name))
-        if known is None:
-            known = self._with_outcome[of, name] = {**attributes, OUTCOME: name}
-        return known
+        if not isinstance(outcome, Acknowledge):
+            return _with_failure({DESTINATION_NAME: queue.name, LISTENER_NAME: name}, outcome)
+        key = (queue.address, name, outcome.reason)
+        if key not in self._of_successes:
+            self._of_successes[key] = {
+                DESTINATION_NAME: queue.name,
+                LISTENER_NAME: name,
+                OUTCOME: outcome.reason,
+            }
+        return self._of_successes[key]
 
     def _attributes(self, operation: Operation, destination: Topic | Queue) -> Attributes:
         """Return the attributes of an operation; the caller must not change them."""
@@ -239,6 +241,12 @@ class Metrics(Middleware):
         if known is None:
             known = self._known[key] = attributes_of(operation, destination)
         return known
+
+
+def _with_failure(attributes: Attributes, outcome: Outcome) -> Attributes:
+    error = error_of(outcome)
+    failed = {**attributes, OUTCOME: outcome_name(outcome)}
+    return failed if error is None else {**failed, ERROR_TYPE: error_type(error)}
 
 
 def _timed(call: Callable[[], Result], duration: Histogram, attributes: Attributes) -> Result:

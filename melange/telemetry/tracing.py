@@ -99,7 +99,7 @@ class Tracing(Middleware):
         self, destination: Topic | Queue, message: Message, publish: Publish
     ) -> list[Failure[Message]]:
         name, known = self._named("send", destination)
-        creator = span_context_of(message)
+        creator = span_context_of(message) if message.headers else None
         attributes = _of_message(known, message)
         if creator is None:
             span = self._tracer.start_span(name, kind=SpanKind.PRODUCER, attributes=attributes)
@@ -207,9 +207,8 @@ class Tracing(Middleware):
 
     def around_listener(self, call: ListenerCall, run: Callable[[ListenerCall], Outcome]) -> Outcome:
         """Make a span for one run of a listener, inside of ``process``. It has the exception."""
-        span = self._tracer.start_span(
-            call.listener_name, attributes={LISTENER_NAME: call.listener_name, ATTEMPT: call.attempt}
-        )
+        name = call.listener_name
+        span = self._tracer.start_span(name, attributes={LISTENER_NAME: name, ATTEMPT: call.attempt})
         return _within(span, trace.set_span_in_context(span), _listened, span, run, call)
 
     def around_settle(
