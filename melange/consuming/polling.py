@@ -97,7 +97,10 @@ class Poller:
         """Wait until the last poll has ended, ``deadline`` (monotonic) at the latest."""
         while self._thread.is_alive() and time.monotonic() < deadline:
             # Repeated, because the last poll may start at this moment.
-            self._consumer.driver.end_waits(self._consumer.queue)
+            try:
+                self._consumer.driver.end_waits(self._consumer.queue)
+            except Exception:  # the poll ends later; what waits must be released all the same
+                logger.exception("the open poll of queue %s could not be ended", self._queue_name)
             self._thread.join(min(0.2, max(0.0, deadline - time.monotonic())))
 
     def _poll_on(self) -> None:

@@ -628,3 +628,33 @@ def test_a_hook_that_exits_around_settling_keeps_no_message_in_flight(start, que
 
         assert sorted(seen) == [0, 1, 2, 3, 4]
         assert worker.stop()
+
+
+class EndsNoWaits(InMemoryDriver):
+    """Raises what no driver should, once it may."""
+
+    is_failing = False
+
+    def end_waits(self, queue):
+        if self.is_failing:
+            raise KeyError(queue.name)
+        super().end_waits(queue)
+
+
+def test_a_driver_that_fails_to_end_a_poll_keeps_nothing_from_being_released(start):
+    with EndsNoWaits() as driver:
+        failed = threading.Event()
+
+        def fail(event):
+            failed.set()
+            raise ValueError
+
+        worker = start(
+            driver, fail, "stock.fifo", "products.fifo", wait_seconds=1, backoff=lambda attempts: 1_000
+        )
+        publish(driver, 1, 2, topic="products.fifo", message_group_id="group")
+        assert failed.wait(DEADLINE_SECONDS)
+        driver.is_failing = True
+
+        assert worker.stop(DEADLINE_SECONDS)
+        assert worker.health().queues[0].in_flight == 0
