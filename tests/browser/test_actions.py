@@ -199,6 +199,46 @@ def test_the_clock_ends_a_visibility_timeout(given, open_page):
     assert eventually(lambda: [message["Body"] for message in given.receive(url)]) == ["order 1"]
 
 
+def test_standard_queues_deliver_twice_on_request(given, server, open_page):
+    page = open_page("faults")
+
+    page.get_by_label("Delivered twice, in percent").fill("100")
+    page.get_by_role("button", name="Apply").click()
+
+    expect(page.locator(".notice")).to_be_visible()
+    assert server.broker.disorder.duplicates == 1
+    url = given.queue()
+    given.send(url, "order 1")
+    assert [message["Body"] for message in given.receive(url)] == ["order 1", "order 1"]
+
+
+def test_a_reset_empties_the_server_after_a_question(given, open_page):
+    given.queue()
+    page = open_page("faults")
+
+    page.get_by_role("link", name="Reset…").click()
+    page.get_by_role("button", name="Reset").click()
+
+    expect(page.locator(".notice")).to_contain_text("The server is empty")
+    assert "QueueUrls" not in given.sqs.list_queues()
+
+
+def test_a_snapshot_is_taken_and_restored(given, open_page):
+    url = given.queue()
+    given.send(url, "order 1")
+    page = open_page("faults")
+    page.get_by_label("Name", exact=True).fill("before")
+    page.get_by_role("button", name="Take a snapshot").click()
+    expect(page.locator(".notice")).to_be_visible()
+    given.sqs.purge_queue(QueueUrl=url)
+
+    page.get_by_role("link", name="Restore").click()
+    page.get_by_role("button", name="Restore").click()
+
+    expect(page.locator(".notice")).to_be_visible()
+    assert [message["Body"] for message in given.receive(url)] == ["order 1"]
+
+
 def test_a_queue_is_reached_and_purged_with_the_keyboard_alone(given, open_page):
     url = given.queue()
     given.send(url, "order 1")
