@@ -18,14 +18,12 @@ import click
 
 from melange.cli import logs
 from melange.cli.options import TRY_AGAIN, WRONG_USAGE, complain, log_options
-from melange.drivers.aws import AwsDriver
 from melange.engine.disorder import Disorder
 from melange.errors import ConfigurationError, MelangeError
 from melange.server import Broker, Server
 from melange.server.callers import DEFAULT_ACCOUNT, DEFAULT_REGION, Key
 from melange.server.server import DEFAULT_HOST, DEFAULT_PORT
 from melange.signals import calling_on_signal, wait_until_set
-from melange.topology import Topology, apply_plan, from_document, make_plan
 
 logger = logging.getLogger(__name__)
 
@@ -170,9 +168,7 @@ def _prepare(
     os.environ.pop("AWS_PROFILE", None)
     try:
         for path in topology_paths:
-            with AwsDriver(endpoint_url=url, region_name=region) as driver:
-                made = apply_plan(make_plan(_read_topology(path), driver))
-            logger.info("%s: %d changes made", path, len(made.done))
+            logger.info("%s: %d changes made", path, _declare(path, url, region))
     except ConfigurationError as error:
         complain(str(error))
         sys.exit(WRONG_USAGE)
@@ -186,12 +182,18 @@ def _prepare(
             sys.exit(TRY_AGAIN)
 
 
-def _read_topology(path: Path) -> Topology:
+def _declare(path: Path, url: str, region: str) -> int:
+    """Make what a file declares; return the number of changes."""
+    # boto3 takes as long to import as all the rest of the server.
+    from melange.drivers.aws import AwsDriver  # noqa: PLC0415
+    from melange.topology import apply_plan, from_document, make_plan  # noqa: PLC0415
+
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigurationError(f"{path} is not JSON: {error}") from None
-    return from_document(document)
+    with AwsDriver(endpoint_url=url, region_name=region) as driver:
+        return len(apply_plan(make_plan(from_document(document), driver)).done)
 
 
 def _read_keys(path: Path) -> dict[str, Key]:
