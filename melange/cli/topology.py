@@ -466,12 +466,18 @@ def _show_findings(findings: Sequence[Finding], typed: str) -> None:
         )
         console.print(printable(f"    why: {finding.reason}"))
         console.print(printable(f"    fix: {finding.remedy_for(typed)}"))
-    counts = {
-        severity: sum(finding.severity == severity for finding in findings)
+    errors, warnings, notes = (
+        sum(finding.severity == severity for finding in findings)
         for severity in ("error", "warning", "note")
-    }
-    notes = f", {counts['note']} notes" if counts["note"] else ""
-    console.print(f"{counts['error']} errors, {counts['warning']} warnings{notes}")
+    )
+    console.print(
+        f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}"
+        + (f", {_counted(notes, 'note')}" if notes else "")
+    )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _write_json(document: object) -> None:

@@ -140,6 +140,13 @@ def test_the_doctor_ends_with_2_for_errors_and_0_without(run) -> None:
     assert (healthy.exit_code, healthy.stdout) == (0, "0 errors, 0 warnings\n")
 
 
+def test_the_doctor_counts_notes_apart_from_faults(run) -> None:
+    result = run("topology", "doctor", "full:consumers", "--name", "shop")
+
+    assert "note [dead-letters] queue billing-dlq: it holds about 1 message\n" in result.stdout
+    assert result.stdout.endswith(", 1 note\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
