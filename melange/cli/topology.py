@@ -467,8 +467,7 @@ def _show_findings(findings: Sequence[Finding], typed: str) -> None:
         console.print(printable(f"    why: {finding.reason}"))
         console.print(printable(f"    fix: {finding.remedy_for(typed)}"))
     errors, warnings, notes = (
-        sum(finding.severity == severity for finding in findings)
-        for severity in ("error", "warning", "note")
+        sum(finding.severity == severity for finding in findings) for severity in ("error", "warning", "note")
     )
     console.print(
         f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}"
