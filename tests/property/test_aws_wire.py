@@ -12,7 +12,8 @@ from melange.messages import Message, Queue
 
 QUEUE = Queue("stock", "https://sqs.us-east-1.amazonaws.com/123456789012/stock")
 
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=40)
+SENDABLE = st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters="\ufffe\uffff")
+TEXT = st.text(SENDABLE, max_size=40)
 NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,30}", fullmatch=True).filter(
     lambda name: not name.startswith("melange-")
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from melange.drivers.aws import operations
@@ -17,7 +18,7 @@ from melange.drivers.aws.dead_letters import (
     with_identity,
     without_note,
 )
-from melange.drivers.aws.operations import Answer, Entry, Parameters
+from melange.drivers.aws.operations import Entry, Parameters
 from melange.drivers.aws.queues import SqsQueues
 from melange.drivers.aws.wire import Received, deliveries_from
 from melange.drivers.aws.xray import TRACE_ATTRIBUTE
@@ -75,14 +76,15 @@ class SqsDeadLetters:
             # SQS repeats a lost answer for a request with the same id.
             parameters["ReceiveRequestAttemptId"] = new_token()
         asked_at = self._calls.clock.monotonic()
-
-        def read(answer: Answer) -> list[Delivery]:
-            return deliveries_from(answer, queue, asked_at, visibility_timeout_seconds)
-
         deliveries = self._calls(
             operations.RECEIVE,
             queue.name,
-            read=read,
+            read=partial(
+                deliveries_from,
+                queue=queue,
+                asked_at=asked_at,
+                visibility_timeout_seconds=visibility_timeout_seconds,
+            ),
             QueueUrl=queue.address,
             MaxNumberOfMessages=MAX_BATCH,
             WaitTimeSeconds=_WAIT_SECONDS,

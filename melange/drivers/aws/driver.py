@@ -17,7 +17,7 @@ from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.clients import DEFAULT_CALL_TIMEOUT_SECONDS, Clients
 from melange.drivers.aws.dead_letter_access import SqsDeadLetters
 from melange.drivers.aws.dead_letters import copies_of
-from melange.drivers.aws.operations import Answer, Entry
+from melange.drivers.aws.operations import Entry
 from melange.drivers.aws.queues import SqsQueues
 from melange.drivers.aws.subscriptions import SnsSubscriptions
 from melange.drivers.aws.topics import SnsTopics
@@ -205,14 +205,15 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
             # SQS repeats a lost answer for a request with the same id.
             parameters["ReceiveRequestAttemptId"] = new_token()
         asked_at = self.clock.monotonic()
-
-        def read(answer: Answer) -> list[Delivery]:
-            return deliveries_from(answer, queue, asked_at, visibility_timeout_seconds)
-
         deliveries: list[Delivery] = self._calls(
             operations.RECEIVE if wait_seconds else operations.RECEIVE_AT_ONCE,
             queue.name,
-            read=read,
+            read=partial(
+                deliveries_from,
+                queue=queue,
+                asked_at=asked_at,
+                visibility_timeout_seconds=visibility_timeout_seconds,
+            ),
             QueueUrl=queue.address,
             MaxNumberOfMessages=min(limit, MAX_BATCH),
             WaitTimeSeconds=wait_seconds,
