@@ -61,6 +61,20 @@ def test_a_task_that_has_ended_cannot_be_cancelled(client):
         client.sqs("CancelMessageMoveTask", TaskHandle=handle)
 
 
+def test_the_last_ten_tasks_of_a_queue_are_kept(client):
+    _, dead = dead_letter_pair(client)
+    source_arn = client.arn(dead)
+    handles = []
+
+    for _ in range(12):
+        handles.append(client.sqs("StartMessageMoveTask", SourceArn=source_arn)["TaskHandle"])
+        eventually(lambda: not any(task.is_active for task in client.broker.move_tasks.values()))
+
+    kept = [task.handle for task in client.broker.move_tasks.values()]
+    assert kept == handles[2:]
+    assert len(client.sqs("ListMessageMoveTasks", SourceArn=source_arn, MaxResults=10)["Results"]) == 10
+
+
 def test_only_a_dead_letter_queue_can_be_moved(client):
     url = client.queue()
 
