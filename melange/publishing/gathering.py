@@ -12,11 +12,15 @@ from weakref import WeakSet
 
 from melange.drivers.base import MessagingDriver
 from melange.drivers.sqs_rules import MAX_BATCH
-from melange.errors import ConfigurationError, Failure, InvalidMessageError
+from melange.errors import ConfigurationError, DriverConnectionError, Failure, InvalidMessageError
 from melange.messages import Message
 
 IDLE_SECONDS = 2.0
 """A thread that has nothing to send ends after this time."""
+
+PATIENCE_SECONDS = 5.0
+"""What has waited longer than this when a call fails with a connection error fails with it: during an outage the last of a
+thousand callers would otherwise wait for all calls before its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +187,15 @@ class Gatherer:
             return [], batch[0].ready_at
         return batch, None
 
+    def _take_overdue(self) -> list[Waiting]:
+        """Return what has waited for longer than it is worth during an outage; it is waiting no more."""
+        with self._changed:
+            overdue_since = time.monotonic() - PATIENCE_SECONDS
+            overdue = [one for one in self._waiting if one.ready_at <= overdue_since]
+            taken = set(overdue)
+            self._waiting = deque([one for one in self._waiting if one not in taken])
+            return overdue
+
     def _publish_batch(self, batch: Sequence[Waiting]) -> None:
         messages = [message for one in batch for message in one.messages]
         answers: list[tuple[Waiting, Answer]]
@@ -196,6 +209,8 @@ class Gatherer:
             answers = [(batch[0], error)]
         except BaseException as error:
             answers = [(one, error) for one in batch]
+            if isinstance(error, DriverConnectionError):
+                answers += [(one, _not_sent(error)) for one in self._take_overdue()]
         else:
             if failures:
                 failed = {failure.item.message_id: failure for failure in failures}
@@ -210,6 +225,10 @@ class Gatherer:
             by_caller.setdefault(one.deliver, []).append((one, answer))
         for deliver, of_caller in by_caller.items():
             deliver(of_caller)
+
+
+def _not_sent(error: DriverConnectionError) -> DriverConnectionError:
+    return DriverConnectionError(f"not sent, because a call before it failed: {error}")
 
 
 _gatherers: WeakSet[Gatherer] = WeakSet()

@@ -133,6 +133,26 @@ def test_a_broker_that_is_unavailable_is_an_error_for_all(driver, publisher):
     assert [str(error) for error in asyncio.run(publish_all())] == ["away"] * 3
 
 
+def test_what_has_waited_for_long_during_an_outage_fails_without_a_call_of_its_own(driver, monkeypatch):
+    monkeypatch.setattr("melange.publishing.gathering.PATIENCE_SECONDS", 0.0)
+    driver.error = DriverConnectionError("the broker is down")
+    publisher = ExchangeMessagePublisher("products", driver, gather=Gathering(linger_seconds=0, max_calls=1))
+
+    async def publish_many():
+        driver.may_go_on.clear()
+        publishes = [asyncio.create_task(publisher.publish_async(EVENT)) for _ in range(300)]
+        while len(driver.calls) < 1 or len(publisher._gatherer._waiting) < 290:
+            await asyncio.sleep(0.001)
+        driver.may_go_on.set()
+        return await asyncio.gather(*publishes, return_exceptions=True)
+
+    results = asyncio.run(publish_many())
+
+    assert {type(result) for result in results} == {DriverConnectionError}
+    assert len(driver.calls) == 1
+    assert "not sent, because a call before it failed: the broker is down" in {str(result) for result in results}
+
+
 def test_an_event_that_cannot_be_written_raises_in_its_own_call(driver, publisher):
     with pytest.raises(EncodeError):
         asyncio.run(publisher.publish_async({**EVENT, "bad": object()}))
