@@ -150,7 +150,9 @@ def test_what_has_waited_for_long_during_an_outage_fails_without_a_call_of_its_o
 
     assert {type(result) for result in results} == {DriverConnectionError}
     assert len(driver.calls) == 1
-    assert "not sent, because a call before it failed: the broker is down" in {str(result) for result in results}
+    assert "not sent, because a call before it failed: the broker is down" in {
+        str(result) for result in results
+    }
 
 
 def test_an_event_that_cannot_be_written_raises_in_its_own_call(driver, publisher):
