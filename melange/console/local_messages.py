@@ -8,6 +8,7 @@ from typing import Any
 from melange.console.backend import NotFoundError
 from melange.console.model import Message, State
 from melange.engine.queue import Copy
+from melange.server.bodies import decoded
 from melange.server.broker import Broker
 from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.queues import Queue
@@ -82,7 +83,7 @@ class LocalMessages:
     def has(self, copy: StoredCopy, text: str) -> bool:
         """Return True if the text, in lower case, is in the message."""
         message = copy.message
-        if text in message.body.casefold() or text in self._broker.message_id(copy.origin):
+        if text in decoded(message.body).casefold() or text in self._broker.message_id(copy.origin):
             return True
         return any(
             text in f"{name} {value.get('StringValue', '')}".casefold()

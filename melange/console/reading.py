@@ -16,6 +16,7 @@ from melange.drivers.dead_letters import FoundDeadLetter
 from melange.drivers.sqs_rules import MESSAGE_ID_ATTRIBUTE, PUBLISHED_AT_ATTRIBUTE
 from melange.messages import Queue as DeliveryQueue
 from melange.operations.letters import DeadLetter, dead_letter_from, event_type_in
+from melange.server.bodies import decoded, task_in
 from melange.server.stories import type_in
 
 _MAX_PRETTY_CHARACTERS = 262_144
@@ -39,30 +40,37 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A body as a person reads it. ``text`` is indented if it ``is_json``; ``event_type`` is the event's name or None."""
+    """A body as a person reads it.
+
+    ``text`` is indented if it ``is_json``. ``event_type`` is the event's or task's name, or None. ``is_decoded`` is True if
+    the text was in Base64.
+    """
 
     text: str
     is_json: bool
     event_type: str | None
     envelope: Envelope | None
+    is_decoded: bool = False
 
 
 def read(message: Message) -> Reading:
     """Return the reading of a message."""
     envelope, body = _open(message.body)
-    pretty = indented(body)
+    text = decoded(body)
+    pretty = indented(text)
     return Reading(
-        body if pretty is None else pretty,
+        text if pretty is None else pretty,
         pretty is not None,
-        _event_type(message),
+        event_type_of(message),
         envelope,
+        is_decoded=text != body,
     )
 
 
 def preview(message: Message, characters: int = 160) -> str:
-    """Return the beginning of the body on one line, without the envelope."""
+    """Return the beginning of the body on one line, without the envelope and Base64."""
     _, body = _open(message.body)
-    return " ".join(body[: characters * 2].split())[:characters]
+    return " ".join(decoded(body)[: characters * 2].split())[:characters]
 
 
 def draft_of(message: Message) -> Draft:
@@ -94,6 +102,17 @@ def indented(text: str) -> str | None:
         lines[-1] += ": " if part == ":" else _readable(part)
         previous = part
     return "\n".join(lines).lstrip("\n")
+
+
+def event_type_of(message: Message) -> str | None:
+    """Return the type that attributes or the body give a message, or the name of its task in Celery, or None."""
+    delivered = delivery_from(message.raw, _NO_QUEUE, 0, 0).message
+    return (
+        delivered.event_type_name
+        or type_in(delivered.headers)
+        or event_type_in(delivered.body)
+        or task_in(delivered.body)
+    )
 
 
 def topic_arn_of(message: Message) -> str | None:
@@ -154,11 +173,6 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _event_type(message: Message) -> str | None:
-    delivered = delivery_from(message.raw, _NO_QUEUE, 0, 0).message
-    return delivered.event_type_name or type_in(delivered.headers) or event_type_in(delivered.body)
 
 
 def _readable(token: str) -> str:

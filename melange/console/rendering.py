@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from melange.console.model import name_of, place_of
+from melange.server.bodies import decoded
 from melange.server.control import CONSOLE_PREFIX
 
 _UNSEEN = re.compile(
@@ -45,6 +46,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "base64": base64,
         "count": count,
+        "decoded": decoded,
         "duration": duration,
         "highlighted": highlighted,
         "moment": moment,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from melange.drivers.sqs_rules import EVENT_TYPE_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, message_from_attributes
 from melange.messages import DEAD_LETTER_HEADER
+from melange.server.bodies import decoded, task_in
 from melange.server.journal import Entry, EventKind
 from melange.server.sns.notifications import Notification
 from melange.server.sqs.messages import SentMessage
@@ -76,11 +77,11 @@ class Story:
 
     @cached_property
     def event_type(self) -> str:
-        """Its type, as an attribute or the body names it; "" if neither does."""
+        """Its type, as an attribute or the body names it, or the name of its task in Celery; "" without any."""
         from melange.operations.letters import event_type_in  # noqa: PLC0415 - most servers never read their log
 
         types = (type_in(_text_attributes(event.content)) for event in self.events)
-        return next(filter(None, types), "") or event_type_in(self.body) or ""
+        return next(filter(None, types), "") or event_type_in(self.body) or task_in(self.body) or ""
 
     def holds(self, text: str) -> bool:
         """Return True if a body, an attribute or a reason has this text, in whatever case."""
@@ -295,7 +296,7 @@ def _texts_in(attributes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def _texts(event: Event) -> Iterable[str]:
     yield event.reason
     if event.content is not None:
-        yield _body(event.content)
+        yield decoded(_body(event.content))
         for name, value in _text_attributes(event.content).items():
             yield name
             yield value

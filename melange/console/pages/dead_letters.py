@@ -8,7 +8,7 @@ from datetime import datetime
 
 from melange.console.backend import Backend, RefusedError
 from melange.console.model import Message
-from melange.console.reading import dead_letter_of
+from melange.console.reading import dead_letter_of, event_type_of
 from melange.console.visits import Page, Redirect, Visit
 
 GROUPED_MESSAGES = 1_000
@@ -76,8 +76,8 @@ def groups_of(backend: Backend, queue_arn: str) -> list[Group]:
         kind = letter.kind.encode("utf-8", "backslashreplace").decode()
         group = groups.setdefault(kind, Group(kind, letter.reason))
         group.messages.append(message)
-        if letter.event_type_name:
-            group.types.add(letter.event_type_name)
+        if event_type := event_type_of(message):
+            group.types.add(event_type)
         if letter.listener_name:
             group.listeners.add(letter.listener_name)
         if letter.dead_since:

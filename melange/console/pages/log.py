@@ -9,6 +9,7 @@ from melange.console.backend import Log, NotFoundError
 from melange.console.reading import indented
 from melange.console.rendering import duration
 from melange.console.visits import Page, Visit
+from melange.server.bodies import decoded
 from melange.server.callers import Caller
 from melange.server.stories import Event, Story
 
@@ -44,14 +45,15 @@ def search(visit: Visit) -> Page:
 
 def show(visit: Visit) -> Page:
     story = _log(visit).story(visit.arguments[0])
-    pretty = indented(story.body)
+    text = decoded(story.body)
+    pretty = indented(text)
     return Page(
         "story.html",
         {
             "overview": visit.backend.overview(),
             "story": story,
             "steps": _steps(story),
-            "body": story.body if pretty is None else pretty,
+            "body": text if pretty is None else pretty,
             "is_json": pretty is not None,
         },
     )

@@ -1,5 +1,7 @@
 """The event log in the console: a search, and what happened to one message."""
 
+from base64 import b64encode
+
 
 def _published(browser):
     client = browser.client
@@ -80,3 +82,15 @@ def test_a_message_that_was_moved_is_followed_to_the_other_queue(browser):
         text = " ".join(browser.text(f"log/{message_id}").split())
         assert "Moved from orders to others by the console" in text
         assert "Received from others for the 1st time" in text
+
+
+def test_a_task_of_celery_is_found_by_its_name_and_its_arguments(browser):
+    orders = browser.client.queue("orders")
+    browser.client.send(
+        orders, b64encode(b'{"headers": {"task": "shop.tasks.ship", "argsrepr": "(7,)"}}').decode()
+    )
+
+    for page in ("log?text=(7,)", "log?event_type=shop.tasks.ship", f"queues/{browser.client.arn(orders)}?text=(7,)"):
+        assert "shop.tasks.ship" in browser.text(page)
+    [message] = browser.client.receive(orders)
+    assert '"argsrepr"' in browser.text(f"log/{message['MessageId']}")

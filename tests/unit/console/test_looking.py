@@ -203,3 +203,34 @@ def test_many_topics_and_queues_are_searched_by_name(browser):
     assert "orders to queue-33" in found
     assert "queue-34" not in found
     assert "No topic or queue has this in its name." in browser.text("?name=none")
+
+
+def test_a_message_with_no_receives_left_is_not_said_to_be_returned(browser):
+    dead = browser.client.arn(browser.client.queue("dlq"))
+    policy = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": 2})
+    arn = browser.client.arn(browser.client.queue("orders", RedrivePolicy=policy))
+    browser.client.send("orders", "order 1")
+    [message] = browser.backend.messages(arn).messages
+    page = f"queues/{arn}/messages/{message.key}"
+    browser.client.receive("orders", VisibilityTimeout=0)
+    assert "The next receive may return it." in browser.text(page)
+
+    browser.client.receive("orders", VisibilityTimeout=0)
+
+    assert "The next receive may return it." not in browser.text(page)
+    assert "The next receive moves it to the dead letters in dlq" in " ".join(browser.text(page).split())
+
+
+def test_a_dead_letter_that_the_broker_moved_has_no_time_of_its_failure(browser):
+    dead = browser.client.arn(browser.client.queue("dlq"))
+    policy = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": 1})
+    browser.client.queue("orders", RedrivePolicy=policy)
+    browser.client.send("orders", "order 1")
+    browser.client.receive("orders", VisibilityTimeout=0)
+    browser.client.receive("orders")
+
+    [message] = browser.backend.messages(dead).messages
+    text = browser.text(f"queues/{dead}/messages/{message.key}")
+
+    assert "received too often" in text
+    assert "Since" not in text

@@ -1,11 +1,12 @@
 """Bodies as the console shows them."""
 
 import json
+from base64 import b64encode
 
 import pytest
 
 from melange.console.model import Message
-from melange.console.reading import draft_of, indented, read
+from melange.console.reading import draft_of, indented, preview, read
 from melange.console.rendering import duration, highlighted, shown, size
 
 
@@ -81,6 +82,44 @@ def test_what_only_looks_like_an_envelope_is_shown_as_it_is_or_without_its_fault
     reading = read(message(json.dumps(ENVELOPE | change)))
 
     assert reading.envelope is None or reading.envelope.attributes == {}
+
+
+def in_base64(document):
+    return b64encode(json.dumps(document).encode()).decode()
+
+
+TASK = in_base64({"headers": {"task": "shop.tasks.ship", "argsrepr": "(1, 2)"}})
+"""A body as Celery sends it."""
+
+
+def test_a_task_of_celery_is_read_as_json_with_its_name():
+    reading = read(message(TASK))
+
+    assert '"argsrepr": "(1, 2)"' in reading.text
+    assert reading.is_json
+    assert reading.is_decoded
+    assert reading.event_type == "shop.tasks.ship"
+    assert preview(message(TASK)).startswith('{"headers"')
+
+
+def test_a_draft_of_a_task_stays_in_base64():
+    assert draft_of(message(TASK)).body == TASK
+
+
+@pytest.mark.parametrize("body", [in_base64([1]), "eyJhIjox", "eyJhIjoxfQ==.e30", "eye", "ew", "eyL/"])
+def test_what_is_no_object_in_base64_stays_as_it_is(body):
+    reading = read(message(body))
+
+    assert reading.text == body
+    assert not reading.is_decoded
+
+
+@pytest.mark.parametrize("headers", [None, [], {}, {"task": 1}, {"task": ""}])
+def test_json_in_base64_without_a_task_has_no_name(headers):
+    reading = read(message(in_base64({"headers": headers})))
+
+    assert reading.is_decoded
+    assert reading.event_type is None
 
 
 def test_a_draft_has_what_the_sender_gave():
