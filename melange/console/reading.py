@@ -16,7 +16,7 @@ from melange.drivers.dead_letters import FoundDeadLetter
 from melange.drivers.sqs_rules import MESSAGE_ID_ATTRIBUTE, PUBLISHED_AT_ATTRIBUTE
 from melange.messages import Queue as DeliveryQueue
 from melange.operations.letters import DeadLetter, dead_letter_from, event_type_in
-from melange.server.bodies import decoded, task_in
+from melange.server.bodies import decoded, summary, task_in
 from melange.server.stories import type_in
 
 _MAX_PRETTY_CHARACTERS = 262_144
@@ -68,9 +68,9 @@ def read(message: Message) -> Reading:
 
 
 def preview(message: Message, characters: int = 160) -> str:
-    """Return the beginning of the body on one line, without the envelope and Base64."""
+    """Return the beginning of the body on one line, without the envelope; the arguments of a task of Celery."""
     _, body = _open(message.body)
-    return " ".join(decoded(body)[: characters * 2].split())[:characters]
+    return " ".join(summary(body)[: characters * 2].split())[:characters]
 
 
 def draft_of(message: Message) -> Draft:

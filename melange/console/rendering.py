@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from melange.console.model import name_of, place_of
-from melange.server.bodies import decoded
+from melange.server.bodies import summary
 from melange.server.control import CONSOLE_PREFIX
 
 _UNSEEN = re.compile(
@@ -46,7 +46,6 @@ def _environment() -> Environment:
     environment.filters |= {
         "base64": base64,
         "count": count,
-        "decoded": decoded,
         "duration": duration,
         "highlighted": highlighted,
         "moment": moment,
@@ -55,6 +54,7 @@ def _environment() -> Environment:
         "place": place_of,
         "shown": shown,
         "size": size,
+        "summary": summary,
     }
     environment.globals["url"] = lambda path: CONSOLE_PREFIX + quote(path, safe="/:")
     return environment

@@ -18,10 +18,21 @@ def decoded(body: str) -> str:
 
 def task_in(body: str) -> str | None:
     """Return the name of the task that Celery has put into a body; None if there is none."""
+    task = _headers_in(body).get("task")
+    return task if isinstance(task, str) and task else None
+
+
+def summary(body: str) -> str:
+    """Return the arguments of a task of Celery; of another body, what it holds."""
+    headers = _headers_in(body)
+    arguments = [str(headers[name]) for name in ("argsrepr", "kwargsrepr") if headers.get(name)]
+    return " ".join(arguments) or decoded(body)
+
+
+def _headers_in(body: str) -> dict[str, Any]:
     found = _object_in(body)
     headers = found[1].get("headers") if found else None
-    task = headers.get("task") if isinstance(headers, dict) else None
-    return task if isinstance(task, str) and task else None
+    return headers if isinstance(headers, dict) else {}
 
 
 def _object_in(body: str) -> tuple[str, dict[str, Any]] | None:

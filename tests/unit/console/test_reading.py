@@ -88,7 +88,7 @@ def in_base64(document):
     return b64encode(json.dumps(document).encode()).decode()
 
 
-TASK = in_base64({"headers": {"task": "shop.tasks.ship", "argsrepr": "(1, 2)"}})
+TASK = in_base64({"headers": {"task": "shop.tasks.ship", "argsrepr": "(1, 2)", "kwargsrepr": "{}"}})
 """A body as Celery sends it."""
 
 
@@ -99,7 +99,8 @@ def test_a_task_of_celery_is_read_as_json_with_its_name():
     assert reading.is_json
     assert reading.is_decoded
     assert reading.event_type == "shop.tasks.ship"
-    assert preview(message(TASK)).startswith('{"headers"')
+    assert preview(message(TASK)) == "(1, 2) {}"
+    assert preview(message(in_base64({"a": 1}))) == '{"a": 1}'
 
 
 def test_a_draft_of_a_task_stays_in_base64():
