@@ -55,7 +55,9 @@ def change_selected(visit: Visit) -> Page | Redirect:
         return _confirmation(visit, action, keys, queue)
     if action == "retry":
         number = visit.backend.retry(queue.arn, keys)
-        return Redirect(back, f"{messages_in_words(number)} moved back to where {'it' if number == 1 else 'they'} failed.")
+        return Redirect(
+            back, f"{messages_in_words(number)} moved back to where {'it' if number == 1 else 'they'} failed."
+        )
     if action == "move":
         target = visit.value("target")
         number = visit.backend.move(queue.arn, keys, target)

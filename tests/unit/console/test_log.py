@@ -90,7 +90,11 @@ def test_a_task_of_celery_is_found_by_its_name_and_its_arguments(browser):
         orders, b64encode(b'{"headers": {"task": "shop.tasks.ship", "argsrepr": "(7,)"}}').decode()
     )
 
-    for page in ("log?text=(7,)", "log?event_type=shop.tasks.ship", f"queues/{browser.client.arn(orders)}?text=(7,)"):
+    for page in (
+        "log?text=(7,)",
+        "log?event_type=shop.tasks.ship",
+        f"queues/{browser.client.arn(orders)}?text=(7,)",
+    ):
         assert "shop.tasks.ship" in browser.text(page)
     [message] = browser.client.receive(orders)
     assert '"argsrepr"' in browser.text(f"log/{message['MessageId']}")
