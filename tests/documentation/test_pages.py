@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from documentation.pages import PAGES, page_name, run_page
-from melange import DriverManager, EventSerializer
+from melange import DriverManager, EventSerializer, MessagingDriver
 
 # Pages whose blocks talk to SNS and SQS.
 AWS_PAGES = {"docs/aws.md", "docs/topology.md"}
@@ -24,6 +24,7 @@ def fresh_process(monkeypatch, tmp_path):
     environment = dict(os.environ)
     monkeypatch.setattr(DriverManager, "_instance", None)
     monkeypatch.setattr(EventSerializer, "_instance", None)
+    monkeypatch.setattr(MessagingDriver, "serializer", EventSerializer.instance())
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield
