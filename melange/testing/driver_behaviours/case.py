@@ -69,7 +69,9 @@ class DriverCase(ABC):
                 for topic in self._topics:
                     self.driver.delete_topic(topic)
         self.driver.close()
-        del self.driver  # pytest keeps this object until the end of the run, and a driver's clients take 10 MB
+        del (
+            self.driver
+        )  # pytest keeps this object until the end of the run, and a driver's clients take 10 MB
 
     def needs(self, capability: str) -> None:
         """Skip the test unless the driver's capabilities have this one."""
