@@ -196,7 +196,7 @@ class AwsBackend:
     def _dead_letters(self, queue_arn: str) -> DeadLetters:
         queue = self.overview().queue(queue_arn)
         if queue is None:
-            raise NotFoundError(f"There is no queue {queue_arn}.")
+            raise NotFoundError(f"The queue {queue_arn} does not exist.")
         if not queue.holds_dead_letters or queue.dead_letter_arn:
             raise RefusedError("On AWS the console moves and deletes messages of dead-letter queues only.")
         return DeadLetters(queue_arn, self._driver)

@@ -100,7 +100,7 @@ class Console:
             found = pattern.fullmatch(path) if one == method else None
             if found is not None:
                 return handler, found.groups()
-        raise NotFoundError("There is no such page.")
+        raise NotFoundError("This page does not exist.")
 
     def _form(self, request: Request) -> dict[str, list[str]]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -74,12 +74,12 @@ class LocalControls:
         with _refusing():
             is_there = self._snapshots.restore(name)
         if not is_there:
-            raise NotFoundError(f"There is no snapshot {name}.")
+            raise NotFoundError(f"The snapshot {name} does not exist.")
         self._broker.commit(is_topology_changed=True)
 
     def remove_snapshot(self, name: str) -> None:
         if not self._snapshots.remove(name):
-            raise NotFoundError(f"There is no snapshot {name}.")
+            raise NotFoundError(f"The snapshot {name} does not exist.")
 
 
 @contextmanager

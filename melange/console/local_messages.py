@@ -29,7 +29,7 @@ class LocalMessages:
         """Return the queue."""
         queue = self._broker.queues.get(queue_arn)
         if queue is None:
-            raise NotFoundError(f"There is no queue {queue_arn}.")
+            raise NotFoundError(f"The queue {queue_arn} does not exist.")
         return queue
 
     def find_copy(self, queue: Queue, key: str) -> StoredCopy:
@@ -114,5 +114,5 @@ class LocalMessages:
 def number_of(key: str) -> int:
     """Return the number of the message with this key."""
     if not (key.isascii() and key.isdigit() and len(key) < 19):
-        raise NotFoundError(f"There is no message {key!r:.40}.")
+        raise NotFoundError(f"The message {key!r:.40} does not exist.")
     return int(key)

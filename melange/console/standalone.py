@@ -62,4 +62,4 @@ class ConsoleServer:
             return self._console.answer(request)
         if request.target == "/" and request.method in {"GET", "HEAD"}:
             return Response(303, "text/plain", b"", {"Location": CONSOLE_PREFIX})
-        return Response(404, "text/plain", b"there is no such page\n")
+        return Response(404, "text/plain", b"this page does not exist\n")

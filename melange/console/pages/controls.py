@@ -53,7 +53,7 @@ def add_fault(visit: Visit) -> Page | Redirect:
 def remove_fault(visit: Visit) -> Redirect:
     found = visit.arguments[0]
     if not (found.isascii() and found.isdigit()):
-        raise NotFoundError("There is no such fault.")
+        raise NotFoundError("This fault does not exist.")
     _controls(visit).remove_fault(int(found))
     return Redirect("faults", "The fault is removed.")
 
@@ -101,7 +101,7 @@ def ask_restore(visit: Visit) -> Page:
     name = visit.arguments[0]
     found = next((one for one in _controls(visit).snapshots() if one.name == name), None)
     if found is None:
-        raise NotFoundError(f"There is no snapshot {name}.")
+        raise NotFoundError(f"The snapshot {name} does not exist.")
     return Page(
         "confirm.html",
         {

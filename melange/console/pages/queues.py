@@ -116,7 +116,7 @@ def find(visit: Visit) -> tuple[Overview, Queue]:
     overview = visit.backend.overview()
     queue = overview.queue(visit.arguments[0])
     if queue is None:
-        raise NotFoundError(f"There is no queue {visit.arguments[0]}.")
+        raise NotFoundError(f"The queue {visit.arguments[0]} does not exist.")
     return overview, queue
 
 

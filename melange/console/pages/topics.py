@@ -54,5 +54,5 @@ def find(visit: Visit) -> tuple[Overview, Topic]:
     overview = visit.backend.overview()
     topic = overview.topic(visit.arguments[0])
     if topic is None:
-        raise NotFoundError(f"There is no topic {visit.arguments[0]}.")
+        raise NotFoundError(f"The topic {visit.arguments[0]} does not exist.")
     return overview, topic
