@@ -112,7 +112,7 @@ __all__ = [
 logging.getLogger("melange").addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
-    from melange.consuming.threaded import ThreadedExchangeMessageConsumer
+    from melange.consuming.threaded_consumer import ThreadedExchangeMessageConsumer
     from melange.consuming.worker import Worker
     from melange.deduplication import RedisDeduplicationStore
     from melange.domain import DomainEvent, DomainEventBus, DomainSubscriber
@@ -124,7 +124,7 @@ else:  # hidden from type checkers, which would take any name for one that may e
         "DomainEventBus": "melange.domain",
         "DomainSubscriber": "melange.domain",
         "RedisDeduplicationStore": "melange.deduplication",
-        "ThreadedExchangeMessageConsumer": "melange.consuming.threaded",
+        "ThreadedExchangeMessageConsumer": "melange.consuming.threaded_consumer",
         "Worker": "melange.consuming.worker",
         "masked_body": "melange.serialization.masking",
     }

@@ -12,7 +12,7 @@ from melange.clock import Clock
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Outcome
-from melange.consuming.suspects import Suspects
+from melange.consuming.poison_messages import Suspects
 from melange.drivers.base import Capabilities, MessagingDriver
 from melange.errors import ConfigurationError, DriverError, Failure, MelangeError, is_number
 from melange.messages import Delivery
@@ -159,7 +159,7 @@ class LambdaHandler:
         # They bring asyncio, and functions with plain listeners start faster without it.
         import asyncio  # noqa: PLC0415
 
-        from melange.consuming.coroutines import contained  # noqa: PLC0415
+        from melange.consuming.event_loop import contained  # noqa: PLC0415
 
         if self._runner is None:
             self._runner = asyncio.Runner()

@@ -23,10 +23,10 @@ from melange.consuming.options import (
     resolved_deduplication,
 )
 from melange.consuming.outcomes import Outcome
+from melange.consuming.poison_messages import SUSPECT_RECEIVES, Suspects
 from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.settling import Settler, SettlingBroker
 from melange.consuming.subscriptions import Subscription, Subscriptions, listener_name, subscription_for
-from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects
 from melange.deduplication.base import DeduplicationStore, NoDeduplication, RunCoroutine
 from melange.drivers.base import MessagingDriver
 from melange.drivers.declarations import collect
@@ -251,7 +251,7 @@ class ExchangeMessageConsumer:
             timeout_seconds: the limit of one run, with the wait for other events.
         """
         # It brings asyncio, which plain listeners do without.
-        from melange.consuming.batching import BatchListener  # noqa: PLC0415
+        from melange.consuming.batch_listeners import BatchListener  # noqa: PLC0415
 
         def subscribe(function: ListenerFunction) -> ListenerFunction:
             if self.store is not None and self.store.listeners_are_async is False:
@@ -309,7 +309,7 @@ class ExchangeMessageConsumer:
             DriverError, DeduplicationError: as for ``consume_event``.
         """
         # It brings asyncio, half of what importing melange costs otherwise.
-        from melange.consuming.awaiting import OnLoop  # noqa: PLC0415
+        from melange.asynchronous import OnLoop  # noqa: PLC0415
 
         on_loop = OnLoop("consume_event_async")
         self.use_event_loop(on_loop.run)

@@ -11,18 +11,17 @@ from functools import partial
 
 from melange.consuming.attempts import Steps
 from melange.consuming.consumer import ExchangeMessageConsumer
-from melange.consuming.coroutines import EventLoopThread
+from melange.consuming.event_loop import EventLoopThread
 from melange.consuming.failures import StoreUnavailableError
-from melange.consuming.isolation import Isolation
-from melange.consuming.lanes import Lanes, lane_of
 from melange.consuming.leases import Lease, LeaseKeeper
+from melange.consuming.ordering import Lanes, lane_of
 from melange.consuming.outcomes import Acknowledge, Defer, Outcome
+from melange.consuming.poison_messages import SUSPECT_RECEIVES, Isolation, Suspects, shuffled
 from melange.consuming.polling import Poller
 from melange.consuming.releasing import Releases
+from melange.consuming.retry_timers import Timers
 from melange.consuming.settling import Acknowledger
-from melange.consuming.suspects import SUSPECT_RECEIVES, Suspects, shuffled
 from melange.consuming.threads import AHEAD, Task, Threads
-from melange.consuming.timers import Timers
 from melange.consuming.weights import QueuePart
 from melange.messages import Delivery
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from melange.clock import Clock
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Leave, Outcome
-from melange.consuming.suspects import Suspects
+from melange.consuming.poison_messages import Suspects
 from melange.deduplication.base import DeduplicationStore
 from melange.drivers.base import Capabilities
 from melange.errors import DeduplicationError, Failure, LeaseLostError, shortened

@@ -14,13 +14,12 @@ from typing import Self
 
 from melange.asynchronous import running_loop
 from melange.consuming.consumer import ExchangeMessageConsumer
-from melange.consuming.coroutines import EventLoopThread
+from melange.consuming.event_loop import EventLoopThread
 from melange.consuming.health import WorkerHealth, health_of
-from melange.consuming.isolation import Isolation
+from melange.consuming.poison_messages import Isolation, Suspects
 from melange.consuming.queue_worker import QueueWorker
-from melange.consuming.suspects import Suspects
+from melange.consuming.retry_timers import Timers
 from melange.consuming.threads import Threads
-from melange.consuming.timers import Timers
 from melange.consuming.weights import parts_of
 from melange.errors import ConfigurationError, is_number
 from melange.signals import calling_on_signal, wait_until_set

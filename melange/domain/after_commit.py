@@ -8,8 +8,8 @@ from typing import Any
 
 from melange.callables import Handler, hides_a_coroutine_function, place, refuse_awaitable
 from melange.domain.dispatch import explain
-from melange.domain.state import OnCommit, State
 from melange.domain.subscriber import DomainSubscriber
+from melange.domain.thread_state import OnCommit, State
 from melange.errors import ConfigurationError
 
 _PLAIN_ONLY = "databases call back without awaiting, so make it a plain function, which may start a task"

@@ -12,11 +12,11 @@ from melange.callables import place
 from melange.domain.after_commit import ParkedSubscriber, Transactions, parked
 from melange.domain.deferral import Deferral, ErrorPolicy
 from melange.domain.dispatch import Publishing
-from melange.domain.drain import Drain
+from melange.domain.event_queue import Drain
 from melange.domain.groups import HandlerT, Registry, Subscribers
 from melange.domain.routes import NO_ROUTES, Extension, Routes
-from melange.domain.state import Local, OnCommit, ScopeBlock, drain_inside
 from melange.domain.subscriber import DomainSubscriber, EventSubscription, Recorder
+from melange.domain.thread_state import Local, OnCommit, ScopeBlock, drain_inside
 from melange.errors import ConfigurationError, HandlerNotFoundError
 
 P = ParamSpec("P")

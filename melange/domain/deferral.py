@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Literal
 
-from melange.domain.drain import Drain, holding, in_use
-from melange.domain.state import State
+from melange.domain.event_queue import Drain, holding, in_use
+from melange.domain.thread_state import State
 
 ErrorPolicy = Literal["raise", "collect"]
 """``"raise"``: the first error of a subscriber ends a publish. ``"collect"``: all run, then an ``ExceptionGroup``."""

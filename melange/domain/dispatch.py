@@ -7,8 +7,8 @@ from types import CoroutineType
 from melange.callables import Handler, is_awaitable, qualified_name, refuse_awaitable
 from melange.domain.blocks import running_task, this_thread
 from melange.domain.deferral import ErrorPolicy
-from melange.domain.drain import Drain, in_use
-from melange.domain.state import Local, State
+from melange.domain.event_queue import Drain, in_use
+from melange.domain.thread_state import Local, State
 from melange.errors import ConfigurationError
 
 _RAISE: ErrorPolicy = "raise"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from melange.domain.state import OnCommit
+from melange.domain.thread_state import OnCommit
 from melange.errors import ConfigurationError
 
 if TYPE_CHECKING:  # importing it needs greenlet, which only asynchronous programs need

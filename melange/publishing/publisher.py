@@ -136,7 +136,7 @@ class ExchangeMessagePublisher:
         Raises:
             ConfigurationError: no event loop of asyncio runs here.
         """
-        from melange.publishing.tasks import hand_over_async, take_turn  # noqa: PLC0415 - it brings asyncio
+        from melange.publishing.async_publishing import hand_over_async, take_turn  # noqa: PLC0415 - it brings asyncio
 
         await take_turn("publish_async")
         driver = self._topic.driver
@@ -190,7 +190,7 @@ class ExchangeMessagePublisher:
 
         If the awaiting task is cancelled, each of them may be published or not.
         """
-        from melange.publishing.tasks import hand_over_async  # noqa: PLC0415
+        from melange.publishing.async_publishing import hand_over_async  # noqa: PLC0415
 
         driver = self._topic.driver
         messages = [

@@ -106,7 +106,7 @@ class QueueMessagePublisher:
         self, event: Event, event_type_name: str | None = None, **options: Unpack[SendOptions]
     ) -> str:
         """Send one event as ``send`` does, without blocking the event loop; see ``publish_async``."""
-        from melange.publishing.tasks import hand_over_async, take_turn  # noqa: PLC0415 - it brings asyncio
+        from melange.publishing.async_publishing import hand_over_async, take_turn  # noqa: PLC0415 - it brings asyncio
 
         await take_turn("send_async")
         driver = self._queue.driver
@@ -156,7 +156,7 @@ class QueueMessagePublisher:
         **options: Unpack[SendBatchOptions],
     ) -> list[str]:
         """Send events as ``send_batch`` does, without blocking the event loop; see ``publish_batch_async``."""
-        from melange.publishing.tasks import hand_over_async  # noqa: PLC0415
+        from melange.publishing.async_publishing import hand_over_async  # noqa: PLC0415
 
         driver = self._queue.driver
         delay = delay_in_queue(driver, options.get("delay_seconds", 0), options.get("deliver_at"))

@@ -10,8 +10,8 @@ from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.failures import StoreUnavailableError
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import LEAVE, Outcome
+from melange.consuming.poison_messages import Suspects
 from melange.consuming.subscriptions import ListenerCall
-from melange.consuming.suspects import Suspects
 from melange.deduplication.base import RunCoroutine
 from melange.errors import DeduplicationError, DriverConnectionError, TimeLimitExceeded
 from melange.middleware import Middleware

@@ -23,7 +23,7 @@ from melange import (
     RetryPolicy,
     Worker,
 )
-from melange.consuming import suspects
+from melange.consuming import poison_messages
 from melange.deduplication.base import NoDeduplication
 
 
@@ -60,7 +60,7 @@ def main(argument: str) -> int:
     if settings.sabotage != WITHOUT_STORE:
         store = STORES.get(settings.sabotage, JournalingStore)(journal, settings.redis_url)
     if settings.sabotage == WITHOUT_ISOLATION:
-        suspects.MOST_ISOLATED = 0
+        poison_messages.MOST_ISOLATED = 0
     consumer = ExchangeMessageConsumer(
         settings.queue,
         settings.topic,

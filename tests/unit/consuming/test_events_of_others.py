@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from melange.consuming.lanes import lane_of
+from melange.consuming.ordering import lane_of
 from melange.messages import Message
 from melange.serialization.aws_events import aws_event_type, s3_event_type
 

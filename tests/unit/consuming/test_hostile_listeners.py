@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from melange import DeduplicationError, Reject, Retry, RetryPolicy, Worker
-from melange.consuming.lanes import lane_of
+from melange.consuming.ordering import lane_of
 from melange.consuming.outcomes import DeadLetter, Defer
 from melange.consuming.worker import ExchangeMessageConsumer
 from melange.drivers.memory import InMemoryDriver

@@ -17,7 +17,7 @@ from melange import (
     Worker,
 )
 from melange.consuming.leases import Lease, LeaseKeeper
-from melange.consuming.suspects import Suspects
+from melange.consuming.poison_messages import Suspects
 from melange.deduplication.base import Claimed, DeduplicationKey
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import Failure, LeaseLostError

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from melange import MemoryDeduplicationStore, QueueOptions, RetryPolicy
-from melange.consuming import isolation
-from melange.consuming.suspects import MOST_ISOLATED
+from melange.consuming import poison_messages
+from melange.consuming.poison_messages import MOST_ISOLATED
 from melange.drivers.memory import InMemoryDriver
 from melange.testing import ManualClock
 from waiting import eventually
@@ -142,8 +142,8 @@ def test_what_this_process_released_itself_is_not_a_suspect(running):
 
 
 def test_a_suspect_that_hangs_stops_neither_the_worker_nor_the_other_suspects(running, monkeypatch):
-    monkeypatch.setattr(isolation, "LONGEST_ALONE_SECONDS", 0.2)
-    monkeypatch.setattr(isolation, "LONGEST_WAIT_FOR_OTHERS_SECONDS", 0.2)
+    monkeypatch.setattr(poison_messages, "LONGEST_ALONE_SECONDS", 0.2)
+    monkeypatch.setattr(poison_messages, "LONGEST_WAIT_FOR_OTHERS_SECONDS", 0.2)
     driver = InMemoryDriver()
     consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=0))
     gate, seen = threading.Event(), []
@@ -168,7 +168,7 @@ def test_a_suspect_that_hangs_stops_neither_the_worker_nor_the_other_suspects(ru
 
 
 def test_a_listener_that_runs_for_long_delays_a_suspect_and_is_not_waited_for_again(running, monkeypatch):
-    monkeypatch.setattr(isolation, "LONGEST_WAIT_FOR_OTHERS_SECONDS", 0.5)
+    monkeypatch.setattr(poison_messages, "LONGEST_WAIT_FOR_OTHERS_SECONDS", 0.5)
     driver = InMemoryDriver()
     consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=0))
     begun, gate, seen = threading.Event(), threading.Event(), []

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from melange import MemoryDeduplicationStore, Middleware, QueueOptions, Reject, RetryPolicy
-from melange.consuming import suspects
+from melange.consuming import poison_messages
 from melange.consuming.leases import Lease
-from melange.consuming.suspects import Suspects
-from melange.consuming.timers import Timers
+from melange.consuming.poison_messages import Suspects
+from melange.consuming.retry_timers import Timers
 from melange.drivers.memory import InMemoryDriver
 from melange.messages import Delivery, Message
 from melange.testing import ManualClock
@@ -155,7 +155,7 @@ def test_a_hook_that_exits_around_settling_ends_consume_event_with_everything_se
 
 
 def test_many_threads_may_release_more_messages_than_are_remembered(monkeypatch):
-    monkeypatch.setattr(suspects, "_MOST_REMEMBERED", 100)
+    monkeypatch.setattr(poison_messages, "_MOST_REMEMBERED", 100)
     driver = InMemoryDriver()
     queue = driver.declare_queue("stock")
     found = Suspects()

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from melange.domain.blocks import Block, Blocks, this_thread
-from melange.domain.drain import Drain, in_use
+from melange.domain.event_queue import Drain, in_use
 from melange.domain.routes import NO_ROUTES, Routes
 
 ValueT = TypeVar("ValueT")
