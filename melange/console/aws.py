@@ -19,7 +19,7 @@ from melange.console.model import Binding, Draft, Message, Messages, Overview, Q
 from melange.console.reading import dead_letter_of, draft_of
 from melange.drivers.aws.account import Subscription
 from melange.drivers.aws.driver import AwsDriver
-from melange.drivers.aws.policies import sending_problem
+from melange.drivers.aws.policies import NO_STATEMENT, sending_problem
 from melange.drivers.sqs_rules import FIFO_SUFFIX
 from melange.errors import MelangeError, QueueNotFoundError, TopicNotFoundError
 from melange.operations import DeadLetters, Report, Selection
@@ -273,7 +273,11 @@ def _checked(binding: Binding, queues: Mapping[str, Mapping[str, str]]) -> Bindi
     if queue is None or binding.problem:
         return binding
     problem = sending_problem(queue.get("Policy"), binding.endpoint, binding.topic_arn)
-    return replace(binding, problem=f"Nothing is delivered: {problem}." if problem else "")
+    return replace(
+        binding,
+        problem=f"Nothing is delivered: {problem}." if problem else "",
+        lacks_permission=problem == NO_STATEMENT,
+    )
 
 
 def _message(raw: Mapping[str, Any]) -> Message:

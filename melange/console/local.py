@@ -28,6 +28,8 @@ from melange.server.sqs.sending import send_message
 SEARCHED_MESSAGES = 100_000
 """The number of messages that one search looks at: clients of the server wait meanwhile."""
 
+_NO_PERMISSION = "The policy of the queue does not allow the topic to send: nothing is delivered."
+
 
 class LocalBackend:
     """Shows and changes the broker of a server in this process. Thread-safe."""
@@ -195,6 +197,7 @@ class LocalBackend:
 
     def _binding(self, subscription: Subscription) -> Binding:
         attributes = subscription.attributes
+        problem = self._problem_of(subscription)
         return Binding(
             subscription.arn,
             subscription.topic.arn,
@@ -205,7 +208,8 @@ class LocalBackend:
             attributes.get("FilterPolicy"),
             attributes.get("FilterPolicyScope", "MessageAttributes"),
             subscription.dead_letter_arn,
-            self._problem_of(subscription),
+            problem,
+            problem == _NO_PERMISSION,
         )
 
     def _problem_of(self, subscription: Subscription) -> str:
@@ -218,7 +222,7 @@ class LocalBackend:
         if queue is None:
             return "The queue does not exist."
         if not may_send(queue, subscription.topic):
-            return "The policy of the queue does not allow the topic to send: nothing is delivered."
+            return _NO_PERMISSION
         return ""
 
     def _last_published(self, topic_arn: str) -> Draft | None:

@@ -78,6 +78,7 @@ class Binding:
     """A subscription: what ``endpoint``, an ARN or a URL, gets of a topic.
 
     ``filter_policy`` is JSON text. ``problem`` says why nothing is delivered; "" if no reason is known.
+    ``lacks_permission`` is True if the queue's policy has no statement for the topic, so that one more would help.
     """
 
     arn: str
@@ -90,6 +91,7 @@ class Binding:
     filter_scope: str = "MessageAttributes"
     dead_letter_arn: str | None = None
     problem: str = ""
+    lacks_permission: bool = False
 
 
 @dataclass(frozen=True, slots=True)

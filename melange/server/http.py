@@ -12,6 +12,8 @@ import socket
 import time
 from typing import Literal, NamedTuple
 
+from melange.server.body_memory import BodyMemory
+
 REQUEST_SECONDS = 60.0
 """How long a request may take to come, from its first byte. Between requests a client may be silent as long as it likes."""
 
@@ -61,15 +63,19 @@ class Request(NamedTuple):
 
 
 class RequestReader:
-    """Reads the requests of one connection, one after the other.
+    """Reads the requests of one connection, one after the other; call ``close`` after the last.
 
     Args:
+        memory: counts the bodies of all connections. Small requests are not counted, to cost nothing.
         connection: a blocking socket, which is the caller's to close. Its receive timeout, if it has one, is how often
             this looks whether a request takes too long.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, memory: BodyMemory | None = None) -> None:
         self._connection = connection
+        self._memory = memory or BodyMemory()
+        self._counted = 0
+        self._received = 0
         self._buffer = bytearray()
         self._give_up_at = math.inf
 
@@ -80,6 +86,7 @@ class RequestReader:
             BadRequestError: what came is not a request, or is too large.
             OSError: the connection is broken.
         """
+        self.close()  # the request before this one is answered
         end = self._find_end_of_head()
         if end < 0:
             return None
@@ -97,6 +104,11 @@ class RequestReader:
             body = self._take(length)
         self._give_up_at = math.inf
         return Request(method, target, headers, body, keeps_alive)
+
+    def close(self) -> None:
+        """Give back the memory of the last request. Idempotent."""
+        self._memory.give_back(self._counted)
+        self._counted = self._received = 0
 
     def is_client_there(self) -> bool:
         """Return False if the client has closed the connection. Does not block."""
@@ -135,9 +147,19 @@ class RequestReader:
                 received = self._connection.recv(65_536)
             except BlockingIOError:  # nothing has come within the receive timeout
                 continue
+            self._received += len(received)
+            if self._received > MAX_HEAD_BYTES:
+                self._count(len(received))
             self._buffer += received
             return bool(received)
         raise BadRequestError(408, f"the request did not come within {REQUEST_SECONDS:g} seconds")
+
+    def _count(self, size: int) -> None:
+        if not self._memory.take(size):
+            self._buffer.clear()  # at once: the client may still have its answer to read
+            self.close()
+            raise BadRequestError(503, "other requests take all memory for bodies: send it later, or raise --max-memory")
+        self._counted += size
 
     def _take(self, length: int) -> bytes:
         buffer = self._buffer

@@ -9,7 +9,8 @@ import struct
 import threading
 from collections.abc import Callable
 
-from melange.server.http import BadRequestError, Request, RequestReader, Response
+from melange.server.body_memory import BodyMemory
+from melange.server.http import MAX_BODY_BYTES, BadRequestError, Request, RequestReader, Response
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +40,22 @@ class Listener:
 
     A thread for each connection, as the broker's waits are blocking ones; see decision 0261.
 
+    Args:
+        max_body_bytes: requests are refused while the bodies of others take more than this; None means no limit. One
+            body always has room.
+
     Raises:
         OSError: the address is taken, or not ours.
     """
 
-    def __init__(self, host: str, port: int, answer: Answer) -> None:
+    def __init__(self, host: str, port: int, answer: Answer, max_body_bytes: int | None = None) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=1024)
         self.host = host
         self.port: int = self._socket.getsockname()[1]
         self._answer = answer
+        limit = None if max_body_bytes is None else max(max_body_bytes, MAX_BODY_BYTES)
+        self._memory = BodyMemory(limit)
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -103,14 +110,17 @@ class Listener:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(LOOK_SECONDS))
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_SEND_SECONDS))
-            self._serve_requests(connection)
+            reader = RequestReader(connection, self._memory)
+            try:
+                self._serve_requests(connection, reader)
+            finally:
+                reader.close()
         except OSError:  # the client is gone
             pass
         finally:
             self._forget(connection)
 
-    def _serve_requests(self, connection: socket.socket) -> None:
-        reader = RequestReader(connection)
+    def _serve_requests(self, connection: socket.socket, reader: RequestReader) -> None:
         while True:
             try:
                 request = reader.read()

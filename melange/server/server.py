@@ -69,7 +69,7 @@ class Server:
             console=self._show_console if console else None,
         )
         try:
-            self._listener = Listener(host, port, gateway.answer)
+            self._listener = Listener(host, port, gateway.answer, self.broker.max_bytes)
         except OSError:
             if self._storage is not None:
                 self._storage.close()

@@ -26,6 +26,8 @@ class Group:
     listeners: set[str] = field(default_factory=set)
     oldest: datetime | None = None
     newest: datetime | None = None
+    has_unknown_times: bool = False
+    """True if the time of some is that of their sending, because only a consumer of melange notes when a message failed."""
 
 
 def show(visit: Visit) -> Page:
@@ -80,6 +82,7 @@ def groups_of(backend: Backend, queue_arn: str) -> list[Group]:
             group.types.add(event_type)
         if letter.listener_name:
             group.listeners.add(letter.listener_name)
+        group.has_unknown_times |= letter.origin != "consumer"
         if letter.dead_since:
             group.oldest = min(group.oldest or letter.dead_since, letter.dead_since)
             group.newest = max(group.newest or letter.dead_since, letter.dead_since)

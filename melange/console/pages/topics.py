@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from melange.console.backend import NotFoundError
 from melange.console.charts import chart_of
 from melange.console.model import Overview, Topic
@@ -24,9 +26,24 @@ def show(visit: Visit) -> Page:
                 for one in bindings
                 if one.filter_policy
             },
+            "statements": {
+                one.arn: _allowing(one.topic_arn, one.endpoint) for one in bindings if one.lacks_permission
+            },
             "rate_chart": chart_of(published=[one.arriving for one in samples]),
         },
     )
+
+
+def _allowing(topic_arn: str, queue_arn: str) -> str:
+    """Return a queue policy that lets the topic send, as JSON text."""
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue_arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, indent=2)
 
 
 def ask_delete(visit: Visit) -> Page:

@@ -182,7 +182,7 @@ def _region_of(session: boto3.Session, *, is_given: bool) -> str:
     from_environment = None if is_given and session.region_name else os.environ.get("AWS_REGION")
     region = from_environment or session.region_name
     if not region:
-        raise ConfigurationError("no AWS region is set: pass region_name= to the driver or set AWS_REGION")
+        raise ConfigurationError("no AWS region is set: set AWS_REGION, or pass region_name= to the driver")
     return region
 
 

@@ -180,8 +180,8 @@ def _not_found(action: str, resource: str) -> MelangeError:
 def bad_credentials(reason: str) -> AccessDeniedError:
     """Return the error for credentials that cannot be used."""
     return AccessDeniedError(
-        f"AWS credentials are missing, expired or wrong ({reason}): set AWS_PROFILE, AWS_ACCESS_KEY_ID and "
-        "AWS_SECRET_ACCESS_KEY, or a role, or pass session=boto3.Session(...)"
+        f"AWS credentials are missing, expired or wrong ({reason}): set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY, or run where a role gives credentials"
     )
 
 

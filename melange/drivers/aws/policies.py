@@ -12,6 +12,9 @@ from typing import Any
 
 SNS = "sns.amazonaws.com"
 
+NO_STATEMENT = "no statement of the queue's policy lets the topic in"
+"""The problem that one more statement solves."""
+
 _MATCHING = ("arnequals", "arnlike", "stringequals", "stringlike", "stringequalsignorecase")
 
 
@@ -32,7 +35,7 @@ def sending_problem(policy_text: str | None, queue_arn: str, topic_arn: str) -> 
         return "a Deny statement of the queue's policy keeps the topic out"
     if any(one.get("Effect") == "Allow" and _is_met(one, context, in_doubt=True) for one in matching):
         return None
-    return "no statement of the queue's policy lets the topic in"
+    return NO_STATEMENT
 
 
 def key_policy_problem(policy_text: str | None) -> str | None:

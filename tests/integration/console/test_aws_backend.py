@@ -98,6 +98,7 @@ def test_an_overview_shows_what_the_account_has(server, sqs, backend):
     [binding] = overview.bindings
     assert (binding.topic_arn, binding.endpoint) == (topic, billing.arn)
     assert binding.problem.startswith("Nothing is delivered: ")
+    assert binding.lacks_permission
 
 
 def test_messages_are_looked_at_on_request_only_and_released(sqs, backend, browser):

@@ -1,5 +1,6 @@
 """Clients that send nonsense, or nothing, or too much: each is answered or dropped, and the others do not notice."""
 
+import select
 import shlex
 import socket
 import subprocess
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from melange.server import Server, http, listener
+from melange.server import Broker, Server, http, listener
 from waiting import eventually
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
@@ -106,6 +107,39 @@ def test_a_request_that_does_not_come_whole_is_given_up(monkeypatch, sent) -> No
             slow.sendall(sent)
 
             assert slow.recv(65_536).startswith(b"HTTP/1.1 408 ")
+
+
+def _begin_large_request(stack: ExitStack, url: str) -> socket.socket:
+    """Send 10 MB of a body that has more, and keep the connection open."""
+    address = urlsplit(url)
+    client = stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=30))
+    client.sendall(HEAD + b"Content-Length: 10000001\r\n\r\n" + b"x" * 10_000_000)
+    return client
+
+
+def test_bodies_that_have_not_come_whole_count_for_the_memory() -> None:
+    with Server(Broker(max_bytes=1_000_000)) as server, ExitStack() as clients:
+        first = _begin_large_request(clients, server.url)
+        second = _begin_large_request(clients, server.url)
+        refused, waiting = eventually(lambda: _answered_of(first, second))
+
+        assert refused.recv(65_536).startswith(b"HTTP/1.1 503 ")
+        assert is_answering(server.url)  # small requests have room
+
+        refused.close()
+        waiting.sendall(b"x")
+        assert waiting.recv(65_536).startswith(b"HTTP/1.1 4")  # read to its end, and no operation
+        third = _begin_large_request(clients, server.url)
+        third.sendall(b"x")
+        assert third.recv(65_536).startswith(b"HTTP/1.1 4")
+
+
+def _answered_of(first: socket.socket, second: socket.socket) -> tuple[socket.socket, socket.socket] | None:
+    """Return the one that has an answer, and the other; None if neither has."""
+    readable, _, _ = select.select([first, second], [], [], 0)
+    if not readable:
+        return None
+    return (first, second) if readable[0] is first else (second, first)
 
 
 def test_a_client_may_be_silent_between_requests(monkeypatch) -> None:

@@ -191,6 +191,20 @@ def test_a_subscription_that_delivers_nothing_says_why(browser):
     assert "The queue does not exist." in browser.text(f"topics/{topic}")
 
 
+def test_the_policy_that_a_topic_shows_lets_it_send(browser):
+    topic, url = browser.client.topic("events"), browser.client.queue("orders")
+    browser.client.subscribe(topic, url)
+    browser.client.sqs("SetQueueAttributes", QueueUrl=url, Attributes={"Policy": ""})
+
+    page = browser.text(f"topics/{topic}").partition("How to allow it")[2]
+    policy, _ = json.JSONDecoder().raw_decode(page[page.index("{") :])
+    browser.client.sqs("SetQueueAttributes", QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
+    browser.client.sns("Publish", TopicArn=topic, Message="order 1")
+
+    assert len(browser.client.receive(url)) == 1
+    assert "How to allow it" not in browser.text(f"topics/{topic}")
+
+
 def test_many_topics_and_queues_are_searched_by_name(browser):
     for number in range(70):
         browser.client.queue(f"queue-{number}")
@@ -234,3 +248,16 @@ def test_a_dead_letter_that_the_broker_moved_has_no_time_of_its_failure(browser)
 
     assert "received too often" in text
     assert "Since" not in text
+    assert "since it was sent" in " ".join(browser.text("dead-letters").split())
+
+
+def test_a_dead_letter_of_a_consumer_has_the_time_of_its_failure(browser):
+    url = browser.client.queue("orders-dlq")
+    note = json.dumps({"reason": "no lines", "rejected_at": "2026-01-01T11:00:00+00:00"})
+    attributes = {"melange-dead-letter": {"DataType": "String", "StringValue": note}}
+    browser.client.send(url, "order 1", MessageAttributes=attributes)
+
+    page = browser.text("dead-letters")
+
+    assert "no lines" in page
+    assert "since it was sent" not in page

@@ -33,6 +33,11 @@ class _Elements(HTMLParser):
         ]
 
 
+def _identifier_with(text):
+    """Return the text as far as a message group may have it: 1 to 128 characters of ASCII that can be seen."""
+    return "".join(one if "!" <= one <= "~" else "/" for one in text)[:128]
+
+
 def _elements(response):
     parser = _Elements()
     parser.feed(response.body.decode())
@@ -53,8 +58,22 @@ def _pages(browser, text):
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in values.items()}
     client.send(dead, f"body: {text}", MessageAttributes=attributes)
     client.sns("Publish", TopicArn=topic, Message=text)
+    fifo = client.queue("orders.fifo")
+    identifier = _identifier_with(text)
+    typed = {name: {"DataType": f"String.{text}", "StringValue": text} for name in ("onload", "__proto__")}
+    for number in range(2):  # the second waits behind the first of its group
+        client.send(
+            fifo,
+            text,
+            MessageGroupId=identifier,
+            MessageDeduplicationId=f"{number}{identifier}"[:128],
+            MessageAttributes=typed,
+        )
+    client.receive(fifo, MaxNumberOfMessages=1)
+    browser.faults.add("error", name=text, times=1)
     arn = client.arn(dead)
     [message] = browser.backend.messages(arn).messages
+    in_groups = browser.backend.messages(client.arn(fifo)).messages
     query = quote(text)
     addresses = [
         "",
@@ -63,6 +82,10 @@ def _pages(browser, text):
         f"queues/{arn}?reason=none+{query}",
         f"queues/{arn}/messages/{message.key}",
         f"queues/{arn}/send",
+        f"queues/{client.arn(fifo)}",
+        *(f"queues/{client.arn(fifo)}/messages/{one.key}" for one in in_groups),
+        f"queues/{client.arn(fifo)}/send",
+        "faults",
         f"topics/{topic}",
         "dead-letters",
         "log",
@@ -89,3 +112,19 @@ def test_a_payload_adds_no_element_and_no_handler(browser, plain, payload):
 
     assert [page.tags for page in pages] == plain
     assert [page.handlers for page in pages if page.handlers] == []
+
+
+@pytest.mark.parametrize("name", ["__proto__", "constructor", "-onload-canary-", "--", "javascript", "a" * 80])
+def test_odd_names_that_sqs_allows_are_shown(browser, name):
+    topic, url = browser.client.topic(name), browser.client.queue(name)
+    browser.client.subscribe(topic, url)
+    browser.client.send(url, "order 1", MessageAttributes={name: {"DataType": "String", "StringValue": name}})
+    arn = browser.client.arn(url)
+    [message] = browser.backend.messages(arn).messages
+
+    for address in ("", f"queues/{arn}", f"topics/{topic}", f"queues/{arn}/messages/{message.key}"):
+        response = browser.get(address)
+
+        assert response.status == 200
+        assert name in response.body.decode()
+        assert _elements(response).handlers == []
