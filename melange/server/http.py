@@ -158,7 +158,9 @@ class RequestReader:
         if not self._memory.take(size):
             self._buffer.clear()  # at once: the client may still have its answer to read
             self.close()
-            raise BadRequestError(503, "other requests take all memory for bodies: send it later, or raise --max-memory")
+            raise BadRequestError(
+                503, "other requests take all memory for bodies: send it later, or raise --max-memory"
+            )
         self._counted += size
 
     def _take(self, length: int) -> bytes:

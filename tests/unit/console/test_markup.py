@@ -114,7 +114,9 @@ def test_a_payload_adds_no_element_and_no_handler(browser, plain, payload):
     assert [page.handlers for page in pages if page.handlers] == []
 
 
-@pytest.mark.parametrize("name", ["__proto__", "constructor", "-onload-canary-", "--", "javascript", "a" * 80])
+@pytest.mark.parametrize(
+    "name", ["__proto__", "constructor", "-onload-canary-", "--", "javascript", "a" * 80]
+)
 def test_odd_names_that_sqs_allows_are_shown(browser, name):
     topic, url = browser.client.topic(name), browser.client.queue(name)
     browser.client.subscribe(topic, url)
