@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -159,35 +159,3 @@ def progress_bar(length: int, label: str) -> Iterator[Callable[[int], None]]:
     hidden = not sys.stderr.isatty()
     with click.progressbar(length=length, label=label, file=sys.stderr, hidden=hidden) as bar:
         yield bar.update
-
-
-class LazyGroup(click.Group):
-    """Imports its commands at first use: their requirements may be missing, and take time to import.
-
-    ``commands_module`` has them as ``COMMANDS``. If a module of ``needed`` is missing, ``advice`` is shown.
-    """
-
-    def __init__(self, *, commands_module: str, needed: Collection[str], advice: str, **options: Any) -> None:
-        super().__init__(**options)
-        self._commands_module = commands_module
-        self._needed = needed
-        self._advice = advice
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        self._import()
-        return super().list_commands(ctx)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        self._import()
-        return super().get_command(ctx, cmd_name)
-
-    def _import(self) -> None:
-        try:
-            commands = importlib.import_module(self._commands_module).COMMANDS
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] not in self._needed:
-                raise
-            complain(self._advice)
-            sys.exit(WRONG_USAGE)
-        for command in commands:
-            self.add_command(command)

@@ -9,7 +9,6 @@ from typing import Any, Concatenate, TypeVar, overload
 
 from melange.backoff import dependable
 from melange.consuming.attempts import Attempts
-from melange.consuming.declaration import QueueDeclaration
 from melange.consuming.failures import Failures, StoreUnavailableError
 from melange.consuming.gates import Gate, checked_gates
 from melange.consuming.leases import Lease, LeaseKeeper
@@ -25,6 +24,7 @@ from melange.consuming.options import (
 from melange.consuming.outcomes import Outcome
 from melange.consuming.poison_messages import SUSPECT_RECEIVES, Suspects
 from melange.consuming.processor import DeliveryProcessor
+from melange.consuming.queue_declaration import QueueDeclaration
 from melange.consuming.settling import Settler, SettlingBroker
 from melange.consuming.subscriptions import Subscription, Subscriptions, listener_name, subscription_for
 from melange.deduplication.base import DeduplicationStore, NoDeduplication, RunCoroutine

@@ -13,6 +13,7 @@ from melange.consuming.attempts import Steps
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.event_loop import EventLoopThread
 from melange.consuming.failures import StoreUnavailableError
+from melange.consuming.in_flight_limits import AHEAD, QueuePart
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.ordering import Lanes, lane_of
 from melange.consuming.outcomes import Acknowledge, Defer, Outcome
@@ -21,8 +22,7 @@ from melange.consuming.polling import Poller
 from melange.consuming.releasing import Releases
 from melange.consuming.retry_timers import Timers
 from melange.consuming.settling import Acknowledger
-from melange.consuming.threads import AHEAD, Task, Threads
-from melange.consuming.weights import QueuePart
+from melange.consuming.threads import Task, Threads
 from melange.messages import Delivery
 
 logger = logging.getLogger(__name__)

@@ -16,10 +16,6 @@ from melange.consuming.leases import Lease
 
 logger = logging.getLogger(__name__)
 
-AHEAD = 30
-"""The least number of deliveries in flight beyond those being processed: ten that wait, ten being received, ten being
-settled."""
-
 QUICK_SECONDS = 0.000_2
 """A step that takes longer has probably waited for something, so that another thread could have used the time."""
 
@@ -121,11 +117,6 @@ class Threads:
         thread.start()
         self._apart = [*(one for one in self._apart if one.is_alive()), thread]
         return thread
-
-    @property
-    def in_flight_limit(self) -> int:
-        """The most deliveries of one queue in flight: received and not yet settled, waiting retries included."""
-        return self.size + max(AHEAD, self.size)
 
     @property
     def free(self) -> int:

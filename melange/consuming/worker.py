@@ -16,11 +16,11 @@ from melange.asynchronous import running_loop
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.event_loop import EventLoopThread
 from melange.consuming.health import WorkerHealth, health_of
+from melange.consuming.in_flight_limits import parts_of
 from melange.consuming.poison_messages import Isolation, Suspects
 from melange.consuming.queue_worker import QueueWorker
 from melange.consuming.retry_timers import Timers
 from melange.consuming.threads import Threads
-from melange.consuming.weights import parts_of
 from melange.errors import ConfigurationError, is_number
 from melange.signals import calling_on_signal, wait_until_set
 
@@ -83,7 +83,7 @@ class Worker:
             self._threads, suspects, lambda: all(one.is_settled for one in self._queue_workers)
         )
         names = [consumer.queue.name for consumer in consumers]
-        parts = parts_of(names, concurrency, self._threads.in_flight_limit, weights)
+        parts = parts_of(names, concurrency, weights)
         self._queue_workers = [
             QueueWorker(
                 consumer,

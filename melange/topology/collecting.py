@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Union, runtime_checkable
 
 from melange.consuming.consumer import ExchangeMessageConsumer
-from melange.consuming.declaration import DEAD_LETTER_RETENTION_SECONDS
 from melange.consuming.listener import EventType
+from melange.consuming.queue_declaration import DEAD_LETTER_RETENTION_SECONDS
 from melange.consuming.subscriptions import resolve_event_types
 from melange.consuming.worker import Worker
 from melange.drivers.base import MessagingDriver, NoDeadLetterQueue

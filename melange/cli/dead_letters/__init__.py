@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import click
 
-from melange.cli.options import LazyGroup
+from melange.cli.lazy_group import LazyGroup
 
 
 @click.group(
     cls=LazyGroup,
-    commands_module="melange.cli.dead_letters.commands",
+    commands={
+        "list": "melange.cli.dead_letters.list_and_show:list_command",
+        "show": "melange.cli.dead_letters.list_and_show:show",
+        "retry": "melange.cli.dead_letters.retry_and_remove:retry",
+        "remove": "melange.cli.dead_letters.retry_and_remove:remove",
+        "export": "melange.cli.dead_letters.export_and_import:export",
+        "import": "melange.cli.dead_letters.export_and_import:import_command",
+        "move": "melange.cli.dead_letters.move:move",
+    },
     needed=("rich",),
     advice="melange dead-letters needs rich: pip install 'melange[cli]'",
 )

@@ -1,20 +1,25 @@
-"""Dead letters as text and as JSON, with sensitive fields masked."""
+"""Dead letters as text and as JSON, with sensitive fields masked, and what is said of those that are left."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from melange.cli.ages import age_since
 from melange.cli.logs import printable
+from melange.cli.options import TRY_AGAIN, complain
 from melange.drivers.base import QueueDepth
 from melange.errors import DecodeError
 from melange.operations import DeadLetter, DeadLetters
 from melange.serialization.json import from_json
 from melange.serialization.masking import masked_body, sensitive_names
 from melange.serialization.serializer import EventSerializer
+
+_MOST_IDS = 10
+_MOST_FAILURES = 10
 
 HIDDEN = "hidden: name the program with --app, so that sensitive fields can be masked, or use --unmasked"
 
@@ -131,3 +136,23 @@ def _moment(moment: datetime | None) -> str | None:
 
 def _text(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
+
+
+def complain_of_missing(ids: Iterable[str], letters: DeadLetters) -> None:
+    """End with 1 if ids are left."""
+    missing = sorted(ids)
+    if missing:
+        shown = ", ".join(missing[:_MOST_IDS])
+        more = f" and {len(missing) - _MOST_IDS:,} more" if len(missing) > _MOST_IDS else ""
+        complain(
+            f"not seen in {letters.queue.name}: {shown}{more}. It may be in flight elsewhere, or retried already"
+        )
+        sys.exit(TRY_AGAIN)
+
+
+def complain_of_failures(errors: Sequence[tuple[str, str]]) -> None:
+    """Write the first errors, each with the id of its message."""
+    for message_id, error in errors[:_MOST_FAILURES]:
+        complain(f"message {message_id}: {error}")
+    if len(errors) > _MOST_FAILURES:
+        complain(f"and {len(errors) - _MOST_FAILURES:,} more: --json lists them all")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import click
 
-from melange.cli.options import LazyGroup
+from melange.cli.lazy_group import LazyGroup
 
 
 @click.group(
     cls=LazyGroup,
-    commands_module="melange.cli.outbox.commands",
+    commands={
+        "relay": "melange.cli.outbox.relay:relay",
+        **{
+            name: f"melange.cli.outbox.administration:{name}"
+            for name in ("status", "scheduled", "cancel", "failed", "retry", "skip", "purge", "schema")
+        },
+    },
     needed=("filelock", "sqlalchemy"),
     advice="melange outbox needs SQLAlchemy and filelock: pip install 'melange[cli,outbox]'",
 )

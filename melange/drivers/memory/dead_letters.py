@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from melange.drivers.base import QueueDepth
 from melange.drivers.dead_letters import NO_NOTES, FoundDeadLetter, MoveTask, sent_on
-from melange.drivers.memory.topology import Topology
+from melange.drivers.memory.topics import Topology
 from melange.drivers.sqs_rules import MAX_BATCH, MAX_VISIBILITY_SECONDS
 from melange.errors import ConfigurationError, Failure
 from melange.messages import Delivery, Queue

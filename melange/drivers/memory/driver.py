@@ -20,7 +20,7 @@ from melange.drivers.base import (
 from melange.drivers.inspection import BrokerInspection
 from melange.drivers.memory.dead_letters import MemoryDeadLetters
 from melange.drivers.memory.queue import MemoryQueue
-from melange.drivers.memory.topology import Topology
+from melange.drivers.memory.topics import Topology
 from melange.drivers.prefix import NamePrefix
 from melange.drivers.queue_spec import QueueSpec
 from melange.drivers.sqs_rules import (

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from melange.clock import Clock
 from melange.drivers.inspection import ObservedQueue, ObservedSubscription, ObservedTopic
 from melange.drivers.memory.queue import MemoryQueue
-from melange.drivers.memory.topology import MemoryTopic, Topology
+from melange.drivers.memory.topics import MemoryTopic, Topology
 from melange.errors import QueueNotFoundError, TopicNotFoundError
 
 _VISIBILITY_SECONDS = 30  # receives say theirs; there is no setting of the queue

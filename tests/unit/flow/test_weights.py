@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from melange import ConfigurationError, ExchangeMessageConsumer, QueueMessagePublisher, QueueOptions, Worker
-from melange.consuming.weights import QueuePart, parts_of
+from melange.consuming.in_flight_limits import QueuePart, parts_of
 from melange.drivers.memory import InMemoryDriver
 from waiting import eventually
 
@@ -14,20 +14,20 @@ class TestParts:
     @pytest.mark.parametrize(
         ("weights", "expected"),
         [
-            (None, [QueuePart(32, 15, 1), QueuePart(32, 15, 1)]),
-            ({"a": 3, "b": 1}, [QueuePart(32, 12, 12), QueuePart(10, 4, 4)]),
-            ({"a": 3}, [QueuePart(32, 12, 12), QueuePart(10, 4, 4)]),
-            ({"a": 1, "b": 1}, [QueuePart(32, 8, 8), QueuePart(32, 8, 8)]),
-            ({"a": 1_000, "b": 1}, [QueuePart(32, 16 - 1, 15), QueuePart(1, 1, 1)]),
+            (None, [QueuePart(46, 15, 1), QueuePart(46, 15, 1)]),
+            ({"a": 3, "b": 1}, [QueuePart(46, 12, 12), QueuePart(15, 4, 4)]),
+            ({"a": 3}, [QueuePart(46, 12, 12), QueuePart(15, 4, 4)]),
+            ({"a": 1, "b": 1}, [QueuePart(46, 8, 8), QueuePart(46, 8, 8)]),
+            ({"a": 1_000, "b": 1}, [QueuePart(46, 16 - 1, 15), QueuePart(1, 1, 1)]),
         ],
     )
     def test_threads_and_deliveries_are_in_proportion(self, weights, expected) -> None:
-        assert parts_of(["a", "b"], 16, 32, weights) == expected
+        assert parts_of(["a", "b"], 16, weights) == expected
 
     @pytest.mark.parametrize("weights", [{"c": 1}, {"a": 0}, {"a": True}, {"a": 1.5}, {"a": 1_001}])
     def test_weights_out_of_bounds_are_refused(self, weights) -> None:
         with pytest.raises(ConfigurationError):
-            parts_of(["a", "b"], 16, 32, weights)
+            parts_of(["a", "b"], 16, weights)
 
 
 def test_a_busy_queue_leaves_the_others_their_threads() -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
-import melange.cli.outbox.commands  # noqa: F401
+import melange.cli.outbox.administration  # noqa: F401
 from melange.outbox import OutboxMessage, metadata
 from melange.outbox.tables import MessageState
 

@@ -1,14 +1,14 @@
-"""The commands that change nothing: list, show and export."""
+"""``melange dead-letters list`` and ``show``."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -16,6 +16,7 @@ from melange.cli.ages import age_since
 from melange.cli.dead_letters.describing import (
     as_json,
     body_of,
+    complain_of_missing,
     counted,
     lines_of,
     overview,
@@ -29,13 +30,12 @@ from melange.cli.dead_letters.options import (
     queue_argument,
     selection_options,
 )
-from melange.cli.options import TRY_AGAIN, complain
+from melange.cli.options import TRY_AGAIN
 from melange.cli.terminal import progress, show_table
 from melange.drivers.base import QueueDepth
-from melange.operations import DeadLetter, DeadLetters, Group, Selection, export_line
+from melange.operations import DeadLetter, DeadLetters, Group, Selection
 from melange.operations.grouping import ASPECTS, DEFAULT_ASPECTS, Aspect, grouped
 
-_MOST_IDS = 10
 _LONGEST_CELL = 80
 
 
@@ -145,61 +145,6 @@ def show(
             if not found:
                 click.echo("no dead letter is selected")
         complain_of_missing(typed - {letter.message_id for letter in found}, letters)
-
-
-@click.command()
-@queue_argument
-@selection_options(with_ids=True)
-@click.option(
-    "--output",
-    type=click.File("w", encoding="utf-8", lazy=True),
-    default="-",
-    help="A file.  [default: stdout]",
-)
-@click.option("--masked", is_flag=True, help="Mask sensitive fields, for a ticket; it cannot be imported.")
-@click.option("--limit", type=click.IntRange(min=1), help="How many to write.")
-@place_options
-def export(
-    *,
-    queue_name_given: str,
-    selection: Selection,
-    output: TextIO,
-    masked: bool,
-    limit: int | None,
-    app: str | None,
-    driver_name: str | None,
-) -> None:
-    """Write dead letters as lines of JSON, with complete bodies; remove none.
-
-    `import` sends them to a queue again. Ends with 1 if an ID was not found.
-    """
-    with place(app, driver_name) as where:
-        if masked and where.serializer is None:
-            raise click.UsageError("--masked needs --app: the program says which fields are sensitive")
-        letters = where.dead_letters(queue_name_given)
-        found: set[str] = set()
-        with progress("Exporting", letters.measure().visible) as advance:
-            browsing = letters.browse(selection, limit=limit, on_progress=advance, stopping=where.stopping)
-            with closing(browsing):
-                for letter in browsing:
-                    output.write(export_line(letter, masked=masked, serializer=where.serializer) + "\n")
-                    found.add(letter.message_id)
-        output.flush()
-        click.echo(f"{counted(len(found))} exported", err=True)
-        complain_of_missing(selection.message_ids - found, letters)
-        sys.exit(TRY_AGAIN if where.stopping() else 0)
-
-
-def complain_of_missing(ids: Iterable[str], letters: DeadLetters) -> None:
-    """End with 1 if ids are left."""
-    missing = sorted(ids)
-    if missing:
-        shown = ", ".join(missing[:_MOST_IDS])
-        more = f" and {len(missing) - _MOST_IDS:,} more" if len(missing) > _MOST_IDS else ""
-        complain(
-            f"not seen in {letters.queue.name}: {shown}{more}. It may be in flight elsewhere, or retried already"
-        )
-        sys.exit(TRY_AGAIN)
 
 
 def _each_id_once(browsing: Iterator[DeadLetter], wanted: int) -> list[DeadLetter]:

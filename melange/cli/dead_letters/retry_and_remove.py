@@ -1,21 +1,15 @@
-"""The commands that change something: retry, remove, import and move."""
+"""``melange dead-letters retry`` and ``remove``."""
 
 from __future__ import annotations
 
 import json
 import sys
-import threading
-from dataclasses import asdict
-from datetime import datetime
 from typing import Any, TextIO
 
 import click
 
-from melange.cli.ages import age_since
-from melange.cli.dead_letters.describing import counted
-from melange.cli.dead_letters.looking import complain_of_missing
+from melange.cli.dead_letters.describing import complain_of_failures, complain_of_missing, counted
 from melange.cli.dead_letters.options import (
-    Place,
     json_option,
     place,
     place_options,
@@ -24,11 +18,8 @@ from melange.cli.dead_letters.options import (
 )
 from melange.cli.logs import printable
 from melange.cli.options import TRY_AGAIN, complain
-from melange.cli.terminal import progress, show_table
-from melange.operations import DeadLetters, Report, Selection, import_lines
-
-_POLL_SECONDS = 2.0
-_MOST_COMPLAINTS = 10
+from melange.cli.terminal import progress
+from melange.operations import DeadLetters, Report, Selection
 
 _all_option = click.option("--all", "everything", is_flag=True, help="All of them, without a selection.")
 _limit_option = click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
@@ -126,122 +117,6 @@ def remove(
         _show_report(report, letters, "removed", in_json=in_json)
 
 
-@click.command("import")
-@queue_argument
-@click.argument("file", type=click.File(encoding="utf-8"), default="-")
-@json_option
-@place_options
-def import_command(
-    *, queue_name_given: str, file: TextIO, in_json: bool, app: str | None, driver_name: str | None
-) -> None:
-    """Send exported messages to QUEUE, each with its id. FILE is standard input by default.
-
-    To a dead-letter queue they go with their reasons, to any other queue without. Ends with 1 if the broker refused some.
-    """
-    with place(app, driver_name) as where:
-        lines = list(file)
-        failures = import_lines(queue_name_given, lines, where.driver)
-        sent = sum(1 for line in lines if line.strip()) - len(failures)
-        if in_json:
-            errors = [{"message_id": one.item.message_id, "error": str(one.error)} for one in failures]
-            click.echo(json.dumps({"sent": sent, "not_done": errors}, indent=2))
-        else:
-            click.echo(f"{counted(sent, 'message')} sent to {printable(queue_name_given)}")
-            _complain_of([(one.item.message_id, str(one.error)) for one in failures])
-        sys.exit(TRY_AGAIN if failures else 0)
-
-
-@click.command()
-@queue_argument
-@click.option(
-    "--to", metavar="QUEUE", help="Where to.  [default: the only queue that uses this dead-letter queue]"
-)
-@click.option("--rate", type=click.IntRange(1, 500), help="At most so many messages a second.")
-@click.option("--wait", is_flag=True, help="Wait until it is over.")
-@click.option("--status", is_flag=True, help="Start nothing: show the last moves.")
-@click.option("--cancel", is_flag=True, help="Start nothing: stop the running move.")
-@json_option
-@place_options
-def move(
-    *,
-    queue_name_given: str,
-    to: str | None,
-    rate: int | None,
-    wait: bool,
-    status: bool,
-    cancel: bool,
-    in_json: bool,
-    app: str | None,
-    driver_name: str | None,
-) -> None:
-    """Let the broker move the whole dead-letter queue, without a selection (SQS: StartMessageMoveTask).
-
-    It goes on when the command has ended. Ends with 1 if the last move failed, or if there was nothing to cancel.
-    """
-    if (status or cancel) and (to or rate or wait or (status and cancel)):
-        raise click.UsageError("--status and --cancel take no other option")
-    with place(app, driver_name) as where:
-        letters = where.dead_letters(queue_name_given)
-        if cancel:
-            moved = letters.cancel_move()
-            if in_json:
-                click.echo(json.dumps({"moved": moved}))
-            elif moved is None:
-                complain("no move is running")
-            else:
-                click.echo(f"cancelled, after {_about(letters)}{counted(moved, 'message')}")
-            sys.exit(TRY_AGAIN if moved is None else 0)
-        if not status:
-            destination = letters.start_move(to=to, messages_per_second=rate)
-            if not in_json:
-                click.echo(f"moving to {printable(destination.name)}: see --status and --cancel")
-        if wait:
-            _wait(letters, where)
-        if status or wait or in_json:
-            _show_moves(letters, in_json=in_json)
-        tasks = letters.moves()
-        sys.exit(TRY_AGAIN if tasks and tasks[0].status == "failed" else 0)
-
-
-def _wait(letters: DeadLetters, where: Place) -> None:
-    never, moved = threading.Event(), 0
-    with progress("Moving", letters.measure().visible) as advance:
-        while not where.stopping():
-            tasks = letters.moves()
-            if tasks:
-                advance(tasks[0].moved - moved)
-                moved = tasks[0].moved
-            if not tasks or tasks[0].status not in ("running", "cancelling"):
-                return
-            never.wait(_POLL_SECONDS)
-
-
-def _show_moves(letters: DeadLetters, *, in_json: bool) -> None:
-    tasks = letters.moves()
-    if in_json:
-        click.echo(json.dumps([asdict(task) for task in tasks], default=datetime.isoformat, indent=2))
-    elif tasks:
-        about = _about(letters)
-        rows = [
-            (
-                task.status,
-                task.destination_name,
-                f"{about}{task.moved:,}",
-                None if task.to_move is None else f"{about}{task.to_move:,}",
-                age_since(task.started_at),
-                task.failure,
-            )
-            for task in tasks
-        ]
-        show_table(("STATUS", "TO", "MOVED", "OF", "STARTED", "FAILURE"), rows)
-    else:
-        click.echo("nothing was moved lately")
-
-
-def _about(letters: DeadLetters) -> str:
-    return "about " if letters.counts_are_estimates else ""
-
-
 def _check_selection(selection: Selection, *, everything: bool) -> None:
     if selection.selects_all != everything:
         raise click.UsageError("say which: IDs or filters, or --all")
@@ -279,7 +154,7 @@ def _show_report(report: Report, letters: DeadLetters, done: str, *, in_json: bo
     else:
         places = ", ".join(f"{count:,} to {printable(name)}" for name, count in report.sent_to.items())
         click.echo(f"{counted(report.done)} {done}" + (f": {places}" if places else ""))
-        _complain_of(errors)
+        complain_of_failures(errors)
         waiting = _waiting_behind(report, letters)
         if waiting > 0:
             click.echo(
@@ -297,10 +172,3 @@ def _waiting_behind(report: Report, letters: DeadLetters) -> int:
     if not letters.queue.is_fifo or report.was_stopped or not report.done < report.seen:
         return 0
     return letters.measure().visible - (report.seen - report.done)
-
-
-def _complain_of(errors: list[tuple[str, str]]) -> None:
-    for message_id, error in errors[:_MOST_COMPLAINTS]:
-        complain(f"message {message_id}: {error}")
-    if len(errors) > _MOST_COMPLAINTS:
-        complain(f"and {len(errors) - _MOST_COMPLAINTS:,} more: --json lists them all")

@@ -1,4 +1,4 @@
-"""Sharing a worker among its queues, by weights if there are any."""
+"""How many deliveries of each queue a worker has in flight, and how its queues share the threads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from melange.errors import ConfigurationError, nearest
+
+AHEAD = 30
+"""The least number of deliveries in flight beyond those being processed: ten that wait, ten being received, ten being
+settled."""
+
+
+def in_flight_limit(size: int) -> int:
+    """Return the most deliveries of one queue in flight in a worker with so many threads: received and not yet settled,
+    waiting retries included.
+    """
+    return size + max(AHEAD, size)
 
 
 class QueuePart(NamedTuple):
@@ -21,9 +32,7 @@ class QueuePart(NamedTuple):
     kept: int
 
 
-def parts_of(
-    queue_names: Sequence[str], size: int, in_flight_limit: int, weights: Mapping[str, int] | None
-) -> list[QueuePart]:
+def parts_of(queue_names: Sequence[str], size: int, weights: Mapping[str, int] | None) -> list[QueuePart]:
     """Return the part of each queue of a worker with ``size`` threads.
 
     Without weights each queue may use all threads but one for each other queue. With weights, the threads are kept in
@@ -32,15 +41,16 @@ def parts_of(
     Raises:
         ConfigurationError: a weight is out of bounds, or for no queue of the worker.
     """
+    limit = in_flight_limit(size)
     if weights is None:
-        return [QueuePart(in_flight_limit, size - len(queue_names) + 1, 1)] * len(queue_names)
+        return [QueuePart(limit, size - len(queue_names) + 1, 1)] * len(queue_names)
     _check(queue_names, weights)
     of_each = [weights.get(name, 1) for name in queue_names]
     total, largest = sum(of_each), max(of_each)
     kept = [max(1, size * weight // total) for weight in of_each]
     return [
         QueuePart(
-            limit=max(1, in_flight_limit * weight // largest),
+            limit=max(1, limit * weight // largest),
             share=max(1, size - sum(kept) + own),
             kept=own,
         )

@@ -15,7 +15,6 @@ from melange.cli.ages import age, age_since, seconds_since
 from melange.cli.logs import printable
 from melange.cli.options import complain, duration, failures_shown, progress_bar
 from melange.cli.outbox.database import database, database_url_option, dialect_of
-from melange.cli.outbox.relaying import relay
 from melange.outbox import (
     FailedMessage,
     OutboxAdministration,
@@ -240,9 +239,6 @@ def schema(*, dialect: str | None, database_url: str | None) -> None:
         raise click.UsageError("say for which database: postgresql or sqlite, or --database-url")
     with failures_shown():
         click.echo(create_statements(dialect or dialect_of(database_url or "")), nl=False)
-
-
-COMMANDS = (relay, status, scheduled, cancel, failed, retry, skip, purge, schema)
 
 
 @contextmanager
