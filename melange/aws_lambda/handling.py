@@ -99,12 +99,13 @@ class LambdaHandler:
         if source == SNS:
             self._handle_sns(records, context)
             return {"batchItemFailures": []}
+        fair_seconds = _fair_share(context, self._grace_seconds)
         failed: list[str] = []
         stopped_groups: set[tuple[str, str]] = set()
         for record in records:
             consumer = self._consumer_of(record)
             consumer.require_listeners()
-            batch = _Invocation(consumer, context, self._grace_seconds, self._run_coroutine)
+            batch = _Invocation(consumer, context, self._grace_seconds, fair_seconds, self._run_coroutine)
             group = _group_of(record) if consumer.queue.is_fifo else None
             try:
                 delivery = batch.delivery(from_sqs(record))
@@ -133,9 +134,12 @@ class LambdaHandler:
             )
         (consumer,) = self._consumers.values()
         consumer.require_listeners()
+        fair_seconds = _fair_share(context, self._grace_seconds)
         failed = []
         for record in records:
-            batch = _Invocation(consumer, context, self._grace_seconds, self._run_coroutine, is_queue=False)
+            batch = _Invocation(
+                consumer, context, self._grace_seconds, fair_seconds, self._run_coroutine, is_queue=False
+            )
             if not batch.handle(batch.delivery(from_sns(record))):
                 failed.append(record["Sns"]["MessageId"])
         if failed:
@@ -171,6 +175,13 @@ def _group_of(record: Mapping[str, Any]) -> tuple[str, str]:
     return queue_name_of(record), group
 
 
+def _fair_share(context: LambdaContext | None, grace_seconds: float) -> float:
+    """Return half of an invocation's time: a run that got less, because others ran before it, is not an attempt."""
+    if context is None:
+        return 0.0
+    return (context.get_remaining_time_in_millis() / 1000 - grace_seconds) / 2
+
+
 class _Invocation:
     """The records of one consumer in one invocation."""
 
@@ -179,6 +190,7 @@ class _Invocation:
         consumer: ExchangeMessageConsumer,
         context: LambdaContext | None,
         grace_seconds: float,
+        fair_seconds: float,
         run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any],
         *,
         is_queue: bool = True,
@@ -192,6 +204,7 @@ class _Invocation:
         )
         self._ends_at = self._clock.monotonic() + self._seconds
         self._cutoff = self._ends_at - grace_seconds
+        self._fair_seconds = fair_seconds
         self._deadline = self._ends_at - grace_seconds / 2  # after it nothing can be settled for certain
         store = consumer.store
         # Nothing is renewed: the queue's visibility timeout outlasts the invocation.
@@ -220,6 +233,7 @@ class _Invocation:
     def handle(self, delivery: Delivery) -> bool:
         """Run the listeners, and settle; return True if the message may be deleted."""
         lease = Lease(delivery, self._clock, cutoff=self._cutoff)
+        lease.fair_seconds = self._fair_seconds
         settlement = self._settler.settle([(lease, self._outcome(lease))])
         return settlement.gone == 1
 

@@ -137,11 +137,14 @@ class Attempts:
 
     def time_limit_of(self, listener: Subscription, lease: Lease) -> float | None:
         """Return the time limit of one run of the listener; None without a limit."""
-        limit = self._timeout_seconds if listener.timeout_seconds is None else listener.timeout_seconds
+        limit = self._own_limit_of(listener)
         if lease.cutoff == math.inf:
             return limit
         left = lease.seconds_to_cutoff
         return left if limit is None else min(left, limit)
+
+    def _own_limit_of(self, listener: Subscription) -> float | None:
+        return self._timeout_seconds if listener.timeout_seconds is None else listener.timeout_seconds
 
     # --- the claim -----------------------------------------------------------------------------------
 
@@ -217,13 +220,22 @@ class Attempts:
         return ACKNOWLEDGE
 
     def _failed(self, call: ListenerCall, error: Exception) -> Outcome:
-        outcome = self._failures.of_run(call, error)
+        if isinstance(error, TimeLimitExceeded) and self._was_cut_short(call, error):
+            call.lease.has_begun = False  # its neighbours had used up the time: that is not an attempt
+            outcome: Outcome = self._failures.of_cut_run(call, error)
+        else:
+            outcome = self._failures.of_run(call, error)
         if call.claimed is not None:
             call.lease.claimed = call.claimed
             if isinstance(error, TimeLimitExceeded) and self.store is not None:
                 self.store.give_up(call.claimed)
             self._abandon(call.lease)
         return outcome
+
+    def _was_cut_short(self, call: ListenerCall, error: TimeLimitExceeded) -> bool:
+        """Return True if the end of the process ended the run, and left it less than its share of the time."""
+        own_limit = self._own_limit_of(call.subscription)
+        return error.limit_seconds < min(call.lease.fair_seconds, math.inf if own_limit is None else own_limit)
 
     def _abandon(self, lease: Lease) -> None:
         """Release a claim that is left, so that no other worker waits for it: after a failure, KeyboardInterrupt, hooks.

@@ -48,6 +48,16 @@ class Failures:
         reason = f"attempt {call.attempt} of {self._retry.max_attempts} failed: {_described(error)}"
         return self.given_up(call, reason, call.attempt, error)
 
+    def of_cut_run(self, call: ListenerCall, error: TimeLimitExceeded) -> Outcome:
+        """Return the outcome of a run that ended with its process, and had little time because of others before it."""
+        logger.warning(
+            "%s was given up on message %s after %g s, the rest of the time: this is not an attempt",
+            call.listener_name,
+            call.lease.delivery.message.message_id,
+            error.limit_seconds,
+        )
+        return Defer(0, error)
+
     def without_result(self, call: ListenerCall) -> Outcome | None:
         """Return the outcome if all attempts are used up before this run: processes died in the last ones."""
         is_by_receives = call.claimed is None  # which do not tell of what

@@ -30,11 +30,13 @@ class Lease:
     case. ``claimed`` is the claim of the running listener, None between listeners; ``has_begun`` is True if that listener
     was called, ``is_completing`` if it has returned. ``retries`` counts the runs that failed while the delivery was kept in
     flight. ``lane`` is the key of its order, None for no order. ``is_settling`` ends its renewal before ``release`` does. At
-    ``cutoff`` running listeners are given up, because the process ends soon after.
+    ``cutoff`` running listeners are given up, because the process ends soon after. A run that this leaves less than
+    ``fair_seconds`` is not an attempt.
     """
 
     # Defaults of the class: one lease is made for each delivery, and most of these never change.
     cutoff = math.inf
+    fair_seconds = 0.0
     claimed: Claimed | None = None
     has_begun = False
     is_completing = False

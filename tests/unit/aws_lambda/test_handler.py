@@ -418,6 +418,66 @@ def test_a_listener_that_hangs_is_given_up_before_lambda_ends_the_process(is_asy
         handle._runner.close()
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_run_that_its_neighbours_left_little_time_is_not_an_attempt(is_async) -> None:
+    driver = InMemoryDriver()
+    consumer = ExchangeMessageConsumer(
+        "stock", "orders", driver=driver, retry=RetryPolicy(max_attempts=1), queue=QueueOptions(wait_seconds=0)
+    )
+    attempts: list[tuple[int, int]] = []
+    is_slow = True
+    if is_async:
+
+        @consumer.listener("OrderPlaced", name="ship")
+        async def ship_soon(event, attempt):
+            attempts.append((event["id"], attempt))
+            await asyncio.sleep(1 if is_slow else 0)
+    else:
+
+        @consumer.listener("OrderPlaced", name="ship")
+        def ship(event, attempt):
+            attempts.append((event["id"], attempt))
+            threading.Event().wait(1 if is_slow else 0)
+
+    publisher = ExchangeMessagePublisher("orders", driver)
+    for number in range(2):
+        publisher.publish({"id": number}, "OrderPlaced")
+    event = invocation(driver, consumer)
+    handle = handler(consumer, grace_seconds=0.5)
+
+    first_answer = handle(event, Context(driver.clock, 1.9))
+    is_slow = False
+    second_answer = handle(invocation(driver, consumer), Context(driver.clock, 10))
+
+    assert failures(first_answer) == [event["Records"][1]["messageId"]]
+    assert failures(second_answer) == []
+    assert attempts == [(0, 1), (1, 1), (1, 1)]
+    assert driver.measure_queue(driver.get_queue("stock-dlq")).visible == 0
+    if handle._runner is not None:
+        handle._runner.close()
+
+
+@pytest.mark.parametrize("limit_seconds", [None, 0.1])
+def test_a_run_that_had_its_time_is_an_attempt(limit_seconds) -> None:
+    driver = InMemoryDriver()
+    consumer = ExchangeMessageConsumer(
+        "stock", "orders", driver=driver, retry=RetryPolicy(max_attempts=1), timeout_seconds=limit_seconds
+    )
+    released = threading.Event()
+
+    @consumer.listener("OrderPlaced")
+    def hang(event):
+        released.wait(30)
+
+    ExchangeMessagePublisher("orders", driver).publish({"id": 1}, "OrderPlaced")
+
+    answer = handler(consumer, grace_seconds=0.5)(invocation(driver, consumer), Context(driver.clock, 1))
+    released.set()
+
+    assert failures(answer) == []
+    assert driver.measure_queue(driver.get_queue("stock-dlq")).visible == 1
+
+
 # --- mistakes --------------------------------------------------------------------------------------
 
 
