@@ -235,7 +235,9 @@ class Attempts:
     def _was_cut_short(self, call: ListenerCall, error: TimeLimitExceeded) -> bool:
         """Return True if the end of the process ended the run, and left it less than its share of the time."""
         own_limit = self._own_limit_of(call.subscription)
-        return error.limit_seconds < min(call.lease.fair_seconds, math.inf if own_limit is None else own_limit)
+        return error.limit_seconds < min(
+            call.lease.fair_seconds, math.inf if own_limit is None else own_limit
+        )
 
     def _abandon(self, lease: Lease) -> None:
         """Release a claim that is left, so that no other worker waits for it: after a failure, KeyboardInterrupt, hooks.

@@ -422,7 +422,11 @@ def test_a_listener_that_hangs_is_given_up_before_lambda_ends_the_process(is_asy
 def test_a_run_that_its_neighbours_left_little_time_is_not_an_attempt(is_async) -> None:
     driver = InMemoryDriver()
     consumer = ExchangeMessageConsumer(
-        "stock", "orders", driver=driver, retry=RetryPolicy(max_attempts=1), queue=QueueOptions(wait_seconds=0)
+        "stock",
+        "orders",
+        driver=driver,
+        retry=RetryPolicy(max_attempts=1),
+        queue=QueueOptions(wait_seconds=0),
     )
     attempts: list[tuple[int, int]] = []
     is_slow = True
