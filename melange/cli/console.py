@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-import threading
 from importlib.util import find_spec
 
 import click
 
 from melange.cli import logs
-from melange.cli.options import TRY_AGAIN, WRONG_USAGE, complain, log_options
+from melange.cli.failures import WRONG_USAGE, complain, failures_shown
+from melange.cli.options import log_options
+from melange.cli.serving import listening_options, serve_until_signal
 from melange.drivers.aws import AwsDriver
-from melange.errors import MelangeError
-from melange.signals import calling_on_signal, wait_until_set
 
 _PORT = 4567
 
@@ -21,20 +20,7 @@ _PORT = 4567
 @click.option("--region", help="The region.  [default: that of boto3]")
 @click.option("--endpoint-url", help="Another SNS and SQS than those of AWS.")
 @click.option("--prefix", default="", help="Show only topics and queues with this prefix.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option(
-    "--port",
-    default=_PORT,
-    show_default=True,
-    type=click.IntRange(0, 65_535),
-    help="0 takes a free one.",
-)
-@click.option(
-    "--allowed-host",
-    "allowed_hosts",
-    multiple=True,
-    help="A name with dots under which browsers reach the console.",
-)
+@listening_options(_PORT, "browsers reach the console")
 @click.option("--allow-purge", is_flag=True, help="Offer to purge queues, after a question.")
 @log_options
 def console(
@@ -62,22 +48,11 @@ def console(
     from melange.console.aws import AwsBackend  # noqa: PLC0415
     from melange.console.standalone import ConsoleServer  # noqa: PLC0415
 
-    stopping = threading.Event()
-    with calling_on_signal(stopping.set):
-        try:
-            driver = AwsDriver(region_name=region, endpoint_url=endpoint_url, prefix=prefix)
-        except MelangeError as error:
-            complain(str(error))
-            sys.exit(WRONG_USAGE)
-        with driver:
-            try:
-                backend = AwsBackend(driver, allows_purging=allow_purge)
-                running = ConsoleServer(backend, host=host, port=port, allowed_hosts=allowed_hosts)
-            except OSError as error:
-                complain(
-                    f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port"
-                )
-                sys.exit(TRY_AGAIN)
-            with running:
-                click.echo(f"melange console is ready at {running.url}")
-                wait_until_set(stopping)
+    with failures_shown(), AwsDriver(region_name=region, endpoint_url=endpoint_url, prefix=prefix) as driver:
+        backend = AwsBackend(driver, allows_purging=allow_purge)
+        serve_until_signal(
+            "console",
+            lambda: ConsoleServer(backend, host=host, port=port, allowed_hosts=allowed_hosts),
+            host,
+            port,
+        )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from melange.cli.options import WRONG_USAGE, complain
+from melange.cli.failures import WRONG_USAGE, complain
 from melange.errors import nearest
 
 

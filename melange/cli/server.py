@@ -10,20 +10,20 @@ import re
 import resource
 import subprocess
 import sys
-import threading
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from melange.cli import logs
-from melange.cli.options import TRY_AGAIN, WRONG_USAGE, complain, log_options
+from melange.cli.failures import TRY_AGAIN, WRONG_USAGE, complain, failures_shown
+from melange.cli.options import log_options
+from melange.cli.serving import listening_options, serve_until_signal
 from melange.engine.disorder import Disorder
-from melange.errors import ConfigurationError, MelangeError
+from melange.errors import ConfigurationError
 from melange.server import Broker, Server
 from melange.server.callers import DEFAULT_ACCOUNT, DEFAULT_REGION, Key
-from melange.server.server import DEFAULT_HOST, DEFAULT_PORT
-from melange.signals import calling_on_signal, wait_until_set
+from melange.server.server import DEFAULT_PORT
 
 logger = logging.getLogger(__name__)
 
@@ -41,20 +41,7 @@ def size(text: str) -> int:
 
 
 @click.command()
-@click.option("--host", default=DEFAULT_HOST, show_default=True, help="The address to listen on.")
-@click.option(
-    "--port",
-    default=DEFAULT_PORT,
-    show_default=True,
-    type=click.IntRange(0, 65_535),
-    help="0 takes a free one.",
-)
-@click.option(
-    "--allowed-host",
-    "allowed_hosts",
-    multiple=True,
-    help="A name with dots under which clients reach the server.",
-)
+@listening_options(DEFAULT_PORT, "clients reach the server")
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
@@ -113,18 +100,14 @@ def server(
     if find_spec("cryptography") is None:
         complain("melange server needs cryptography, to sign notifications: pip install 'melange[server]'")
         sys.exit(WRONG_USAGE)
-    try:
+    with failures_shown():
+        _allow_connections()
+        keys = _read_keys(keys_path) if keys_path else None
         disorder = Disorder(seed=seed, duplicates=duplicates, shuffle=shuffle)
-    except ConfigurationError as error:
-        complain(str(error))
-        sys.exit(WRONG_USAGE)
-    _allow_connections()
-    keys = _read_keys(keys_path) if keys_path else None
-    broker = Broker(strict=strict, disorder=disorder, max_bytes=max_memory)
-    stopping = threading.Event()
-    with calling_on_signal(stopping.set):
-        try:
-            running = Server(
+        broker = Broker(strict=strict, disorder=disorder, max_bytes=max_memory)
+        serve_until_signal(
+            "server",
+            lambda: Server(
                 broker,
                 data=data,
                 host=host,
@@ -132,17 +115,11 @@ def server(
                 allowed_hosts=allowed_hosts,
                 keys=keys,
                 console=not no_console,
-            )
-        except ConfigurationError as error:
-            complain(str(error))
-            sys.exit(WRONG_USAGE)
-        except OSError as error:
-            complain(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port")
-            sys.exit(TRY_AGAIN)
-        with running:
-            _prepare(running.url, keys, topology_paths, init_path)
-            click.echo(f"melange server is ready at {running.url}")
-            wait_until_set(stopping)
+            ),
+            host,
+            port,
+            lambda url: _prepare(url, keys, topology_paths, init_path),
+        )
 
 
 def _allow_connections() -> None:
@@ -166,15 +143,8 @@ def _prepare(
         AWS_DEFAULT_REGION=region,
     )
     os.environ.pop("AWS_PROFILE", None)
-    try:
-        for path in topology_paths:
-            logger.info("%s: %d changes made", path, _declare(path, url, region))
-    except ConfigurationError as error:
-        complain(str(error))
-        sys.exit(WRONG_USAGE)
-    except MelangeError as error:
-        complain(str(error))
-        sys.exit(TRY_AGAIN)
+    for path in topology_paths:
+        logger.info("%s: %d changes made", path, _declare(path, url, region))
     if init_path is not None:
         ended = subprocess.run([sys.executable, init_path], check=False)  # noqa: S603 - given by the user
         if ended.returncode:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from melange.cli.options import TargetError
+from melange.cli.failures import TargetError
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.worker import Worker
 from melange.errors import ConfigurationError, DeduplicationError, DriverError, OutboxError, nearest

@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 
 from melange.cli import logs
+from melange.cli.failures import failures_shown
 from melange.cli.health_file import HealthFile, health_shown
 from melange.cli.health_port import health_served, of_one, of_processes
 from melange.cli.options import (
     LAST_PORT,
-    failures_shown,
     health_file_option,
     health_port_option,
     log_options,

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from melange.cli.ages import age_since
+from melange.cli.failures import TRY_AGAIN, complain
 from melange.cli.logs import printable
-from melange.cli.options import TRY_AGAIN, complain
+from melange.cli.readable import age_since, counted
 from melange.drivers.base import QueueDepth
 from melange.errors import DecodeError
 from melange.operations import DeadLetter, DeadLetters
@@ -24,15 +24,10 @@ _MOST_FAILURES = 10
 HIDDEN = "hidden: name the program with --app, so that sensitive fields can be masked, or use --unmasked"
 
 
-def counted(count: int, noun: str = "dead letter") -> str:
-    """Return the number with its noun."""
-    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def overview(letters: DeadLetters, depth: QueueDepth) -> str:
     """Return one line about the whole dead-letter queue."""
     about = "about " if letters.counts_are_estimates else ""
-    line = f"{letters.queue.name}: {about}{counted(depth.visible)}"
+    line = f"{letters.queue.name}: {about}{counted(depth.visible, 'dead letter')}"
     if depth.in_flight:
         line += f", and {about}{depth.in_flight:,} in flight elsewhere, which cannot be seen"
     return printable(line)

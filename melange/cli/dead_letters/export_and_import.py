@@ -9,16 +9,17 @@ from typing import TextIO
 
 import click
 
-from melange.cli.dead_letters.describing import complain_of_failures, complain_of_missing, counted
+from melange.cli.dead_letters.describing import complain_of_failures, complain_of_missing
 from melange.cli.dead_letters.options import (
-    json_option,
     place,
     place_options,
     queue_argument,
     selection_options,
 )
+from melange.cli.failures import TRY_AGAIN
 from melange.cli.logs import printable
-from melange.cli.options import TRY_AGAIN
+from melange.cli.options import json_option
+from melange.cli.readable import counted
 from melange.cli.terminal import progress
 from melange.operations import Selection, export_line, import_lines
 
@@ -61,7 +62,7 @@ def export(
                     output.write(export_line(letter, masked=masked, serializer=where.serializer) + "\n")
                     found.add(letter.message_id)
         output.flush()
-        click.echo(f"{counted(len(found))} exported", err=True)
+        click.echo(f"{counted(len(found), 'dead letter')} exported", err=True)
         complain_of_missing(selection.message_ids - found, letters)
         sys.exit(TRY_AGAIN if where.stopping() else 0)
 

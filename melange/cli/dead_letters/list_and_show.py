@@ -12,25 +12,24 @@ from typing import Any
 
 import click
 
-from melange.cli.ages import age_since
 from melange.cli.dead_letters.describing import (
     as_json,
     body_of,
     complain_of_missing,
-    counted,
     lines_of,
     overview,
     overview_of_source,
     summary,
 )
 from melange.cli.dead_letters.options import (
-    json_option,
     place,
     place_options,
     queue_argument,
     selection_options,
 )
-from melange.cli.options import TRY_AGAIN
+from melange.cli.failures import TRY_AGAIN
+from melange.cli.options import json_option
+from melange.cli.readable import age_since, counted
 from melange.cli.terminal import progress, show_table
 from melange.drivers.base import QueueDepth
 from melange.operations import DeadLetter, DeadLetters, Group, Selection
@@ -229,7 +228,7 @@ def _source_depth(letters: DeadLetters, depth: QueueDepth | None) -> dict[str, A
 
 def _notes(letters: DeadLetters, depth: QueueDepth, count: int, selected: int, limit: int) -> Iterator[str]:
     if selected != count:
-        yield f"{counted(selected)} selected of {count:,} looked at"
+        yield f"{counted(selected, 'dead letter')} selected of {count:,} looked at"
     if selected == limit:
         yield f"there may be more: see --limit, {limit:,}"
     elif letters.queue.is_fifo and count < depth.visible:

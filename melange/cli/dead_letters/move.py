@@ -10,11 +10,11 @@ from datetime import datetime
 
 import click
 
-from melange.cli.ages import age_since
-from melange.cli.dead_letters.describing import counted
-from melange.cli.dead_letters.options import Place, json_option, place, place_options, queue_argument
+from melange.cli.dead_letters.options import Place, place, place_options, queue_argument
+from melange.cli.failures import TRY_AGAIN, complain
 from melange.cli.logs import printable
-from melange.cli.options import TRY_AGAIN, complain
+from melange.cli.options import json_option
+from melange.cli.readable import age_since, counted
 from melange.cli.terminal import progress, show_table
 from melange.operations import DeadLetters
 

@@ -11,7 +11,8 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
-from melange.cli.options import duration, failures_shown
+from melange.cli.failures import failures_shown
+from melange.cli.options import duration
 from melange.cli.targets import described, load
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.worker import Worker
@@ -90,9 +91,6 @@ def place_options(command: _Command) -> _Command:
         "--driver", "driver_name", metavar="NAME", help="The broker, without a program.  [default: aws]"
     )
     return app(driver(command))
-
-
-json_option = click.option("--json", "in_json", is_flag=True, help="Write JSON.")
 
 
 def _pairs(what: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], dict[str, str]]:

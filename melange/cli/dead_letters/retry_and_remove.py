@@ -8,16 +8,17 @@ from typing import Any, TextIO
 
 import click
 
-from melange.cli.dead_letters.describing import complain_of_failures, complain_of_missing, counted
+from melange.cli.dead_letters.describing import complain_of_failures, complain_of_missing
 from melange.cli.dead_letters.options import (
-    json_option,
     place,
     place_options,
     queue_argument,
     selection_options,
 )
+from melange.cli.failures import TRY_AGAIN, complain
 from melange.cli.logs import printable
-from melange.cli.options import TRY_AGAIN, complain
+from melange.cli.options import json_option
+from melange.cli.readable import counted
 from melange.cli.terminal import progress
 from melange.operations import DeadLetters, Report, Selection
 
@@ -153,7 +154,7 @@ def _show_report(report: Report, letters: DeadLetters, done: str, *, in_json: bo
         click.echo(json.dumps(result, indent=2))
     else:
         places = ", ".join(f"{count:,} to {printable(name)}" for name, count in report.sent_to.items())
-        click.echo(f"{counted(report.done)} {done}" + (f": {places}" if places else ""))
+        click.echo(f"{counted(report.done, 'dead letter')} {done}" + (f": {places}" if places else ""))
         complain_of_failures(errors)
         waiting = _waiting_behind(report, letters)
         if waiting > 0:

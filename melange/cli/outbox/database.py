@@ -11,7 +11,9 @@ import click
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from melange.cli.failures import failures_shown
 from melange.errors import ConfigurationError, OutboxError
+from melange.outbox import OutboxAdministration
 from melange.outbox.marking import may_show_password
 
 _FORMS = "write postgresql+psycopg://user:password@host/database or sqlite:///file.db"
@@ -44,6 +46,13 @@ def database(url: str) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def administration_of(url: str) -> Iterator[OutboxAdministration]:
+    """Provide the administration of the outbox in this database; end the process with an error if the block fails."""
+    with failures_shown(), database(url) as engine:
+        yield OutboxAdministration(engine)
 
 
 def dialect_of(url: str) -> str:

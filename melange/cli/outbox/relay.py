@@ -15,17 +15,13 @@ import click
 from click.core import ParameterSource
 
 from melange.cli import logs
+from melange.cli.failures import TRY_AGAIN, failures_shown
 from melange.cli.health_file import HealthFile, health_shown
 from melange.cli.health_port import health_served, of_one
-from melange.cli.options import (
-    failures_shown,
-    health_file_option,
-    health_port_option,
-    log_options,
-    progress_bar,
-)
+from melange.cli.options import health_file_option, health_port_option, log_options
 from melange.cli.outbox.database import database, database_url_option
 from melange.cli.targets import described, load
+from melange.cli.terminal import progress
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError
 from melange.outbox import OutboxAdministration, OutboxRelay
@@ -162,7 +158,7 @@ def _run(relay: OutboxRelay, health_file: Path | None, host_and_port: tuple[str,
 def _relay_pending(relay: OutboxRelay) -> int:
     pending = sum(topic.pending for topic in OutboxAdministration(relay.engine).status())
     stopping = threading.Event()
-    with calling_on_signal(stopping.set), progress_bar(pending, "Relaying") as advance:
+    with calling_on_signal(stopping.set), progress("Relaying", pending) as advance:
 
         def show(count: int) -> None:
             advance(count)
@@ -173,9 +169,9 @@ def _relay_pending(relay: OutboxRelay) -> int:
             published = relay.relay_pending(on_progress=show)
         except _StopError:
             logger.warning("stopped before the outbox was empty")
-            return 1
+            return TRY_AGAIN
     logger.info("published %d messages", published)
     left = sum(topic.failed + topic.held for topic in OutboxAdministration(relay.engine).status())
     if left:
         logger.error("%d messages were refused, or are held by those: see `melange outbox failed`", left)
-    return 1 if left else 0
+    return TRY_AGAIN if left else 0

@@ -3,7 +3,7 @@
 import pytest
 
 from melange import ConfigurationError, MelangeError
-from melange.cli.options import TargetError
+from melange.cli.failures import TargetError
 from melange.cli.targets import load_worker
 
 SHOP = """

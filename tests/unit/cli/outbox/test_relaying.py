@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from melange import DriverClosedError, DriverManager
-from melange.cli.options import progress_bar
+from melange.cli.terminal import progress
 from melange.drivers.memory import InMemoryDriver
 from melange.outbox.tables import MessageState
 
@@ -159,7 +159,7 @@ class Terminal(io.StringIO):
 def test_progress_is_shown_on_terminals_only(monkeypatch, stream, is_shown) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
 
-    with progress_bar(2, "Relaying") as advance:
+    with progress("Relaying", 2) as advance:
         advance(2)
 
     assert ("Relaying" in stream.getvalue()) == is_shown

@@ -1,10 +1,15 @@
-"""Ages as people read them."""
+"""Counts and ages as people read them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60))
+
+
+def counted(count: int, noun: str) -> str:
+    """Return the number with its noun: 1 message, 1,200 messages."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def seconds_since(time: datetime) -> float:
