@@ -26,7 +26,7 @@ class BodyMemory:
             self._taken += size
             return True
 
-    def give_back(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """Stop counting these bytes."""
         with self._lock:
             self._taken -= size

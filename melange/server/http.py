@@ -106,8 +106,8 @@ class RequestReader:
         return Request(method, target, headers, body, keeps_alive)
 
     def close(self) -> None:
-        """Give back the memory of the last request. Idempotent."""
-        self._memory.give_back(self._counted)
+        """Stop counting the memory of the last request. Idempotent."""
+        self._memory.release(self._counted)
         self._counted = self._received = 0
 
     def is_client_there(self) -> bool:

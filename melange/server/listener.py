@@ -41,8 +41,8 @@ class Listener:
     A thread for each connection, as the broker's waits are blocking ones; see decision 0261.
 
     Args:
-        max_body_bytes: requests are refused while the bodies of others take more than this; None means no limit. One
-            body always has room.
+        max_body_bytes: requests are refused while the bodies of others take more than this; None means no limit. The
+            limit is never below the largest body.
 
     Raises:
         OSError: the address is taken, or not ours.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tomllib
 from importlib import import_module
 
 import pytest
@@ -33,6 +34,31 @@ def test_what_the_api_page_lists_elsewhere_exists() -> None:
 
         assert name[0].islower() or hasattr(import_module(module), name)
         assert name[0].isupper() or import_module(path)
+
+
+def test_the_api_page_lists_every_name_of_the_packages_that_it_names() -> None:
+    page = (DOCS / "api.md").read_text()
+    listed = set(re.findall(r"`([\w.]+)", page))
+    for path in first_column("api.md", heading="Elsewhere"):
+        if path.rpartition(".")[2].islower():
+            module = import_module(path)
+            missing = set(getattr(module, "__all__", ())) - listed
+
+            assert missing == set(), path
+
+
+def test_the_layers_of_the_concepts_page_are_those_that_the_linter_holds() -> None:
+    contract = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    held = [set(re.findall(r"[\w.]+", layer)) for layer in reversed(contract["layers"])]
+    section = (DOCS / "concepts.md").read_text().partition("## Imports between modules")[2].partition("\n## ")[0]
+    drawn = [
+        set(line.split(" " * 6)[0].replace("/", ".").split())
+        for line in re.findall(r"^ {4}(\w.*)$", section, re.MULTILINE)
+    ]
+
+    below = iter(held)
+    assert all(any(layer <= one for one in below) for layer in drawn)  # each in its layer, in this order
+    assert {name for layer in held for name in layer if "." not in name} <= set().union(*drawn)
 
 
 def test_the_errors_page_lists_every_error() -> None:

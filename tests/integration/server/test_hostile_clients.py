@@ -124,7 +124,7 @@ def test_bodies_that_have_not_come_whole_count_for_the_memory() -> None:
         refused, waiting = eventually(lambda: _answered_of(first, second))
 
         assert refused.recv(65_536).startswith(b"HTTP/1.1 503 ")
-        assert is_answering(server.url)  # small requests have room
+        assert is_answering(server.url)  # small requests are not counted
 
         refused.close()
         waiting.sendall(b"x")
