@@ -52,7 +52,7 @@ class ConfigurationError(MelangeError):
 
 
 class UnknownDriverError(ConfigurationError):
-    """No driver is registered under this name."""
+    """No driver is registered under this name: ``driver_name``; ``known_names`` lists those that are."""
 
     def __init__(self, driver_name: str, known_names: Iterable[str]) -> None:
         self.driver_name = driver_name
@@ -75,7 +75,7 @@ class NoDriverError(ConfigurationError):
 
 
 class InvalidNameError(ConfigurationError):
-    """A topic or queue name that the broker would refuse."""
+    """A topic or queue name that the broker would refuse: ``name``."""
 
     def __init__(self, kind: str, name: object, rule: str) -> None:
         self.name = name
@@ -147,7 +147,7 @@ class DriverClosedError(DriverError):
 
 
 class TopicNotFoundError(DriverError):
-    """The topic does not exist."""
+    """The topic does not exist: ``topic_name``."""
 
     def __init__(self, topic_name: str, advice: str = "") -> None:
         self.topic_name = topic_name
@@ -155,7 +155,7 @@ class TopicNotFoundError(DriverError):
 
 
 class QueueNotFoundError(DriverError):
-    """The queue does not exist."""
+    """The queue does not exist: ``queue_name``."""
 
     def __init__(self, queue_name: str, advice: str = "") -> None:
         self.queue_name = queue_name
@@ -171,7 +171,10 @@ class InvalidMessageError(DriverError):
 
 
 class MessageTooLargeError(InvalidMessageError):
-    """The message is larger than its topic or queue allows; nothing was sent."""
+    """The message is larger than its topic or queue allows; nothing was sent.
+
+    ``size_bytes`` counts the message with its headers, ``max_bytes`` is the limit, ``message_id`` names the message.
+    """
 
     def __init__(self, message_id: str, size_bytes: int, max_bytes: int) -> None:
         self.message_id = message_id
@@ -188,7 +191,7 @@ class LeaseLostError(MelangeError):
 
 
 class TimeLimitExceeded(MelangeError):
-    """A listener ran for longer than its time limit."""
+    """A listener ran for longer than its time limit of ``limit_seconds``; it counts as a failed attempt."""
 
     def __init__(self, what: str, limit_seconds: float) -> None:
         self.limit_seconds = limit_seconds
@@ -196,7 +199,7 @@ class TimeLimitExceeded(MelangeError):
 
 
 class NoReplyError(MelangeError):
-    """No reply to a request came in time; the service may still work on it."""
+    """No reply to a request came within ``timeout_seconds``; the service of ``queue_name`` may still work on it."""
 
     def __init__(self, queue_name: str, timeout_seconds: float) -> None:
         self.queue_name = queue_name
@@ -208,7 +211,10 @@ class NoReplyError(MelangeError):
 
 
 class CascadeError(MelangeError):
-    """The handling of domain events publishes domain events in an infinite loop."""
+    """The handling of domain events publishes domain events in an infinite loop.
+
+    ``limit`` is the bus's ``cascade_limit``; ``last_event_types`` names the classes that were published last.
+    """
 
     def __init__(self, limit: int, last_event_types: Sequence[str]) -> None:
         self.limit = limit
@@ -242,7 +248,10 @@ class Retry(Exception):
 
 
 class Reject(Exception):
-    """Raise it in a listener to send the event to the dead-letter queue without further attempts."""
+    """Raise it in a listener to send the event to the dead-letter queue without further attempts.
+
+    ``reason`` is kept with the dead letter, at most 1,000 characters: leave secrets out.
+    """
 
     def __init__(self, reason: object) -> None:
         # A reason of another type must not break the settlement of the message.

@@ -9,7 +9,7 @@ import click
 from melange.cli.lazy_group import LazyGroup
 
 
-@click.command()
+@click.command(short_help="Print the guide: the library on three pages.")
 def guide() -> None:
     """Print the library on three pages, for people and coding assistants."""
     click.echo(files("melange").joinpath("guide.md").read_text(encoding="utf-8"), nl=False)

@@ -41,7 +41,7 @@ def health_file_option(what: str) -> Callable[[_Command], _Command]:
         "--health-file",
         type=click.Path(dir_okay=False, path_type=Path),
         callback=_in_a_directory,
-        help=f"A file that is there, and touched every second, while the {what} does its work.",
+        help=f"A file that exists, and is touched every second, while the {what} is ready.",
     )
 
 
@@ -75,9 +75,17 @@ json_option = click.option("--json", "in_json", is_flag=True, help="Write JSON."
 def log_options(command: _Command) -> _Command:
     """Add ``--log-level`` and ``--log-format``."""
     level = click.option(
-        "--log-level", type=click.Choice(logs.LEVELS, case_sensitive=False), default="info", show_default=True
+        "--log-level",
+        type=click.Choice(logs.LEVELS, case_sensitive=False),
+        default="info",
+        show_default=True,
+        help="The lowest level that is logged.",
     )
     log_format = click.option(
-        "--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True
+        "--log-format",
+        type=click.Choice(logs.FORMATS),
+        default="text",
+        show_default=True,
+        help="Lines for people, or objects for programs.",
     )
     return level(log_format(command))

@@ -169,7 +169,7 @@ class ProcessGroup:
             "process %d %s%s: starting another %s",
             child.number,
             what_happened,
-            f", the {child.losses}th loss in a row (crash loop)" if child.is_in_crash_loop else "",
+            f", loss {child.losses} in a row (crash loop)" if child.is_in_crash_loop else "",
             f"in {pause_seconds:g} s" if pause_seconds else "at once",
         )
 

@@ -30,10 +30,12 @@ from melange.signals import pausing_on_signals
 logger = logging.getLogger(__name__)
 
 
-@click.command()
+@click.command(short_help="Run listeners until SIGTERM or SIGINT.")
 @click.argument("target", metavar="MODULE:ATTRIBUTE")
 @click.option(
-    "--concurrency", type=click.IntRange(min=1), help="Deliveries in flight at once.  [default: 10]"
+    "--concurrency",
+    type=click.IntRange(min=1),
+    help="The deliveries that are processed at once, for all queues together.  [default: 10]",
 )
 @click.option(
     "--grace-seconds",
@@ -45,7 +47,7 @@ logger = logging.getLogger(__name__)
     type=click.IntRange(1, 256),
     default=1,
     show_default=True,
-    help="Run as many processes, each with its own concurrency; those that are lost are replaced.",
+    help="The number of processes, each with its own concurrency; lost ones are replaced.",
 )
 @health_file_option("worker")
 @health_port_option("worker")

@@ -51,7 +51,7 @@ class ExchangeMessageConsumer:
     """Consumes the events of one queue with its listeners.
 
     Creating it declares the queue, its bindings to the topics and its dead-letter queue on the driver given, or else the
-    one in use at that moment, so that nothing published afterwards is missed. Listeners may be added and removed at any
+    one in use at that moment, so that nothing published afterwards is missed. It calls the broker, and blocks meanwhile. Listeners may be added and removed at any
     time from any thread; ``consume_event`` may run in several threads, if the listeners can.
     """
 

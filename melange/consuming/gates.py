@@ -41,7 +41,7 @@ class Gate:
         return None
 
     def received(self, count: int) -> None:
-        """Note that a poll that was allowed has returned, with so many deliveries.
+        """Note that an allowed poll has returned, with this number of deliveries.
 
         What it raises counts as a failed poll too, and the deliveries are released.
         """

@@ -123,7 +123,9 @@ class Poller:
                     return
                 self._pause(failures, error)
             except BaseException:  # SystemExit from a hook: a worker that does not poll must not look healthy
-                logger.critical("polling queue %s was ended", self._queue_name, exc_info=True)
+                logger.critical(
+                    "polling queue %s ended, and the worker with it", self._queue_name, exc_info=True
+                )
                 self._give_up()
                 return
 

@@ -77,7 +77,7 @@ class Timers:
                     try:
                         self._clock.wait(self._changed, min(due - now, _LONGEST_WAIT_SECONDS))
                     except TimeoutError:  # a clock for tests that was not advanced
-                        logger.debug("no time has passed")
+                        logger.debug("the clock of the test stands still: the next retry waits")
                     continue
                 heapq.heappop(self._calls)
                 self._is_calling = True

@@ -105,7 +105,7 @@ class Settler:
             settle()
             raise
         if not settled:
-            logger.error("middleware did not settle %d messages: it is done without it", len(outcomes))
+            logger.error("middleware did not settle %d messages: they are settled without it", len(outcomes))
             settle()
         return settled[0]
 

@@ -236,7 +236,7 @@ class Worker:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was stopped, or has given up."""
+        """True if it was stopped, or has given up."""
         return self._stopping.is_set()
 
     @property

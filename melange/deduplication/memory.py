@@ -29,7 +29,7 @@ class MemoryDeduplicationStore(DeduplicationStore):
     """Keeps marks and attempts in memory, for the consumers of one process, until the process ends.
 
     Marks are bounded by time (``retention_seconds``) and by number: beyond ``max_marks`` the oldest are forgotten. A mark
-    takes about 150 bytes, so the default limit of half a million takes about 75 MB. Attempts of messages that
+    takes about 120 bytes, so the default limit of half a million takes about 60 MB. Attempts of messages that
     failed and did not come back are bounded in the same way, at about 250 bytes each. Claims are never forgotten before
     their lease expires. Thread-safe; blocks for microseconds.
     """

@@ -26,7 +26,7 @@ _REFUSALS = {scripts.BUSY: ClaimRefusal.BUSY, scripts.DONE: ClaimRefusal.DONE}
 
 
 class RedisDeduplicationStore(DeduplicationStore):
-    """Keep marks and attempts in Redis 6 or newer, for the consumers of any number of processes.
+    """Keeps marks and attempts in Redis 6 or newer, for the consumers of any number of processes.
 
     ``redis`` is a URL (``redis://``, ``rediss://``, ``unix://``), a client of redis-py (``redis.Redis``, a
     sentinel's ``master_for(...)``, ``redis.cluster.RedisCluster``), or a ``redis_cache.SimpleCache``, of which

@@ -146,7 +146,7 @@ class DomainEventBus(Publishing, Registry):
         """
         if inspect.iscoroutinefunction(function):
             raise ConfigurationError(
-                f"{place(function)} is asynchronous: tasks start with the subscribers anyway"
+                f"{place(function)} is asynchronous: leave carry() out, because a task starts with the current subscribers"
             )
         carried_subscribers = _CarriedSubscribers(self._state.local().routes)
 

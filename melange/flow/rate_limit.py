@@ -1,4 +1,4 @@
-"""Rate limits: so many messages a second, in one process or over all that share a Redis."""
+"""Rate limits: a number of messages a second, in one process or over all that share a Redis."""
 
 from __future__ import annotations
 

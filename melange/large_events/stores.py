@@ -43,7 +43,7 @@ class PayloadStore(Protocol):
 
 
 class MemoryStore:
-    """Payloads in a dict, yours if you want to look at them."""
+    """Keeps payloads in the dict ``payloads``, a new one or yours; for tests, in one process. Thread-safe."""
 
     def __init__(self, payloads: MutableMapping[tuple[str, str], bytes] | None = None) -> None:
         self.bucket = "memory"

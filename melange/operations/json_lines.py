@@ -107,10 +107,13 @@ def exported_letters(lines: Iterable[str]) -> Selection:
             dead_since[str(message_id)] = None if moment is None else datetime.fromisoformat(moment)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ConfigurationError(
-                f"line {number} is not an exported dead letter: {type(error).__name__}"
+                f"line {number} is not an exported dead letter ({type(error).__name__}): "
+                "write the file with `melange dead-letters export`"
             ) from None
     if not dead_since:
-        raise ConfigurationError("there is no exported dead letter in the file")
+        raise ConfigurationError(
+            "there is no exported dead letter in the file: write it with `melange dead-letters export`"
+        )
     return Selection(message_ids=frozenset(dead_since), dead_since=dead_since)
 
 
@@ -128,7 +131,8 @@ def imported(lines: Iterable[str], *, with_note: bool = False) -> Iterator[Messa
                 yield _message(json.loads(text), with_note=with_note)
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise ConfigurationError(
-                    f"line {number} is not an exported dead letter: {type(error).__name__}"
+                    f"line {number} is not an exported dead letter ({type(error).__name__}): "
+                    "write the file with `melange dead-letters export`"
                 ) from None
             except ConfigurationError as error:
                 raise ConfigurationError(f"line {number}: {error}") from None

@@ -62,7 +62,7 @@ class OpenedSession:
             try:
                 self.run(Session.invalidate)
             except Exception:
-                logger.debug("its connection could not be thrown away", exc_info=True)
+                logger.debug("the connection of the session could not be closed", exc_info=True)
 
 
 class Sessions:

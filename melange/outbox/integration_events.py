@@ -82,7 +82,7 @@ class IntegrationEvents(Subscribers):
         def subscribe(mapping: MappingT) -> MappingT:
             if is_asynchronous(mapping):
                 raise ConfigurationError(
-                    f"{place(mapping)} is asynchronous: what an event is outside has to be said at once"
+                    f"{place(mapping)} is asynchronous, and a mapping runs inside of the transaction: make it a plain function"
                 )
             write = _writing(mapping, topic, key, raises=self._raises)
             subscription = subscription_for(write, event_types or annotated_types(mapping, _ADVICE))

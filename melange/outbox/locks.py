@@ -76,8 +76,8 @@ def locks_for(engine: Engine) -> Locks:
     if not isinstance(engine, Engine) or engine.dialect.is_async:
         kind = engine.dialect.driver if isinstance(engine, Engine) else type(engine).__name__
         raise ConfigurationError(
-            f"an outbox is relayed and looked into with a synchronous engine, create_engine(url), not {kind}, also "
-            "where the application is asynchronous"
+            f"a relay and the administration of an outbox take a synchronous engine, create_engine(url), not {kind}: make one "
+            "for the same database, also in an asynchronous application"
         )
     require_whole_password(engine)
     if engine.dialect.name == "postgresql":
@@ -85,8 +85,8 @@ def locks_for(engine: Engine) -> Locks:
     if engine.dialect.name == "sqlite":
         return SqliteLocks(engine)
     raise ConfigurationError(
-        f"the relay knows PostgreSQL and SQLite, not {engine.dialect.name}: without locks that fit the database two "
-        "relays would mix up the order"
+        f"the relay supports PostgreSQL and SQLite, not {engine.dialect.name}: keep the outbox in one of these. On another "
+        "database there are no locks that keep two relays from mixing up the order"
     )
 
 

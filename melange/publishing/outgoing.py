@@ -211,6 +211,6 @@ def own_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     for name in headers:
         if isinstance(name, str) and name.lower().startswith(RESERVED_HEADER_PREFIX):
             raise InvalidMessageError(
-                f"the header name {name!r} is reserved: names that begin with 'melange-' are ours"
+                f"the header name {name!r} is reserved: names that begin with 'melange-' belong to melange: choose another"
             )
     return MappingProxyType(dict(headers))

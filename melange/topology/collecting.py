@@ -35,7 +35,7 @@ from melange.topology.model import (
 class Publication:
     """Says what a program publishes where no publisher or outbox route says it, such as by ``Outbox.publish``.
 
-    Create it beside the code that publishes, at import time say: ``Publication("orders", OrderPlaced)``.
+    Create it beside the code that publishes, for example at import time: ``Publication("orders", OrderPlaced)``.
     """
 
     def __init__(self, topic: str, *event_types: EventType) -> None:

@@ -30,7 +30,10 @@ class DeclaredTopic:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredBinding:
-    """A topic that feeds a queue; None as the filter names none, and one without types wants none."""
+    """A topic that feeds a queue.
+
+    ``event_filter`` is None if the program names no filter; one without event types removes an existing filter.
+    """
 
     topic: str
     event_filter: EventFilter | None = None
@@ -74,7 +77,7 @@ class DeclaredQueue:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredPublisher:
-    """A publisher to a topic or queue; None as its event types does not say them."""
+    """A publisher to a topic or queue; ``event_types`` is None if the program does not say them."""
 
     target: str
     through: Through
@@ -94,7 +97,7 @@ class DeclaredPayloads:
 class Topology:
     """What a program declares. ``name`` marks its queues at the broker; ``prefix`` stands before all names there.
 
-    ``Topology.of`` and ``Topology.collect`` in ``melange.topology.collecting`` make one of a program's objects.
+    ``collect`` makes one of what a function declares, ``of`` one of objects that exist.
     """
 
     name: str

@@ -105,7 +105,7 @@ def _move_and_remove(
     left = inspection.queue(old.address)
     if left is not None and left.message_count:
         raise DriverError(
-            f"queue {old.name} still holds about {left.message_count:,} messages, in flight at another consumer say: stop "
+            f"queue {old.name} still holds about {left.message_count:,} messages, for example in flight at another consumer: stop "
             "the consumers of the old name, and apply again"
         )
     if not isinstance(driver, BrokerAdministration):

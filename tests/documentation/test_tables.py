@@ -48,9 +48,13 @@ def test_the_api_page_lists_every_name_of_the_packages_that_it_names() -> None:
 
 
 def test_the_layers_of_the_concepts_page_are_those_that_the_linter_holds() -> None:
-    contract = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    contract = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["tool"]["importlinter"][
+        "contracts"
+    ][0]
     held = [set(re.findall(r"[\w.]+", layer)) for layer in reversed(contract["layers"])]
-    section = (DOCS / "concepts.md").read_text().partition("## Imports between modules")[2].partition("\n## ")[0]
+    section = (
+        (DOCS / "concepts.md").read_text().partition("## Imports between modules")[2].partition("\n## ")[0]
+    )
     drawn = [
         set(line.split(" " * 6)[0].replace("/", ".").split())
         for line in re.findall(r"^ {4}(\w.*)$", section, re.MULTILINE)

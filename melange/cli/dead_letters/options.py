@@ -104,28 +104,30 @@ def _pairs(what: str) -> Callable[[click.Context, click.Parameter, tuple[str, ..
 
 
 _FILTERS = (
-    click.option("--reason", metavar="TEXT", help="Those with this text in the reason, in any case."),
-    click.option("--listener", "listener_name", metavar="NAME", help="Those that this listener failed on."),
-    click.option("--type", "event_type_name", metavar="NAME", help="Those of this event type."),
-    click.option("--from-queue", "queue_name", metavar="NAME", help="Those that failed in this queue."),
+    click.option("--reason", metavar="TEXT", help="Dead letters with this text in the reason, in any case."),
+    click.option("--listener", "listener_name", metavar="NAME", help="Dead letters of this listener."),
+    click.option("--type", "event_type_name", metavar="NAME", help="Dead letters of this event type."),
+    click.option(
+        "--from-queue", "queue_name", metavar="NAME", help="Dead letters that failed in this queue."
+    ),
     click.option(
         "--origin",
         type=click.Choice(["consumer", "broker", "unknown"]),
-        help="Those that a consumer rejected, that the broker moved, or that say neither.",
+        help="Dead letters that a consumer rejected, that the broker moved, or of which neither is known.",
     ),
     click.option(
         "--older-than",
         "older_than_seconds",
         type=duration,
         metavar="DURATION",
-        help="Dead for longer: 15m, 12h.",
+        help="Dead for longer than this: 90s, 15m, 12h, 7d.",
     ),
     click.option(
         "--younger-than",
         "younger_than_seconds",
         type=duration,
         metavar="DURATION",
-        help="Dead for at most this.",
+        help="Dead for at most this time.",
     ),
     click.option(
         "--header",
@@ -133,7 +135,7 @@ _FILTERS = (
         metavar="NAME=VALUE",
         multiple=True,
         callback=_pairs("NAME"),
-        help="Those with this header.",
+        help="Dead letters with this header.",
     ),
     click.option(
         "--field",
@@ -141,7 +143,7 @@ _FILTERS = (
         metavar="PATH=VALUE",
         multiple=True,
         callback=_pairs("PATH"),
-        help="Those with this field in the body, such as customer.id=17.",
+        help="Dead letters with this field in the body, such as customer.id=17.",
     ),
 )
 _FILTER_NAMES = (
@@ -161,7 +163,7 @@ _exported_option = click.option(
     "--exported",
     type=click.File(encoding="utf-8"),
     metavar="FILE",
-    help="Those that `export` has written to this file, and no later ones.",
+    help="The dead letters that `export` has written to this file, and no later ones.",
 )
 
 

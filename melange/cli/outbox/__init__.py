@@ -8,6 +8,7 @@ from melange.cli.lazy_group import LazyGroup
 
 
 @click.group(
+    short_help="Run the relay of an outbox, and inspect it.",
     cls=LazyGroup,
     commands={
         "relay": "melange.cli.outbox.relay:relay",

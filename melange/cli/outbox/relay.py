@@ -38,7 +38,7 @@ class _StopError(Exception):
     """A signal asks the relay to end after the current batch."""
 
 
-@click.command()
+@click.command(short_help="Publish the outbox until SIGTERM or SIGINT.")
 @click.argument("target", metavar="[MODULE:ATTRIBUTE]", required=False)
 @database_url_option(required=False)
 @click.option("--driver", "driver_name", metavar="NAME", help="Where to publish.  [default: aws]")
@@ -55,7 +55,7 @@ class _StopError(Exception):
 @click.option(
     "--no-declare",
     is_flag=True,
-    help="Create no topics: one that does not exist is waited for, instead of a mistyped one being made.",
+    help="Create no topics: messages for a missing topic wait. Without it, a misspelt topic is created.",
 )
 @click.option("--until-empty", is_flag=True, help="Publish what is pending, then end.")
 @health_file_option("relay")

@@ -185,7 +185,9 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         self._calls.check_open()
         check_whole_seconds("delay_seconds", delay_seconds, 0, MAX_DELAY_SECONDS)
         if delay_seconds and queue.is_fifo:
-            raise InvalidMessageError(f"queue {queue.name!r} is FIFO, and has no delay per message")
+            raise InvalidMessageError(
+                f"queue {queue.name!r} is FIFO and has no delay for a single message: leave delay_seconds= out"
+            )
         for message in messages:
             check_message(message, max_bytes=queue.max_message_bytes, is_fifo=queue.is_fifo)
         entry_of = partial(send_entry, delay_seconds=delay_seconds)

@@ -168,13 +168,16 @@ def said(text: str) -> str:
     return f": {text}" if text else ""
 
 
+NOT_THERE = "; a consumer declares it, or create it first, in this account and region"
+"""What to do about a topic or queue that does not exist."""
+
+
 def _not_found(action: str, resource: str) -> MelangeError:
-    advice = "; a consumer declares it, or create it first, in this account and region"
     if action.startswith("kms:"):
         return DriverError(f"there is no key {resource} in this account and region")
     if action.startswith("sns:"):
-        return TopicNotFoundError(resource, advice)
-    return QueueNotFoundError(resource, advice)
+        return TopicNotFoundError(resource, NOT_THERE)
+    return QueueNotFoundError(resource, NOT_THERE)
 
 
 def bad_credentials(reason: str) -> AccessDeniedError:

@@ -8,6 +8,7 @@ from typing import Any
 
 from melange.drivers.aws.addresses import Arn, arn_in_region, is_arn, parse_arn
 from melange.drivers.aws.calls import BrokerCalls
+from melange.drivers.aws.error_answers import NOT_THERE
 from melange.drivers.aws.operations import (
     CREATE_TOPIC,
     DELETE_TOPIC,
@@ -151,7 +152,7 @@ class SnsTopics:
                 if arn.rpartition(":")[2] == topic_name:
                     return parse_arn(arn, "sns")
             if not answer.get("NextToken"):
-                raise TopicNotFoundError(topic_name)
+                raise TopicNotFoundError(topic_name, NOT_THERE)
             parameters = {"NextToken": answer["NextToken"]}
 
     def _topic(self, address: str, attributes: Attributes) -> Topic:

@@ -5,7 +5,11 @@ import sys
 from importlib.metadata import version
 from importlib.resources import files
 
+import click
 import pytest
+from click.testing import CliRunner
+
+from melange.cli.commands import melange
 
 SHOP = """
 from melange import ExchangeMessageConsumer, QueueOptions, Worker
@@ -179,3 +183,23 @@ def test_with_json_logs_a_failure_is_a_record_too(run, write) -> None:
     assert last["level"] == "CRITICAL"
     assert last["message"] == "importing failing failed with ValueError: text"
     assert "melange/cli" not in last["traceback"]
+
+
+def _commands(command, path="melange"):
+    """Yield each command with its path."""
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from _commands(command.get_command(context, name), f"{path} {name}")
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), [pytest.param(path, command, id=path) for path, command in _commands(melange)]
+)
+def test_each_command_explains_itself_and_its_options(path, command) -> None:
+    help_text = CliRunner().invoke(command, ["--help"]).output
+
+    assert "..." not in help_text.partition("Commands:")[2]  # no summary is cut
+    for option in command.params:
+        assert isinstance(option, click.Argument) or option.help, option.name
