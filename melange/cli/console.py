@@ -16,9 +16,9 @@ from melange.drivers.aws import AwsDriver
 _PORT = 4567
 
 
-@click.command()
+@click.command(short_help="Show queues of AWS in a browser.")
 @click.option("--region", help="The region.  [default: that of boto3]")
-@click.option("--endpoint-url", help="Another SNS and SQS than those of AWS.")
+@click.option("--endpoint-url", help="The address of another SNS and SQS, such as a local server.")
 @click.option("--prefix", default="", help="Show only topics and queues with this prefix.")
 @listening_options(_PORT, "browsers reach the console")
 @click.option("--allow-purge", is_flag=True, help="Offer to purge queues, after a question.")

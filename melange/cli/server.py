@@ -40,21 +40,32 @@ def size(text: str) -> int:
     return int(found[1]) * _UNITS[found[2].lower()]
 
 
-@click.command()
+@click.command(short_help="Run a local SNS and SQS for any SDK.")
 @listening_options(DEFAULT_PORT, "clients reach the server")
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
-    help="A directory for everything, so that it survives restarts and kills.  [default: memory alone]",
+    help="Keep topics, queues and messages in this directory, through restarts and kills.  [default: in memory]",
 )
-@click.option("--strict", is_flag=True, help="Enforce the rules of sixty seconds, as AWS does.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Enforce AWS's waits of sixty seconds: between two purges, and after a queue was deleted.",
+)
 @click.option(
     "--verify-signatures",
     "keys_path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file of access keys, one per line: id, secret, and the account if there are several.",
+    help="Accept only requests signed with a key of this file. A line has an id, a secret and, if there are several, the "
+    "account.",
 )
-@click.option("--max-memory", type=size, default="1g", show_default=True, help="Refuse sends above this.")
+@click.option(
+    "--max-memory",
+    type=size,
+    default="1g",
+    show_default=True,
+    help="Refuse sends while messages take more memory than this.",
+)
 @click.option(
     "--duplicates",
     default=0.0,
@@ -67,7 +78,7 @@ def size(text: str) -> int:
     "topology_paths",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Make what a file of `melange topology export --format json` declares, before the server is ready; repeatable.",
+    help="Make what a file of `melange topology export --format json` declares, before the server is ready; may be repeated.",
 )
 @click.option(
     "--init",
@@ -75,7 +86,7 @@ def size(text: str) -> int:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A Python program that runs before the server is ready, with AWS_ENDPOINT_URL set.",
 )
-@click.option("--no-console", is_flag=True, help="Leave out the pages for a browser.")
+@click.option("--no-console", is_flag=True, help="Leave out the console, the pages for a browser.")
 @log_options
 def server(
     *,

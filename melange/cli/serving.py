@@ -32,7 +32,7 @@ def listening_options(default_port: int, clients: str) -> Callable[[_Command], _
         default=default_port,
         show_default=True,
         type=click.IntRange(0, 65_535),
-        help="0 takes a free one.",
+        help="The port to listen on; 0 takes a free one.",
     )
     allowed = click.option(
         "--allowed-host",

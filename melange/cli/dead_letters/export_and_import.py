@@ -24,7 +24,7 @@ from melange.cli.terminal import progress
 from melange.operations import Selection, export_line, import_lines
 
 
-@click.command()
+@click.command(short_help="Write dead letters as lines of JSON.")
 @queue_argument
 @selection_options(with_ids=True)
 @click.option(
@@ -67,7 +67,7 @@ def export(
         sys.exit(TRY_AGAIN if where.stopping() else 0)
 
 
-@click.command("import")
+@click.command("import", short_help="Send exported messages to a queue.")
 @queue_argument
 @click.argument("file", type=click.File(encoding="utf-8"), default="-")
 @json_option

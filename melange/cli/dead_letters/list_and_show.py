@@ -38,7 +38,7 @@ from melange.operations.grouping import ASPECTS, DEFAULT_ASPECTS, Aspect, groupe
 _LONGEST_CELL = 80
 
 
-@click.command("list")
+@click.command("list", short_help="Show groups of dead letters, with counts.")
 @queue_argument
 @selection_options(with_ids=False)
 @click.option(
@@ -106,7 +106,7 @@ def list_command(
         sys.exit(TRY_AGAIN if where.stopping() else 0)
 
 
-@click.command()
+@click.command(short_help="Show dead letters in full.")
 @queue_argument
 @selection_options(with_ids=True)
 @click.option("--limit", type=click.IntRange(min=1), default=5, show_default=True, help="How many to show.")

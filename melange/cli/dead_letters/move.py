@@ -21,12 +21,14 @@ from melange.operations import DeadLetters
 _POLL_SECONDS = 2.0
 
 
-@click.command()
+@click.command(short_help="Let the broker move the whole queue.")
 @queue_argument
 @click.option(
-    "--to", metavar="QUEUE", help="Where to.  [default: the only queue that uses this dead-letter queue]"
+    "--to",
+    metavar="QUEUE",
+    help="The queue to move to.  [default: the only queue that uses this dead-letter queue]",
 )
-@click.option("--rate", type=click.IntRange(1, 500), help="At most so many messages a second.")
+@click.option("--rate", type=click.IntRange(1, 500), help="At most this many messages a second.")
 @click.option("--wait", is_flag=True, help="Wait until it is over.")
 @click.option("--status", is_flag=True, help="Start nothing: show the last moves.")
 @click.option("--cancel", is_flag=True, help="Start nothing: stop the running move.")

@@ -22,16 +22,16 @@ from melange.cli.readable import counted
 from melange.cli.terminal import progress
 from melange.operations import DeadLetters, Report, Selection
 
-_all_option = click.option("--all", "everything", is_flag=True, help="All of them, without a selection.")
-_limit_option = click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+_all_option = click.option("--all", "everything", is_flag=True, help="All dead letters, without a selection.")
+_limit_option = click.option("--limit", type=click.IntRange(min=1), help="At most this many.")
 
 
-@click.command()
+@click.command(short_help="Send dead letters back, then remove them.")
 @queue_argument
 @selection_options(with_ids=True)
 @_all_option
 @click.option("--to", metavar="QUEUE", help="Another queue than the one where each failed.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many messages a second.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most this many messages a second.")
 @_limit_option
 @click.option("--edit", is_flag=True, help="Edit the body of the one ID in your editor first.")
 @click.option(

@@ -21,7 +21,9 @@ from melange.outbox import FailedMessage, ScheduledMessage, TopicStatus, create_
 
 _Listed = TypeVar("_Listed", FailedMessage, ScheduledMessage)
 
-_limit_option = click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
+_limit_option = click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most this many."
+)
 _ROW_ID = click.IntRange(1, 2**63 - 1)
 
 
@@ -36,7 +38,7 @@ def _row_or_message_ids(
     )
 
 
-@click.command()
+@click.command(short_help="Show the waiting messages by topic.")
 @database_url_option()
 @json_option
 @click.option(
@@ -67,7 +69,7 @@ def status(*, database_url: str, in_json: bool, fail_older_than: int | None) -> 
     sys.exit(TRY_AGAIN if complaints else 0)
 
 
-@click.command()
+@click.command(short_help="Show the refused messages.")
 @database_url_option()
 @json_option
 @_limit_option
@@ -98,7 +100,7 @@ def failed(*, database_url: str, in_json: bool, limit: int) -> None:
         click.echo("nothing has failed")
 
 
-@click.command()
+@click.command(short_help="Show the messages that are due later.")
 @database_url_option()
 @json_option
 @_limit_option
@@ -126,7 +128,7 @@ def scheduled(*, database_url: str, in_json: bool, limit: int) -> None:
         click.echo("nothing is scheduled")
 
 
-@click.command()
+@click.command(short_help="Print the SQL that creates the tables.")
 @click.argument("dialect", type=click.Choice(["postgresql", "sqlite"]), required=False)
 @database_url_option(required=False)
 def schema(*, dialect: str | None, database_url: str | None) -> None:
@@ -140,7 +142,7 @@ def schema(*, dialect: str | None, database_url: str | None) -> None:
         click.echo(create_statements(dialect or dialect_of(database_url or "")), nl=False)
 
 
-@click.command()
+@click.command(short_help="Cancel scheduled messages.")
 @database_url_option()
 @click.argument("message_ids", metavar="MESSAGE_ID...", nargs=-1, required=True)
 def cancel(*, database_url: str, message_ids: tuple[str, ...]) -> None:
@@ -152,7 +154,7 @@ def cancel(*, database_url: str, message_ids: tuple[str, ...]) -> None:
         _decide(message_ids, lambda one: administration.cancel(str(one)), "cancelled", kind="scheduled")
 
 
-@click.command()
+@click.command(short_help="Retry failed messages.")
 @database_url_option()
 @click.argument("ids", metavar="[ID]...", nargs=-1, callback=_row_or_message_ids)
 @click.option("--all", "everything", is_flag=True, help="Retry all failed messages.")
@@ -171,7 +173,7 @@ def retry(*, database_url: str, ids: tuple[int | str, ...], everything: bool) ->
             _decide(ids, administration.retry, "to be tried again")
 
 
-@click.command()
+@click.command(short_help="Skip failed messages for good.")
 @database_url_option()
 @click.argument("ids", metavar="[ID]...", nargs=-1, callback=_row_or_message_ids)
 @click.option(
@@ -196,7 +198,7 @@ def skip(*, database_url: str, ids: tuple[int | str, ...], topic: str | None, ye
             _decide(ids, administration.skip, "skipped")
 
 
-@click.command()
+@click.command(short_help="Delete messages that were sent or skipped.")
 @database_url_option()
 @click.option(
     "--older-than",

@@ -22,6 +22,7 @@ class _Group(LazyGroup):
 
 
 @click.group(
+    short_help="Compare, create and export topics and queues.",
     cls=_Group,
     commands={
         "apply": "melange.cli.topology.apply:apply",

@@ -26,7 +26,7 @@ from melange.topology.changes import Change
 from melange.topology.plan import Plan, make_plan
 
 
-@click.command()
+@click.command(short_help="Create and change what `plan` shows.")
 @targets_argument
 @renamed_option
 @click.option(

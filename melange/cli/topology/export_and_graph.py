@@ -16,7 +16,7 @@ from melange.topology.model import Topology
 from melange.topology.names import Account
 
 
-@click.command()
+@click.command(short_help="Write Terraform, CloudFormation, IAM or JSON.")
 @targets_argument
 @click.option(
     "--format",

@@ -20,7 +20,7 @@ from melange.topology.doctor import diagnose
 from melange.topology.plan import make_plan
 
 
-@click.command()
+@click.command(short_help="Show what differs from the broker.")
 @targets_argument
 @renamed_option
 @click.option("--prune", is_flag=True, help="Changes nothing here: a plan always shows what `apply` prunes.")
@@ -47,7 +47,7 @@ def plan(
     sys.exit(DRIFT if made.has_drift else 0)
 
 
-@click.command()
+@click.command(short_help="Find what breaks silently.")
 @targets_argument
 @json_option
 def doctor(*, targets: tuple[str, ...], name: str | None, in_json: bool) -> None:
