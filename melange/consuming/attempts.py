@@ -33,8 +33,10 @@ logger = logging.getLogger(__name__)
 
 MOST_REMEMBERED_CLAIMS = 1_000
 
-Steps = Generator[Awaitable[object], BaseException | None, Outcome]
-"""Yields what asynchronous listeners return, receives the exception with which each ended, and returns the outcome."""
+Steps = Generator[Awaitable[object] | None, BaseException | None, Outcome]
+"""Yields what asynchronous listeners return, receives the exception with which each ended, and returns the outcome.
+
+None is yielded before a step that may block."""
 
 
 class Attempts:
@@ -285,7 +287,7 @@ class Attempts:
         if limit is None:
             return result
         # It brings asyncio, half of what importing melange costs, and plain listeners do without.
-        from melange.consuming.event_loop import within  # noqa: PLC0415
+        from melange.consuming.coroutines import within  # noqa: PLC0415
 
         return within(limit, result, f"listener {call.listener_name}")
 

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import logging
 import threading
 import time
 from asyncio import Task
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextvars import Context
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from melange.errors import ConfigurationError, TimeLimitExceeded
+from melange.consuming.coroutines import CANCELLING_SECONDS, contained
+from melange.errors import ConfigurationError
 
-logger = logging.getLogger(__name__)
-
-CANCELLING_SECONDS = 5.0
+Result = TypeVar("Result")
 
 
-Ended = Callable[[BaseException | None], None]
-"""Receives the exception with which a coroutine has ended, or None."""
-
-
-class EventLoopThread:
+class EventLoop:
     """An event loop on a daemon thread, started at its first use, or a borrowed one. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._at_work: set[Task[object] | Future[object]] = set()
-        self._arriving: deque[tuple[Awaitable[object], Context, Ended]] = deque()
+        self._at_work: set[Task[Any] | Future[Any]] = set()
+        self._calls: deque[Callable[[], object]] = deque()
         self._is_called = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -76,28 +68,34 @@ class EventLoopThread:
         finally:
             self._at_work.discard(running)
 
-    def start_soon(self, awaitable: Awaitable[object], context: Context, ended: Ended) -> None:
-        """Run the awaitable on the loop, in the context; ``ended`` is called there with its exception, or None.
-
-        Returns at once. What arrives together wakes the loop once.
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Call it on the loop, from any thread; it must not raise. Calls that arrive together wake the loop once.
 
         Raises:
             RuntimeError: the system cannot start a thread.
         """
-        loop = self._started()
-        self._arriving.append((awaitable, context, ended))
-        if not self._is_called:  # two threads may both call: the second call finds nothing
+        loop = self._loop or self._started()
+        self._calls.append(call)
+        if not self._is_called:  # two threads may both wake it: the second time it finds nothing
             self._is_called = True
-            loop.call_soon_threadsafe(self._begin_arrived)
+            loop.call_soon_threadsafe(self._make_calls)
 
-    def _begin_arrived(self) -> None:
+    def _make_calls(self) -> None:
         self._is_called = False
-        while self._arriving:
-            awaitable, context, ended = self._arriving.popleft()
-            task = asyncio.get_running_loop().create_task(contained(awaitable), context=context)
-            self._at_work.add(task)
-            task.add_done_callback(self._at_work.discard)
-            task.add_done_callback(partial(_report, ended))
+        while self._calls:
+            self._calls.popleft()()
+
+    def run_task(
+        self,
+        coroutine: Coroutine[Any, Any, Result],
+        context: Context,
+        ended: Callable[[Task[Result]], object],
+    ) -> None:
+        """Run the coroutine in a task, in the context; ``ended`` is called with the task. Call it on the loop."""
+        task = asyncio.get_running_loop().create_task(coroutine, context=context)
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        task.add_done_callback(ended)
 
     def stop(self) -> bool:
         """Cancel the coroutines at work, let them clean up for some seconds, and end the loop; return True if it ended."""
@@ -150,52 +148,9 @@ class EventLoopThread:
             return self._loop
 
 
-async def within(limit_seconds: float, awaitable: Awaitable[object], what: str) -> None:
-    """Await it; after the limit cancel it, and give it up if it has not ended some seconds later.
-
-    Raises:
-        TimeLimitExceeded: it took longer. What it raises itself is passed on.
-    """
-    task = asyncio.ensure_future(awaitable)
-    try:
-        await asyncio.wait([task], timeout=limit_seconds)
-        is_over = not task.done()
-        if is_over:
-            task.cancel()
-            await asyncio.wait([task], timeout=CANCELLING_SECONDS)
-    except asyncio.CancelledError:  # the worker stops
-        task.cancel()
-        raise
-    if not task.done():
-        logger.error("%s ignores its cancellation and is given up; it is at\n%s", what, _stack_of(task))
-    if is_over and (not task.done() or task.cancelled()):
-        raise TimeLimitExceeded(what, limit_seconds)
-    task.result()
-
-
-def _stack_of(task: asyncio.Future[object]) -> str:
-    text = io.StringIO()
-    if isinstance(task, asyncio.Task):
-        task.print_stack(file=text)
-    return text.getvalue()
-
-
 async def _cancel_all() -> None:
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await asyncio.get_running_loop().shutdown_asyncgens()
-
-
-def _report(ended: Ended, task: asyncio.Task[object]) -> None:
-    # A cancelled run is a failed run: the exception of futures is an ordinary one.
-    ended(CancelledError() if task.cancelled() else task.exception())
-
-
-async def contained(awaitable: Awaitable[Any]) -> Any:
-    """Return what it returns; an exception that would end the event loop fails only this run."""
-    try:
-        return await awaitable
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise RuntimeError(f"an asynchronous listener raised {type(error).__name__}") from error

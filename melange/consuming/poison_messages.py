@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from melange.consuming.changes import Changes
 from melange.consuming.leases import Lease
-from melange.consuming.threads import Task, Threads
+from melange.consuming.places import Places, Task
+from melange.consuming.threads import Threads
 from melange.messages import Delivery
 
 SUSPECT_RECEIVES = 3
@@ -75,8 +77,17 @@ class Isolation:
     the worker, nor the other suspects. ``is_settled`` returns True if everything that has finished is acknowledged, too.
     """
 
-    def __init__(self, threads: Threads, suspects: Suspects, is_settled: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        places: Places,
+        threads: Threads,
+        changes: Changes,
+        suspects: Suspects,
+        is_settled: Callable[[], bool],
+    ) -> None:
+        self._places = places
         self._threads = threads
+        self._changes = changes
         self._suspects = suspects
         self._is_settled = is_settled
         self._lock = threading.Lock()
@@ -94,7 +105,7 @@ class Isolation:
                 try:
                     thread.start()
                 except RuntimeError:  # the system cannot start a thread: better among others than never
-                    return self._threads.put(tasks)
+                    return self._places.put(tasks)
                 self._thread = thread
             self._waiting.extend(tasks)
             return True
@@ -105,17 +116,17 @@ class Isolation:
             self._closed = True
             waiting = list(self._waiting)
             self._waiting.clear()
-        self._threads.changed()
+        self._changes.notify()
         return waiting
 
     def _run(self) -> None:
         while self._has_next():
-            self._threads.pause()
+            self._places.pause()
             try:
-                self._threads.wait_for(self._may_begin, LONGEST_WAIT_FOR_OTHERS_SECONDS)
+                self._changes.wait_for(self._may_begin, LONGEST_WAIT_FOR_OTHERS_SECONDS)
                 self._run_next()
             finally:
-                self._threads.resume()
+                self._places.resume()
 
     def _has_next(self) -> bool:
         with self._lock:
@@ -136,7 +147,7 @@ class Isolation:
             try:
                 thread = self._threads.run_apart(task)  # under the lock, so that close() and join() see it
             except RuntimeError:
-                self._threads.put([task])
+                self._places.put([task])
                 return
         thread.join(LONGEST_ALONE_SECONDS)
         self._suspects.survived()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from melange.backoff import Backoff
+from melange.consuming.changes import Changes
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.threads import Threads
 from melange.errors import (
@@ -51,6 +52,7 @@ class Poller:
         self,
         consumer: ExchangeMessageConsumer,
         threads: Threads,
+        changes: Changes,
         *,
         allowance: Callable[[], int],
         accept: Callable[[list[Delivery]], None],
@@ -65,6 +67,7 @@ class Poller:
         self._consumer = consumer
         self._queue_name = consumer.queue.name
         self._threads = threads
+        self._changes = changes
         self._allowance = allowance
         self._accept = accept
         self._wait_seconds = min(consumer.options.wait_seconds, longest_wait_seconds)
@@ -86,7 +89,7 @@ class Poller:
     def stop(self) -> None:
         """Start no further poll."""
         self.stopping.set()
-        self._threads.changed()
+        self._changes.notify()
 
     @property
     def is_polling(self) -> bool:
@@ -134,7 +137,7 @@ class Poller:
             self._await_store()
         limit = self._allowance()
         if limit <= 0:
-            self._threads.wait_for(lambda: self.stopping.is_set() or self._allowance() > 0, 1.0)
+            self._changes.wait_for(lambda: self.stopping.is_set() or self._allowance() > 0, 1.0)
             return
         processor = self._consumer.processor
         limited_runs = processor.attempts.limited_runs

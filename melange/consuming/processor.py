@@ -29,7 +29,7 @@ class DeliveryProcessor:
 
     It decides and does not settle: it never calls the driver. Thread-safe if the listeners are. ``concurrency`` is how
     many deliveries of the queue run at once. ``waits`` is True if hooks around deliveries or listeners must wait in a
-    thread for asynchronous listeners.
+    thread for asynchronous listeners; ``answers_at_once`` if no step of an asynchronous listener blocks.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class DeliveryProcessor:
         unavailable: then nothing was decided about the delivery.
         """
         self.waits = bool(self._around_delivery) or attempts.is_hooked
+        self.answers_at_once = attempts.store is None or attempts.store.answers_at_once
 
     def _process(self, lease: Lease) -> Outcome:
         try:
@@ -83,7 +84,8 @@ class DeliveryProcessor:
     def steps(self, lease: Lease) -> Steps:
         """Do the same as ``process``, without a thread that waits for asynchronous listeners, and without hooks.
 
-        The steps may run in different threads, one after the other, and all in one context.
+        The steps may run in different threads, one after the other, and all in one context. Before a step that may block,
+        it yields None.
         """
         try:
             event_type_name, data = self._serializer.read(lease.delivery.message, self._event_type)
@@ -97,6 +99,7 @@ class DeliveryProcessor:
             if listener.is_async:
                 outcome = yield from self.attempts.steps(listener, event_type_name, data, lease)
             else:
+                yield None
                 outcome = self.attempts.make(listener, event_type_name, data, lease)
             outcomes.append(outcome)
         return combined(outcomes) if len(outcomes) > 1 else outcomes[0]

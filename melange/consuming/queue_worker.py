@@ -6,23 +6,24 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextvars import Context, copy_context
-from functools import partial
 
-from melange.consuming.attempts import Steps
+from melange.consuming.changes import Changes
 from melange.consuming.consumer import ExchangeMessageConsumer
-from melange.consuming.event_loop import EventLoopThread
+from melange.consuming.event_loop import EventLoop
 from melange.consuming.failures import StoreUnavailableError
 from melange.consuming.in_flight_limits import AHEAD, QueuePart
 from melange.consuming.leases import Lease, LeaseKeeper
+from melange.consuming.loop_tasks import LoopTasks
 from melange.consuming.ordering import Lanes, lane_of
 from melange.consuming.outcomes import Acknowledge, Defer, Outcome
+from melange.consuming.places import Places, Task
 from melange.consuming.poison_messages import SUSPECT_RECEIVES, Isolation, Suspects, shuffled
 from melange.consuming.polling import Poller
 from melange.consuming.releasing import Releases
 from melange.consuming.retry_timers import Timers
 from melange.consuming.settling import Acknowledger
-from melange.consuming.threads import Task, Threads
+from melange.consuming.steps import SteppedWork
+from melange.consuming.threads import Threads
 from melange.messages import Delivery
 
 logger = logging.getLogger(__name__)
@@ -42,9 +43,12 @@ class QueueWorker:
         self,
         consumer: ExchangeMessageConsumer,
         *,
+        places: Places,
         threads: Threads,
+        changes: Changes,
         timers: Timers,
-        event_loop: EventLoopThread,
+        event_loop: EventLoop,
+        loop_tasks: LoopTasks,
         isolation: Isolation,
         suspects: Suspects,
         part: QueuePart,
@@ -58,15 +62,16 @@ class QueueWorker:
         self.poller = Poller(
             consumer,
             threads,
+            changes,
             allowance=self._allowance,
             accept=self._accept,
             longest_wait_seconds=longest_wait_seconds,
             give_up_seconds=give_up_seconds,
             give_up=give_up,
         )
-        self._threads = threads
+        self._places = places
+        self._changes = changes
         self._timers = timers
-        self._event_loop = event_loop
         self._isolation = isolation
         self._suspects = suspects
         self._part = part
@@ -83,6 +88,15 @@ class QueueWorker:
         self._settler = consumer.settler(self._keeper, suspects)
         self._releases = Releases(self._settler, consumer.driver.clock)
         self._acknowledger = Acknowledger(self._settle, self.limit, consumer.queue.name)
+        self._stepped = SteppedWork(
+            consumer.processor,
+            threads,
+            loop_tasks,
+            event_loop,
+            broken_off=self._broken_off,
+            conclude=self._conclude,
+            concludes_at_once=lambda lease, outcome: lease.lane is None and isinstance(outcome, Acknowledge),
+        )
         self._careful_until = 0.0
         self._mean_seconds = math.inf
 
@@ -122,8 +136,8 @@ class QueueWorker:
         allowed = self.limit - len(self._keeper)
         at_work = len(self._keeper) - self._lanes.waiting  # retries that wait take no thread
         # At least what is kept for this queue: quick queues may have received ahead, and their threads will be free soon.
-        free = max(self._threads.free, self._part.kept - at_work)
-        if self._mean_seconds * AHEAD > SOON_SECONDS * self._threads.size:
+        free = max(self._places.free, self._part.kept - at_work)
+        if self._mean_seconds * AHEAD > SOON_SECONDS * self._places.size:
             allowed = min(allowed, free, self._part.share - at_work)
         elif allowed < self._batch and free <= 0:
             return 0  # there is work: the next poll brings a full batch
@@ -152,22 +166,29 @@ class QueueWorker:
         return ready
 
     def _begin(self, leases: list[Lease]) -> None:
-        consumer = self.consumer
-        goes_on_loop = consumer.subscriptions.need_event_loop and not consumer.processor.waits
-        work = self._work_in_steps if goes_on_loop else self._work
+        work, is_for_loop = self._way_of_working()
         tasks: list[Task] = []
         suspects: list[Task] = []
         for lease in leases:
             if lease.delivery.receive_count >= SUSPECT_RECEIVES and self._suspects.includes(lease.delivery):
                 suspects.append(Task(self._work, lease))
             else:
-                tasks.append(Task(work, lease))
-        if tasks and not self._threads.put(tasks):
+                tasks.append(Task(work, lease, is_for_loop))
+        if tasks and not self._places.put(tasks):
             self._release([task.lease for task in tasks], 0)
         if suspects and not self._isolation.put(shuffled(suspects)):
             self._release([task.lease for task in suspects], 0)
 
     # --- working -------------------------------------------------------------------------------------
+
+    def _way_of_working(self) -> tuple[Callable[[Lease], bool], bool]:
+        """Return how to work on deliveries, and if that is for the event loop."""
+        subscriptions, processor = self.consumer.subscriptions, self.consumer.processor
+        if processor.waits or not subscriptions.need_event_loop:
+            return self._work, False
+        if subscriptions.are_all_async and processor.answers_at_once:
+            return self._stepped.on_loop, True
+        return self._stepped.on_threads, False
 
     def _work(self, lease: Lease) -> bool:
         """Process a delivery and settle it; asynchronous listeners keep the thread waiting."""
@@ -176,34 +197,6 @@ class QueueWorker:
             outcome = self.consumer.processor.process(lease)
         except BaseException as error:  # SystemExit from a listener must not end a thread silently
             outcome = self._broken_off(lease, error)
-        self._conclude(lease, outcome, started)
-        return True
-
-    def _work_in_steps(self, lease: Lease) -> bool:
-        """Process a delivery and settle it; return False if that goes on when a coroutine has ended."""
-        return self._step(self.consumer.processor.steps(lease), copy_context(), time.monotonic(), None, lease)
-
-    def _step(
-        self, steps: Steps, context: Context, started: float, error: BaseException | None, lease: Lease
-    ) -> bool:
-        """Process a delivery up to its next coroutine, or to its end."""
-        try:
-            awaitable = context.run(steps.send, error)
-        except StopIteration as end:
-            outcome = end.value
-        except BaseException as broken:
-            outcome = self._broken_off(lease, broken)
-        else:
-            self._threads.suspend(lease)
-
-            def go_on(error: BaseException | None) -> None:
-                self._threads.continue_with(Task(partial(self._step, steps, context, started, error), lease))
-
-            try:
-                self._event_loop.start_soon(awaitable, context, go_on)
-            except RuntimeError as refused:  # the system cannot start its thread
-                go_on(refused)
-            return False
         self._conclude(lease, outcome, started)
         return True
 
@@ -236,7 +229,7 @@ class QueueWorker:
             return False
         finally:
             self.last_settled_at = self.consumer.driver.clock.monotonic()
-            self._threads.changed()
+            self._changes.notify()
 
     # --- lanes -------------------------------------------------------------------------------------
 
@@ -282,13 +275,13 @@ class QueueWorker:
         if lane:
             self._keeper.release([lease])
             self._release(lane[1:], 0)
-            self._threads.changed()
+            self._changes.notify()
 
     # --- stopping ----------------------------------------------------------------------------------
 
     def _release(self, leases: Sequence[Lease], delay_seconds: float) -> None:
         self._releases.release(leases, delay_seconds)
-        self._threads.changed()
+        self._changes.notify()
 
     def stop(self) -> None:
         """Start no further poll."""
@@ -309,7 +302,7 @@ class QueueWorker:
                 *((lease, now) for lease in self._lanes.close()),
             ]
         )
-        self._threads.changed()
+        self._changes.notify()
 
     def finish(self, deadline: float) -> bool:
         """Wait for the last poll and acknowledge what is finished; return True if nothing is left in flight."""

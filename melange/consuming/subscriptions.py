@@ -95,7 +95,7 @@ class Subscriptions:
     """The listeners of a consumer, and those that accept an event. Thread-safe.
 
     Readers work on tuples and dicts that are replaced, never changed. ``all`` is in order of subscription;
-    ``need_event_loop`` is True if one of them is asynchronous. ``known`` is a cache for ``accepting``.
+    ``need_event_loop`` is True if one of them is asynchronous, ``are_all_async`` if each is. ``known`` is a cache for ``accepting``.
     """
 
     def __init__(self) -> None:
@@ -144,6 +144,7 @@ class Subscriptions:
     def _replace(self, subscriptions: tuple[Subscription, ...]) -> None:
         self.all = subscriptions
         self.need_event_loop = any(one.is_async for one in subscriptions)
+        self.are_all_async = all(one.is_async for one in subscriptions)
         self._of_everything = None if any(one.event_type_names for one in subscriptions) else subscriptions
         self.known = {}
 

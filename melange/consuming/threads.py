@@ -7,12 +7,12 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from queue import SimpleQueue
-from typing import NamedTuple
 
+from melange.consuming.changes import Changes
 from melange.consuming.leases import Lease
+from melange.consuming.places import Places, Task
 
 logger = logging.getLogger(__name__)
 
@@ -29,51 +29,39 @@ _current: ContextVar[object] = ContextVar("melange.threads", default=None)
 """The threads of the worker that runs the caller; it passes on to coroutines and to runs with a time limit."""
 
 
-class Task(NamedTuple):
-    """A step of the work on a delivery: its beginning, or its continuation after a coroutine.
-
-    ``run`` returns True if that was the last step.
-    """
-
-    run: Callable[[Lease], bool]
-    lease: Lease
-
-
 class Threads:
-    """At most ``size`` deliveries at work, on at most as many daemon threads, which are started as they are needed.
+    """Runs tasks on at most as many daemon threads as there are places, which are started as they are needed.
 
     Quick work stays on one thread: several would only wait for each other at the interpreter's lock. So a task is left to
     a thread that is about to be free, unless most steps take long enough to wait for something. A thread that looks for
     stuck ones wakes others within some milliseconds, so that a slow listener does not delay others.
 
-    A delivery with a coroutine on the event loop keeps its place among the ``size``, and no thread.
+    A delivery with a coroutine on the event loop keeps its place, and no thread.
 
     Not a ``ThreadPoolExecutor``, which joins its threads when the interpreter exits: a listener that hangs would keep the
     process alive. Everything that is done once for each delivery is one atomic operation, without a lock in Python.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._tasks: deque[Task] = deque()
+    def __init__(self, places: Places, changes: Changes) -> None:
+        self._places = places
+        self._changes = changes
+        places.wake_threads = self._attend
         self._continuations: deque[Task] = deque()
-        self._places = [None] * size
         self._suspended: dict[Lease, float] = {}
         self._busy_since: dict[int, float] = {}
         self._slow_share = (
             1.0  # until quick steps have shown otherwise: the first ones must not wait for each other
         )
         self._threads: list[threading.Thread] = []
-        self._idle: list[threading.Lock] = []
+        self._idle: list[tuple[int, threading.Lock]] = []
         self._apart: list[threading.Thread] = []
         self._starting = threading.Lock()
         self._start_again_at = -math.inf
-        self._putting = threading.Lock()
         self._closed = False
-        self._paused = False
         self._watch: SimpleQueue[None] | None = None
         self._is_watched = False
-        self._changed = threading.Condition()
-        self._waiters = 0
+        self.is_fed = False
+        """True while the event loop passes on tasks: then the threads must not end."""
 
     def start(self) -> None:
         """Start the first thread.
@@ -89,26 +77,27 @@ class Threads:
         thread.start()
         self._watch = watch
 
-    def put(self, tasks: Sequence[Task]) -> bool:
-        """Begin the tasks, each as soon as there is a place for it; return False after ``close``, when none will begin."""
-        with self._putting:  # nothing is put behind the back of close()
-            if self._closed:
-                return False
-            self._tasks.extend(tasks)
-        self._attend(len(tasks))
-        return True
-
     def suspend(self, lease: Lease) -> None:
-        """Note that the work on the delivery goes on elsewhere when the current step has ended, until ``continue_with``."""
+        """Note that the work on the delivery goes on elsewhere, until ``continue_with`` or ``ended_elsewhere``."""
         self._suspended[lease] = time.monotonic()
 
     def continue_with(self, task: Task) -> None:
-        """Run the next step of a delivery that was suspended. Never refused."""
+        """Run a task that has a place: the next step of a delivery that was suspended. Never refused."""
         self._continuations.append(task)
         self._attend(1)
 
+    def ended_elsewhere(self, lease: Lease) -> None:
+        """Note that a delivery that was suspended needs no further step."""
+        del self._suspended[lease]
+        self.end_if_over()
+
+    def end_if_over(self) -> None:
+        """After ``close``, end the threads if no delivery is at work."""
+        if self._closed and self._is_over():
+            self._wake(self._places.size)
+
     def run_apart(self, task: Task) -> threading.Thread:
-        """Run the task on a thread beyond ``size``, also during a pause; return the thread.
+        """Run the task on a thread of its own, without a place, also during a pause; return the thread.
 
         Raises:
             RuntimeError: the system cannot start a thread.
@@ -119,39 +108,10 @@ class Threads:
         return thread
 
     @property
-    def free(self) -> int:
-        """The number of tasks that could start now; 0 or less if some wait already."""
-        return len(self._places) - len(self._tasks)
-
-    @property
     def longest_run_seconds(self) -> float:
         """The time of the longest running task; 0 if none runs."""
         started = self._started()
         return time.monotonic() - min(started) if started else 0.0
-
-    def pause(self) -> None:
-        """Begin no task until ``resume``; running ones continue."""
-        self._paused = True
-
-    def resume(self) -> None:
-        """Begin tasks again."""
-        self._paused = False
-        self._attend(len(self._tasks))
-
-    def wait_for(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
-        """Return True as soon as the condition holds, checked when a task ends; False after the timeout."""
-        with self._changed:
-            self._waiters += 1
-            try:
-                return self._changed.wait_for(condition, timeout_seconds)
-            finally:
-                self._waiters -= 1
-
-    def changed(self) -> None:
-        """Wake the threads in ``wait_for``, which check their conditions."""
-        if self._waiters:  # read without the lock: a waiter checks once more after it counted itself
-            with self._changed:
-                self._changed.notify_all()
 
     def is_idle(self, young_seconds: float) -> bool:
         """Return True if no task runs that began less than ``young_seconds`` ago."""
@@ -167,18 +127,13 @@ class Threads:
         """True if the caller is run by this worker: a listener or a hook, on whatever thread."""
         return _current.get() is self
 
-    def close(self) -> list[Task]:
-        """Begin no further task; return those that have not begun."""
-        with self._starting, self._putting:  # no thread starts from now on, and those that did are counted
+    def close(self) -> None:
+        """End the threads when no delivery is at work any more; call it after ``Places.close``."""
+        with self._starting:  # no thread starts from now on, and those that did are counted
             self._closed = True
-            waiting: list[Task] = []
-            while self._tasks:
-                waiting.append(self._tasks.popleft())
-        self._wake(self.size)
-        self.changed()
+        self._wake(self._places.size)
         if self._watch is not None:
             self._watch.put(None)
-        return waiting
 
     def join(self, deadline: float) -> bool:
         """Wait until the tasks at work have ended, ``deadline`` (monotonic) at the latest; return True if they have."""
@@ -207,12 +162,16 @@ class Threads:
         return bool(busy_since) and max(busy_since) > since
 
     def _wake(self, count: int) -> None:
-        for _ in range(min(count, self.size)):
+        for _ in range(min(count, self._places.size)):
             try:
-                self._idle.pop().release()  # the last one that became idle
+                number, wake = self._idle.pop()  # the last one that became idle
             except IndexError:
-                if len(self._threads) == self.size or not self._start_another():
+                if len(self._threads) == self._places.size or not self._start_another():
                     return
+            else:
+                # Busy from now on: until it has the interpreter's lock, what comes meanwhile must not wake another.
+                self._busy_since[number] = time.monotonic()
+                wake.release()
 
     def _look_for_stuck(self, watch: SimpleQueue[None]) -> None:
         """Wake threads for tasks that wait for a thread that is busy for longer than expected."""
@@ -241,63 +200,51 @@ class Threads:
             started = busy_since[number] = time.monotonic()
             while (task := self._next()) is not None:
                 if self._do(task):
-                    self._places.append(None)
+                    self._places.vacate()
                 ended = busy_since[number] = time.monotonic()
                 # Several threads may write at once; an estimate may miss one step.
                 self._slow_share += 0.1 * ((ended - started > QUICK_SECONDS) - self._slow_share)
                 started = ended
             del busy_since[number]
-            if self._waiters:
-                self.changed()
-            if not self._sleep(wake):
+            self._changes.notify()
+            if not self._sleep(number, wake):
+                busy_since.pop(number, None)
                 return
 
     def _next(self) -> Task | None:
         """Return the next step, None if there is none or no place for it."""
         # New deliveries first, while there are places: the event loop has work while ended coroutines are settled here.
-        if self._tasks and not self._paused and (task := self._next_new()) is not None:
-            return task
-        if self._continuations:
+        task = self._places.take()
+        if task is None and self._continuations:
             try:
                 task = self._continuations.popleft()
             except IndexError:  # another thread was faster
                 return None
-            del self._suspended[task.lease]
-            return task
-        return None
+            self._suspended.pop(task.lease, None)
+        return task
 
-    def _next_new(self) -> Task | None:
-        try:
-            self._places.pop()
-        except IndexError:
-            return None
-        try:
-            return self._tasks.popleft()
-        except IndexError:
-            self._places.append(None)
-            return None
-
-    def _sleep(self, wake: threading.Lock) -> bool:
+    def _sleep(self, number: int, wake: threading.Lock) -> bool:
         """Wait until there may be a step to do; return False if there will be none any more."""
-        self._idle.append(wake)
+        idle = number, wake
+        self._idle.append(idle)
         # Looked at only now, so that no step is overlooked: a thread that adds one sees this thread among the idle ones.
         if self._has_step() or self._is_over():
             try:
-                self._idle.remove(wake)
+                self._idle.remove(idle)
             except ValueError:  # it is being woken
                 wake.acquire()
         else:
             wake.acquire()
         if not self._is_over():
             return True
-        self._wake(self.size)  # the others, to end as well
+        self._wake(self._places.size)  # the others, to end as well
         return False
 
     def _has_step(self) -> bool:
-        return bool(self._continuations or (self._tasks and self._places and not self._paused))
+        return bool(self._continuations) or self._places.can_take()
 
     def _is_over(self) -> bool:
-        return self._closed and not (self._suspended or self._continuations)
+        return self._closed and not (self._suspended or self._continuations or self.is_fed)
 
     def _do(self, task: Task) -> bool:
         try:
@@ -312,7 +259,7 @@ class Threads:
         self._busy_since[number] = time.monotonic()
         self._do(task)
         del self._busy_since[number]
-        self.changed()
+        self._changes.notify()
 
     def _started(self) -> list[float]:
         return [*self._busy_since.values(), *self._suspended.values()]
@@ -326,13 +273,13 @@ class Threads:
             self._start_thread()
         except RuntimeError as error:
             self._start_again_at = time.monotonic() + NO_THREADS_PAUSE_SECONDS
-            logger.warning("working with %d threads of %d: %s", len(self._threads), self.size, error)
+            logger.warning("working with %d threads of %d: %s", len(self._threads), self._places.size, error)
             return False
         return True
 
     def _start_thread(self) -> None:
         with self._starting:
-            if len(self._threads) < self.size and not self._closed:
+            if len(self._threads) < self._places.size and not self._closed:
                 name = f"melange-work-{len(self._threads)}"
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
                 thread.start()

@@ -13,10 +13,13 @@ from functools import partial
 from typing import Self
 
 from melange.asynchronous import running_loop
+from melange.consuming.changes import Changes
 from melange.consuming.consumer import ExchangeMessageConsumer
-from melange.consuming.event_loop import EventLoopThread
+from melange.consuming.event_loop import EventLoop
 from melange.consuming.health import WorkerHealth, health_of
 from melange.consuming.in_flight_limits import parts_of
+from melange.consuming.loop_tasks import LoopTasks
+from melange.consuming.places import Places
 from melange.consuming.poison_messages import Isolation, Suspects
 from melange.consuming.queue_worker import QueueWorker
 from melange.consuming.retry_timers import Timers
@@ -75,21 +78,31 @@ class Worker:
         _check(consumers, concurrency, grace_seconds, give_up_seconds)
         self._grace_seconds = grace_seconds
         self._handle_signals = handle_signals
-        self._threads = Threads(concurrency)
+        self._places = Places(concurrency)
+        self._changes = Changes()
+        self._threads = Threads(self._places, self._changes)
         self._timers = Timers(consumers[0].driver.clock)
-        self._event_loop = EventLoopThread()
+        self._event_loop = EventLoop()
+        loop_tasks = LoopTasks(self._places, self._threads, self._event_loop)
         suspects = Suspects()
         self._isolation = Isolation(
-            self._threads, suspects, lambda: all(one.is_settled for one in self._queue_workers)
+            self._places,
+            self._threads,
+            self._changes,
+            suspects,
+            lambda: all(one.is_settled for one in self._queue_workers),
         )
         names = [consumer.queue.name for consumer in consumers]
         parts = parts_of(names, concurrency, weights)
         self._queue_workers = [
             QueueWorker(
                 consumer,
+                places=self._places,
                 threads=self._threads,
+                changes=self._changes,
                 timers=self._timers,
                 event_loop=self._event_loop,
+                loop_tasks=loop_tasks,
                 isolation=self._isolation,
                 suspects=suspects,
                 part=part,
@@ -196,7 +209,7 @@ class Worker:
             logger.info(
                 "working on %s; concurrency %d, grace period %g s",
                 ", ".join(map(_described, self._queue_workers)),
-                self._threads.size,
+                self._places.size,
                 self._grace_seconds,
             )
             for hook in dict.fromkeys(
@@ -282,7 +295,9 @@ class Worker:
         logger.info("stopping: listeners at work have %g s to finish", self._grace_seconds)
         for one in self._queue_workers:
             one.stop()
-        not_begun = [task.lease for task in (*self._threads.close(), *self._isolation.close())]
+        not_begun = [task.lease for task in (*self._places.close(), *self._isolation.close())]
+        self._threads.close()
+        self._changes.notify()
         retries = self._timers.close()
         # On threads of their own: a broker that does not answer must not stretch the grace period.
         releasing = [

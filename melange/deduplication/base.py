@@ -123,12 +123,14 @@ class DeduplicationStore(ABC):
 
     ``keyword_names`` are additional keywords that listeners may have, for example a session. ``listeners_are_async`` is
     True if the store supports only asynchronous listeners, False if it supports only plain ones. ``outlives_process`` is
-    True if attempts and marks survive a crash.
+    True if attempts and marks survive a crash. ``answers_at_once`` is
+    True if no method waits for anything, and none raises ``DeduplicationError``: a worker then calls it on its event loop.
     """
 
     keyword_names: tuple[str, ...] = ()
     listeners_are_async: bool | None = None
     outlives_process: bool = False
+    answers_at_once: bool = False
 
     def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
         """Receive the event loop of the worker that starts to use the store. Most stores ignore it."""

@@ -34,6 +34,8 @@ class MemoryDeduplicationStore(DeduplicationStore):
     their lease expires. Thread-safe; blocks for microseconds.
     """
 
+    answers_at_once = True
+
     def __init__(
         self,
         *,

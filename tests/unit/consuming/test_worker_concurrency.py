@@ -13,6 +13,7 @@ from melange import (
     MemoryDeduplicationStore,
     Middleware,
     QueueOptions,
+    RetryPolicy,
 )
 from melange.drivers.memory import InMemoryDriver
 from melange.messages import Message, message_being_handled, new_message_id
@@ -127,6 +128,139 @@ def test_concurrency_limits_the_coroutines_at_once(running):
 
     eventually(lambda: left_in(driver) == 0)
     assert max(most) == 7
+
+
+class WatchedStore(MemoryDeduplicationStore):
+    """Writes down which threads call it."""
+
+    def __init__(self, *, answers_at_once):
+        super().__init__()
+        self.answers_at_once = answers_at_once
+        self.callers = set()
+
+    def claim(self, key, token, lease_seconds):
+        self.callers.add(threading.current_thread().name)
+        return super().claim(key, token, lease_seconds)
+
+    def complete(self, claimed):
+        self.callers.add(threading.current_thread().name)
+        return super().complete(claimed)
+
+
+@pytest.mark.parametrize("answers_at_once", [True, False])
+def test_the_event_loop_calls_only_stores_that_answer_at_once(running, answers_at_once):
+    driver, store = InMemoryDriver(), WatchedStore(answers_at_once=answers_at_once)
+    consumer = consumer_of(driver, deduplication=store)
+    seen = []
+
+    @consumer.listener(name="listener")
+    async def see(event):
+        await asyncio.sleep(0)
+        seen.append(event["number"])
+
+    send(driver, consumer.queue, 100)
+
+    running(consumer, concurrency=3)
+
+    eventually(lambda: left_in(driver) == 0)
+    assert sorted(seen) == [*range(100)]
+    assert (store.callers == {"melange-event-loop"}) == answers_at_once
+    assert ("melange-event-loop" in store.callers) == answers_at_once
+
+
+def test_a_queue_of_coroutines_and_one_of_plain_listeners_take_turns(running):
+    driver = InMemoryDriver()
+    coroutines, plain = consumer_of(driver, "coroutines"), consumer_of(driver, "plain")
+    order = []
+
+    @coroutines.listener(name="listener")
+    async def see(event):
+        await asyncio.sleep(0.001)
+        order.append("coroutine")
+
+    plain.listener(name="listener")(lambda event: order.append("plain"))
+    send(driver, coroutines.queue, 500)
+    send(driver, plain.queue, 500, first=500)
+
+    running(coroutines, plain, concurrency=2)
+
+    eventually(lambda: len(order) == 1000)
+    assert order[:700].count("coroutine") > 100
+    assert order[:700].count("plain") > 100
+
+
+def test_failures_of_coroutines_are_settled_beside_the_event_loop(running):
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, retry=RetryPolicy(max_attempts=2, backoff=lambda attempts: 0))
+    deferring = set()
+    defer = driver.defer
+
+    def watched_defer(deliveries, seconds):
+        deferring.add(threading.current_thread().name)
+        return defer(deliveries, seconds)
+
+    driver.defer = watched_defer
+
+    @consumer.listener(name="listener")
+    async def fail(event):
+        raise ValueError
+
+    send(driver, consumer.queue, 20)
+
+    running(consumer, concurrency=3)
+
+    eventually(lambda: left_in(driver, consumer.queue.dead_letter_queue.name) == 20)
+    assert deferring
+    assert "melange-event-loop" not in deferring
+
+
+def test_a_plain_listener_that_comes_later_never_runs_on_the_event_loop(running):
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver)
+    plain = set()
+
+    @consumer.listener(name="first")
+    async def subscribe(event):
+        if len(consumer.subscriptions.all) == 1:
+            consumer.listener(name="second")(lambda event: plain.add(threading.current_thread().name))
+
+    send(driver, consumer.queue, 50)
+
+    running(consumer, concurrency=1)
+
+    eventually(lambda: left_in(driver) == 0)
+    assert plain
+    assert "melange-event-loop" not in plain
+
+
+def test_a_coroutine_that_is_cancelled_before_its_first_step_has_failed():
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, retry=RetryPolicy(backoff=lambda attempts: 0))
+    worker = worker_on(consumer)
+    seen, cancelled = [], []
+
+    @consumer.listener(name="listener")
+    async def see(event):
+        seen.append(event["number"])
+
+    def cancel_the_first(loop, coroutine, **options):
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        if "on_loop" in coroutine.__qualname__ and not cancelled:
+            task.cancel()
+            cancelled.append(task)
+        return task
+
+    async def scenario():
+        asyncio.get_running_loop().set_task_factory(cancel_the_first)
+        async with worker.lifespan():
+            send(driver, consumer.queue, 2)
+            await asyncio.to_thread(lambda: eventually(lambda: left_in(driver) == 0))
+
+    asyncio.run(scenario())
+
+    assert cancelled[0].cancelled()
+    assert sorted(seen) == [0, 1]
+    assert worker.stop()
 
 
 def test_plain_and_asynchronous_listeners_of_one_event_run_once_each_in_order(running):
