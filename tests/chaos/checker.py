@@ -43,12 +43,12 @@ class Expected(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What was done to a worker (``pid``) or to the store. What is gone for good has no end (``inf``)."""
+    """What was done to a worker (``process_number``) or to the store. What is gone for good has no end (``inf``)."""
 
     kind: str
     began_at: float
     ended_at: float
-    pid: int = 0
+    process_number: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Findings:
 class Run:
     """One run of a listener; infinite times are of what never came. ``asked_at`` is when it asked for its claim."""
 
-    pid: int
+    process_number: int
     asked_at: float
     began_at: float
     ended_at: float = inf
@@ -126,16 +126,16 @@ def _runs(records: Iterable[Record]) -> dict[Pair, list[Run]]:
     for record in records:
         pair = (record.message_id, record.listener)
         if record.kind == CLAIMED:
-            asked_at[record.pid, pair] = record.asked_at
+            asked_at[record.process_number, pair] = record.asked_at
         elif record.kind == BEGAN:
-            claim_asked_at = asked_at.get((record.pid, pair), record.at)
-            run = latest[record.pid, pair] = Run(record.pid, claim_asked_at, record.at)
+            claim_asked_at = asked_at.get((record.process_number, pair), record.at)
+            run = latest[record.process_number, pair] = Run(record.process_number, claim_asked_at, record.at)
             runs[pair].append(run)
         elif record.kind in {EFFECT, FAILED}:
-            run = latest[record.pid, pair]
+            run = latest[record.process_number, pair]
             run.ended_at, run.has_effect = record.at, record.kind == EFFECT
-        elif record.kind == COMPLETED and (record.pid, pair) in latest:
-            latest[record.pid, pair].completed_at = record.at
+        elif record.kind == COMPLETED and (record.process_number, pair) in latest:
+            latest[record.process_number, pair].completed_at = record.at
     return runs
 
 
@@ -168,9 +168,13 @@ def _is_explained(earlier: Run, later: Run, faults: Iterable[Fault]) -> bool:
         and fault.ended_at >= earlier.asked_at
         and (
             fault.kind == STORE_OUTAGE
-            or (fault.pid == earlier.pid and fault.began_at < earlier.completed_at)
+            or (fault.process_number == earlier.process_number and fault.began_at < earlier.completed_at)
             # Held up between its claim and its beginning, and gone on when another had done it.
-            or (fault.kind == PAUSE and fault.pid == later.pid and fault.ended_at >= later.asked_at)
+            or (
+                fault.kind == PAUSE
+                and fault.process_number == later.process_number
+                and fault.ended_at >= later.asked_at
+            )
         )
         for fault in faults
     )
@@ -184,14 +188,14 @@ def _check_dead_letters(evidence: Evidence, findings: Findings) -> None:
 
 
 def _check_groups(evidence: Evidence, runs: dict[Pair, list[Run]], findings: Findings) -> None:
-    died_at = {fault.pid: fault.began_at for fault in evidence.faults if fault.kind == KILL}
+    died_at = {fault.process_number: fault.began_at for fault in evidence.faults if fault.kind == KILL}
     groups: defaultdict[str, list[tuple[float, float, Expected]]] = defaultdict(list)
     for one in evidence.expected:
         if one.group is None:
             continue
         for listener in one.listeners:
             for run in runs.get((one.message_id, listener), ()):
-                ended_at = min(run.ended_at, died_at.get(run.pid, inf))
+                ended_at = min(run.ended_at, died_at.get(run.process_number, inf))
                 groups[one.group].append((run.began_at, ended_at, one))
     for turns in groups.values():
         turns.sort(key=lambda turn: turn[0])

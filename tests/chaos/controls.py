@@ -69,8 +69,8 @@ def _finished(stage: Stage) -> Findings:
 
 
 def _began(stage: Stage) -> list[int]:
-    return [record.pid for record in stage.records() if record.kind == BEGAN]
+    return [record.process_number for record in stage.records() if record.kind == BEGAN]
 
 
-def _worker(stage: Stage, pid: int) -> WorkerProcess:
-    return next(worker for worker in stage.workers if worker.pid == pid)
+def _worker(stage: Stage, process_number: int) -> WorkerProcess:
+    return next(worker for worker in stage.workers if worker.process_number == process_number)

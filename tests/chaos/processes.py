@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 from chaos.deaths import VARIABLE
-from chaos.journal import POLLED
+from chaos.journal import POLLED, PROCESS_NUMBER
 
 TESTS = Path(__file__).parent.parent
 END_SECONDS = 60.0
+
+_numbers = itertools.count(1)
 
 
 class ProcessSettings(Protocol):
@@ -31,15 +34,18 @@ class WorkerProcess:
     """One worker."""
 
     def __init__(self, program: str, settings: ProcessSettings, log: Path, fail_point: str) -> None:
+        self.process_number = next(_numbers)
+        environment = {**tests_environment(), PROCESS_NUMBER: str(self.process_number)}
+        if fail_point:
+            environment[VARIABLE] = fail_point
         with log.open("a") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", program, settings.to_text()],
-                env={**tests_environment(), **({VARIABLE: fail_point} if fail_point else {})},
+                env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        self.pid = self._process.pid
-        self._journal = Path(settings.journals, f"{self.pid}.journal")
+        self._journal = Path(settings.journals, f"{self.process_number}.journal")
 
     def has_journal(self) -> bool:
         """Return True once it can be stopped."""

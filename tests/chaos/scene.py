@@ -104,7 +104,7 @@ class Scene:
         began_at = time.monotonic()
         worker.send(signal.SIGKILL)
         worker.wait()
-        self.faults.append(Fault(KILL, began_at, inf, worker.pid))
+        self.faults.append(Fault(KILL, began_at, inf, worker.process_number))
 
     @contextmanager
     def paused(self, worker: WorkerProcess) -> Iterator[None]:
@@ -115,13 +115,16 @@ class Scene:
             yield
         finally:
             worker.send(signal.SIGCONT)
-            self.faults.append(Fault(PAUSE, began_at, time.monotonic(), worker.pid))
+            self.faults.append(Fault(PAUSE, began_at, time.monotonic(), worker.process_number))
 
     def await_death(self, worker: WorkerProcess) -> bool:
         """Wait for a worker to die at its fail point; return True if it did."""
         exit_code = worker.wait()
-        last = max((record.at for record in self.records() if record.pid == worker.pid), default=0.0)
-        self.faults.append(Fault(KILL, last, inf, worker.pid))
+        last = max(
+            (record.at for record in self.records() if record.process_number == worker.process_number),
+            default=0.0,
+        )
+        self.faults.append(Fault(KILL, last, inf, worker.process_number))
         return exit_code == EXIT_CODE
 
     def stop_workers(self) -> list[int]:

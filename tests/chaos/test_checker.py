@@ -23,7 +23,7 @@ JOB = Expected("m", ("job",))
 
 
 def ran(
-    pid: int,
+    process_number: int,
     at: float,
     message_id: str = "m",
     *,
@@ -34,14 +34,18 @@ def ran(
     """Return the records of one run, from ``at`` to ``at + seconds``."""
     key = (message_id, "job")
     records = [
-        Record(at, pid, CLAIMED, *key, f"claim-{pid}-{at}", at - 0.1),
-        Record(at, pid, BEGAN, *key),
+        Record(at, process_number, CLAIMED, *key, f"claim-{process_number}-{at}", at - 0.1),
+        Record(at, process_number, BEGAN, *key),
     ]
     if end:
-        records.append(Record(at + seconds, pid, end, *key))
+        records.append(Record(at + seconds, process_number, end, *key))
     if end == EFFECT and is_marked:
         done_at = at + seconds
-        records.append(Record(done_at + 0.2, pid, COMPLETED, *key, f"claim-{pid}-{at}", done_at + 0.1))
+        records.append(
+            Record(
+                done_at + 0.2, process_number, COMPLETED, *key, f"claim-{process_number}-{at}", done_at + 0.1
+            )
+        )
     return records
 
 

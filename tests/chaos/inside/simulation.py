@@ -184,22 +184,22 @@ class Simulation:
             queue=self._options,
         )
         self._consumers += 1
-        pid = self._consumers
+        process_number = self._consumers
 
         @consumer.listener("Job", name=LISTENER)
         def job(event: Mapping[str, Any], *, message_id: str) -> None:
             self._runs[message_id] += 1
-            self._note(pid, BEGAN, message_id)
+            self._note(process_number, BEGAN, message_id)
             self.clock.sleep(event["work_seconds"])
             if self._runs[message_id] <= event["failures"]:
-                self._note(pid, FAILED, message_id)
+                self._note(process_number, FAILED, message_id)
                 raise JobFailed
-            self._note(pid, EFFECT, message_id)
+            self._note(process_number, EFFECT, message_id)
 
         return consumer
 
-    def _note(self, pid: int, kind: str, message_id: str) -> None:
-        self._records.append(Record(time.monotonic(), pid, kind, message_id, LISTENER))
+    def _note(self, process_number: int, kind: str, message_id: str) -> None:
+        self._records.append(Record(time.monotonic(), process_number, kind, message_id, LISTENER))
 
     def _consume_batches(self, consumer: ExchangeMessageConsumer) -> None:
         while not self._ending.is_set():

@@ -88,12 +88,12 @@ def second_publications(evidence: OutboxEvidence) -> Iterator[SecondPublication]
         if record.kind == PUBLISHED:
             publications[record.message_id].append(_Publication.of(record))
         elif record.kind == MARKED:
-            marks[record.pid].append(record.at)
+            marks[record.process_number].append(record.at)
     for message_id, times in publications.items():
         second: dict[int, bool] = {}
         for (_, earlier), (number, later) in combinations(enumerate(times), 2):
             second[number] = second.get(number, True) and any(
-                _explains(fault, earlier, later, marks[earlier.pid]) for fault in evidence.faults
+                _explains(fault, earlier, later, marks[earlier.process_number]) for fault in evidence.faults
             )
         yield from (SecondPublication(message_id, is_explained) for is_explained in second.values())
 
@@ -101,7 +101,7 @@ def second_publications(evidence: OutboxEvidence) -> Iterator[SecondPublication]
 class _Publication(NamedTuple):
     """When a relay has read a message from the outbox, has begun the call that publishes it, and had the answer."""
 
-    pid: int
+    process_number: int
     read_at: float
     asked_at: float
     at: float
@@ -109,14 +109,14 @@ class _Publication(NamedTuple):
     @classmethod
     def of(cls, record: Record) -> _Publication:
         asked_at = record.asked_at or record.at
-        return cls(record.pid, float(record.token or asked_at), asked_at, record.at)
+        return cls(record.process_number, float(record.token or asked_at), asked_at, record.at)
 
 
 def _explains(fault: Fault, earlier: _Publication, later: _Publication, marks: Iterable[float]) -> bool:
     if fault.kind == KILL:
         is_marked = any(earlier.at < at < later.at for at in marks)
         is_in_time = earlier.asked_at <= fault.ended_at and fault.began_at <= later.at
-        return fault.pid == earlier.pid and is_in_time and not is_marked
+        return fault.process_number == earlier.process_number and is_in_time and not is_marked
     if fault.kind == STORE_OUTAGE:
         return _lost_before_its_mark(fault, earlier, later, marks) or _lost_in_flight(fault, later)
     return False

@@ -84,13 +84,13 @@ class OutboxStage(Scene):
     def start_writer(self, first: int, fail_point: str = "") -> WorkerProcess:
         """Start a writer that begins with this transaction."""
         worker = self.start_one(WRITER, fail_point, first=first)
-        self._first[worker.pid] = first
+        self._first[worker.process_number] = first
         return worker
 
     def start_one(self, role: str, fail_point: str = "", **settings: Any) -> WorkerProcess:
         """Start one process."""
         worker = self.start(f"chaos.outbox.{role}", replace(self.settings, **settings), fail_point)
-        self._roles[worker.pid] = role
+        self._roles[worker.process_number] = role
         return worker
 
     def one_at_work(self, role: str) -> WorkerProcess | None:
@@ -105,17 +105,21 @@ class OutboxStage(Scene):
 
     def replace(self, dead: WorkerProcess, fail_point: str = "") -> None:
         """Start a process that goes on with what a dead one did."""
-        role = self._roles.pop(dead.pid)
+        role = self._roles.pop(dead.process_number)
         if role == WRITER:
             begun = dead.count(BEGAN)
-            self.start_writer(self._first[dead.pid] + begun * self.settings.lanes, fail_point)
+            self.start_writer(self._first[dead.process_number] + begun * self.settings.lanes, fail_point)
         else:
             self.start_one(role, fail_point)
 
     def replace_fallen(self) -> None:
         """Replace the processes that have died at a fail point since it was last asked."""
         for process in list(self._processes):
-            if process.pid in self._roles and not process.is_alive() and process.wait() == EXIT_CODE:
+            if (
+                process.process_number in self._roles
+                and not process.is_alive()
+                and process.wait() == EXIT_CODE
+            ):
                 self.await_death(process)
                 self.replace(process)
                 self.fallen += 1
@@ -142,7 +146,7 @@ class OutboxStage(Scene):
 
         def missing() -> int:
             self.replace_fallen()
-            begun = sum(one.count(BEGAN) for one in self._processes if one.pid in self._first)
+            begun = sum(one.count(BEGAN) for one in self._processes if one.process_number in self._first)
             return max(0, transactions - begun)
 
         self.wait_until_none(missing, "transactions")
@@ -161,7 +165,7 @@ class OutboxStage(Scene):
         return left()
 
     def _of(self, role: str) -> list[WorkerProcess]:
-        return [worker for worker in self.workers if self._roles.get(worker.pid) == role]
+        return [worker for worker in self.workers if self._roles.get(worker.process_number) == role]
 
     # --- evidence ----------------------------------------------------------------------------------
 

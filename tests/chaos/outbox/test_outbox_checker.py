@@ -30,15 +30,17 @@ def judged(*arguments: object, **facts: object) -> Findings:
     return check_outbox(evidence(*arguments, **facts))  # type: ignore[arg-type]
 
 
-def published(pid: int, at: float, *, read_at: float | None = None, asked_at: float | None = None) -> Record:
+def published(
+    process_number: int, at: float, *, read_at: float | None = None, asked_at: float | None = None
+) -> Record:
     """A publication of the first message, read two seconds and asked for one second before its answer."""
     read_at = at - 2 if read_at is None else read_at
     asked_at = at - 1 if asked_at is None else asked_at
-    return Record(at, pid, PUBLISHED, "a1", token=str(read_at), asked_at=asked_at)
+    return Record(at, process_number, PUBLISHED, "a1", token=str(read_at), asked_at=asked_at)
 
 
-def marked(pid: int, at: float) -> Record:
-    return Record(at, pid, MARKED)
+def marked(process_number: int, at: float) -> Record:
+    return Record(at, process_number, MARKED)
 
 
 def test_each_message_once_in_order_is_all_there_should_be() -> None:

@@ -37,7 +37,7 @@ def fail_points(services: Services, seed: int, *, deaths_each: int) -> RowResult
             worker = stage.start_worker(f"{point}:{passes}")
             if not stage.await_death(worker):
                 wrong.append(f"a worker did not die at {point}")
-            unmarked = _unmarked(stage.records(), worker.pid)
+            unmarked = _unmarked(stage.records(), worker.process_number)
             if unmarked != (point in BETWEEN_EFFECT_AND_MARK):
                 wrong.append(f"{unmarked} effects without a mark at {point}")
         stage.start_workers(1)
@@ -56,8 +56,16 @@ def fail_points(services: Services, seed: int, *, deaths_each: int) -> RowResult
     )
 
 
-def _unmarked(records: Sequence[Record], pid: int) -> int:
+def _unmarked(records: Sequence[Record], process_number: int) -> int:
     """Count a worker's effects that it did not come to mark."""
-    marked = {record.message_id for record in records if record.pid == pid and record.kind == COMPLETED}
-    effects = {record.message_id for record in records if record.pid == pid and record.kind == EFFECT}
+    marked = {
+        record.message_id
+        for record in records
+        if record.process_number == process_number and record.kind == COMPLETED
+    }
+    effects = {
+        record.message_id
+        for record in records
+        if record.process_number == process_number and record.kind == EFFECT
+    }
     return len(effects - marked)

@@ -69,7 +69,7 @@ def _ran_without_store(records: Sequence[Record], outage: Fault) -> int:
     claimed: set[tuple[int, str, str]] = set()
     began = 0
     for record in records:
-        key = (record.pid, record.message_id, record.listener)
+        key = (record.process_number, record.message_id, record.listener)
         if record.kind == CLAIMED and record.asked_at < outage.began_at:
             claimed.add(key)
         elif record.kind == BEGAN and outage.began_at < record.at < outage.ended_at:
