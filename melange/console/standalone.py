@@ -38,8 +38,7 @@ class ConsoleServer:
     @property
     def url(self) -> str:
         """The address for the browser."""
-        host = self._listener.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._listener.port}"
+        return self._listener.url
 
     def close(self) -> None:
         """Stop answering. Idempotent."""

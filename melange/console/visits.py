@@ -1,4 +1,4 @@
-"""What a handler of a page gets and returns."""
+"""What the handler of a page gets, a visit, and what it returns: a page or a redirect."""
 
 from __future__ import annotations
 
@@ -42,6 +42,14 @@ class Page:
     template: str
     values: Mapping[str, Any]
     status: int = 200
+
+
+def confirmation(
+    title: str, text: str, button: str, back: str, fields: Sequence[tuple[str, str]] = ()
+) -> Page:
+    """Return the page that asks before an action: ``button`` sends ``fields`` to the same address, Cancel goes ``back``."""
+    values = {"title": title, "text": text, "button": button, "back": back, "fields": fields}
+    return Page("confirm.html", values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from melange.server.storage import Storage
 
 
+LONGEST_ADVANCE_SECONDS = 366 * 86_400.0
+"""By how much callers move the clock ahead at once."""
+
+
 class EpochClock:
     """The clock of a broker: its monotonic time is seconds since 1970, so that it can be shown and kept."""
 
@@ -124,6 +128,16 @@ class Broker:
             for queue in self.queues.values():
                 queue.stored.waiters.wake_all()
         self.http_deliveries.wake()
+
+    def set_disorder(self, *, duplicates: float, shuffle: bool) -> None:
+        """Change what standard queues do to messages. Takes the lock.
+
+        Raises:
+            ConfigurationError: ``duplicates`` is not a share from 0 to 1.
+        """
+        Disorder(seed=None, duplicates=duplicates, shuffle=shuffle)  # checks them
+        with self.lock:
+            self.disorder.duplicates, self.disorder.shuffle = duplicates, shuffle
 
     def reset(self) -> None:
         """Forget all topics, queues, subscriptions and messages; the clock goes on. Takes the lock."""

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from melange.engine.disorder import Disorder
 from melange.errors import ConfigurationError
-from melange.server.broker import Broker
+from melange.server.broker import LONGEST_ADVANCE_SECONDS, Broker
 from melange.server.faults import Faults
 from melange.server.http import Request, Response
 from melange.server.snapshots import NAME, Snapshots
@@ -20,7 +19,6 @@ PREFIX = "/_melange/"
 CONSOLE_PREFIX = f"{PREFIX}console/"
 
 _SNAPSHOT = re.compile(rf"snapshots/({NAME})(/restore)?")
-_LONGEST_ADVANCE_SECONDS = 366 * 86_400.0
 
 
 class _NotFoundError(Exception):
@@ -113,9 +111,9 @@ class Control:
     def _advance(self, options: dict[str, Any]) -> tuple[int, object]:
         seconds: Any = options.get("seconds")
         is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-        if not is_number or not 0 < seconds <= _LONGEST_ADVANCE_SECONDS:
+        if not is_number or not 0 < seconds <= LONGEST_ADVANCE_SECONDS:
             raise ConfigurationError(
-                f'send {{"seconds": N}}, up to {_LONGEST_ADVANCE_SECONDS:.0f}: a clock goes forward only'
+                f'send {{"seconds": N}}, up to {LONGEST_ADVANCE_SECONDS:.0f}: a clock goes forward only'
             )
         self._broker.advance(seconds)
         return 200, {"now": self._broker.now()}
@@ -144,9 +142,7 @@ class Control:
         duplicates, shuffle = options.get("duplicates", 0), options.get("shuffle", False)
         if options.keys() - {"duplicates", "shuffle"} or not isinstance(shuffle, bool):
             raise ConfigurationError('send {"duplicates": 0.05, "shuffle": true}')
-        Disorder(seed=None, duplicates=duplicates, shuffle=shuffle)  # checks them
-        with self._broker.lock:
-            self._broker.disorder.duplicates, self._broker.disorder.shuffle = duplicates, shuffle
+        self._broker.set_disorder(duplicates=duplicates, shuffle=shuffle)
         return self._get_disorder({})
 
     def _list_snapshots(self, _: dict[str, Any]) -> tuple[int, object]:

@@ -61,6 +61,11 @@ class Listener:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._accept, name="melange-server", daemon=True)
 
+    @property
+    def url(self) -> str:
+        """The address for clients."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
     def start(self) -> None:
         """Begin to answer; does not block."""
         self._thread.start()

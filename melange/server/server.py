@@ -79,8 +79,7 @@ class Server:
     @property
     def url(self) -> str:
         """The address for ``endpoint_url``."""
-        host = self._listener.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._listener.port}"
+        return self._listener.url
 
     def close(self) -> None:
         """Stop answering; waiting receives end. Idempotent."""
@@ -98,7 +97,7 @@ class Server:
                 try:
                     # Few servers are looked at, and the templates take longer to import than the server.
                     from melange.console.console import Console  # noqa: PLC0415
-                    from melange.console.local import LocalBackend  # noqa: PLC0415
+                    from melange.console.local.backend import LocalBackend  # noqa: PLC0415
                 except ModuleNotFoundError as error:
                     text = f"the console needs {error.name}: pip install 'melange[server]'\n"
                     return Response(503, "text/plain", text.encode())

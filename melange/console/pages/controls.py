@@ -8,7 +8,7 @@ from typing import Any
 from melange.console.backend import Controls, NotFoundError, RefusedError
 from melange.console.model import Disorder
 from melange.console.rendering import duration
-from melange.console.visits import Page, Redirect, Visit
+from melange.console.visits import Page, Redirect, Visit, confirmation
 
 KINDS = {
     "throttle": "too many calls: the call is refused",
@@ -72,17 +72,11 @@ def advance(visit: Visit) -> Redirect:
 
 def ask_reset(visit: Visit) -> Page:
     overview = visit.backend.overview()
-    return Page(
-        "confirm.html",
-        {
-            "title": "Reset the server?",
-            "text": (
-                f"This deletes {len(overview.topics)} topics, {len(overview.queues)} queues, their messages, and all faults."
-            ),
-            "button": "Reset",
-            "back": "faults",
-            "fields": [],
-        },
+    return confirmation(
+        "Reset the server?",
+        f"This deletes {len(overview.topics)} topics, {len(overview.queues)} queues, their messages, and all faults.",
+        "Reset",
+        "faults",
     )
 
 
@@ -102,18 +96,12 @@ def ask_restore(visit: Visit) -> Page:
     found = next((one for one in _controls(visit).snapshots() if one.name == name), None)
     if found is None:
         raise NotFoundError(f"The snapshot {name} does not exist.")
-    return Page(
-        "confirm.html",
-        {
-            "title": f"Restore the snapshot {name}?",
-            "text": (
-                f"All topics, queues and messages are replaced by those of the snapshot, which has {found.messages:,} "
-                "messages. Faults and the clock stay."
-            ),
-            "button": "Restore",
-            "back": "faults",
-            "fields": [],
-        },
+    return confirmation(
+        f"Restore the snapshot {name}?",
+        f"All topics, queues and messages are replaced by those of the snapshot, which has {found.messages:,} "
+        "messages. Faults and the clock stay.",
+        "Restore",
+        "faults",
     )
 
 

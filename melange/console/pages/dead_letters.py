@@ -9,7 +9,7 @@ from datetime import datetime
 from melange.console.backend import Backend, RefusedError
 from melange.console.model import Message
 from melange.console.reading import dead_letter_of, event_type_of
-from melange.console.visits import Page, Redirect, Visit
+from melange.console.visits import Page, Redirect, Visit, confirmation
 
 GROUPED_MESSAGES = 1_000
 """The number of messages of a queue that are grouped."""
@@ -49,15 +49,12 @@ def retry(visit: Visit) -> Page | Redirect:
     reason = visit.text("reason")
     if backend.looking_receives and not visit.value("is_sure"):
         which = f"with the reason “{reason}”" if reason else "of the queue"
-        return Page(
-            "confirm.html",
-            {
-                "title": "Retry dead letters?",
-                "text": f"All dead letters {which} move back to the queues where they failed, and are received again.",
-                "button": "Retry",
-                "back": f"queues/{arn}",
-                "fields": [("reason", reason), ("is_sure", "yes")],
-            },
+        return confirmation(
+            "Retry dead letters?",
+            f"All dead letters {which} move back to the queues where they failed, and are received again.",
+            "Retry",
+            f"queues/{arn}",
+            [("reason", reason), ("is_sure", "yes")],
         )
     if reason:
         keys = [message.key for message in with_reason(groups_of(backend, arn), reason)]

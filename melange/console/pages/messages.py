@@ -8,7 +8,7 @@ from melange.console.backend import RefusedError
 from melange.console.model import Message, Queue
 from melange.console.pages.queues import find, messages_in_words
 from melange.console.reading import dead_letter_of, read
-from melange.console.visits import Page, Redirect, Visit
+from melange.console.visits import Page, Redirect, Visit, confirmation
 
 
 def show(visit: Visit) -> Page:
@@ -52,7 +52,7 @@ def change_selected(visit: Visit) -> Page | Redirect:
     # Where the programs of others work on the queues, nothing moves without a question.
     is_asked = action == "delete" or (action in _CONFIRMATIONS and visit.backend.looking_receives)
     if is_asked and not visit.value("is_sure"):
-        return _confirmation(visit, action, keys, queue)
+        return _asked(visit, action, keys, queue)
     if action == "retry":
         number = visit.backend.retry(queue.arn, keys)
         return Redirect(
@@ -74,16 +74,13 @@ _CONFIRMATIONS = {
 }
 
 
-def _confirmation(visit: Visit, action: str, keys: list[str], queue: Queue) -> Page:
+def _asked(visit: Visit, action: str, keys: list[str], queue: Queue) -> Page:
     verb, text = _CONFIRMATIONS[action]
     fields = [("action", action), ("target", visit.value("target")), ("is_sure", "yes")]
-    return Page(
-        "confirm.html",
-        {
-            "title": f"{verb} {messages_in_words(len(keys))}?",
-            "text": text.format(queue.name),
-            "button": verb,
-            "back": f"queues/{queue.arn}",
-            "fields": [*fields, *(("key", key) for key in keys)],
-        },
+    return confirmation(
+        f"{verb} {messages_in_words(len(keys))}?",
+        text.format(queue.name),
+        verb,
+        f"queues/{queue.arn}",
+        [*fields, *(("key", key) for key in keys)],
     )

@@ -7,7 +7,7 @@ from melange.console.charts import chart_of
 from melange.console.model import STATES, Messages, Overview, Queue
 from melange.console.pages.dead_letters import groups_of, with_reason
 from melange.console.reading import dead_letter_of, preview, read
-from melange.console.visits import Page, Redirect, Visit
+from melange.console.visits import Page, Redirect, Visit, confirmation
 
 PAGE_SIZE = 50
 
@@ -76,11 +76,13 @@ def look(visit: Visit) -> Redirect:
 
 def ask_purge(visit: Visit) -> Page:
     _, queue = find(visit)
-    return _confirmation(
+    about = "about " if visit.backend.counts_are_estimates else ""
+    return confirmation(
         f"Purge {queue.name}?",
-        f"This deletes all messages of the queue, {_total(visit, queue)} now, those in flight included. They cannot be restored.",
+        f"This deletes all messages of the queue, {about}{queue.total:,} now, those in flight included. "
+        "They cannot be restored.",
         "Purge",
-        queue,
+        f"queues/{queue.arn}",
     )
 
 
@@ -92,11 +94,11 @@ def purge(visit: Visit) -> Redirect:
 
 def ask_delete(visit: Visit) -> Page:
     _, queue = find(visit)
-    return _confirmation(
+    return confirmation(
         f"Delete {queue.name}?",
         f"This deletes the queue and its messages, {queue.total:,} now. Its subscriptions stay and deliver nothing.",
         "Delete",
-        queue,
+        f"queues/{queue.arn}",
     )
 
 
@@ -118,14 +120,3 @@ def find(visit: Visit) -> tuple[Overview, Queue]:
     if queue is None:
         raise NotFoundError(f"The queue {visit.arguments[0]} does not exist.")
     return overview, queue
-
-
-def _total(visit: Visit, queue: Queue) -> str:
-    return f"{'about ' if visit.backend.counts_are_estimates else ''}{queue.total:,}"
-
-
-def _confirmation(title: str, text: str, button: str, queue: Queue) -> Page:
-    return Page(
-        "confirm.html",
-        {"title": title, "text": text, "button": button, "back": f"queues/{queue.arn}", "fields": []},
-    )

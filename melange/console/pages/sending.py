@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -27,12 +27,7 @@ def show_send(visit: Visit) -> Page:
 
 def send(visit: Visit) -> Page | Redirect:
     _, queue = queues.find(visit)
-    try:
-        draft = _draft(visit)
-        message_id = visit.backend.send(queue.arn, draft)
-    except RefusedError as error:
-        return _refused(visit, queue, str(error))
-    return Redirect(f"queues/{queue.arn}", f"Sent: message {message_id}.", _story(visit, message_id))
+    return _sent(visit, queue, visit.backend.send, "Sent", f"queues/{queue.arn}")
 
 
 def show_publish(visit: Visit) -> Page:
@@ -42,16 +37,18 @@ def show_publish(visit: Visit) -> Page:
 
 def publish(visit: Visit) -> Page | Redirect:
     _, topic = topics.find(visit)
+    return _sent(visit, topic, visit.backend.publish, "Published", f"topics/{topic.arn}")
+
+
+def _sent(
+    visit: Visit, target: Queue | Topic, send: Callable[[str, Draft], str], done: str, path: str
+) -> Page | Redirect:
     try:
-        draft = _draft(visit)
-        message_id = visit.backend.publish(topic.arn, draft)
+        message_id = send(target.arn, _draft(visit))
     except RefusedError as error:
-        return _refused(visit, topic, str(error))
-    return Redirect(f"topics/{topic.arn}", f"Published: message {message_id}.", _story(visit, message_id))
-
-
-def _story(visit: Visit, message_id: str) -> str:
-    return f"log/{message_id}" if visit.backend.log else ""
+        return _refused(visit, target, str(error))
+    story = f"log/{message_id}" if visit.backend.log else ""
+    return Redirect(path, f"{done}: message {message_id}.", story)
 
 
 def _template(visit: Visit, arn: str) -> dict[str, Any]:

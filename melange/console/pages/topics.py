@@ -8,7 +8,7 @@ from melange.console.backend import NotFoundError
 from melange.console.charts import chart_of
 from melange.console.model import Overview, Topic
 from melange.console.reading import indented
-from melange.console.visits import Page, Redirect, Visit
+from melange.console.visits import Page, Redirect, Visit, confirmation
 
 
 def show(visit: Visit) -> Page:
@@ -48,15 +48,11 @@ def _allowing(topic_arn: str, queue_arn: str) -> str:
 
 def ask_delete(visit: Visit) -> Page:
     _, topic = find(visit)
-    return Page(
-        "confirm.html",
-        {
-            "title": f"Delete {topic.name}?",
-            "text": "This deletes the topic and its subscriptions. Queues keep their messages.",
-            "button": "Delete",
-            "back": f"topics/{topic.arn}",
-            "fields": [],
-        },
+    return confirmation(
+        f"Delete {topic.name}?",
+        "This deletes the topic and its subscriptions. Queues keep their messages.",
+        "Delete",
+        f"topics/{topic.arn}",
     )
 
 

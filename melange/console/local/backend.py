@@ -1,14 +1,13 @@
-"""The backend of ``melange server``: it looks at the state directly, so that looking touches no message."""
+"""The backend of ``melange server``: what the pages need, from its state."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from melange.console.backend import Controls, Log, NotFoundError, RefusedError
-from melange.console.local_controls import LocalControls
-from melange.console.local_log import LocalLog
-from melange.console.local_messages import LocalMessages, number_of
-from melange.console.local_moves import CALLER, LocalMoves
+from melange.console.local.controls import LocalControls
+from melange.console.local.messages import LocalLog, LocalMessages, number_of
+from melange.console.local.moves import CALLER, LocalMoves
 from melange.console.model import Binding, Draft, Message, Messages, Overview, Queue, Topic, Traffic
 from melange.console.reading import draft_of, topic_arn_of
 from melange.server.broker import Broker

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from melange.console.backend import RefusedError
-from melange.console.local_messages import LocalMessages, StoredCopy
+from melange.console.local.messages import LocalMessages, StoredCopy
 from melange.console.reading import dead_letter_of, without_note_of
 from melange.messages import new_message_id
 from melange.server.broker import Broker

@@ -8,13 +8,10 @@ from typing import Any
 
 from melange.console.backend import NotFoundError, RefusedError
 from melange.console.model import Disorder, Snapshot
-from melange.engine.disorder import Disorder as ServedDisorder
 from melange.errors import ConfigurationError
-from melange.server.broker import Broker
+from melange.server.broker import LONGEST_ADVANCE_SECONDS, Broker
 from melange.server.faults import Faults
 from melange.server.snapshots import Snapshots
-
-LONGEST_ADVANCE_SECONDS = 366 * 86_400.0
 
 
 class LocalControls:
@@ -51,10 +48,7 @@ class LocalControls:
 
     def set_disorder(self, disorder: Disorder) -> None:
         with _refusing():
-            ServedDisorder(seed=None, duplicates=disorder.duplicates, shuffle=disorder.shuffle)  # checks them
-        with self._broker.lock:
-            self._broker.disorder.duplicates = disorder.duplicates
-            self._broker.disorder.shuffle = disorder.shuffle
+            self._broker.set_disorder(duplicates=disorder.duplicates, shuffle=disorder.shuffle)
 
     def reset(self) -> None:
         self._broker.reset()
