@@ -14,7 +14,9 @@ from melange.django.models import OutboxMessage, OutboxScheduledMessage
 from melange.errors import ConfigurationError
 from melange.messages import Message
 from melange.middleware import Middleware
-from melange.outbox.outbox import CHANNEL, DEFAULT_MAX_MESSAGE_BYTES, TransactionalOutbox, row_of
+from melange.outbox.outbox import row_of
+from melange.outbox.tables import CHANNEL
+from melange.outbox.transactional_outbox import DEFAULT_MAX_MESSAGE_BYTES, TransactionalOutbox
 
 
 class Outbox(TransactionalOutbox):

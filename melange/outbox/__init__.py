@@ -11,19 +11,14 @@ except ModuleNotFoundError as error:
         f"melange.outbox needs {error.name}: pip install 'melange[outbox]'", name=error.name
     ) from error
 
-from melange.outbox.administration import FailedMessage, OutboxAdministration, ScheduledMessage, TopicStatus
+from melange.outbox.administration import OutboxAdministration
+from melange.outbox.administration_queries import FailedMessage, ScheduledMessage, TopicStatus
 from melange.outbox.inbox import Inbox
 from melange.outbox.integration_events import IntegrationEvents
 from melange.outbox.outbox import Outbox
 from melange.outbox.relay import OutboxRelay, RelayHealth
-from melange.outbox.tables import (
-    InboxAttempts,
-    InboxMark,
-    OutboxMessage,
-    OutboxScheduledMessage,
-    create_statements,
-    metadata,
-)
+from melange.outbox.schema import create_statements
+from melange.outbox.tables import InboxAttempts, InboxMark, OutboxMessage, OutboxScheduledMessage, metadata
 
 __all__ = [
     "FailedMessage",

@@ -4,93 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    Text,
-    Update,
-    and_,
-    cast,
-    delete,
-    exists,
-    false,
-    func,
-    or_,
-    select,
-    union_all,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Engine, Executable, delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from melange.clock import Clock, SystemClock
 from melange.errors import OutboxError
+from melange.outbox.administration_queries import (
+    FailedMessage,
+    ScheduledMessage,
+    TopicStatus,
+    Which,
+    failed_messages,
+    free_key_of,
+    rows_of,
+    scheduled_messages,
+    topics_that_wait,
+)
+from melange.outbox.database_errors import explained
 from melange.outbox.locks import locks_for
-from melange.outbox.marking import explained
+from melange.outbox.purging import PURGE_BATCH, is_done_before, purge_some
 from melange.outbox.tables import (
-    DUE_AT_OR_NONE,
     IS_PENDING,
-    PUBLISHED_AT_OR_NONE,
     MessageState,
     OutboxMessage,
     OutboxScheduledMessage,
     is_failed,
     is_stopped,
 )
-
-_PURGE_BATCH = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class TopicStatus:
-    """The numbers of pending, failed and held messages of one topic, and the time of the oldest.
-
-    ``oldest_published_at`` is None if none of their times can be read.
-    """
-
-    topic: str
-    pending: int
-    failed: int
-    held: int
-    oldest_published_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class FailedMessage:
-    """A message that was refused or cannot be read; ``held`` messages of its key wait for the decision about it.
-
-    ``published_at`` is None and texts are empty if the row has no readable value.
-    """
-
-    id: int
-    topic: str
-    key: str | None
-    message_id: str
-    event_type_name: str
-    published_at: datetime | None
-    error: str
-    held: int
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduledMessage:
-    """A message that is due later; ``due_at`` is None if the row has no readable time."""
-
-    id: int
-    topic: str
-    key: str | None
-    message_id: str
-    event_type_name: str
-    due_at: datetime | None
-
-
-Which: TypeAlias = int | str | FailedMessage
-"""A failed message, by the id of its row, by its message id, or as ``failed`` has returned it (then by both)."""
 
 
 class OutboxAdministration:
@@ -109,77 +51,24 @@ class OutboxAdministration:
             ConfigurationError: the relay does not support the database.
         """
         self._locks = locks_for(engine)
-        isolation_level = self._locks.isolation_level
-        self._engine = (
-            engine.execution_options(isolation_level=isolation_level) if isolation_level else engine
-        )
+        self._engine = self._locks.engine
         self._clock = clock or SystemClock()
 
     def status(self) -> list[TopicStatus]:
         """Return the topics with waiting messages, by name; sent messages are not counted."""
-
-        topic = _as_text(OutboxMessage.topic).label("topic")
-        columns = (topic, OutboxMessage.state, PUBLISHED_AT_OR_NONE)
-        # Two halves, so that each uses its index, with any number of sent messages.
-        waiting = union_all(
-            select(*columns).where(IS_PENDING), select(*columns).where(is_stopped())
-        ).subquery()
-
-        def count(state: MessageState) -> ColumnElement[int]:
-            return func.count().filter(waiting.c.state == state)
-
-        query = (
-            select(
-                waiting.c.topic,
-                count(MessageState.PENDING),
-                count(MessageState.FAILED),
-                count(MessageState.HELD),
-                func.min(waiting.c.published_at),
-            )
-            .group_by(waiting.c.topic)
-            .order_by(waiting.c.topic)
-        )
-        with self._transaction() as connection:
-            return [TopicStatus(*row) for row in connection.execute(query)]
+        return [TopicStatus(*row) for row in self._rows(topics_that_wait())]
 
     def failed(self, limit: int = 100) -> list[FailedMessage]:
         """Return messages that were refused, the oldest first."""
-        follower = aliased(OutboxMessage)
-        held = (
-            select(func.count())
-            .where(
-                is_stopped(follower),
-                follower.state == MessageState.HELD,
-                _has_same_key(follower),
-            )
-            .scalar_subquery()
-        )
-        query = (
-            select(
-                OutboxMessage.id,
-                _as_text(OutboxMessage.topic),
-                cast(OutboxMessage.key, Text),
-                _as_text(OutboxMessage.message_id),
-                _as_text(OutboxMessage.event_type_name),
-                PUBLISHED_AT_OR_NONE,
-                _as_text(OutboxMessage.error),
-                held,
-            )
-            .where(is_failed())
-            # Sorted: in the order of the ids SQLite would read the whole table.
-            .order_by(OutboxMessage.id + 0)
-            .limit(limit)
-        )
-        with self._transaction() as connection:
-            return [FailedMessage(*row) for row in connection.execute(query)]
+        return [FailedMessage(*row) for row in self._rows(failed_messages(limit))]
 
     def retry(self, which: Which | Sequence[Which] | None = None) -> int:
         """Retry refused messages, before the held messages of their keys; return their number. None: all of them."""
-        return self._decide(None if which is None else _are(which), MessageState.PENDING)
+        return self._decide(None if which is None else rows_of(which), MessageState.PENDING)
 
     def skip(self, which: Which | Sequence[Which]) -> int:
         """Skip refused messages, so that their keys continue; return their number. The rows stay for a while."""
-        return self._decide(_are(which), MessageState.SKIPPED)
+        return self._decide(rows_of(which), MessageState.SKIPPED)
 
     def skip_topic(self, topic: str) -> int:
         """Skip all messages of a topic that will never exist; return their number.
@@ -200,20 +89,7 @@ class OutboxAdministration:
 
     def scheduled(self, limit: int = 100) -> list[ScheduledMessage]:
         """Return messages that are due later, the next first."""
-        query = (
-            select(
-                OutboxScheduledMessage.id,
-                _as_text(OutboxScheduledMessage.topic),
-                cast(OutboxScheduledMessage.key, Text),
-                _as_text(OutboxScheduledMessage.message_id),
-                _as_text(OutboxScheduledMessage.event_type_name),
-                DUE_AT_OR_NONE,
-            )
-            .order_by(OutboxScheduledMessage.due_at, OutboxScheduledMessage.id)
-            .limit(limit)
-        )
-        with self._transaction() as connection:
-            return [ScheduledMessage(*row) for row in connection.execute(query)]
+        return [ScheduledMessage(*row) for row in self._rows(scheduled_messages(limit))]
 
     def cancel(self, message_ids: str | Sequence[str]) -> int:
         """Cancel scheduled messages; return their number. Those that are due and on their way are not cancelled."""
@@ -231,28 +107,31 @@ class OutboxAdministration:
         count = 0
         while True:
             with self._transaction() as connection:
-                purged = purge_some(connection, self._clock.now(), older_than_seconds, _PURGE_BATCH)
+                purged = purge_some(connection, self._clock.now(), older_than_seconds)
             count += purged
             if on_progress is not None:
                 on_progress(purged)
-            if purged < _PURGE_BATCH:
+            if purged < PURGE_BATCH:
                 return count
 
     def count_purgeable(self, older_than_seconds: float) -> int:
         """Return the number of messages that ``purge`` would delete."""
-        is_old = _is_done_before(self._clock.now(), older_than_seconds)
+        is_old = is_done_before(self._clock.now(), older_than_seconds)
         with self._transaction() as connection:
             query = select(func.count()).select_from(OutboxMessage).where(is_old)
             return connection.execute(query).scalar_one()
 
+    def _rows(self, query: Executable) -> Sequence[Any]:
+        with self._transaction() as connection:
+            return connection.execute(query).all()
+
     def _decide(self, wanted: ColumnElement[bool] | None, state: MessageState) -> int:
         conditions = [is_failed()] if wanted is None else [is_failed(), wanted]
         lock_key = func.coalesce(OutboxMessage.lock_key, 0)
-        with self._transaction() as connection:
-            query = select(OutboxMessage.id, lock_key).where(*conditions).order_by(lock_key)
-            found = connection.execute(query).all()
         decided = 0
-        for row_id, row_lock_key in found:
+        for row_id, row_lock_key in self._rows(
+            select(OutboxMessage.id, lock_key).where(*conditions).order_by(lock_key)
+        ):
             with self._transaction() as connection:
                 # No relay may now hold a message of the key back for one that is not failed any more.
                 self._locks.wait_for(connection, row_lock_key)
@@ -263,7 +142,7 @@ class OutboxAdministration:
                     .values(self._decided(state))
                     .execution_options(synchronize_session=False)
                 ).rowcount
-                connection.execute(_free_key_of(row_id))
+                connection.execute(free_key_of(row_id))
         return decided
 
     def _decided(self, state: MessageState) -> dict[str, object]:
@@ -293,71 +172,3 @@ def _any_text(connection: Connection) -> Iterator[None]:
         yield
     finally:
         driver.text_factory = own_factory
-
-
-def purge_some(connection: Connection, now: datetime, older_than_seconds: float, limit: int) -> int:
-    """Delete at most ``limit`` messages that were sent or skipped before this time; return their number."""
-    oldest = (
-        select(OutboxMessage.id)
-        .where(_is_done_before(now, older_than_seconds))
-        .order_by(OutboxMessage.done_at)
-        .limit(limit)
-        # Rows that another purge has locked are left to it: after waiting they would not exist any more.
-        .with_for_update(skip_locked=True)
-    )
-    ids = connection.scalars(oldest).all()
-    if ids:
-        connection.execute(delete(OutboxMessage).where(OutboxMessage.id.in_(ids)))
-    return len(ids)
-
-
-def _are(which: Which | Sequence[Which]) -> ColumnElement[bool]:
-    """Return the condition for the given messages."""
-    several: Sequence[Which] = [which] if isinstance(which, int | str | FailedMessage) else which
-    ids = [one for one in several if isinstance(one, int)]
-    message_ids = [one for one in several if isinstance(one, str)]
-    return or_(
-        false(),
-        OutboxMessage.id.in_(ids),
-        OutboxMessage.message_id.in_(message_ids),
-        *(
-            and_(OutboxMessage.id == one.id, _as_text(OutboxMessage.message_id) == one.message_id)
-            for one in several
-            if isinstance(one, FailedMessage)
-        ),
-    )
-
-
-def _as_text(column: ColumnElement[Any] | InstrumentedAttribute[Any]) -> ColumnElement[str]:
-    """Return a column as text, also if SQLite has bytes or NULL in it."""
-    return func.coalesce(cast(column, Text), "")
-
-
-def _is_done_before(now: datetime, seconds_ago: float) -> ColumnElement[bool]:
-    return OutboxMessage.done_at < now - timedelta(seconds=seconds_ago)
-
-
-def _has_same_key(other: type[OutboxMessage]) -> ColumnElement[bool]:
-    return and_(
-        other.lock_key == OutboxMessage.lock_key,
-        other.topic == OutboxMessage.topic,
-        other.key == OutboxMessage.key,
-    )
-
-
-def _free_key_of(row_id: int) -> Update:
-    """Return the statement that releases the held messages of a row's key, unless another one of the key is failed."""
-    decided = aliased(OutboxMessage)
-    failed = aliased(OutboxMessage)
-    return (
-        update(OutboxMessage)
-        .where(
-            is_stopped(),
-            OutboxMessage.state == MessageState.HELD,
-            OutboxMessage.lock_key == select(decided.lock_key).where(decided.id == row_id).scalar_subquery(),
-            exists().where(decided.id == row_id, _has_same_key(decided)),
-            ~exists().where(is_failed(failed), _has_same_key(failed)),
-        )
-        .values(state=MessageState.PENDING)
-        .execution_options(synchronize_session=False)
-    )

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from melange.deduplication.base import RunCoroutine
 from melange.errors import ConfigurationError, DeduplicationError, MelangeError
-from melange.outbox.marking import explained, require_whole_password
+from melange.outbox.database_errors import explained, require_whole_password
 from melange.outbox.tables import InboxMark
 
 if TYPE_CHECKING:

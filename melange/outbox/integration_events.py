@@ -14,8 +14,8 @@ from melange.domain.routes import call_when_unheard
 from melange.domain.subscriber import subscription_for
 from melange.drivers.declarations import collect
 from melange.errors import ConfigurationError
-from melange.outbox.outbox import TransactionalOutbox, open_outbox
-from melange.outbox.tables import Key, check_topic
+from melange.outbox.keys import Key, check_topic
+from melange.outbox.transactional_outbox import TransactionalOutbox, open_outbox
 from melange.publishing import Event
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import ARRAY, ColumnElement, Connection, Engine, Integer, and_, bindparam, func, select, text
 
 from melange.errors import ConfigurationError
-from melange.outbox.marking import require_whole_password
+from melange.outbox.database_errors import require_whole_password
 from melange.outbox.tables import IS_PENDING, OutboxMessage
 
 _LOCK_CLASS = 0x6D6C6F62
@@ -28,8 +28,8 @@ class Locks(ABC):
     the second message of a key before the first.
     """
 
-    isolation_level: str | None = None
-    """The isolation level that the relay's transactions need; None for the engine's."""
+    engine: Engine
+    """For all transactions of a relay, with the isolation level that they need."""
     live_in_transaction: bool
     """True if locks last as long as the transaction, so that it must outlast the publishing."""
 
@@ -81,7 +81,7 @@ def locks_for(engine: Engine) -> Locks:
         )
     require_whole_password(engine)
     if engine.dialect.name == "postgresql":
-        return PostgresLocks()
+        return PostgresLocks(engine)
     if engine.dialect.name == "sqlite":
         return SqliteLocks(engine)
     raise ConfigurationError(
@@ -93,8 +93,11 @@ def locks_for(engine: Engine) -> Locks:
 class PostgresLocks(Locks):
     """An advisory lock for each key. It ends with the transaction, also if the relay is killed."""
 
-    isolation_level = "READ COMMITTED"  # so that a read after locking sees the latest rows
     live_in_transaction = True
+
+    def __init__(self, engine: Engine) -> None:
+        # So that a read after locking sees the latest rows.
+        self.engine = engine.execution_options(isolation_level="READ COMMITTED")
 
     def acquire(self) -> bool:
         return True
@@ -159,7 +162,7 @@ class SqliteLocks(Locks):
     live_in_transaction = False
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
         self._file_lock: FileLock | None = None
         self._holder: int | None = None
 
@@ -198,7 +201,7 @@ class SqliteLocks(Locks):
         """Do nothing: SQLite's transactions come one after the other."""
 
     def _database_path(self) -> str:
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             path: str = connection.execute(
                 text("SELECT file FROM pragma_database_list WHERE name = 'main'")
             ).scalar_one()

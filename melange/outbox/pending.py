@@ -17,7 +17,7 @@ from sqlalchemy.orm import aliased
 
 from melange.errors import InvalidMessageError
 from melange.messages import JSON_CONTENT_TYPE, NO_HEADERS, Message
-from melange.outbox.tables import IS_PENDING, PUBLISHED_AT, OutboxMessage, is_failed
+from melange.outbox.tables import IS_PENDING, PUBLISHED_AT, OutboxMessage, has_same_key, is_failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,7 @@ class PendingMessage:
 def key_is_stopped() -> ColumnElement[bool]:
     """Return the condition that a failed message stops the row's key; a row without a key is never stopped."""
     failed = aliased(OutboxMessage)
-    return exists().where(
-        is_failed(failed),
-        failed.lock_key == OutboxMessage.lock_key,
-        failed.topic == OutboxMessage.topic,
-        failed.key == OutboxMessage.key,
-    )
+    return exists().where(is_failed(failed), has_same_key(failed, OutboxMessage))
 
 
 _PLACE = (

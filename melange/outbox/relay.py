@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,17 +14,16 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool
 
-from melange.backoff import Backoff
 from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager, require_driver
 from melange.errors import ConfigurationError, DriverClosedError, MelangeError, OutboxError, is_number
-from melange.outbox.administration import purge_some
+from melange.outbox.database_errors import explained
 from melange.outbox.locks import locks_for
-from melange.outbox.marking import explained
 from melange.outbox.relay_batch import BatchRelay
+from melange.outbox.relay_loop import RelayLoop
 from melange.outbox.schedule import Schedule
 from melange.outbox.topic_publisher import TopicPublisher
-from melange.outbox.waking import StopSignal, waker_for
+from melange.outbox.waking import StopSignal
 from melange.signals import calling_on_signal, wait_until_set
 
 logger = logging.getLogger(__name__)
@@ -33,8 +32,6 @@ WEEK_SECONDS = 7 * 24 * 3600.0
 MAX_BATCH_SIZE = 1_000
 LONGEST_SILENCE_SECONDS = 90.0
 """The time limit of one batch: far longer than the time limit of a broker's answer."""
-_PURGE_SECONDS = 60.0
-_PURGE_BATCH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +100,7 @@ class OutboxRelay:
         _check(batch_size, max_attempts, poll_seconds, keep_sent_seconds)
         require_driver(driver)
         self._locks = locks_for(engine)
-        isolation_level = self._locks.isolation_level
-        self._engine = (
-            engine.execution_options(isolation_level=isolation_level) if isolation_level else engine
-        )
+        self._engine = self._locks.engine
         self._driver = driver
         self._declare = declare
         self._batch_size = batch_size
@@ -114,11 +108,9 @@ class OutboxRelay:
         self._poll_seconds = poll_seconds
         self._keep_sent_seconds = keep_sent_seconds
         self._handle_signals = handle_signals
-        self._on_standby = False
         self._is_paused = False
         self._topics: TopicPublisher | None = None
-        self._last_round_at: float | None = None
-        self._purge_at = -math.inf
+        self._loop: RelayLoop | None = None
         self._lifecycle = threading.Lock()
         self._stopping = StopSignal()
         self._ended = threading.Event()
@@ -219,12 +211,11 @@ class OutboxRelay:
 
     def health(self) -> RelayHealth:
         """Return the state of the relay, without a call to database or broker."""
-        at = self._last_round_at
-        silence = None if at is None else self._now() - at
+        silence = None if self._loop is None else self._loop.seconds_since_round()
         answers = silence is not None and silence <= self._poll_seconds + LONGEST_SILENCE_SECONDS
         return RelayHealth(
             ready=answers and not self._stopping.is_set() and not self._ended.is_set(),
-            on_standby=self._on_standby,
+            on_standby=self._loop is not None and self._loop.on_standby,
             seconds_since_round=silence,
             troubles={} if self._topics is None else dict(self._topics.errors),
         )
@@ -271,8 +262,18 @@ class OutboxRelay:
         try:
             # Nothing of the URL: a misplaced password may be in any part of it.
             logger.info("relaying the outbox of a %s database", self._engine.dialect.name)
-            self._topics = TopicPublisher(self._chosen_driver(), declare=self._declare)
-            self._relay(self._batch_relay(self._topics), self._topics)
+            driver = self._chosen_driver()
+            topics = TopicPublisher(driver, declare=self._declare)
+            self._loop = RelayLoop(
+                self._locks,
+                self._batch_relay(topics),
+                self._schedule(),
+                driver.clock,
+                poll_seconds=self._poll_seconds,
+                keep_sent_seconds=self._keep_sent_seconds,
+            )
+            self._topics = topics
+            self._loop.run(self._stopping, lambda: self._is_paused, topics.seconds_to_next_try)
         except DriverClosedError:
             logger.error("the driver was closed: the relay ends, what is pending stays so")
             self._exit_code = 1
@@ -283,66 +284,6 @@ class OutboxRelay:
             self._locks.release()
             logger.info("the relay has stopped")
             self._ended.set()
-
-    def _relay(self, batches: BatchRelay, topics: TopicPublisher) -> None:
-        clock = self._chosen_driver().clock
-        backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
-        failures = 0
-        schedule = self._schedule()
-        self._purge_at = clock.monotonic() + _PURGE_SECONDS
-        with closing(waker_for(self._engine, clock)) as waker:
-            while not self._stopping.is_set():
-                try:
-                    if not self._is_our_turn():
-                        self._last_round_at = clock.monotonic()
-                        self._stopping.wait(self._poll_seconds, clock)
-                        continue
-                    schedule.release_if_due()
-                    progress = batches.relay()
-                    self._purge()
-                    failures = 0
-                    self._last_round_at = clock.monotonic()
-                    if not progress.done:
-                        seconds = min(topics.seconds_to_next_try(), schedule.seconds_to_next_look())
-                        waker.wait(self._stopping, min(self._poll_seconds, seconds))
-                        schedule.look_soon()
-                except DriverClosedError:
-                    raise
-                except Exception as error:  # after any error, the messages still have to be published
-                    failures += 1
-                    seconds = backoff(failures)
-                    is_ours = not isinstance(error, (SQLAlchemyError, OSError))
-                    logger.warning(
-                        "relaying failed, trying again in %.1f s: %s",
-                        seconds,
-                        explained(error),
-                        exc_info=is_ours,
-                    )
-                    self._stopping.wait(seconds, clock)
-
-    def _is_our_turn(self) -> bool:
-        if self._is_paused:
-            self._locks.release()
-            return False
-        ours = self._locks.acquire()
-        if not ours and not self._on_standby:
-            logger.info("another relay works on this database: on standby")
-        self._on_standby = not ours
-        return ours
-
-    def _purge(self) -> None:
-        if self._keep_sent_seconds is None or self._now() < self._purge_at:
-            return
-        try:
-            with self._engine.begin() as connection:
-                purged = purge_some(
-                    connection, self._chosen_driver().clock.now(), self._keep_sent_seconds, _PURGE_BATCH
-                )
-        except SQLAlchemyError as error:  # publishing is not affected
-            logger.warning("old messages cannot be deleted, trying again later: %s", explained(error))
-            purged = 0
-        if purged < _PURGE_BATCH:  # otherwise there is more to delete, at the pace of sending
-            self._purge_at = self._now() + _PURGE_SECONDS
 
     def _batch_relay(self, topics: TopicPublisher) -> BatchRelay:
         return BatchRelay(
@@ -357,9 +298,6 @@ class OutboxRelay:
 
     def _schedule(self) -> Schedule:
         return Schedule(self._engine, self._locks, self._chosen_driver().clock, self._poll_seconds)
-
-    def _now(self) -> float:
-        return self._chosen_driver().clock.monotonic()
 
     def _chosen_driver(self) -> MessagingDriver:
         return self._driver or DriverManager.instance().get_driver()

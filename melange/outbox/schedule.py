@@ -11,8 +11,8 @@ from sqlalchemy import Engine, Insert, delete, insert, literal, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from melange.clock import Clock
+from melange.outbox.database_errors import explained
 from melange.outbox.locks import Locks
-from melange.outbox.marking import explained
 from melange.outbox.tables import DUE_AT_OR_NONE, MessageState, OutboxMessage, OutboxScheduledMessage
 
 logger = logging.getLogger(__name__)

@@ -6,12 +6,9 @@ or call ``metadata.create_all(engine)``.
 
 from __future__ import annotations
 
-import re
-import zlib
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import (
     JSON,
@@ -31,71 +28,13 @@ from sqlalchemy import (
     literal_column,
     type_coerce,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
-from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
 
-from melange.drivers.sqs_rules import check_topic_name
-from melange.errors import ConfigurationError, InvalidMessageError, InvalidNameError, nearest
-
-Key = str | int | UUID
-
-MAX_KEY_CHARACTERS = 256
-_TOPIC_ARN = re.compile(r"arn:[a-z0-9-]+:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?")
-
-
-def check_topic(topic: object) -> None:
-    """Raise ``InvalidNameError`` unless it is a valid name or ARN of a topic."""
-    if not isinstance(topic, str):
-        raise InvalidNameError("topic", topic, "give its name as text, or its ARN")
-    if not topic.startswith("arn:"):
-        check_topic_name(topic)
-    elif not _TOPIC_ARN.fullmatch(topic):
-        raise InvalidNameError("topic", topic, "an ARN is arn:aws:sns:region:account:name")
-
-
-def key_text_of(key: object) -> str:
-    """Return the key in its stored form; raise ``InvalidMessageError`` if it is not valid."""
-    text = str(key) if isinstance(key, (str, int, UUID)) and not isinstance(key, bool) else ""
-    if not 0 < len(text) <= MAX_KEY_CHARACTERS or not text.isprintable():
-        raise InvalidMessageError(
-            f"the key {key!r:.140} must be 1 to {MAX_KEY_CHARACTERS} characters that print, a number or a UUID"
-        )
-    return text
-
-
-def lock_key_of(topic: str, key: str) -> int:
-    """Return a number of 32 bits, signed, for the messages that one relay at a time may send."""
-    return zlib.crc32(f"{topic} {key}".encode()) - 2**31
-
-
-_DIALECTS: dict[str, type[Dialect]] = {"postgresql": postgresql.dialect, "sqlite": sqlite.dialect}
-
-
-def create_statements(dialect_name: str) -> str:
-    """Return the statements that create outbox and inbox on ``postgresql`` or ``sqlite``, as one script.
-
-    Raises:
-        ConfigurationError: another dialect.
-    """
-    if dialect_name not in _DIALECTS:
-        raise ConfigurationError(
-            f"there are statements for {' and '.join(_DIALECTS)}, not for {dialect_name!r}{nearest(dialect_name, _DIALECTS)}"
-        )
-    dialect = _DIALECTS[dialect_name]()
-    statements: list[CreateTable | CreateIndex] = []
-    for table in metadata.sorted_tables:
-        statements.append(CreateTable(table))
-        statements += [
-            CreateIndex(index) for index in sorted(table.indexes, key=lambda index: str(index.name))
-        ]
-    texts = (str(statement.compile(dialect=dialect)).strip() for statement in statements)
-    lines = (line.rstrip() for text in texts for line in f"{text};\n".split("\n"))
-    return "\n".join(lines)
-
-
 metadata = MetaData()
+
+CHANNEL = "melange_outbox"
+"""Where transactions notify relays on PostgreSQL."""
 
 
 class MessageState(StrEnum):
@@ -298,6 +237,11 @@ def is_stopped(of: type[OutboxMessage] = OutboxMessage) -> ColumnElement[bool]:
 def is_failed(of: type[OutboxMessage] = OutboxMessage) -> ColumnElement[bool]:
     """Return the condition for failed messages; it repeats the index's condition, which SQLite needs."""
     return and_(is_stopped(of), _state_is(of, MessageState.FAILED))
+
+
+def has_same_key(one: type[OutboxMessage], other: type[OutboxMessage]) -> ColumnElement[bool]:
+    """Return the condition that two rows have the same key; a row without a key has it in common with none."""
+    return and_(one.lock_key == other.lock_key, one.topic == other.topic, one.key == other.key)
 
 
 IS_PENDING: ColumnElement[bool] = OutboxMessage.state == literal_column(f"'{MessageState.PENDING}'")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from sqlalchemy import Engine
 
 from melange.clock import Clock
-from melange.outbox.outbox import CHANNEL
+from melange.outbox.tables import CHANNEL
 
 
 class StopSignal:

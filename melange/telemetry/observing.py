@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from melange.consuming.health import QueueHealth, WorkerHealth
     from melange.consuming.worker import Worker
-    from melange.outbox.administration import OutboxAdministration, TopicStatus
+    from melange.outbox.administration import OutboxAdministration
+    from melange.outbox.administration_queries import TopicStatus
 
 logger = logging.getLogger(__name__)
 

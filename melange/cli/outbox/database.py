@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from melange.cli.failures import failures_shown
 from melange.errors import ConfigurationError, OutboxError
 from melange.outbox import OutboxAdministration
-from melange.outbox.marking import may_show_password
+from melange.outbox.database_errors import may_show_password
 
 _FORMS = "write postgresql+psycopg://user:password@host/database or sqlite:///file.db"
 

@@ -77,7 +77,7 @@ class TestSeveralRelays:
                 ids = list(connection.scalars(pending))
                 return OutboxMessage.id.in_(ids) if ids else None
 
-        monkeypatch.setattr("melange.outbox.relay.locks_for", lambda engine: WrongLocks())
+        monkeypatch.setattr("melange.outbox.relay.locks_for", WrongLocks)
         database.write(*(name for names in names_of(40) for name in names))
         driver = DawdlingDriver()
 
@@ -123,7 +123,7 @@ class TestSeveralRelays:
         database.write("a0", "a1", "b0", "-0")
         lock_key = database.column("lock_key")[0]
         with Session(database.engine) as other:
-            PostgresLocks().wait_for(other.connection(), lock_key)
+            PostgresLocks(database.engine).wait_for(other.connection(), lock_key)
             sent = relay_pending()
 
         assert (sent, driver.accepted) == (2, ["b0", "-0"])
@@ -134,7 +134,7 @@ class TestSeveralRelays:
     ) -> None:
         database.write(*(f"a{number}" for number in range(30)), "b0")
         with Session(database.engine) as other:
-            PostgresLocks().wait_for(other.connection(), database.column("lock_key")[0])
+            PostgresLocks(database.engine).wait_for(other.connection(), database.column("lock_key")[0])
             relay_pending(batch_size=5)
 
         assert driver.accepted == ["b0"]

@@ -1,0 +1,246 @@
+"""Publish within a transaction: events are published if and only if it commits.
+
+``TransactionalOutbox`` is what the outboxes of SQLAlchemy and of Django have in common.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from melange.clock import Clock, SystemClock
+from melange.domain import DomainEventBus, Subscribers
+from melange.domain.blocks import Block, Blocks
+from melange.drivers.registry import DriverManager
+from melange.drivers.sqs_rules import FIFO_SUFFIX, check_message
+from melange.errors import ConfigurationError, InvalidMessageError, MessageTooLargeError, NoDriverError
+from melange.messages import Message
+from melange.middleware import Middleware, checked_middleware, prepared
+from melange.outbox.causation import DomainEventIds, trace_headers
+from melange.outbox.keys import Key, check_topic, key_text_of
+from melange.publishing.delays import due_time
+from melange.publishing.outgoing import Event, message_from, own_headers
+from melange.serialization.serializer import EventSerializer
+
+DEFAULT_MAX_MESSAGE_BYTES = 262_144  # the default limit of a topic of SNS
+
+
+class TransactionalOutbox(ABC):
+    """Publishes within a database transaction: an ``OutboxRelay`` sends the committed messages, in order.
+
+    As a context manager it becomes the outbox of this thread or task, for ``IntegrationEvents`` and ``current()``.
+    Handlers of ``DomainEventBus.instance().after_commit`` then wait for its transaction. Do not share it between threads.
+    """
+
+    def __init__(self, max_message_bytes: int, middleware: Sequence[Middleware] | None) -> None:
+        self._max_message_bytes = max_message_bytes
+        self._middleware = (
+            DriverManager.instance().middleware if middleware is None else checked_middleware(middleware)
+        )
+        self._serializer = EventSerializer.instance()
+        self._ids = DomainEventIds()
+        self._open: list[_Opened] = []
+
+    @abstractmethod
+    def _store(self, topic: str, key: str | None, message: Message, due_at: datetime | None) -> None:
+        """Write the row of a message to the transaction; with ``due_at`` that of a scheduled one."""
+
+    @abstractmethod
+    def _when_committed(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called after the commit of the transaction."""
+
+    def publish(
+        self,
+        topic: str,
+        event: Event,
+        event_type_name: str | None = None,
+        *,
+        key: Key | None = None,
+        headers: Mapping[str, str] | None = None,
+        message_id: str | None = None,
+        message_group_id: str | None = None,
+        message_deduplication_id: str | None = None,
+        delay_seconds: float | None = None,
+        deliver_at: datetime | None = None,
+    ) -> str:
+        """Write one event to the transaction, for ``topic``; return its message id.
+
+        It does not block and is the same for asynchronous sessions: the session's next flush writes the row.
+        ``ExchangeMessagePublisher.publish`` describes the other arguments.
+
+        Args:
+            topic: a name, ``*.fifo`` for a FIFO topic, or an ARN.
+            key: events of one topic and key leave in the order in which they were written, if their transactions
+                exclude each other: use the id of the aggregate that they change. The default is the
+                ``message_group_id``. On a FIFO topic the key is the default of the ``message_group_id``.
+            headers: ``correlation-id`` and ``causation-id`` are added if the event is published while a message, or a
+                domain event of ``DomainEventBus.instance()``, is being handled.
+            delay_seconds: publish it this long from now, at the earliest: by the clock of the driver in use. It can be
+                cancelled until then.
+            deliver_at: publish it at this time, at the earliest; aware. Events that are due at different times leave in
+                the order of those times.
+
+        Raises:
+            EncodeError: the event cannot be written as JSON; nothing was written, and the transaction is unchanged.
+            InvalidMessageError: a broker would refuse it (too large, no key on FIFO ...); likewise.
+            InvalidNameError: the topic's name is not valid; likewise.
+            ConfigurationError: the delay or the time is not valid, or both are given; likewise.
+        """
+        return self._write(
+            topic,
+            event,
+            event_type_name,
+            key=key,
+            headers={**trace_headers(self._id_of_handled_event()), **own_headers(headers)},
+            message_id=message_id,
+            message_group_id=message_group_id,
+            message_deduplication_id=message_deduplication_id,
+            due_at=due_time(delay_seconds, deliver_at, _clock_in_use()),
+        )
+
+    @abstractmethod
+    def cancel(self, message_id: str) -> bool:
+        """Cancel a scheduled event in the transaction; return False if it is not scheduled, or is due and on its way.
+
+        It takes effect if the transaction commits.
+        """
+
+    def publish_domain_event(self, domain_event: object, topic: str, event: Event, *, key: Key | None) -> str:
+        """Write the integration event of a domain event, as ``publish`` does.
+
+        The first one gets the id that is the causation id of all other messages published while the domain event
+        is being handled.
+        """
+        return self._write(
+            topic,
+            event,
+            None,
+            key=key,
+            headers=trace_headers(None),
+            message_id=self._ids.for_message(domain_event),
+            message_group_id=None,
+            message_deduplication_id=None,
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """True while a thread or task is in its ``with`` block."""
+        return bool(self._open)
+
+    @staticmethod
+    def current() -> TransactionalOutbox:
+        """Return the outbox of the innermost ``with`` block of this thread or task.
+
+        Raises:
+            ConfigurationError: there is no such block.
+        """
+        outbox = open_outbox()
+        if outbox is None:
+            raise ConfigurationError("no outbox is open here: publish inside of `with Outbox(session):`")
+        return outbox
+
+    @contextmanager
+    def scope(self, *groups: Subscribers) -> Iterator[Self]:
+        """Open this outbox, and these groups on ``DomainEventBus.instance()``, for a ``with`` block.
+
+        Raises:
+            ConfigurationError: one of them is not a group.
+        """
+        with self, DomainEventBus.instance().scope(*groups):
+            yield self
+
+    def __enter__(self) -> Self:
+        scope = DomainEventBus.instance().scope(on_commit=self._when_committed)
+        scope.__enter__()
+        self._open.append(_Opened(_open_outboxes.enter(self), scope))
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        opened = self._open.pop()
+        _open_outboxes.leave(opened.block)
+        self._ids.clear()
+        opened.scope.__exit__(exception_type, exception, traceback)
+
+    def _write(
+        self,
+        topic: str,
+        event: Event,
+        event_type_name: str | None,
+        *,
+        key: Key | None,
+        headers: Mapping[str, str],
+        message_id: str | None,
+        message_group_id: str | None,
+        message_deduplication_id: str | None,
+        due_at: datetime | None = None,
+    ) -> str:
+        check_topic(topic)
+        is_fifo = topic.endswith(FIFO_SUFFIX)
+        key_text = message_group_id if key is None else key_text_of(key)
+        if is_fifo and key_text is None:
+            raise InvalidMessageError(
+                f"topic {topic} is a FIFO topic, which keeps order within a key: give key="
+            )
+        message = message_from(
+            self._serializer,
+            event,
+            event_type_name=event_type_name,
+            headers=headers,
+            message_id=message_id,
+            message_group_id=key_text if is_fifo and message_group_id is None else message_group_id,
+            message_deduplication_id=message_deduplication_id,
+            is_fifo=is_fifo,
+        )
+        check_message(message, max_bytes=self._max_message_bytes, is_fifo=is_fifo)
+        if self._middleware:
+            message = self._prepared(topic, message, is_fifo=is_fifo)
+        self._store(topic, key_text, message, due_at)
+        return message.message_id
+
+    def _prepared(self, topic: str, message: Message, *, is_fifo: bool) -> Message:
+        """Return the message as the hooks prepare it; if it is too large then, as it was."""
+        result = prepared(self._middleware, topic, message)
+        try:
+            check_message(result, max_bytes=self._max_message_bytes, is_fifo=is_fifo)
+        except MessageTooLargeError:
+            return message
+        return result
+
+    def _id_of_handled_event(self) -> str | None:
+        domain_event = DomainEventBus.instance().event_being_handled()
+        return None if domain_event is None else self._ids.of(domain_event)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An outbox with an open ``with`` block."""
+
+    block: Block[TransactionalOutbox | None]
+    scope: AbstractContextManager[None]
+
+
+_open_outboxes: Blocks[TransactionalOutbox | None] = Blocks("melange.outbox", None)
+
+
+def open_outbox() -> TransactionalOutbox | None:
+    """Return the outbox of this thread or task; it follows the context into other threads."""
+    # A task that was started in the block may outlive it: the transaction has then ended.
+    open_blocks = [block for block in _open_outboxes.in_force() if not block.is_left]
+    return open_blocks[-1].value if open_blocks else None
+
+
+def _clock_in_use() -> Clock:
+    try:
+        return DriverManager.instance().get_driver().clock
+    except NoDriverError:  # a relay in another process publishes
+        return SystemClock()
