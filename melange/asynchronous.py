@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
@@ -88,6 +88,9 @@ class OnLoop:
 
     def run(self, coroutine: Coroutine[Any, Any, object]) -> object:
         """Run the coroutine on the loop and return what it returned; blocks until then."""
+        if self.is_given_up():  # the loop may be closed by now
+            coroutine.close()
+            raise CancelledError
         running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         self._running.add(running)
         try:

@@ -333,10 +333,7 @@ class ExchangeMessageConsumer:
         deliveries = self.receive(self._limit, wait_seconds)
         if not deliveries:
             return 0
-        if is_given_up is not None and is_given_up():
-            self._release(deliveries)
-            return 0
-        return self._process(deliveries)
+        return self._process(deliveries, is_given_up)
 
     def run(self, *, concurrency: int = 10, grace_seconds: float = 25.0) -> int:
         """Consume until the process is stopped; the short form of ``Worker(consumer).run()``."""
@@ -434,7 +431,7 @@ class ExchangeMessageConsumer:
 
     # --- the rest is private -----------------------------------------------------------------------
 
-    def _process(self, deliveries: list[Delivery]) -> int:
+    def _process(self, deliveries: list[Delivery], is_given_up: Callable[[], bool] | None) -> int:
         leases = self._keeper.hold(deliveries)
         finished: list[tuple[Lease, Outcome]] = []
         settled = 0
@@ -448,7 +445,9 @@ class ExchangeMessageConsumer:
                 first = len(finished)
                 try:
                     for lease in batch:
-                        finished.append((lease, self.processor.process(lease)))  # noqa: PERF401 - kept if one raises
+                        if is_given_up is not None and is_given_up():
+                            break
+                        finished.append((lease, self.processor.process(lease)))
                 finally:
                     settled += sum(self._settler.settle(finished[first:]))
                 if batch is not batches[0]:
@@ -458,16 +457,24 @@ class ExchangeMessageConsumer:
             # rest is released.
             self._store_is_available = not isinstance(error, StoreUnavailableError)
             of_store = self.processor.failures.of_store
-            done = {lease for lease, _ in finished}
-            self._settler.defer(
-                [
-                    (lease, 0 if self._store_is_available else of_store(lease).delay_seconds)
-                    for lease in leases
-                    if lease not in done
-                ]
+            self._release_rest(
+                leases,
+                finished,
+                lambda lease: 0 if self._store_is_available else of_store(lease).delay_seconds,
             )
             raise
+        if len(finished) < len(leases):  # given up: nothing of the rest may begin and use up an attempt
+            self._release_rest(leases, finished, lambda lease: 0)
         return settled
+
+    def _release_rest(
+        self,
+        leases: list[Lease],
+        finished: list[tuple[Lease, Outcome]],
+        delay_seconds: Callable[[Lease], float],
+    ) -> None:
+        done = {lease for lease, _ in finished}
+        self._settler.defer([(lease, delay_seconds(lease)) for lease in leases if lease not in done])
 
     @property
     def _store_keywords(self) -> tuple[str, ...]:

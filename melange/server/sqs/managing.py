@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from melange.server.callers import DEFAULT_REGION
 from melange.server.calls import Call, Parameters, page
 from melange.server.errors import ServiceError, invalid_value, missing_parameter, no_such_queue, sqs_error
 from melange.server.sqs.attributes import (
@@ -311,5 +312,7 @@ def _page_of_urls(call: Call, name: str, arns: list[str], size: int | None) -> P
 
 
 def _url(call: Call, arn: str) -> str:
-    account, name = arn.split(":")[4:]
-    return f"{call.base_url}/{account}/{name}"
+    """Return the queue's URL, with its region unless that is the default one: two queues never have one URL."""
+    region, account, name = arn.split(":")[3:]
+    in_region = "" if region == DEFAULT_REGION else f"/{region}"
+    return f"{call.base_url}{in_region}/{account}/{name}"

@@ -33,7 +33,7 @@ def clients_of():
 
 
 def url_at(server: Server, queue_name: str = "orders") -> str:
-    return f"{server.url}/000000000000/{queue_name}"
+    return f"{server.url}/eu-west-1/000000000000/{queue_name}"
 
 
 def test_messages_are_there_again_with_their_ids_attributes_and_counts(tmp_path, clients_of) -> None:

@@ -145,6 +145,44 @@ def test_a_cancelled_poll_cancels_its_listener_which_is_tried_again(driver, cons
     assert depth_of(driver) == (0, 0)
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_has_not_begun_when_a_poll_is_cancelled_uses_no_attempt(driver, consumer, publisher, is_async):
+    runs: list[tuple[int, int]] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    if is_async:
+
+        @consumer.listener(name="see")
+        async def see_soon(event, attempt):
+            runs.append((event["number"], attempt))
+            begun.set()
+            if not go_on.is_set():
+                await asyncio.sleep(DEADLINE_SECONDS)
+    else:
+
+        @consumer.listener(name="see")
+        def see(event, attempt):
+            runs.append((event["number"], attempt))
+            begun.set()
+            go_on.wait(DEADLINE_SECONDS)
+
+    async def scenario():
+        await publisher.publish_batch_async([{**EVENT, "number": number} for number in range(3)])
+        polling = asyncio.create_task(consumer.consume_event_async())
+        await asyncio.to_thread(begun.wait, DEADLINE_SECONDS)
+        polling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await polling
+        go_on.set()
+        await asyncio.to_thread(lambda: eventually(lambda: driver.measure_queue(consumer.queue).visible >= 2))
+        while depth_of(driver) != (0, 0):
+            await consumer.consume_event_async(wait_seconds=1)
+
+    asyncio.run(scenario())
+
+    assert [run for run in runs if run[0] > 0] == [(1, 1), (2, 1)]
+
+
 def test_a_poll_without_a_listener_is_an_error(consumer):
     with pytest.raises(ConfigurationError, match="nothing listens"):
         asyncio.run(consumer.consume_event_async())

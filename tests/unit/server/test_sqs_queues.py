@@ -210,6 +210,19 @@ def test_accounts_and_regions_are_apart(client):
         assert other.sqs("ListQueues") == {}
 
 
+def test_queues_of_two_regions_have_two_addresses(client):
+    from melange.server.callers import Caller  # noqa: PLC0415 - beside what it makes
+
+    other_region = Client(client.broker, caller=Caller("x", region="eu-west-1"))
+    first, second = client.queue(), other_region.queue()
+    client.sqs("SendMessage", QueueUrl=first, MessageBody="one")
+    other_region.sqs("SendMessage", QueueUrl=second, MessageBody="two")
+
+    assert first != second
+    assert "/eu-west-1/" in second
+    assert (client.bodies(first), other_region.bodies(second)) == (["one"], ["two"])
+
+
 def test_a_queue_can_be_named_instead_of_addressed(client):
     client.queue()
 
