@@ -258,15 +258,18 @@ def message_from_attributes(
         headers = _unfold(attributes)
         published_at = _parse_time(attributes.get(PUBLISHED_AT_ATTRIBUTE)) or sent_at
         content_type = attributes.get(CONTENT_TYPE_ATTRIBUTE, JSON_CONTENT_TYPE)
-    return Message(  # by position, in half of the time of keywords
-        message_id if IDENTIFIER.fullmatch(message_id) else fallback_message_id,
-        body,
-        event_type_name if 0 < len(event_type_name) <= MAX_NAME_CHARACTERS else None,
-        headers,
-        published_at,
-        content_type,
-        message_group_id,
-        message_deduplication_id,
+    return tuple.__new__(  # in half of the time of the class's own function
+        Message,
+        (
+            message_id if IDENTIFIER.fullmatch(message_id) else fallback_message_id,
+            body,
+            event_type_name if 0 < len(event_type_name) <= MAX_NAME_CHARACTERS else None,
+            headers,
+            published_at,
+            content_type,
+            message_group_id,
+            message_deduplication_id,
+        ),
     )
 
 

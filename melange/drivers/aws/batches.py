@@ -14,6 +14,9 @@ from melange.messages import Delivery, Message, Queue, Topic
 _NOT_MENTIONED: Entry = {"Code": "InternalError", "Message": "the answer does not mention it"}
 
 EntryOf = Callable[[ItemT], Entry]
+"""Makes a new entry, which gets its ``Id`` here."""
+
+_IDS = tuple(map(str, range(MAX_BATCH)))
 
 
 def send_messages(
@@ -98,8 +101,10 @@ def run_batch(
         MelangeError: the broker refused the call as a whole, and nothing has happened.
     """
     started = calls.clock.monotonic()
-    pending = {str(index): item for index, item in enumerate(items)}
-    entries = [{"Id": entry_id, **entry_of(item)} for entry_id, item in pending.items()]
+    pending = dict(zip(_IDS, items, strict=False))
+    entries = list(map(entry_of, items))
+    for entry_id, entry in zip(_IDS, entries, strict=False):
+        entry["Id"] = entry_id
     failures: list[Failure[ItemT]] = []
     for attempt in range(1, calls.attempts + 1):
         parameters: Parameters = {operation.target: target.address, operation.entries: entries}
@@ -142,9 +147,10 @@ def _size_at_most(message: Message) -> int:
 
 
 def _tens_by_queue(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-    by_queue: dict[str, list[Delivery]] = {}
-    for delivery in deliveries:
-        by_queue.setdefault(delivery.queue.address, []).append(delivery)
-    for of_queue in by_queue.values():
+    addresses = dict.fromkeys([delivery.queue.address for delivery in deliveries])
+    for address in addresses:
+        of_queue = deliveries
+        if len(addresses) > 1:
+            of_queue = [delivery for delivery in deliveries if delivery.queue.address == address]
         for start in range(0, len(of_queue), MAX_BATCH):
             yield of_queue[start : start + MAX_BATCH]

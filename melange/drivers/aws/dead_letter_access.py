@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from melange.drivers.aws import operations
@@ -20,24 +19,15 @@ from melange.drivers.aws.dead_letters import (
 )
 from melange.drivers.aws.operations import Entry, Parameters
 from melange.drivers.aws.queues import SqsQueues
-from melange.drivers.aws.wire import Received, deliveries_from
-from melange.drivers.aws.xray import TRACE_ATTRIBUTE
+from melange.drivers.aws.receiving import receive_from
+from melange.drivers.aws.wire import Received
 from melange.drivers.base import QueueDepth
 from melange.drivers.dead_letters import NO_NOTES, FoundDeadLetter, MoveTask, deduplication_id_of_retry
 from melange.drivers.sqs_rules import MAX_ATTRIBUTES, MAX_BATCH
 from melange.errors import ConfigurationError, Failure, MelangeError
-from melange.messages import Delivery, Queue, new_token
+from melange.messages import Delivery, Queue
 
 _SOURCE_ATTRIBUTE = "DeadLetterQueueSourceArn"
-_SYSTEM_ATTRIBUTES = [
-    "ApproximateReceiveCount",
-    "MessageDeduplicationId",
-    "MessageGroupId",
-    "SentTimestamp",
-    TRACE_ATTRIBUTE,
-    _SOURCE_ATTRIBUTE,
-]
-
 _WAIT_SECONDS = 1
 """A receive without a wait asks some of SQS's servers only, and may miss messages."""
 
@@ -71,30 +61,17 @@ class SqsDeadLetters:
             page = {"NextToken": answer["NextToken"], "MaxResults": 1_000}
 
     def browse(self, queue: Queue, *, visibility_timeout_seconds: int) -> list[FoundDeadLetter]:
-        parameters: dict[str, Any] = {}
-        if queue.is_fifo:
-            # SQS repeats a lost answer for a request with the same id.
-            parameters["ReceiveRequestAttemptId"] = new_token()
-        asked_at = self._calls.clock.monotonic()
-        deliveries = self._calls(
-            operations.RECEIVE,
-            queue.name,
-            read=partial(
-                deliveries_from,
-                queue=queue,
-                asked_at=asked_at,
-                visibility_timeout_seconds=visibility_timeout_seconds,
-            ),
-            QueueUrl=queue.address,
-            MaxNumberOfMessages=MAX_BATCH,
-            WaitTimeSeconds=_WAIT_SECONDS,
-            VisibilityTimeout=visibility_timeout_seconds,
-            MessageAttributeNames=["All"],
-            MessageSystemAttributeNames=_SYSTEM_ATTRIBUTES,
-            **parameters,
+        deliveries = receive_from(
+            self._calls,
+            queue,
+            MAX_BATCH,
+            _WAIT_SECONDS,
+            visibility_timeout_seconds=visibility_timeout_seconds,
+            more_attributes=(_SOURCE_ATTRIBUTE,),
         )
         found = []
         for delivery in deliveries:
+            assert isinstance(delivery.received, Received)
             system = delivery.received.raw.get("Attributes") or {}
             source, sent = system.get(_SOURCE_ATTRIBUTE), str(system.get("SentTimestamp") or "")
             found.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import boto3
 from botocore.config import Config
@@ -19,11 +19,11 @@ from melange.drivers.aws.dead_letter_access import SqsDeadLetters
 from melange.drivers.aws.dead_letters import copies_of
 from melange.drivers.aws.operations import Entry
 from melange.drivers.aws.queues import SqsQueues
+from melange.drivers.aws.receiving import receive_from
 from melange.drivers.aws.subscriptions import SnsSubscriptions
 from melange.drivers.aws.topics import SnsTopics
 from melange.drivers.aws.transport import TransportName
-from melange.drivers.aws.wire import Received, deliveries_from, publish_entry, send_entry
-from melange.drivers.aws.xray import TRACE_ATTRIBUTE
+from melange.drivers.aws.wire import Received, publish_entry, send_entry
 from melange.drivers.base import (
     Binding,
     BrokerAdministration,
@@ -45,7 +45,7 @@ from melange.drivers.sqs_rules import (
     check_whole_seconds,
 )
 from melange.errors import ConfigurationError, Failure, InvalidMessageError
-from melange.messages import Delivery, Message, Queue, Topic, new_token
+from melange.messages import Delivery, Message, Queue, Topic
 
 if TYPE_CHECKING:
     from melange.drivers.aws.account import AwsAccount
@@ -58,9 +58,6 @@ _CAPABILITIES = Capabilities(
     max_wait_seconds=MAX_WAIT_SECONDS,
     max_receive_batch=MAX_BATCH,
 )
-
-_SYSTEM_ATTRIBUTES = ["ApproximateReceiveCount", "MessageGroupId", "SentTimestamp", TRACE_ATTRIBUTE]
-_FIFO_SYSTEM_ATTRIBUTES = [*_SYSTEM_ATTRIBUTES, "MessageDeduplicationId"]
 
 _ON_THE_WAY_SECONDS = 10
 """A call late in a lease may arrive at SQS this much later."""
@@ -202,29 +199,9 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         check_whole_seconds(
             "visibility_timeout_seconds", visibility_timeout_seconds, 0, MAX_VISIBILITY_SECONDS
         )
-        parameters: dict[str, Any] = {}
-        if queue.is_fifo:
-            # SQS repeats a lost answer for a request with the same id.
-            parameters["ReceiveRequestAttemptId"] = new_token()
-        asked_at = self.clock.monotonic()
-        deliveries: list[Delivery] = self._calls(
-            operations.RECEIVE if wait_seconds else operations.RECEIVE_AT_ONCE,
-            queue.name,
-            read=partial(
-                deliveries_from,
-                queue=queue,
-                asked_at=asked_at,
-                visibility_timeout_seconds=visibility_timeout_seconds,
-            ),
-            QueueUrl=queue.address,
-            MaxNumberOfMessages=min(limit, MAX_BATCH),
-            WaitTimeSeconds=wait_seconds,
-            VisibilityTimeout=visibility_timeout_seconds,
-            MessageAttributeNames=["All"],
-            MessageSystemAttributeNames=_FIFO_SYSTEM_ATTRIBUTES if queue.is_fifo else _SYSTEM_ATTRIBUTES,
-            **parameters,
+        return receive_from(
+            self._calls, queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
         )
-        return deliveries
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
         self._calls.check_open()

@@ -7,6 +7,7 @@ ask for either. Where its insides are not as expected, that counts as a hook.
 from __future__ import annotations
 
 import inspect
+from operator import is_
 from types import FunctionType
 from typing import Any
 
@@ -56,10 +57,8 @@ class Hooks:
             AWSHTTPConnectionPool.ConnectionCls,
             AWSHTTPSConnectionPool.ConnectionCls,
         )
-        for one, other in zip(now, self._seen, strict=True):
-            if one is not other:
-                self._found, self._seen = {}, now
-                break
+        if not all(map(is_, now, self._seen)):
+            self._found, self._seen = {}, now
         found = self._found
         if operation not in found:
             found[operation] = self._replaced() or self._handled(operation)
