@@ -123,7 +123,7 @@ def test_a_publish_has_the_parameters_that_botocore_would_send(messages):
 @pytest.mark.parametrize(
     ("method", "parameters"),
     [
-        ("receive_message", {"QueueUrl": "u", "MaxNumberOfMessages": 3, "MessageAttributeNames": ["All"]}),
+        ("receive_message", {"QueueUrl": "u", "MaxNumberOfMessages": 3, "MessageAttributeNames": ("All",)}),
         ("delete_message_batch", {"QueueUrl": "u", "Entries": [{"Id": "0", "ReceiptHandle": "h"}]}),
         (
             "change_message_visibility_batch",

@@ -364,7 +364,7 @@ def test_the_system_probes_connections_as_config_says():
         driver.receive(QUEUE, 1, 0)
         (kept,) = driver._calls.clients.transport("sqs")._direct._connections._idle
 
-        assert kept.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert kept._socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 
 
 def test_a_bundle_of_the_config_file_is_used(monkeypatch, tmp_path):

@@ -59,13 +59,14 @@ def test_a_receive_asks_for_everything_that_a_delivery_holds(broker):
             "MaxNumberOfMessages": 3,
             "WaitTimeSeconds": 20,
             "VisibilityTimeout": 45,
-            "MessageAttributeNames": ["All"],
-            "MessageSystemAttributeNames": [
+            "MessageAttributeNames": ("All",),
+            "MessageSystemAttributeNames": (
                 "ApproximateReceiveCount",
+                "MessageDeduplicationId",
                 "MessageGroupId",
                 "SentTimestamp",
                 "AWSTraceHeader",
-            ],
+            ),
         }
     ]
     assert [delivery.deadline for delivery in deliveries] == [clock.seconds + 45]

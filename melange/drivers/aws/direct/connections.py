@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
-import time
 import weakref
 from typing import Any
 
@@ -19,12 +17,10 @@ from botocore.exceptions import (
 from urllib3.exceptions import ConnectTimeoutError as Urllib3ConnectTimeoutError
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import SSLError as Urllib3SSLError
-from urllib3.util import wait_for_read
 from urllib3.util.proxy import connection_requires_http_tunnel
 
-from melange.drivers.aws.direct.http import ClosedBeforeAnswer, HttpAnswer, read_answer
-
-_RECEIVE_BYTES = 65_536
+from melange.drivers.aws.direct.connection import Connection
+from melange.drivers.aws.direct.http import ClosedBeforeAnswer, HttpAnswer
 
 
 class Connections:
@@ -42,7 +38,7 @@ class Connections:
         """What stands in the request line: behind some proxies the whole URL."""
         self._read_timeout = client.meta.config.read_timeout
         self._most_idle = client.meta.config.max_pool_connections
-        self._idle: list[socket.socket] = []
+        self._idle: list[Connection] = []
         self._is_closed = False
         weakref.finalize(self, _close_all, self._idle)
 
@@ -80,26 +76,21 @@ class Connections:
         self._is_closed = True
         _close_all(self._idle)
 
-    def _take(self) -> socket.socket | None:
+    def _take(self) -> Connection | None:
         """Return a kept connection; None if there is none."""
         while True:
             try:
                 kept = self._idle.pop()
             except IndexError:
                 return None
-            if not wait_for_read(kept, 0) and not (isinstance(kept, ssl.SSLSocket) and kept.pending()):
+            if kept.is_usable():
                 return kept
-            # The other side has closed it. Or it has sent more than its answer, which must not become the next one.
             kept.close()
 
-    def _exchange_over(self, connection: socket.socket, request: bytes) -> HttpAnswer:
+    def _exchange_over(self, connection: Connection, request: bytes) -> HttpAnswer:
         keeps = False
         try:
-            try:
-                connection.sendall(request)
-            except (BrokenPipeError, ConnectionResetError) as error:
-                raise ClosedBeforeAnswer from error
-            answer = read_answer(_Receiver(connection, self._read_timeout))
+            answer = connection.exchange(request)
             keeps = answer.keeps_connection
         except TimeoutError as error:
             raise ReadTimeoutError(endpoint_url=self._url, error=error) from error
@@ -110,12 +101,10 @@ class Connections:
         finally:
             self._release(connection, keeps=keeps)
 
-    def _release(self, connection: socket.socket, *, keeps: bool) -> None:
+    def _release(self, connection: Connection, *, keeps: bool) -> None:
         if not keeps or len(self._idle) >= self._most_idle:
             connection.close()
             return
-        if connection.gettimeout() != self._read_timeout:  # the time that was left for the rest of an answer
-            connection.settimeout(self._read_timeout)
         self._idle.append(connection)
         if self._is_closed:
             _close_all(self._idle)
@@ -127,7 +116,7 @@ class Connections:
         self._http_session._setup_ssl_cert(pool, self._url, self._http_session._verify)
         return pool
 
-    def _connect(self) -> socket.socket:
+    def _connect(self) -> Connection:
         try:
             pool = self._pool()
             connection = pool._new_conn()
@@ -138,9 +127,7 @@ class Connections:
                 connection.connect()
         except (HTTPError, OSError, ValueError) as error:  # urllib3's CertificateError is a ValueError
             raise self._error_for_connecting(error) from error
-        opened: socket.socket = connection.sock
-        opened.settimeout(self._read_timeout)
-        return opened
+        return Connection(connection.sock, self._read_timeout)
 
     def _error_for_connecting(self, error: Exception) -> BotoCoreError:
         if isinstance(error, (Urllib3ConnectTimeoutError, TimeoutError)):
@@ -150,36 +137,7 @@ class Connections:
         return EndpointConnectionError(endpoint_url=self._url, error=error)
 
 
-class _Receiver:
-    """Receives pieces of one answer, all of them within the time limit."""
-
-    __slots__ = ("_connection", "_deadline", "_has_begun", "_timeout")
-
-    def __init__(self, connection: socket.socket, timeout: float | None) -> None:
-        self._connection = connection
-        self._timeout = timeout
-        self._deadline = 0.0
-        self._has_begun = False
-
-    def __call__(self) -> bytes:
-        if not self._has_begun:
-            self._has_begun = True
-            if self._timeout is not None:
-                self._deadline = time.monotonic() + self._timeout
-            try:
-                return self._connection.recv(_RECEIVE_BYTES)
-            except ConnectionResetError as error:
-                raise ClosedBeforeAnswer from error
-        if self._timeout is not None:
-            # An answer that comes byte by byte has the same time limit: it does not begin again with each byte.
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("the answer is not complete")
-            self._connection.settimeout(left)
-        return self._connection.recv(_RECEIVE_BYTES)
-
-
-def _close_all(connections: list[socket.socket]) -> None:
+def _close_all(connections: list[Connection]) -> None:
     while connections:
         try:
             connections.pop().close()
