@@ -2,7 +2,7 @@
 
     python examples/telemetry.py
 
-Needs ``pip install 'melange[otel]' opentelemetry-sdk opentelemetry-exporter-prometheus``.
+Needs ``pip install '.[otel]' opentelemetry-sdk opentelemetry-exporter-prometheus``, in a checkout of melange.
 """
 
 from __future__ import annotations

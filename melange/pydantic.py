@@ -10,7 +10,9 @@ from melange.errors import ConfigurationError
 try:
     from pydantic import AfterValidator, BaseModel, Field
 except ImportError as error:
-    raise ConfigurationError("melange.pydantic needs pydantic: pip install 'melange[pydantic]'") from error
+    raise ConfigurationError(
+        "melange.pydantic needs pydantic: pip install '.[pydantic]' in a checkout of melange"
+    ) from error
 
 from melange.events import EventMessage
 

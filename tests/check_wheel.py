@@ -33,7 +33,7 @@ def main() -> None:
     )
     said = (command.returncode, command.stdout, command.stderr)
     _check(
-        said == (2, "", "the melange command needs click: pip install 'melange[cli]'\n"),
+        said == (2, "", "the melange command needs click: pip install '.[cli]' in a checkout of melange\n"),
         f"without its extra the melange command said {said}",
     )
     print(f"melange {distribution('melange').version}: the wheel is good")

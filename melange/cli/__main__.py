@@ -23,7 +23,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
-        sys.stderr.write("the melange command needs click: pip install 'melange[cli]'\n")
+        sys.stderr.write("the melange command needs click: pip install '.[cli]' in a checkout of melange\n")
         return 2
     try:
         melange(prog_name="melange")

@@ -42,7 +42,7 @@ def console(
     logs.configure(log_level, log_format)
     missing = next((name for name in ("cryptography", "jinja2") if find_spec(name) is None), None)
     if missing:
-        complain(f"melange console needs {missing}: pip install 'melange[server]'")
+        complain(f"melange console needs {missing}: pip install '.[server]' in a checkout of melange")
         sys.exit(WRONG_USAGE)
     # Only now: they need what may be missing.
     from melange.console.aws import AwsBackend  # noqa: PLC0415

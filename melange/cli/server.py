@@ -109,7 +109,9 @@ def server(
     """Run a local SNS and SQS for any SDK, until SIGTERM or Ctrl-C."""
     logs.configure(log_level, log_format)
     if find_spec("cryptography") is None:
-        complain("melange server needs cryptography, to sign notifications: pip install 'melange[server]'")
+        complain(
+            "melange server needs cryptography, to sign notifications: pip install '.[server]' in a checkout of melange"
+        )
         sys.exit(WRONG_USAGE)
     with failures_shown():
         _allow_connections()

@@ -77,5 +77,7 @@ def _zstandard() -> Any:
     try:
         import zstandard  # noqa: PLC0415 - of an extra
     except ImportError as error:
-        raise ConfigurationError("compression='zstd' needs zstandard: pip install 'melange[s3]'") from error
+        raise ConfigurationError(
+            "compression='zstd' needs zstandard: pip install '.[s3]' in a checkout of melange"
+        ) from error
     return zstandard

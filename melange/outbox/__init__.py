@@ -1,6 +1,6 @@
 """Outbox and inbox: events that are published, and effects that happen, if and only if a transaction commits.
 
-Needs SQLAlchemy: ``pip install 'melange[outbox]'``.
+Needs SQLAlchemy: ``pip install '.[outbox]'`` in a checkout of melange.
 """
 
 try:
@@ -8,7 +8,8 @@ try:
     import sqlalchemy  # noqa: F401
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"melange.outbox needs {error.name}: pip install 'melange[outbox]'", name=error.name
+        f"melange.outbox needs {error.name}: pip install '.[outbox]' in a checkout of melange",
+        name=error.name,
     ) from error
 
 from melange.outbox.administration import OutboxAdministration

@@ -99,7 +99,9 @@ class Server:
                     from melange.console.console import Console  # noqa: PLC0415
                     from melange.console.local.backend import LocalBackend  # noqa: PLC0415
                 except ModuleNotFoundError as error:
-                    text = f"the console needs {error.name}: pip install 'melange[server]'\n"
+                    text = (
+                        f"the console needs {error.name}: pip install '.[server]' in a checkout of melange\n"
+                    )
                     return Response(503, "text/plain", text.encode())
                 self._console = Console(LocalBackend(self.broker, self.faults, self._snapshots, self.url))
         return self._console.answer(request)

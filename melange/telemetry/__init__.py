@@ -9,7 +9,9 @@ Names follow the semantic conventions for messaging of OpenTelemetry; what those
 try:
     import opentelemetry as _opentelemetry  # noqa: F401 - only to say what is missing
 except ImportError as error:
-    raise ImportError("melange.telemetry needs OpenTelemetry's API: pip install 'melange[otel]'") from error
+    raise ImportError(
+        "melange.telemetry needs OpenTelemetry's API: pip install '.[otel]' in a checkout of melange"
+    ) from error
 
 from melange.telemetry.metrics import Metrics
 from melange.telemetry.tracing import Tracing

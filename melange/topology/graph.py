@@ -35,7 +35,7 @@ def _rendered(text: str) -> Diagram:
         import mermaidx  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         raise ConfigurationError(
-            "pictures need mermaidx: pip install 'melange[graph]', or take --format mermaid"
+            "pictures need mermaidx: pip install '.[graph]' in a checkout of melange, or take --format mermaid"
         ) from error
     return mermaidx.render(text)
 

@@ -90,6 +90,29 @@ def test_the_page_of_each_payload_does_not_run_it(given, look):
         look(f"log/{given.server.broker.message_id(copy.origin)}")
 
 
+def test_payloads_in_groups_data_types_and_faults_do_not_run(given, look):
+    url = given.queue("orders.fifo", FifoQueue="true")
+    arn = given.arn(url)
+    for number, payload in enumerate(_PAYLOADS):
+        identifier = "".join(one if "!" <= one <= "~" else "/" for one in payload)[:128]
+        given.sqs.send_message(
+            QueueUrl=url,
+            MessageBody=payload,
+            MessageGroupId=identifier,
+            MessageDeduplicationId=f"{number}{identifier}"[:128],
+            MessageAttributes={"__proto__": {"DataType": f"String.{payload}"[:256], "StringValue": payload}},
+        )
+        given.server.faults.add("throttle", operation="Publish", name=payload)
+    given.receive(url)
+
+    look(f"queues/{arn}")
+    for key in _keys(given, url):
+        look(f"queues/{arn}/messages/{key}")
+    look(f"queues/{arn}/send")
+    look("faults")
+    look("log")
+
+
 def test_payloads_in_filters_and_settings_do_not_run(given, look):
     url = given.queue()
     for number, payload in enumerate(_PAYLOADS):

@@ -37,6 +37,7 @@ PERSON = "code is not a person"
 INVERTED = "a plain negation is easier to read"
 RIDDLE = "it is an idiom that not every reader knows"
 FILLER = "it says nothing"
+STRANGER = "the package of this name on the package index is another project"
 
 RULES = [
     Rule(r"in hand", "in flight", PRIVATE),
@@ -79,6 +80,7 @@ RULES = [
     Rule(r"fares?|fared", "happens to", RIDDLE),
     Rule(r"in vain", "without effect", RIDDLE),
     Rule(r"at odds", "contradicts", RIDDLE),
+    Rule(r"pip install '?melange", "pip install '.[extra]' in a checkout of melange", STRANGER),
     Rule(r"of course|obviously|simply", "leave it out", FILLER),
 ]
 

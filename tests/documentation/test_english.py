@@ -12,6 +12,7 @@ from documentation.pages import PAGES, REPOSITORY
 CHECKED = [
     *PAGES,
     REPOSITORY / "CHANGELOG.md",
+    REPOSITORY / "examples" / "README.md",
     *sorted((REPOSITORY / "melange").rglob("*.py")),
     *sorted((REPOSITORY / "examples").rglob("*.py")),
 ]
@@ -34,6 +35,7 @@ class TestTheLinter:
             '"""What is in hand."""\n',
             'raise ValueError("the broker is away, try again")\n',
             'print(f"{1} messages are\\n set aside")\n',
+            "print(\"it needs click: pip install 'melange[cli]'\")\n",
         ],
     )
     def test_it_finds_words_in_comments_docstrings_and_texts(self, text, tmp_path) -> None:

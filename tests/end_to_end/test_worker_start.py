@@ -288,7 +288,7 @@ def test_without_click_the_command_says_what_to_install() -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "the melange command needs click: pip install 'melange[cli]'\n"
+    assert ended.stderr == "the melange command needs click: pip install '.[cli]' in a checkout of melange\n"
 
 
 def test_repetitions_of_a_signal_do_not_change_the_exit_code_however_far_it_has_come(start) -> None:

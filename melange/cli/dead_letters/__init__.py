@@ -19,7 +19,7 @@ from melange.cli.lazy_group import LazyGroup
         "move": "melange.cli.dead_letters.move:move",
     },
     needed=("rich",),
-    advice="melange dead-letters needs rich: pip install 'melange[cli]'",
+    advice="melange dead-letters needs rich: pip install '.[cli]' in a checkout of melange",
 )
 def dead_letters() -> None:
     """Look at dead letters, retry them and remove them.

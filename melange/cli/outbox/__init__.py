@@ -18,7 +18,7 @@ from melange.cli.lazy_group import LazyGroup
         },
     },
     needed=("filelock", "sqlalchemy"),
-    advice="melange outbox needs SQLAlchemy and filelock: pip install 'melange[cli,outbox]'",
+    advice="melange outbox needs SQLAlchemy and filelock: pip install '.[cli,outbox]' in a checkout of melange",
 )
 def outbox() -> None:
     """Relay an outbox, inspect it, and decide about refused messages."""

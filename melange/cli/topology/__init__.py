@@ -32,7 +32,7 @@ class _Group(LazyGroup):
         "plan": "melange.cli.topology.plan_and_doctor:plan",
     },
     needed=("rich",),
-    advice="melange topology needs rich: pip install 'melange[cli]'",
+    advice="melange topology needs rich: pip install '.[cli]' in a checkout of melange",
 )
 def topology() -> None:
     """Show, make, check and export the topics and queues of a program.

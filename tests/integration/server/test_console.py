@@ -58,4 +58,7 @@ with Server() as server:
 
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    assert ended.stdout.strip() == "503 the console needs jinja2: pip install 'melange[server]'"
+    assert (
+        ended.stdout.strip()
+        == "503 the console needs jinja2: pip install '.[server]' in a checkout of melange"
+    )

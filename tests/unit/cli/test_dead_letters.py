@@ -306,7 +306,10 @@ class TestUsage:
         ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
         assert ended.returncode == 2
-        assert ended.stderr == "Error: melange dead-letters needs rich: pip install 'melange[cli]'\n"
+        assert (
+            ended.stderr
+            == "Error: melange dead-letters needs rich: pip install '.[cli]' in a checkout of melange\n"
+        )
 
 
 FIFO_SHOP = """

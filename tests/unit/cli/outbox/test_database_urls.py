@@ -111,7 +111,7 @@ def test_without_what_an_outbox_needs_the_command_says_what_to_install(missing) 
 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == (
-        "Error: melange outbox needs SQLAlchemy and filelock: pip install 'melange[cli,outbox]'\n"
+        "Error: melange outbox needs SQLAlchemy and filelock: pip install '.[cli,outbox]' in a checkout of melange\n"
     )
 
 
