@@ -65,6 +65,12 @@ def test_the_layers_of_the_concepts_page_are_those_that_the_linter_holds() -> No
     assert {name for layer in held for name in layer if "." not in name} <= set().union(*drawn)
 
 
+def test_the_console_page_counts_the_payloads() -> None:
+    payloads = (DOCS.parent / "tests" / "browser" / "payloads.txt").read_text(encoding="utf-8").splitlines()
+
+    assert f"The tests put {len(payloads)} payloads" in (DOCS / "console.md").read_text()
+
+
 def test_the_errors_page_lists_every_error() -> None:
     errors = {
         name
