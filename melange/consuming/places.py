@@ -25,8 +25,8 @@ class Task(NamedTuple):
 class Places:
     """At most ``size`` deliveries at work, and those that wait for a place, in the order of their arrival. Thread-safe.
 
-    The worker's threads and its event loop share them: who takes the next task and cannot run it passes it on, with
-    its place. So all queues wait in one line, and none can keep its places for itself.
+    The worker's threads and its event loop share them: if one takes a task that it cannot run, it passes the task on,
+    with its place. So all queues wait in one line, and none can keep its places for itself.
 
     Everything that is done once for each delivery is one atomic operation, without a lock in Python.
     """
@@ -75,7 +75,7 @@ class Places:
         return None
 
     def vacate(self) -> None:
-        """Free a place, at the end of a task: whoever does this takes the next task as well."""
+        """Free a place, at the end of a task: the caller takes the next task as well."""
         self._free.append(None)
 
     def pause(self) -> None:

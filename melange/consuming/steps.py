@@ -29,7 +29,7 @@ class _Work(NamedTuple):
 
 
 class SteppedWork:
-    """Processes the deliveries of one queue whose listeners are asynchronous.
+    """Processes the deliveries of one queue with asynchronous listeners.
 
     No thread waits for a coroutine. ``on_loop`` takes all steps on the event loop, so that nothing passes between threads:
     for stores that answer at once. ``on_threads`` takes them on the worker's threads.
@@ -101,7 +101,7 @@ class SteppedWork:
             return lambda _: self._concluded(work, outcome)
         self._threads.ended_elsewhere(
             lease
-        )  # first, for those who wait until nothing is at work and all is settled
+        )  # first, for threads that wait until nothing is at work and all is settled
         self._conclude(lease, outcome, work.started)
         self._loop_tasks.ended()
         return None

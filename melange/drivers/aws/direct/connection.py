@@ -108,7 +108,7 @@ def _waits_by_itself(opened: Any, timeout: float | None) -> bool:
     """Let the system limit the waits of a socket; return False where it cannot: with TLS, and for sockets of gevent."""
     if sys.platform != "linux" or type(opened).__module__ != "socket":
         return False
-    seconds = timeout or 0.0  # 0 is no limit
+    seconds = timeout or 0.0  # 0 means no limit
     limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
