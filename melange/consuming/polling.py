@@ -27,7 +27,10 @@ MOST_HANGING = 1_000
 """A worker gives up when more runs hang beyond their time limit: each keeps a thread, which only the end of the
 process frees. Far above what one bad message leaves behind, because other messages go on meanwhile."""
 
-_PERMANENT = (AccessDeniedError, ConfigurationError, QueueNotFoundError)
+_MISTAKES = (TypeError, AttributeError, LookupError, NameError)
+"""Errors of code, in a driver or a hook, which no network causes."""
+
+_PERMANENT = (AccessDeniedError, ConfigurationError, QueueNotFoundError, *_MISTAKES)
 """Errors that waiting seldom ends: tried for a while longer, in case the cause is repaired."""
 
 _SHORT_POLL_PAUSE_SECONDS = 0.1
@@ -185,6 +188,7 @@ class Poller:
             pause_seconds,
             type(error).__name__,
             error,
+            exc_info=error if isinstance(error, _MISTAKES) else None,
             extra={"queue_name": self._queue_name},
         )
         self.stopping.wait(pause_seconds)

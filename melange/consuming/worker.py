@@ -67,8 +67,8 @@ class Worker:
             grace_seconds: how long listeners may continue after the stop. Polls wait at most this less 5 seconds, so that
                 the open one ends in time; with a grace period of up to 6 seconds they wait for one.
             handle_signals: stop on SIGTERM and SIGINT in ``run``, if that is called in the main thread.
-            give_up_seconds: how long to retry if a queue is missing or access is denied, before the worker stops with exit
-                code 1.
+            give_up_seconds: how long to retry if a queue is missing, access is denied, or a hook or driver has a mistake
+                such as a ``TypeError``, before the worker stops with exit code 1.
             weights: how the threads are shared, by the name of the queue, 1 for a queue without one. By default each queue
                 may take all threads but one for each other.
 

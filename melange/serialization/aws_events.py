@@ -64,7 +64,7 @@ def cloudwatch_alarm_type(body: Any, headers: Mapping[str, str]) -> str | None:
     """
     if not isinstance(body, dict):
         return None
-    is_alarm = all(isinstance(body.get(key), str) for key in ("AlarmName", "NewStateValue", "NewStateReason"))
+    is_alarm = all(isinstance(body.get(key), str) for key in ("AlarmName", "NewStateValue"))
     return "cloudwatch:Alarm" if is_alarm else None
 
 

@@ -15,6 +15,7 @@ from melange import (
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
     MemoryDeduplicationStore,
+    Middleware,
     QueueOptions,
     Reject,
 )
@@ -595,6 +596,23 @@ def test_a_missing_queue_ends_the_worker_after_a_while(driver, make_consumer):
     worker = Worker(consumer, grace_seconds=10, give_up_seconds=0)
 
     assert worker.run() == 1
+
+
+@pytest.mark.parametrize("mistake", [TypeError, AttributeError, KeyError, NameError])
+def test_a_mistake_in_code_ends_the_worker_after_a_while_and_is_logged_with_its_traceback(
+    driver, make_consumer, caplog, mistake
+):
+    class Mistaken(Middleware):
+        def around_poll(self, queue, poll):
+            raise mistake("a slip")
+
+    consumer = make_consumer(middleware=[Mistaken()])
+    consumer.listener()(print)
+
+    worker = Worker(consumer, grace_seconds=10, give_up_seconds=0.1)
+
+    assert worker.run() == 1
+    assert "in around_poll" in caplog.text
 
 
 def test_a_listener_that_exits_the_interpreter_only_fails(driver, make_consumer, running):
