@@ -8,7 +8,7 @@ from typing import Any
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.drivers.inspection import ObservedQueue
 from melange.errors import ConfigurationError
-from melange.topology.doctor import Finding
+from melange.topology.findings import Finding
 from melange.topology.observing import inspection_of
 
 VISIBILITY_FACTOR = 6

@@ -3,8 +3,9 @@
 from melange.topology.applying import Applied, apply_plan
 from melange.topology.changes import Change, Difference
 from melange.topology.collecting import Collected, Publication, collect, of
-from melange.topology.doctor import Finding, diagnose
+from melange.topology.doctor import diagnose
 from melange.topology.document import combined, from_document, to_document
+from melange.topology.findings import Finding
 from melange.topology.model import (
     TOPOLOGY_TAG,
     DeclaredBinding,

@@ -115,6 +115,10 @@ class Topology:
         """Return the queue of this name."""
         return next((queue for queue in self.queues if queue.name == name), None)
 
+    def own_name(self, address: str) -> str:
+        """Return the program's name for what the broker has at this address."""
+        return plain_name(address).removeprefix(self.prefix)
+
     def bindings(self) -> Iterator[tuple[DeclaredQueue, DeclaredBinding]]:
         """Yield each binding with its queue."""
         for queue in self.queues:

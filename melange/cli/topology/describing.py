@@ -10,7 +10,7 @@ from melange.cli.logs import printable
 from melange.cli.readable import counted
 from melange.topology.applying import Applied
 from melange.topology.changes import Change, about
-from melange.topology.doctor import Finding, app_option
+from melange.topology.findings import Finding, app_option
 from melange.topology.plan import Plan
 
 _SIGNS = {
