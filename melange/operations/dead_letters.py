@@ -11,23 +11,23 @@ from melange.drivers.dead_letters import (
     FoundDeadLetter,
     MessageMoves,
     MoveTask,
-    is_named_for_dead_letters,
 )
 from melange.drivers.registry import DriverManager
-from melange.errors import (
-    ConfigurationError,
-    DriverClosedError,
-    DriverConnectionError,
-    DriverError,
-    MelangeError,
-    QueueNotFoundError,
-)
+from melange.errors import ConfigurationError, MelangeError
 from melange.messages import DEAD_LETTER_HEADER, Delivery, Message, Queue, new_message_id
 from melange.operations.browsing import Browsing
+from melange.operations.dead_letter import DeadLetter, dead_letter_from, event_type_in
 from melange.operations.grouping import DEFAULT_ASPECTS, Aspect, Group, grouped
-from melange.operations.letters import DeadLetter, dead_letter_from, event_type_in
+from melange.operations.retrying_and_removing import (
+    OnProgress,
+    Pace,
+    Report,
+    Settling,
+    Stopping,
+    never_stopping,
+)
 from melange.operations.selection import Selection
-from melange.operations.settling import OnProgress, Pace, Report, Settling, Stopping, never_stopping
+from melange.operations.source_queues import SourceQueues
 
 EDITED_FROM_HEADER = "melange-edited-from"
 """Carries the message id of the dead letter from which a message was made."""
@@ -65,33 +65,16 @@ class DeadLetters:
             )
         self._access: DeadLetterAccess = access
         named = self._driver.get_queue(queue_name)
+        self._sources = SourceQueues(named, self._driver, access)
         self.queue: Queue = named.dead_letter_queue or named
         """The dead-letter queue."""
-        self.source: Queue | None = named if named.dead_letter_queue else None
+        self.source: Queue | None = self._sources.only
         """The queue from which these letters come; None for all queues."""
-        self._sources = self._find_sources(named)
-        self._targets: dict[str, Queue] = {}
-
-    def _find_sources(self, named: Queue) -> dict[str, str]:
-        try:
-            sources = self._access.sources(self.queue)
-        except (DriverConnectionError, DriverClosedError, QueueNotFoundError):
-            raise
-        except DriverError:
-            # Without the permission, or on a server without the call, a letter that does not say where it failed needs to=.
-            sources = {named.name: named.address} if self.source else {}
-        # The sources of a dead-letter queue may have been deleted or renamed, and its letters are still there.
-        if not sources and not is_named_for_dead_letters(self.queue):
-            raise ConfigurationError(
-                f"queue {named.name!r} has no dead-letter queue, and no queue is known that uses it as one: looking into it "
-                "could take messages from its consumers"
-            )
-        return sources
 
     @property
     def source_names(self) -> list[str]:
         """The queues from which letters come, as far as the broker tells."""
-        return sorted(self._sources)
+        return self._sources.names
 
     @property
     def counts_are_estimates(self) -> bool:
@@ -165,7 +148,7 @@ class DeadLetters:
             on_progress: called with the number of letters looked at.
             stopping: asked before each batch; True ends it.
         """
-        destination = None if to is None else self._destination(to)
+        destination = None if to is None else self._sources.other(to)
         if rate is not None and not rate > 0:
             raise ConfigurationError(f"rate must be a number of messages a second above 0, not {rate!r}")
 
@@ -196,7 +179,7 @@ class DeadLetters:
             ConfigurationError: no such dead letter was seen.
             InvalidMessageError: the broker would refuse the body.
         """
-        destination = None if to is None else self._destination(to)
+        destination = None if to is None else self._sources.other(to)
         new_id = new_message_id()
 
         def send(deliveries: Sequence[Delivery], target: Queue) -> dict[str, MelangeError]:
@@ -225,7 +208,7 @@ class DeadLetters:
         Raises:
             ConfigurationError: the broker makes no moves; several queues share the dead-letter queue, and ``to`` is None.
         """
-        destination = self._only_source() if to is None else self._destination(to)
+        destination = self._sources.only_one() if to is None else self._sources.other(to)
         self._moves().start(self.queue, destination, messages_per_second=messages_per_second)
         return destination
 
@@ -254,14 +237,8 @@ class DeadLetters:
         now = self._driver.clock.now()
         for one in found:
             letter = dead_letter_from(one)
-            if self._is_of_source(letter) and selection.includes(letter, now):
+            if self._sources.includes(letter) and selection.includes(letter, now):
                 yield one, letter
-
-    def _is_of_source(self, letter: DeadLetter) -> bool:
-        if self.source is None or letter.queue_name == self.source.name:
-            return True
-        # One that does not say where it failed can only be of the only source.
-        return letter.queue_name is None and list(self._sources) == [self.source.name]
 
     def _settle(
         self,
@@ -272,7 +249,7 @@ class DeadLetters:
         destination: Queue | None = None,
     ) -> Report:
         def target_of(letter: DeadLetter) -> Queue:
-            return destination or self._target_of(letter)
+            return destination or self._sources.target_of(letter)
 
         with self._browsing() as browsing:
             settling = Settling(self._driver, browsing, pace, send, target_of)
@@ -288,54 +265,6 @@ class DeadLetters:
                 report.was_stopped = pace.stopping()
         report.unfound_ids = sorted(selection.message_ids - settling.begun_ids)
         return report
-
-    def _target_of(self, letter: DeadLetter) -> Queue:
-        """Return the queue where the letter failed."""
-        name = letter.queue_name
-        if self.source is not None and name in (None, self.source.name):
-            return self.source
-        if name is None and len(self._sources) == 1:
-            (name,) = self._sources
-        target = None if name is None else self._source_named(name)
-        if target is None:
-            raise ConfigurationError(
-                f"message {letter.message_id} failed in "
-                + (
-                    f"queue {name!r}, which does not send"
-                    if name
-                    else "an unknown queue, and several or none send"
-                )
-                + f" its dead letters to {self.queue.name!r}: say where to retry it with to= (--to)"
-            )
-        return target
-
-    def _source_named(self, name: str) -> Queue | None:
-        """Return the queue if it uses this dead-letter queue: any program can write a name into a note."""
-        if name not in self._targets:
-            try:
-                queue = self._driver.get_queue(self._sources.get(name, name))
-            except (ConfigurationError, QueueNotFoundError):
-                return None
-            target = queue.dead_letter_queue
-            if target is None or target.address != self.queue.address:
-                return None
-            self._targets[name] = queue
-        return self._targets[name]
-
-    def _only_source(self) -> Queue:
-        if self.source is not None:
-            return self.source
-        found = self._source_named(*self._sources) if len(self._sources) == 1 else None
-        if found is not None:
-            return found
-        sources = ", ".join(self.source_names) or "none is known"
-        raise ConfigurationError(f"say where to move {self.queue.name!r} with to= (--to): {sources}")
-
-    def _destination(self, name: str) -> Queue:
-        queue = self._driver.get_queue(name)
-        if queue.address == self.queue.address:
-            raise ConfigurationError(f"{name!r} is the dead-letter queue itself: name another queue")
-        return queue
 
 
 def _batches(

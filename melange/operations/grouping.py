@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from melange.operations.letters import DeadLetter
+from melange.operations.dead_letter import DeadLetter
 
 Aspect = Literal["reason", "listener", "type", "queue", "group", "age"]
 

@@ -13,7 +13,7 @@ from melange.drivers.dead_letters import is_named_for_dead_letters
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError, Failure, MelangeError
 from melange.messages import DEAD_LETTER_HEADER, JSON_CONTENT_TYPE, Message, Queue
-from melange.operations.letters import DeadLetter
+from melange.operations.dead_letter import DeadLetter
 from melange.operations.selection import Selection
 from melange.serialization.masking import masked_body
 from melange.serialization.serializer import EventSerializer

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from melange.operations.letters import DeadLetter, Origin
+from melange.operations.dead_letter import DeadLetter, Origin
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,11 @@ class BindingChanges:
         yield from self._changed_filter(queue, binding, now)
         if now.dead_letter_queue is None and target.dead_letter_queue is not None:
             yield change(
-                (Difference("dead letters of SNS", NOWHERE, self._topology.own_name(target.dead_letter_queue)),),
+                (
+                    Difference(
+                        "dead letters of SNS", NOWHERE, self._topology.own_name(target.dead_letter_queue)
+                    ),
+                ),
                 is_drift=False,
                 carry_out=partial(self._give_dead_letters, queue, binding.topic),
             )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from melange.errors import ConfigurationError, DriverError
 from melange.middleware import Middleware
-from melange.testing.broker import HarnessDriver
 from melange.testing.clock import ManualClock
+from melange.testing.harness_driver import HarnessDriver
 from melange.testing.history import History
 
 if TYPE_CHECKING:

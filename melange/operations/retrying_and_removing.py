@@ -11,7 +11,7 @@ from melange.drivers.dead_letters import FoundDeadLetter
 from melange.errors import MelangeError
 from melange.messages import Delivery, Queue
 from melange.operations.browsing import Browsing
-from melange.operations.letters import DeadLetter
+from melange.operations.dead_letter import DeadLetter
 
 _SLICE_SECONDS = 0.5
 _BATCH = 10

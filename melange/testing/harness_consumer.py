@@ -15,9 +15,9 @@ from melange.consuming.subscriptions import ListenerCall
 from melange.deduplication.base import RunCoroutine
 from melange.errors import DeduplicationError, DriverConnectionError, TimeLimitExceeded
 from melange.middleware import Middleware
-from melange.testing.broker import HarnessDriver
 from melange.testing.clock import ManualClock
 from melange.testing.faults import Faults
+from melange.testing.harness_driver import HarnessDriver
 from melange.testing.history import History, current_run
 
 if TYPE_CHECKING:
