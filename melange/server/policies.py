@@ -60,6 +60,18 @@ class Policy:
         return effects
 
 
+def permission(label: str, accounts: list[str], actions: list[str], resource: str) -> dict[str, Any]:
+    """Return the statement that lets accounts do something with a topic or queue, as AddPermission writes it."""
+    principals = [f"arn:aws:iam::{account}:root" for account in accounts]
+    return {
+        "Sid": label,
+        "Effect": "Allow",
+        "Principal": {"AWS": principals if len(principals) != 1 else principals[0]},
+        "Action": actions if len(actions) != 1 else actions[0],
+        "Resource": resource,
+    }
+
+
 def _applies(statement: Mapping[str, Any], access: Access) -> bool:
     return (
         _matches(statement, "Action", access.action.lower(), lowers=True)

@@ -6,15 +6,13 @@ Functions that take a broker need ``broker.lock``, which their callers hold.
 from __future__ import annotations
 
 import json
-from base64 import b64decode, b64encode
 from collections.abc import Hashable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from melange.engine.deduplication import DeduplicationWindow
 from melange.engine.fifo import FifoQueue
 from melange.engine.queue import VISIBLE, Copy
-from melange.errors import ConfigurationError
 from melange.server.sns.filter_policies import FilterPolicy
 from melange.server.sns.http_deliveries import Delivery
 from melange.server.sns.topics import Subscription, Topic
@@ -25,7 +23,6 @@ from melange.server.sqs.queues import Queue
 if TYPE_CHECKING:
     from melange.server.broker import Broker
 
-_FORMAT = 1
 _SEQUENCE_GAP = 1_000_000
 """How far FIFO topics count ahead when they are made again: a number that was given must not come twice."""
 
@@ -261,65 +258,3 @@ def _put_copies(broker: Broker, kept_copies: list[KeptCopy], later: float) -> No
         broker.bytes_kept += copy.message.memory
     for arn, queue in broker.queues.items():
         queue.stored.keep_copies_in(copies[arn])
-
-
-# --- as text -----------------------------------------------------------------------------------------
-
-
-def content_of(message: SentMessage) -> str:
-    """Return the JSON text of a message."""
-    attributes = {
-        name: {
-            key: {"base64": b64encode(value).decode()} if isinstance(value, bytes) else value
-            for key, value in attribute.items()
-        }
-        for name, attribute in message.attributes.items()
-    }
-    return json.dumps([message.body, attributes, message.sender_id, message.trace_header])
-
-
-def message_of(content: str) -> SentMessage:
-    """Return the message of a JSON text."""
-    body, attributes, sender_id, trace_header = json.loads(content)
-    read = {
-        name: {
-            key: b64decode(value["base64"]) if isinstance(value, dict) else value
-            for key, value in attribute.items()
-        }
-        for name, attribute in attributes.items()
-    }
-    return SentMessage(body, read, sender_id=sender_id, trace_header=trace_header)
-
-
-def key_of(value: Any) -> Hashable:
-    """Return a deduplication id that was JSON: one by group is a pair."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def to_json(state: State) -> str:
-    """Return the text of a snapshot file."""
-    copies = [kept._replace(message=content_of(kept.message)) for kept in state.copies]  # type: ignore[arg-type]
-    document = {"melange_server_snapshot": _FORMAT} | asdict(state) | {"copies": copies}
-    return json.dumps(document)
-
-
-def from_json(text: str | bytes) -> State:
-    """Return the state of a snapshot file.
-
-    Raises:
-        ConfigurationError: it is not one.
-    """
-    try:
-        document = json.loads(text)
-        if document.pop("melange_server_snapshot") != _FORMAT:
-            raise ConfigurationError("the snapshot was not written by this version of melange server")
-        document["copies"] = [
-            KeptCopy(number, arn, message_of(content), *rest)
-            for number, arn, content, *rest in document["copies"]
-        ]
-        document["ids"] = [
-            KeptId(arn, key_of(key), until, answer) for arn, key, until, answer in document["ids"]
-        ]
-        return State(**document)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise ConfigurationError("the body is not a snapshot of melange server") from None

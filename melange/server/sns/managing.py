@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 from melange.server.calls import Call, Parameters, page
 from melange.server.errors import ServiceError, invalid_parameter
@@ -29,17 +28,6 @@ _FEEDBACK = re.compile(
     r"(?:HTTP|Firehose|Lambda|Application|SQS)(?:SuccessFeedbackRoleArn|SuccessFeedbackSampleRate|FailureFeedbackRoleArn)"
 )
 _MESSAGE_BYTES = range(1_024, 1_048_577)
-_ACTIONS = {
-    "GetTopicAttributes",
-    "SetTopicAttributes",
-    "AddPermission",
-    "RemovePermission",
-    "DeleteTopic",
-    "Subscribe",
-    "ListSubscriptionsByTopic",
-    "Publish",
-    "Receive",
-}
 
 
 def find_topic(call: Call, arn: str | None, action: str = "", parameter: str = "TopicArn") -> Topic:
@@ -139,41 +127,6 @@ def untag_resource(call: Call) -> Parameters:
         topic = _tagged(call)
         for key in call.parameters.get("TagKeys", []):
             topic.tags.pop(key, None)
-    return {}
-
-
-def add_permission(call: Call) -> Parameters:
-    label = call.parameters.get("Label", "")
-    accounts, actions = (call.parameters.get(name, []) for name in ("AWSAccountId", "ActionName"))
-    with call.broker.lock:
-        topic = find_topic(call, call.parameters.get("TopicArn"), "AddPermission")
-        if not set(actions) <= _ACTIONS:
-            raise invalid_parameter("Policy statement action out of service scope!")
-        document: dict[str, Any] = json.loads(topic.attributes["Policy"])
-        if any(statement.get("Sid") == label for statement in document["Statement"]):
-            raise invalid_parameter("Statement already exists")
-        principals = [f"arn:aws:iam::{account}:root" for account in accounts]
-        names = [f"SNS:{action}" for action in actions]
-        document["Statement"].append(
-            {
-                "Sid": label,
-                "Effect": "Allow",
-                "Principal": {"AWS": principals if len(principals) != 1 else principals[0]},
-                "Action": names if len(names) != 1 else names[0],
-                "Resource": topic.arn,
-            }
-        )
-        topic.set_attributes({"Policy": json.dumps(document)})
-    return {}
-
-
-def remove_permission(call: Call) -> Parameters:
-    with call.broker.lock:
-        topic = find_topic(call, call.parameters.get("TopicArn"), "RemovePermission")
-        document: dict[str, Any] = json.loads(topic.attributes["Policy"])
-        label = call.parameters.get("Label")
-        document["Statement"] = [one for one in document["Statement"] if one.get("Sid") != label]
-        topic.set_attributes({"Policy": json.dumps(document)})
     return {}
 
 

@@ -1,10 +1,10 @@
 """The operations by name."""
 
 from melange.server.calls import Operation
-from melange.server.sns import managing, publishing, subscribing
+from melange.server.sns import managing, permissions, publishing, subscribing
 
 OPERATIONS: dict[str, Operation] = {
-    "AddPermission": managing.add_permission,
+    "AddPermission": permissions.add_permission,
     "ConfirmSubscription": subscribing.confirm_subscription,
     "CreateTopic": managing.create_topic,
     "DeleteTopic": managing.delete_topic,
@@ -16,7 +16,7 @@ OPERATIONS: dict[str, Operation] = {
     "ListTopics": managing.list_topics,
     "Publish": publishing.publish,
     "PublishBatch": publishing.publish_batch,
-    "RemovePermission": managing.remove_permission,
+    "RemovePermission": permissions.remove_permission,
     "SetSubscriptionAttributes": subscribing.set_subscription_attributes,
     "SetTopicAttributes": managing.set_topic_attributes,
     "Subscribe": subscribing.subscribe,

@@ -21,7 +21,7 @@ _RETRY_POLICY = {
     "backoffFunction": "linear",
 }
 _CONTENT_TYPE = "text/plain; charset=UTF-8"
-_DEFAULT_ACTIONS = (
+OWNER_ACTIONS = (
     "GetTopicAttributes",
     "SetTopicAttributes",
     "AddPermission",
@@ -197,7 +197,7 @@ class Topic:
                     "Sid": "__default_statement_ID",
                     "Effect": "Allow",
                     "Principal": {"AWS": "*"},
-                    "Action": [f"SNS:{action}" for action in _DEFAULT_ACTIONS],
+                    "Action": [f"SNS:{action}" for action in OWNER_ACTIONS],
                     "Resource": self.arn,
                     "Condition": {"StringEquals": {"AWS:SourceOwner": self.account}},
                 }

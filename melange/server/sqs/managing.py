@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 from melange.server.callers import DEFAULT_REGION
 from melange.server.calls import Call, Parameters, page
@@ -175,67 +174,6 @@ def untag_queue(call: Call) -> Parameters:
         for key in call.parameters.get("TagKeys", []):
             queue.tags.pop(key, None)
     return {}
-
-
-def add_permission(call: Call) -> Parameters:
-    label = _label(call)
-    accounts, actions = (call.parameters.get(name, []) for name in ("AWSAccountIds", "Actions"))
-    for name, values in (("AWSAccountIds", accounts), ("Actions", actions)):
-        if not values:
-            raise missing_parameter(name)
-    with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
-        document = _policy_of(queue)
-        if any(statement.get("Sid") == label for statement in document["Statement"]):
-            raise invalid_value(label, "Label", "Already exists.")
-        principals = [f"arn:aws:iam::{account}:root" for account in accounts]
-        names = [f"SQS:{action}" for action in actions]
-        document["Statement"].append(
-            {
-                "Sid": label,
-                "Effect": "Allow",
-                "Principal": {"AWS": principals if len(principals) > 1 else principals[0]},
-                "Action": names if len(names) > 1 else names[0],
-                "Resource": queue.arn,
-            }
-        )
-        queue.set_attributes({"Policy": json.dumps(document)})
-    return {}
-
-
-def remove_permission(call: Call) -> Parameters:
-    label = _label(call)
-    with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
-        document = _policy_of(queue)
-        left = [statement for statement in document["Statement"] if statement.get("Sid") != label]
-        if len(left) == len(document["Statement"]):
-            raise invalid_value(label, "Label", "can't find label.")
-        document["Statement"] = left
-        queue.set_attributes({"Policy": json.dumps(document) if left else ""})
-    return {}
-
-
-def _label(call: Call) -> str:
-    label: str = call.parameters.get("Label", "")
-    if not label:
-        raise missing_parameter("Label")
-    if not _NAME.fullmatch(label):
-        raise invalid_value(
-            label,
-            "Label",
-            "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length",
-        )
-    return label
-
-
-def _policy_of(queue: Queue) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(queue.attributes.get("Policy") or "{}")
-    document.setdefault("Version", "2008-10-17")
-    document.setdefault("Id", f"{queue.arn}/SQSDefaultPolicy")
-    statements = document.get("Statement", [])
-    document["Statement"] = statements if isinstance(statements, list) else [statements]
-    return document
 
 
 def _check_name(name: str, *, is_fifo: bool) -> None:

@@ -1,10 +1,10 @@
 """The operations by name."""
 
 from melange.server.calls import Operation
-from melange.server.sqs import managing, moving, receiving, sending, settling
+from melange.server.sqs import managing, moving, permissions, receiving, sending, settling
 
 OPERATIONS: dict[str, Operation] = {
-    "AddPermission": managing.add_permission,
+    "AddPermission": permissions.add_permission,
     "CancelMessageMoveTask": moving.cancel_message_move_task,
     "ChangeMessageVisibility": settling.change_message_visibility,
     "ChangeMessageVisibilityBatch": settling.change_message_visibility_batch,
@@ -20,7 +20,7 @@ OPERATIONS: dict[str, Operation] = {
     "ListQueues": managing.list_queues,
     "PurgeQueue": managing.purge_queue,
     "ReceiveMessage": receiving.receive_message,
-    "RemovePermission": managing.remove_permission,
+    "RemovePermission": permissions.remove_permission,
     "SendMessage": sending.send_message,
     "SendMessageBatch": sending.send_message_batch,
     "SetQueueAttributes": managing.set_queue_attributes,

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from melange.server.sns.filter_policies import FilterPolicy, FilterPolicyError
+from melange.server.sns.filter_conditions import FilterPolicyError
+from melange.server.sns.filter_policies import FilterPolicy
 
 
 def text(value):
