@@ -7,10 +7,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Self
 
 from melange.asynchronous import running_loop
 from melange.consuming.changes import Changes
@@ -25,7 +24,7 @@ from melange.consuming.queue_worker import QueueWorker
 from melange.consuming.retry_timers import Timers
 from melange.consuming.threads import Threads
 from melange.errors import ConfigurationError, is_number
-from melange.signals import calling_on_signal, wait_until_set
+from melange.lifecycle import Lifecycle
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ SHORTEST_FINISH_SECONDS = 5
 """The least part of the grace period that is left when the last poll has ended."""
 
 
-class Worker:
+class Worker(Lifecycle):
     """Polls the queues of its consumers and runs their listeners, several at a time.
 
     Leases are renewed until a message is settled, so a listener may take any time. The queues share ``concurrency``
@@ -76,8 +75,9 @@ class Worker:
             ConfigurationError: no consumer, two for one queue, or a number out of bounds.
         """
         _check(consumers, concurrency, grace_seconds, give_up_seconds)
+        self._stopping = threading.Event()
+        super().__init__(self._stopping.set, handle_signals=handle_signals)
         self._grace_seconds = grace_seconds
-        self._handle_signals = handle_signals
         self._places = Places(concurrency)
         self._changes = Changes()
         self._threads = Threads(self._places, self._changes)
@@ -113,32 +113,13 @@ class Worker:
             for consumer, part in zip(consumers, parts, strict=True)
         ]
         self._lifecycle = threading.Lock()
-        self._stopping = threading.Event()
-        self._ended = threading.Event()
         self._gave_up = False
-        self._exit_code = 0
         self._supervisor = threading.Thread(target=self._supervise, name="melange-worker", daemon=True)
 
     @property
     def consumers(self) -> tuple[ExchangeMessageConsumer, ...]:
         """The consumers it works for, in the order given."""
         return tuple(one.consumer for one in self._queue_workers)
-
-    def run(self) -> int:
-        """Work until SIGTERM, SIGINT or ``stop``; return the exit code for the process.
-
-        0: a graceful shutdown. 1: work was left behind, or the worker gave up. In the main thread a second signal ends the
-        process at once.
-
-        Raises:
-            ConfigurationError: a consumer has no listener, or the worker was started before.
-        """
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        handles = self._handle_signals and in_main_thread
-        with calling_on_signal(self._stopping.set) if handles else nullcontext():
-            self.start()
-            wait_until_set(self._ended)
-        return self._exit_code
 
     async def run_async(self) -> int:
         """Work as ``run`` does, inside of a running event loop of asyncio; return the exit code.
@@ -149,9 +130,7 @@ class Worker:
         Raises:
             ConfigurationError: as ``run``, or no event loop of asyncio runs here.
         """
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        handles = self._handle_signals and in_main_thread
-        with calling_on_signal(self._stopping.set) if handles else nullcontext():
+        with self._stopping_on_signals():
             async with self.lifespan():
                 # Awake twice a second: the system may give a signal to another thread, and Python handles it in this one.
                 while not self._ended.is_set():
@@ -160,34 +139,9 @@ class Worker:
 
     @asynccontextmanager
     async def lifespan(self, _application: object = None) -> AsyncIterator[None]:
-        """Work during an ``async with`` block, with asynchronous listeners on its event loop; then shut down gracefully.
-
-        FastAPI, Starlette and Litestar take the method itself as ``lifespan=``. Signals are left to the server.
-
-        Raises:
-            ConfigurationError: as ``start``, or no event loop of asyncio runs here.
-        """
         self._event_loop.borrow(running_loop("a worker"))
-        self.start()
-        try:
+        async with super().lifespan():
             yield
-        finally:
-            self._stopping.set()
-            while not self._ended.is_set():
-                await asyncio.sleep(0.01)
-
-    @contextmanager
-    def running(self) -> Iterator[Self]:
-        """Work in the background during a ``with`` block; then shut down gracefully.
-
-        Raises:
-            ConfigurationError: as ``start``.
-        """
-        self.start()
-        try:
-            yield self
-        finally:
-            self.stop()
 
     def start(self) -> None:
         """Work in the background until ``stop``. Returns at once.

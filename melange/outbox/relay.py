@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,6 +15,7 @@ from sqlalchemy.pool import SingletonThreadPool
 from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager, require_driver
 from melange.errors import ConfigurationError, DriverClosedError, MelangeError, OutboxError, is_number
+from melange.lifecycle import Lifecycle
 from melange.outbox.database_errors import explained
 from melange.outbox.locks import locks_for
 from melange.outbox.relay_batch import BatchRelay
@@ -24,7 +23,6 @@ from melange.outbox.relay_loop import RelayLoop
 from melange.outbox.schedule import Schedule
 from melange.outbox.topic_publisher import TopicPublisher
 from melange.outbox.waking import StopSignal
-from melange.signals import calling_on_signal, wait_until_set
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +50,7 @@ class RelayHealth:
     troubles: Mapping[str, MelangeError]
 
 
-class OutboxRelay:
+class OutboxRelay(Lifecycle):
     """Publishes the committed messages of ``Outbox``, in order for each key.
 
     A message is marked as sent after the broker has accepted it. If the relay is killed in between, or loses its
@@ -99,6 +97,8 @@ class OutboxRelay:
         """
         _check(batch_size, max_attempts, poll_seconds, keep_sent_seconds)
         require_driver(driver)
+        self._stopping = StopSignal()
+        super().__init__(self._stopping.set, handle_signals=handle_signals)
         self._locks = locks_for(engine)
         self._engine = self._locks.engine
         self._driver = driver
@@ -107,36 +107,16 @@ class OutboxRelay:
         self._max_attempts = max_attempts
         self._poll_seconds = poll_seconds
         self._keep_sent_seconds = keep_sent_seconds
-        self._handle_signals = handle_signals
         self._is_paused = False
         self._topics: TopicPublisher | None = None
         self._loop: RelayLoop | None = None
         self._lifecycle = threading.Lock()
-        self._stopping = StopSignal()
-        self._ended = threading.Event()
-        self._exit_code = 0
         self._thread = threading.Thread(target=self._work, name="melange-outbox-relay", daemon=True)
 
     @property
     def engine(self) -> Engine:
         """The database of the outbox."""
         return self._engine
-
-    def run(self) -> int:
-        """Relay until SIGTERM, SIGINT or ``stop``; return the exit code: 0, or 1 if the driver was closed.
-
-        In the main thread a second signal ends the process at once. The relay waits during outages of broker and
-        database.
-
-        Raises:
-            ConfigurationError: no driver was chosen, or the relay was started before.
-        """
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        handles = self._handle_signals and in_main_thread
-        with calling_on_signal(self._stopping.set) if handles else nullcontext():
-            self.start()
-            wait_until_set(self._ended)
-        return self._exit_code
 
     def start(self) -> None:
         """Relay in the background until ``stop``. Returns at once.
@@ -168,38 +148,6 @@ class OutboxRelay:
             if self._thread.ident is None:
                 return True
         return self._ended.wait(timeout_seconds) and self._exit_code == 0
-
-    @asynccontextmanager
-    async def lifespan(self, _application: object = None) -> AsyncIterator[None]:
-        """Relay in the background during an ``async with`` block; the event loop goes on while it stops.
-
-        FastAPI, Starlette and Litestar take the method itself as ``lifespan=``. Signals are left to the server.
-
-        Raises:
-            ConfigurationError: as ``start``.
-        """
-        import asyncio  # noqa: PLC0415 - most relays are without it
-
-        self.start()
-        try:
-            yield
-        finally:
-            self._stopping.set()
-            while not self._ended.is_set():
-                await asyncio.sleep(0.01)
-
-    @contextmanager
-    def running(self) -> Iterator[Self]:
-        """Relay in the background during a ``with`` block.
-
-        Raises:
-            ConfigurationError: as ``start``.
-        """
-        self.start()
-        try:
-            yield self
-        finally:
-            self.stop()
 
     def pause(self) -> None:
         """Publish nothing until ``resume``; another relay may take over. The batch in flight continues. Idempotent."""
