@@ -15,8 +15,6 @@ from melange.drivers.aws import operations
 from melange.drivers.aws.batches import send_messages, settle_deliveries
 from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.clients import DEFAULT_CALL_TIMEOUT_SECONDS, Clients
-from melange.drivers.aws.dead_letter_access import SqsDeadLetters
-from melange.drivers.aws.dead_letters import copies_of
 from melange.drivers.aws.operations import Entry
 from melange.drivers.aws.queues import SqsQueues
 from melange.drivers.aws.receiving import receive_from
@@ -33,7 +31,6 @@ from melange.drivers.base import (
     NoDeadLetterQueue,
     QueueDepth,
 )
-from melange.drivers.inspection import BrokerInspection
 from melange.drivers.prefix import NamePrefix
 from melange.drivers.queue_spec import QueueSpec
 from melange.drivers.sqs_rules import (
@@ -49,6 +46,8 @@ from melange.messages import Delivery, Message, Queue, Topic
 
 if TYPE_CHECKING:
     from melange.drivers.aws.account import AwsAccount
+    from melange.drivers.aws.dead_letter_access import SqsDeadLetters
+    from melange.drivers.inspection import BrokerInspection
 
 _CAPABILITIES = Capabilities(
     fifo=True,
@@ -128,6 +127,8 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
     @property
     def dead_letter_access(self) -> SqsDeadLetters:
         """The administration of dead letters; see ``melange.drivers.dead_letters``."""
+        from melange.drivers.aws.dead_letter_access import SqsDeadLetters  # noqa: PLC0415 - see inspection
+
         return SqsDeadLetters(self._calls, self._queues)
 
     def declare_topic(self, name: str, *, tags: Mapping[str, str] | None = None) -> Topic:
@@ -231,6 +232,8 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         if queue is None or not isinstance(delivery.received, Received):
             super().dead_letter(delivery, note)
             return
+        from melange.drivers.aws.dead_letters import copies_of  # noqa: PLC0415 - see inspection
+
         *larger, bare = copies_of(delivery, delivery.received, queue, note)
         for copy in larger:
             try:

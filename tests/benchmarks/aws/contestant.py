@@ -42,7 +42,7 @@ def boto3_loop(url: str, queue: str) -> tuple[Publish, Consume]:
     import boto3
 
     session = boto3.Session(KEY, KEY, region_name=REGION)
-    sns, sqs = session.client("sns", endpoint_url=url), session.client("sqs", endpoint_url=url)
+    sns = session.client("sns", endpoint_url=url)
 
     def publish(count: int) -> None:
         for _ in range(0, count, 10):
@@ -60,6 +60,7 @@ def boto3_loop(url: str, queue: str) -> tuple[Publish, Consume]:
             sns.publish_batch(TopicArn=ARN + "orders", PublishBatchRequestEntries=entries)
 
     def consume() -> None:
+        sqs = session.client("sqs", endpoint_url=url)
         address = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
         while True:
             answer = sqs.receive_message(
@@ -82,7 +83,7 @@ def melange(url: str, queue: str, options: Sequence[str]) -> tuple[Publish, Cons
     """Return melange with its defaults; ``options`` say how it consumes and on which transport."""
     import boto3
 
-    from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, Worker
+    from melange import ExchangeMessagePublisher
     from melange.drivers.aws import AwsDriver
 
     named: dict[str, Any] = {"transport": "botocore"} if "botocore" in options else {}
@@ -90,6 +91,8 @@ def melange(url: str, queue: str, options: Sequence[str]) -> tuple[Publish, Cons
     publisher = ExchangeMessagePublisher("orders", driver)
 
     def consume() -> None:
+        from melange import ExchangeMessageConsumer, Worker
+
         consumer = ExchangeMessageConsumer(queue, "orders", driver=driver)
         seconds = 0.02 if "20ms" in options else 0.0
 

@@ -19,6 +19,9 @@ from benchmarks.measuring import Cost
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
 IDLE_SECONDS = 3.0
+WARM_UP_MESSAGES = 500
+"""At the beginning of each turn, not counted: the other contestants' turns have emptied the processor's caches."""
+
 ENVIRONMENTS = REPOSITORY / ".services"
 
 _TYPE = contestant.EVENT["event_type_name"]
@@ -105,6 +108,7 @@ class Contestant:
 
     def publish(self, count: int) -> Cost:
         """Publish messages; return the cost of each."""
+        self._command(f"publish {WARM_UP_MESSAGES}")
         cpu, wall = map(float, self._command(f"publish {count}").split())
         return Cost(cpu / count, wall / count)
 
@@ -119,13 +123,20 @@ class Contestant:
         if not self._is_consuming:
             self._is_consuming = True
             self._tell("consume")
-        before, used = self._stub.counts()["deleted"], float(self._command("used"))
+        self._consume(WARM_UP_MESSAGES)
+        used = float(self._command("used"))
+        seconds = self._consume(count)
+        return Cost((float(self._command("used")) - used) / count, seconds / count)
+
+    def _consume(self, count: int) -> float:
+        """Let messages be consumed; return the time from the filling of the queue to the last delete."""
+        before = self._stub.counts()["deleted"]
         self._stub.fill(self._queue, count, self.name.split()[0])
         while (counts := self._stub.counts())["deleted"] < before + count:
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} has ended")
             time.sleep(0.02)
-        return Cost((float(self._command("used")) - used) / count, counts["seconds"] / count)
+        return counts["seconds"]
 
     def resident_bytes(self) -> int:
         """Return the memory of the process."""
@@ -155,7 +166,7 @@ class Contestant:
 
 
 def start_up(name: str, python: Path, stub: Stub) -> Cost:
-    """Run a process that imports, builds what it needs, publishes one message and ends."""
+    """Run a process that imports, builds what it needs, publishes ten messages and ends."""
     command = [str(python), str(HERE / "contestant.py"), name, stub.url, "cold"]
     started = time.perf_counter()
     process = subprocess.Popen(

@@ -12,7 +12,7 @@ from benchmarks.aws.processes import Contestant, environment_of, running_stub, s
 from benchmarks.measuring import Cost, Progress, cpu_of, interleaved, ratio, wall_of
 from benchmarks.report import Row, table_of_rows
 
-MESSAGES = 1_000
+MESSAGES = 2_000
 WAITING_MESSAGES = 640
 WAIT_SECONDS, AT_A_TIME = 0.02, 32
 
