@@ -13,6 +13,9 @@ from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Leave, Ou
 from melange.errors import Retry
 from melange.messages import Queue, Topic
 
+INSTRUMENTATION_NAME: Final = "melange"
+"""The name under which spans and metrics are made."""
+
 SYSTEM: Final = "messaging.system"
 OPERATION_NAME: Final = "messaging.operation.name"
 OPERATION_TYPE: Final = "messaging.operation.type"

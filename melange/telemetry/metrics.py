@@ -19,6 +19,7 @@ from melange.middleware import Middleware, Publish
 from melange.telemetry.conventions import (
     DESTINATION_NAME,
     ERROR_TYPE,
+    INSTRUMENTATION_NAME,
     LISTENER_NAME,
     OUTCOME,
     Attributes,
@@ -28,7 +29,7 @@ from melange.telemetry.conventions import (
     error_type,
     outcome_name,
 )
-from melange.telemetry.observing import OutboxNumbers, WorkerNumbers
+from melange.telemetry.gauges import OutboxNumbers, WorkerNumbers
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -69,7 +70,7 @@ class Metrics(Middleware):
             meter_provider: by default what ``opentelemetry.metrics.set_meter_provider`` was given.
             clock: the clock by which the age of messages is measured.
         """
-        meter = metrics.get_meter("melange", version("melange"), meter_provider)
+        meter = metrics.get_meter(INSTRUMENTATION_NAME, version("melange"), meter_provider)
         self._clock = clock or SystemClock()
         self._sent = meter.create_counter(
             SENT, "{message}", "Number of messages producer attempted to send to the broker."

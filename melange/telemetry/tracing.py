@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
-from typing import Any, Final, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import Link, Span, SpanKind, TracerProvider
 
-from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Outcome
+from melange.consuming.outcomes import Acknowledge, Outcome
 from melange.consuming.subscriptions import ListenerCall
-from melange.errors import Failure, MessageTooLargeError, shortened
+from melange.errors import Failure, MessageTooLargeError
 from melange.messages import CORRELATION_HEADER, Delivery, Message, Queue, Topic
 from melange.middleware import Middleware, Publish
 from melange.telemetry.conventions import (
     ATTEMPT,
     CONVERSATION_ID,
     DESTINATION_NAME,
-    ERROR_TYPE,
     EVENT_TYPE,
+    INSTRUMENTATION_NAME,
     LISTENER_NAME,
     MESSAGE_COUNT,
     MESSAGE_ID,
@@ -37,22 +36,10 @@ from melange.telemetry.conventions import (
     Operation,
     address_attributes_of,
     attributes_of,
-    error_of,
-    error_type,
     outcome_name,
 )
 from melange.telemetry.propagation import context_of, span_context_of, with_context
-
-INSTRUMENTATION_NAME: Final = "melange"
-
-_LONGEST_DESCRIPTION = 1_000
-
-_QUIET: Final = "suppress_instrumentation"
-"""Instrumentations of client libraries, botocore's for one, look for this key. Their spans would repeat melange's, and
-botocore's would also write its own context over that of the message."""
-
-
-Result = TypeVar("Result")
+from melange.telemetry.spans import fail, quiet, with_outcome, within
 
 
 class Tracing(Middleware):
@@ -107,9 +94,9 @@ class Tracing(Middleware):
             span = self._tracer.start_span(
                 name, kind=SpanKind.CLIENT, attributes=attributes, links=[Link(creator)]
             )
-        context = _quiet(trace.set_span_in_context(span))
+        context = quiet(trace.set_span_in_context(span))
         traced = with_context(message, context) if creator is None else message
-        return _within(span, context, _published, span, (message,), (traced,), publish)
+        return within(span, context, _published, span, (message,), (traced,), publish)
 
     def _send_batch(
         self, destination: Topic | Queue, messages: Sequence[Message], publish: Publish
@@ -128,12 +115,12 @@ class Tracing(Middleware):
             attributes={**known, MESSAGE_COUNT: len(messages)},
             links=[Link(creator) for creator in creators if creator is not None],
         )
-        context = _quiet(trace.set_span_in_context(span))
+        context = quiet(trace.set_span_in_context(span))
         traced = [
             message if creator else with_context(message, context)
             for message, creator in zip(traced, creators, strict=True)
         ]
-        return _within(span, context, _published, span, messages, traced, publish)
+        return within(span, context, _published, span, messages, traced, publish)
 
     def prepare(self, destination_name: str, message: Message) -> Message:
         """Give a message that an outbox writes the context of a ``create`` span in the current trace."""
@@ -162,12 +149,12 @@ class Tracing(Middleware):
     def around_poll(self, queue: Queue, poll: Callable[[], Sequence[Delivery]]) -> Sequence[Delivery]:
         """Make a ``receive`` span for a poll that received something or failed: most polls of a quiet queue do neither."""
         started = time.time_ns()
-        token = otel_context.attach(otel_context.set_value(_QUIET, True))
+        token = otel_context.attach(quiet(otel_context.get_current()))
         try:
             deliveries = poll()
         except Exception as error:
             span = self._receive_span(queue, (), started)
-            _fail(span, error)
+            fail(span, error)
             span.end()
             raise
         finally:
@@ -203,13 +190,14 @@ class Tracing(Middleware):
         span = self._tracer.start_span(
             name, context=parent, kind=SpanKind.CONSUMER, attributes=attributes, links=links
         )
-        return _within(span, trace.set_span_in_context(span, parent), _processed, span, process)
+        return within(span, trace.set_span_in_context(span, parent), with_outcome, span, process)
 
     def around_listener(self, call: ListenerCall, run: Callable[[ListenerCall], Outcome]) -> Outcome:
         """Make a span for one run of a listener, inside of ``process``. It has the exception."""
         name = call.listener_name
         span = self._tracer.start_span(name, attributes={LISTENER_NAME: name, ATTEMPT: call.attempt})
-        return _within(span, trace.set_span_in_context(span), _listened, span, run, call)
+        noted = partial(with_outcome, span, run, call, with_exception=True)
+        return within(span, trace.set_span_in_context(span), noted)
 
     def around_settle(
         self, queue: Queue, outcomes: Sequence[tuple[Delivery, Outcome]], settle: Callable[[], object]
@@ -223,7 +211,7 @@ class Tracing(Middleware):
             count = f"{OUTCOME}.{outcome_name(outcome)}"
             attributes[count] = int(attributes.get(count, 0)) + 1
         span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes, links=links)
-        _within(span, _quiet(trace.set_span_in_context(span)), settle)
+        within(span, quiet(trace.set_span_in_context(span)), settle)
 
     def _named(self, operation: Operation, destination: Topic | Queue) -> tuple[str, Attributes]:
         """Return the name of a span, and the attributes that all spans of this operation here have: not to be changed."""
@@ -233,24 +221,6 @@ class Tracing(Middleware):
             attributes = attributes_of(operation, destination) | address_attributes_of(destination)
             known = self._known[key] = (f"{operation} {destination.name}", attributes)
         return known
-
-
-def _quiet(context: Context) -> Context:
-    return otel_context.set_value(_QUIET, True, context)
-
-
-def _within(span: Span, context: Context, call: Callable[..., Result], *arguments: Any) -> Result:
-    """Return the result of the call, made in the context of the span, and end the span. Its exceptions are recorded."""
-    token = otel_context.attach(context)
-    try:
-        return call(*arguments)
-    except Exception as error:
-        _record(span, error)
-        _fail(span, error)
-        raise
-    finally:
-        otel_context.detach(token)
-        span.end()
 
 
 def _published(
@@ -263,7 +233,7 @@ def _published(
         failures = publish(messages)
     if failures:
         what = None if len(messages) == 1 else f"{len(failures)} of {len(messages)} messages failed"
-        _fail(span, failures[0].error, what)
+        fail(span, failures[0].error, what)
     return failures
 
 
@@ -280,50 +250,3 @@ def _of_message(known: Attributes, message: Message) -> Attributes:
 def _links(deliveries: Sequence[Delivery]) -> list[Link]:
     contexts = [span_context_of(delivery.message) for delivery in deliveries]
     return [Link(one) for one in contexts if one is not None]
-
-
-def _processed(span: Span, process: Callable[[], Outcome]) -> Outcome:
-    outcome = process()
-    if isinstance(outcome, Acknowledge):
-        span.set_attribute(OUTCOME, outcome.reason)
-        return outcome
-    return _shown(span, outcome)
-
-
-def _listened(span: Span, run: Callable[[ListenerCall], Outcome], call: ListenerCall) -> Outcome:
-    outcome = run(call)
-    if isinstance(outcome, Acknowledge):
-        span.set_attribute(OUTCOME, outcome.reason)
-        return outcome
-    return _shown(span, outcome, with_exception=True)
-
-
-def _shown(span: Span, outcome: Outcome, *, with_exception: bool = False) -> Outcome:
-    """Write an outcome that is not a success on its span, and return it. The span failed if an exception led to it."""
-    span.set_attribute(OUTCOME, outcome_name(outcome))
-    if isinstance(outcome, Defer) and outcome.attempt:
-        span.set_attribute(ATTEMPT, outcome.attempt)
-    elif isinstance(outcome, DeadLetter) and outcome.attempts:
-        span.set_attribute(ATTEMPT, outcome.attempts)
-    error = error_of(outcome)
-    if error is not None:
-        _fail(span, error)
-        if with_exception:
-            _record(span, error)
-    elif isinstance(outcome, DeadLetter):
-        span.set_status(Status(StatusCode.ERROR, outcome.reason))
-    return outcome
-
-
-def _fail(span: Span, error: BaseException, description: str | None = None) -> None:
-    span.set_attribute(ERROR_TYPE, error_type(error))
-    span.set_status(
-        Status(
-            StatusCode.ERROR, shortened(error, _LONGEST_DESCRIPTION) if description is None else description
-        )
-    )
-
-
-def _record(span: Span, error: BaseException) -> None:
-    with suppress(Exception):  # its __str__ may fail, and how a listener ended must not be hidden by that
-        span.record_exception(error)

@@ -18,12 +18,8 @@ from melange import (
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import DecodeError, DriverClosedError, DriverConnectionError, NoReplyError
 from melange.messages import Message
-from melange.request_reply import (
-    REPLY_QUEUE_PREFIX,
-    Requester,
-    remove_abandoned_reply_queues,
-    reply,
-)
+from melange.request_reply import Requester, remove_abandoned_reply_queues, reply
+from melange.request_reply.reply_queues import REPLY_QUEUE_PREFIX
 from melange.testing.clock import ManualClock
 from waiting import eventually
 

@@ -1,8 +1,4 @@
-"""Request and reply over queues: ask another service, and wait for its answer.
-
-Use it rarely. The asker waits for a service that may be stopped, slow or behind a backlog: most questions are better
-answered by HTTP, and most work is better done by events.
-"""
+"""Asking another service and waiting for its answer."""
 
 from __future__ import annotations
 
@@ -14,14 +10,11 @@ import threading
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 from weakref import WeakSet
 
 from melange.drivers.base import BrokerAdministration, MessagingDriver
-from melange.drivers.inspection import Inspectable
-from melange.drivers.sqs_rules import check_queue_name
 from melange.errors import (
     ConfigurationError,
     DecodeError,
@@ -31,24 +24,14 @@ from melange.errors import (
     QueueNotFoundError,
 )
 from melange.events import EventMessage
-from melange.messages import Delivery, Message, Queue, message_being_handled, new_message_id, new_token
+from melange.messages import Delivery, Message, Queue, new_message_id, new_token
 from melange.publishing import Event, QueueMessagePublisher
 from melange.publishing.destination import Destination
+from melange.request_reply.reply_queues import ALIVE_SECONDS, REPLY_QUEUE_PREFIX, tags_of_reply_queue
+from melange.request_reply.replying import IN_REPLY_TO_HEADER, REPLY_TO_HEADER
 
 logger = logging.getLogger(__name__)
 
-REPLY_TO_HEADER = "reply-to"
-"""The name of the queue that receives the reply to a request."""
-IN_REPLY_TO_HEADER = "in-reply-to"
-"""The message id of the request that is answered."""
-
-REPLY_QUEUE_PREFIX = "melange-reply-"
-"""Replies are sent to queues of such names only: a request may come from a stranger."""
-REPLY_QUEUE_TAG = "melange-reply-queue"
-ALIVE_TAG = "melange-alive-at"
-
-ALIVE_SECONDS = 600.0
-"""How often a requester says that its reply queue is in use."""
 _RETENTION_SECONDS = 3_600
 _POLL_SECONDS = 20
 _PAUSE_SECONDS = 1.0
@@ -169,7 +152,9 @@ class Requester:
 
     def _start(self, driver: MessagingDriver) -> Queue:
         name = f"{REPLY_QUEUE_PREFIX}{new_token()[:20]}"
-        queue = driver.declare_queue(name, retention_seconds=_RETENTION_SECONDS, tags=_tags(driver))
+        queue = driver.declare_queue(
+            name, retention_seconds=_RETENTION_SECONDS, tags=tags_of_reply_queue(driver)
+        )
         threading.Thread(
             target=self._receive, args=(driver, queue), name="melange-replies", daemon=True
         ).start()
@@ -192,7 +177,7 @@ class Requester:
             try:
                 if driver.clock.monotonic() - alive_at >= ALIVE_SECONDS:
                     alive_at = driver.clock.monotonic()
-                    driver.declare_queue(queue.name, tags=_tags(driver))
+                    driver.declare_queue(queue.name, tags=tags_of_reply_queue(driver))
                 deliveries = driver.receive(
                     queue, 10, min(_POLL_SECONDS, driver.capabilities.max_wait_seconds)
                 )
@@ -232,37 +217,6 @@ class Requester:
         return serializer.load(event_type_name, data, reply)
 
 
-def reply(event: Event, driver: MessagingDriver | None = None) -> bool:
-    """Answer the request that the current listener works on; return False if the asker does not wait any more.
-
-    Blocks for one call. If the listener runs again, it answers again: the asker takes the first reply. The driver is the
-    one given, or else the one in use.
-
-    Raises:
-        ConfigurationError: no message is being handled, or it is not a request.
-        EncodeError, InvalidMessageError, DriverError: as ``QueueMessagePublisher.send``.
-    """
-    request = message_being_handled()
-    queue_name = "" if request is None else request.headers.get(REPLY_TO_HEADER, "")
-    if request is None or not queue_name:
-        raise ConfigurationError(
-            "there is no request to reply to: call it in a listener, for a message that Requester.ask has sent"
-        )
-    if not queue_name.startswith(REPLY_QUEUE_PREFIX):
-        raise ConfigurationError(
-            f"the request names {queue_name!r:.140} for its reply, and replies go to queues named {REPLY_QUEUE_PREFIX}... "
-            "only"
-        )
-    check_queue_name(queue_name)
-    try:
-        QueueMessagePublisher(queue_name, driver).send(
-            event, headers={IN_REPLY_TO_HEADER: request.message_id}
-        )
-    except QueueNotFoundError:
-        return False
-    return True
-
-
 _requesters: WeakSet[Requester] = WeakSet()
 
 
@@ -274,48 +228,6 @@ def _begin_again() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
     os.register_at_fork(after_in_child=_begin_again)
-
-
-def remove_abandoned_reply_queues(driver: MessagingDriver, *, older_than_seconds: float = 3_600) -> int:
-    """Delete the reply queues of requesters that were killed; return their number.
-
-    A requester confirms its queue every ten minutes. Run it once a day. On AWS it needs ``sqs:ListQueues``,
-    ``sqs:ListQueueTags``, ``sqs:GetQueueAttributes`` and ``sqs:DeleteQueue``.
-
-    Raises:
-        ConfigurationError: the driver cannot list or delete queues, or the time is shorter than twenty minutes.
-        DriverError: the broker is unavailable, or a permission is missing.
-    """
-    if not isinstance(driver, Inspectable) or not isinstance(driver, BrokerAdministration):
-        raise ConfigurationError(f"{type(driver).__name__} cannot list and delete queues")
-    if not older_than_seconds >= 2 * ALIVE_SECONDS:
-        raise ConfigurationError(
-            f"older_than_seconds must be at least {2 * ALIVE_SECONDS:g}, not {older_than_seconds!r}: queues in use are "
-            f"confirmed every {ALIVE_SECONDS:g} s"
-        )
-    oldest = driver.clock.now() - timedelta(seconds=older_than_seconds)
-    count = 0
-    for queue in driver.inspection().tagged_queues(REPLY_QUEUE_TAG, "true"):
-        alive_at = _time_in(queue.tags.get(ALIVE_TAG, ""))
-        if alive_at is not None and alive_at < oldest and queue.name.startswith(REPLY_QUEUE_PREFIX):
-            driver.delete_queue(Queue(queue.name, queue.address))
-            count += 1
-    return count
-
-
-def _tags(driver: MessagingDriver) -> dict[str, str]:
-    return {
-        REPLY_QUEUE_TAG: "true",
-        ALIVE_TAG: driver.clock.now().astimezone(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _time_in(text: str) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else None
 
 
 def _pause(driver: MessagingDriver) -> None:
