@@ -146,12 +146,15 @@ class DriverClosedError(DriverError):
         super().__init__("this driver is closed; create a new one with DriverManager.use_driver()")
 
 
+_DECLARE_IT = ": create its consumer first, which declares it, or check the name"
+
+
 class TopicNotFoundError(DriverError):
     """The topic does not exist: ``topic_name``."""
 
     def __init__(self, topic_name: str, advice: str = "") -> None:
         self.topic_name = topic_name
-        super().__init__(f"there is no topic {topic_name!r}{advice}")
+        super().__init__(f"there is no topic {topic_name!r}{advice or _DECLARE_IT}")
 
 
 class QueueNotFoundError(DriverError):
@@ -159,7 +162,7 @@ class QueueNotFoundError(DriverError):
 
     def __init__(self, queue_name: str, advice: str = "") -> None:
         self.queue_name = queue_name
-        super().__init__(f"there is no queue {queue_name!r}{advice}")
+        super().__init__(f"there is no queue {queue_name!r}{advice or _DECLARE_IT}")
 
 
 class AccessDeniedError(DriverError):

@@ -17,7 +17,6 @@ from melange.drivers.base import (
 )
 from melange.drivers.dead_letters import DeadLetterAccess
 from melange.drivers.inspection import BrokerInspection, Inspectable
-from melange.drivers.registry import require_driver
 from melange.drivers.sqs_rules import check_message, message_size
 from melange.errors import ConfigurationError, Failure, InvalidMessageError, MelangeError
 from melange.large_events.compression import Compression, check_compression
@@ -68,8 +67,7 @@ class LargeEvents(MessagingDriver, BrokerAdministration):
         delete_after_acknowledge: bool = False,
         payload_days: int = PAYLOAD_DAYS,
     ) -> None:
-        require_driver(driver)
-        if driver is None or not hasattr(store, "bucket"):
+        if not isinstance(driver, MessagingDriver) or not hasattr(store, "bucket"):
             raise ConfigurationError(f"LargeEvents takes a driver and a store, not {driver!r} and {store!r}")
         for name, count, least in (("threshold_bytes", threshold_bytes or 0, 0), ("max_bytes", max_bytes, 1)):
             if isinstance(count, bool) or not isinstance(count, int) or count < least:

@@ -68,3 +68,11 @@ def test_the_drawn_tree_has_each_error_on_a_line_of_its_own():
         if isinstance(one, type) and issubclass(one, MelangeError) and one is not MelangeError
     ]
     assert sorted(drawn) == sorted(defined)
+
+
+@pytest.mark.parametrize("error_class", [errors.TopicNotFoundError, errors.QueueNotFoundError])
+def test_an_error_about_something_missing_says_what_to_do(error_class) -> None:
+    assert str(error_class("orders")).endswith(
+        "'orders': create its consumer first, which declares it, or check the name"
+    )
+    assert str(error_class("orders", " (did you mean 'order'?)")).endswith("'orders' (did you mean 'order'?)")
