@@ -138,7 +138,7 @@ def test_fifo_queues_keep_their_order_and_know_duplicates(tmp_path, clients_of) 
 def test_the_answer_of_a_receive_attempt_is_not_kept(tmp_path, clients_of) -> None:
     """The page says so: repeated after a restart, the receive gets nothing until the visibility timeout ends."""
     with Server(data=tmp_path) as server:
-        sqs, _ = clients_of(server)
+        sqs, _ = clients_of(server.url)
         url = sqs.create_queue(QueueName="orders.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
         sqs.send_message(QueueUrl=url, MessageBody="1", MessageGroupId="a", MessageDeduplicationId="1")
         attempt = {"ReceiveRequestAttemptId": "attempt", "VisibilityTimeout": 600}
@@ -146,7 +146,7 @@ def test_the_answer_of_a_receive_attempt_is_not_kept(tmp_path, clients_of) -> No
         assert len(sqs.receive_message(QueueUrl=url, **attempt)["Messages"]) == 1
 
     with Server(data=tmp_path) as server:
-        sqs, _ = clients_of(server)
+        sqs, _ = clients_of(server.url)
         repeated = sqs.receive_message(QueueUrl=url_at(server, "orders.fifo"), **attempt)
         assert "Messages" not in repeated
 
