@@ -118,29 +118,34 @@ class Delivery(NamedTuple):
         )
 
 
-_unguessable: list[str] = []
-"""Random digits that were read ahead: one call to the operating system for each token takes several times as long."""
+_MADE_AHEAD = 128
+_UUID_FORM = b"........-....-4...-a...-............ "
+_RANDOM_COLUMNS = [column for column, character in enumerate(_UUID_FORM) if character == ord(".")]
+
+_uuids: list[str] = []
+"""Made ahead: one call to the operating system for each takes ten times as long."""
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
-    os.register_at_fork(after_in_child=_unguessable.clear)
+    os.register_at_fork(after_in_child=_uuids.clear)
 
 
-def new_token() -> str:
-    """Return 32 hexadecimal digits that cannot be guessed: they come from the operating system. Thread-safe."""
+def new_uuid() -> str:
+    """Return a version 4 UUID that cannot be guessed: its digits come from the operating system. Thread-safe."""
     try:
-        return _unguessable.pop()
+        return _uuids.pop()
     except IndexError:
-        digits = os.urandom(16 * 128).hex()
-        _unguessable.extend([digits[start : start + 32] for start in range(32, len(digits), 32)])
-        return digits[:32]
+        made = _random_uuids()
+        first = made.pop()
+        _uuids.extend(made)
+        return first
 
 
-def new_message_id() -> str:
-    """Return a version 4 UUID that cannot be guessed, at a fifth of what ``uuid.uuid4()`` costs. Thread-safe."""
-    try:
-        digits = _unguessable.pop()
-    except IndexError:
-        digits = new_token()
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+def _random_uuids() -> list[str]:
+    digits = os.urandom(_MADE_AHEAD * len(_RANDOM_COLUMNS) // 2).hex().encode()
+    text = bytearray(_UUID_FORM * _MADE_AHEAD)
+    # Column by column, for all of them at once: a fifth of the time of slices and an f-string for each.
+    for place, column in enumerate(_RANDOM_COLUMNS):
+        text[column :: len(_UUID_FORM)] = digits[place :: len(_RANDOM_COLUMNS)]
+    return text.decode().split()
 
 
 handled_message: ContextVar[Message | None] = ContextVar("melange.handled_message", default=None)

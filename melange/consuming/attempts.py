@@ -25,13 +25,16 @@ from melange.deduplication.base import (
     content_of,
 )
 from melange.errors import ConfigurationError, DecodeError, DeduplicationError, TimeLimitExceeded
-from melange.messages import handled_message, new_token
+from melange.messages import handled_message, new_uuid
 from melange.middleware import Middleware
 from melange.serialization.serializer import EventSerializer
 
 logger = logging.getLogger(__name__)
 
 MOST_REMEMBERED_CLAIMS = 1_000
+
+_new = tuple.__new__
+"""Makes a named tuple of its fields, in half of the time of its own constructor."""
 
 Steps = Generator[Awaitable[object] | None, BaseException | None, Outcome]
 """Yields what asynchronous listeners return, receives the exception with which each ended, and returns the outcome.
@@ -169,10 +172,11 @@ class Attempts:
         else:
             delivery = lease.delivery
             message_id = (self._by_broker_id and delivery.broker_message_id) or delivery.message.message_id
-            key = DeduplicationKey(
-                delivery.queue.address, listener.name, message_id, content_of(delivery.message)
+            key = _new(
+                DeduplicationKey,
+                (delivery.queue.address, listener.name, message_id, content_of(delivery.message)),
             )
-            token = new_token()
+            token = new_uuid()
             try:
                 if self._unanswered:
                     self.release_unanswered()
@@ -187,7 +191,7 @@ class Attempts:
                 return DUPLICATE if claimed is ClaimRefusal.DONE else self._failures.of_claim(lease)
             lease.claimed = claimed
             attempt = claimed.attempt
-        call = ListenerCall(listener, event, event_type_name, lease, attempt, lease.claimed)
+        call = _new(ListenerCall, (listener, event, event_type_name, lease, attempt, lease.claimed))
         if attempt > 1 and (outcome := self._failures.without_result(call)) is not None:
             if lease.claimed is not None:
                 self._abandon(lease)

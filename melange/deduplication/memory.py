@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 
 from melange.clock import Clock, SystemClock
@@ -20,16 +23,29 @@ from melange.errors import ConfigurationError, is_number
 _Claim = tuple[str, int, float]
 """Token, attempt and end of the lease. A tuple, because one is made for each message and listener."""
 
+_Identity = int | bytes
+"""Stands for a key: its hash, or its digest. The texts of a key take several times as much memory."""
+
+HASHES_ARE_SECRET = (
+    sys.hash_info.width >= 64
+    and sys.hash_info.algorithm.startswith("siphash")
+    and os.environ.get("PYTHONHASHSEED", "random") in ("", "random")
+)
+"""True if no sender can find two texts with the same hash: the interpreter made up a secret for its hashes at its start."""
+
+identity_of: Callable[[DeduplicationKey], _Identity] = hash if HASHES_ARE_SECRET else DeduplicationKey.digest
+
 _SMALLEST_SWEEP = 1_000
-_TOKEN_BITS = 0xFFFF_FFFF
-"""A mark is one number of 32 bytes: the second in which it expires, and in the lower bits 32 bits of the token's hash."""
+_PERIODS = 100
+"""Marks of one period expire together, a hundredth of the retention late at most: so no mark has to hold its own time."""
 
 
 class MemoryDeduplicationStore(DeduplicationStore):
     """Keeps marks and attempts in memory, for the consumers of one process, until the process ends.
 
     Marks are bounded by time (``retention_seconds``) and by number: beyond ``max_marks`` the oldest are forgotten. A mark
-    takes about 120 bytes, so the default limit of half a million takes about 60 MB. Attempts of messages that
+    takes about 120 bytes, so the default limit of half a million takes about 60 MB. Marks stand for keys by their hashes, or by
+    their digests where the secret of the hashes may be known: if ``PYTHONHASHSEED`` is set. Attempts of messages that
     failed and did not come back are bounded in the same way, at about 250 bytes each. Claims are never forgotten before
     their lease expires. Thread-safe; blocks for microseconds.
     """
@@ -51,25 +67,26 @@ class MemoryDeduplicationStore(DeduplicationStore):
         self._max_marks = max_marks
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        self._claims: dict[bytes, _Claim] = {}
+        self._claims: dict[_Identity, _Claim] = {}
         self._sweep_claims_at = _SMALLEST_SWEEP
-        # By digests of keys: the texts of a key take several times as much memory.
-        self._attempts: dict[bytes, tuple[int, float]] = {}
+        self._attempts: dict[_Identity, tuple[int, float]] = {}
         self._sweep_attempts_at = _SMALLEST_SWEEP
-        self._marks: dict[bytes, int] = {}
-        self._marks_by_age: deque[bytes] = deque()
+        self._marks: dict[_Identity, int] = {}
+        """The hashes of the tokens that completed."""
+        self._marks_by_age: deque[_Identity | float] = deque()
+        """The oldest first; before the first of each period the time when its marks expire."""
+        self._period_ends_at = self._oldest_expire_at = -math.inf
 
     def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
-        digest = key.digest()
+        identity = identity_of(key)
         with self._lock:
             now = self._clock.monotonic()
-            mark = self._marks.get(digest)
-            if mark is not None:
-                if mark >> 32 > now:
-                    return ClaimRefusal.DONE
+            if identity in self._marks:
                 self._forget_expired_marks(now)
+                if identity in self._marks:
+                    return ClaimRefusal.DONE
             attempt = 1
-            held = self._claims.get(digest)
+            held = self._claims.get(identity)
             if held is not None:
                 holder, attempt, leased_until = held
                 if holder != token:
@@ -77,60 +94,60 @@ class MemoryDeduplicationStore(DeduplicationStore):
                         return ClaimRefusal.BUSY
                     attempt += 1
             elif self._attempts:
-                attempt += self._attempts_at(digest, now)
-            self._claims[digest] = token, attempt, now + lease_seconds
+                attempt += self._attempts_at(identity, now)
+            self._claims[identity] = token, attempt, now + lease_seconds
             if len(self._claims) > self._sweep_claims_at:
                 self._forget_expired_claims(now)
-            return Claimed(key, token, attempt)
+            return tuple.__new__(Claimed, (key, token, attempt))  # in half of the time of Claimed(...)
 
     def complete(self, claimed: Claimed) -> bool:
         key, token, _ = claimed
-        digest = key.digest()
+        identity = identity_of(key)
         with self._lock:
-            claim = self._claims.get(digest)
+            claim = self._claims.get(identity)
             if claim is None or claim[0] != token:
-                mark = self._marks.get(digest)
-                return mark is not None and mark & _TOKEN_BITS == hash(token) & _TOKEN_BITS
-            del self._claims[digest]
-            if self._attempts:
-                self._attempts.pop(digest, None)
+                return self._marks.get(identity) == hash(token)
             now = self._clock.monotonic()
-            marks, by_age = self._marks, self._marks_by_age
-            marks[digest] = int(now + self._retention_seconds + 1) << 32 | hash(token) & _TOKEN_BITS
-            by_age.append(digest)
+            if now >= self._period_ends_at:
+                self._begin_period(now)
+            self._marks_by_age.append(identity)
+            self._marks[identity] = hash(token)
+            del self._claims[identity]
+            if self._attempts:
+                self._attempts.pop(identity, None)
             # One mark is added, so at most one is removed for its number, and expired ones are removed as fast as new ones come.
-            if len(by_age) > self._max_marks or marks[by_age[0]] >> 32 <= now:
-                del marks[by_age.popleft()]
+            if now >= self._oldest_expire_at or len(self._marks) > self._max_marks:
+                self._forget_oldest_mark(now)
             return True
 
     def abandon(self, claimed: Claimed, *, began: bool = True) -> bool:
-        digest = claimed.key.digest()
+        identity = identity_of(claimed.key)
         with self._lock:
-            claim = self._held(digest, claimed.token)
+            claim = self._held(identity, claimed.token)
             if claim is None:
                 return False
-            del self._claims[digest]
+            del self._claims[identity]
             _, attempt, _ = claim
-            self._remember_attempts(digest, attempt if began else attempt - 1)
+            self._remember_attempts(identity, attempt if began else attempt - 1)
             return True
 
     def forget_attempts(self, key: DeduplicationKey) -> None:
-        digest = key.digest()
+        identity = identity_of(key)
         with self._lock:
-            self._attempts.pop(digest, None)
-            claim = self._claims.get(digest)
+            self._attempts.pop(identity, None)
+            claim = self._claims.get(identity)
             if claim is not None:
                 token, _, leased_until = claim
-                self._claims[digest] = token, 1, leased_until
+                self._claims[identity] = token, 1, leased_until
 
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
-        digest = claimed.key.digest()
+        identity = identity_of(claimed.key)
         with self._lock:
-            claim = self._held(digest, claimed.token)
+            claim = self._held(identity, claimed.token)
             if claim is None:
                 return False
             token, attempt, _ = claim
-            self._claims[digest] = token, attempt, self._clock.monotonic() + lease_seconds
+            self._claims[identity] = token, attempt, self._clock.monotonic() + lease_seconds
             return True
 
     def check(self) -> None:
@@ -140,28 +157,28 @@ class MemoryDeduplicationStore(DeduplicationStore):
         """Return the number of marks."""
         return len(self._marks)
 
-    def _held(self, digest: bytes, token: str) -> _Claim | None:
+    def _held(self, identity: _Identity, token: str) -> _Claim | None:
         # An expired lease without a successor still counts: the work was done.
-        claim = self._claims.get(digest)
+        claim = self._claims.get(identity)
         return claim if claim is not None and claim[0] == token else None
 
     def _forget_expired_claims(self, now: float) -> None:
         """Forget claims of listeners that never finished, except their attempts; each time their number has doubled."""
-        for digest, (_, attempt, leased_until) in list(self._claims.items()):
+        for identity, (_, attempt, leased_until) in list(self._claims.items()):
             if leased_until <= now:
-                del self._claims[digest]
-                self._remember_attempts(digest, attempt)
+                del self._claims[identity]
+                self._remember_attempts(identity, attempt)
         self._sweep_claims_at = max(_SMALLEST_SWEEP, 2 * len(self._claims))
 
-    def _attempts_at(self, digest: bytes, now: float) -> int:
-        attempts, expires_at = self._attempts.get(digest, (0, 0.0))
+    def _attempts_at(self, identity: _Identity, now: float) -> int:
+        attempts, expires_at = self._attempts.get(identity, (0, 0.0))
         return attempts if expires_at > now else 0
 
-    def _remember_attempts(self, digest: bytes, attempts: int) -> None:
+    def _remember_attempts(self, identity: _Identity, attempts: int) -> None:
         now = self._clock.monotonic()
-        self._attempts.pop(digest, None)  # so that the oldest come first
+        self._attempts.pop(identity, None)  # so that the oldest come first
         if attempts > 0:
-            self._attempts[digest] = (attempts, now + self._retention_seconds)
+            self._attempts[identity] = (attempts, now + self._retention_seconds)
         if len(self._attempts) > self._sweep_attempts_at:
             kept = {key: entry for key, entry in self._attempts.items() if entry[1] > now}
             if len(kept) > self._max_marks:  # an eighth at once, or each new one would need a sweep
@@ -169,6 +186,20 @@ class MemoryDeduplicationStore(DeduplicationStore):
             self._attempts = kept
             self._sweep_attempts_at = min(max(_SMALLEST_SWEEP, 2 * len(kept)), self._max_marks)
 
+    def _begin_period(self, now: float) -> None:
+        self._period_ends_at = now + self._retention_seconds / _PERIODS
+        self._marks_by_age.append(self._period_ends_at + self._retention_seconds)
+
+    def _forget_oldest_mark(self, now: float) -> bool:
+        """Forget the oldest mark if it has expired, or if there are too many; return False if it stays."""
+        by_age = self._marks_by_age
+        while isinstance(by_age[0], float):
+            self._oldest_expire_at = by_age.popleft()
+        is_over = now >= self._oldest_expire_at or len(self._marks) > self._max_marks
+        if is_over:
+            self._marks.pop(by_age.popleft(), None)
+        return is_over
+
     def _forget_expired_marks(self, now: float) -> None:
-        while self._marks_by_age and self._marks[self._marks_by_age[0]] >> 32 <= now:
-            del self._marks[self._marks_by_age.popleft()]
+        while self._marks_by_age and self._forget_oldest_mark(now):
+            pass

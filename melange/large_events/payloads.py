@@ -20,7 +20,7 @@ from melange.large_events.pointers import (
     without_pointer,
 )
 from melange.large_events.stores import PayloadMissingError, PayloadStore
-from melange.messages import UNREADABLE, Delivery, Message, new_token
+from melange.messages import UNREADABLE, Delivery, Message, new_uuid
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Payloads:
         """Store the body; return the message with a pointer in its place."""
         body = message.body.encode(errors="surrogatepass")
         # A key of its own for each message, so that neither a second publish nor a deletion changes another's payload.
-        key = f"{self.prefix}{folder}/{quote(message.message_id, safe='')}-{new_token()}"
+        key = f"{self.prefix}{folder}/{quote(message.message_id, safe='')}-{new_uuid()}"
         self.store.put(key, compressed(body, self.compression))
         digest = hashlib.sha256(body).hexdigest()
         return pointer_message(message, Pointer(self.store.bucket, key, len(body), digest, self.compression))

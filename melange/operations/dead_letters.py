@@ -14,7 +14,7 @@ from melange.drivers.dead_letters import (
 )
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError, MelangeError
-from melange.messages import DEAD_LETTER_HEADER, Delivery, Message, Queue, new_message_id
+from melange.messages import DEAD_LETTER_HEADER, Delivery, Message, Queue, new_uuid
 from melange.operations.browsing import Browsing
 from melange.operations.dead_letter import DeadLetter, dead_letter_from, event_type_in
 from melange.operations.grouping import DEFAULT_ASPECTS, Aspect, Group, grouped
@@ -180,7 +180,7 @@ class DeadLetters:
             InvalidMessageError: the broker would refuse the body.
         """
         destination = None if to is None else self._sources.other(to)
-        new_id = new_message_id()
+        new_id = new_uuid()
 
         def send(deliveries: Sequence[Delivery], target: Queue) -> dict[str, MelangeError]:
             messages = [_edited(delivery.message, new_id, body, target) for delivery in deliveries]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from melange.messages import CAUSATION_HEADER, caused_by, message_being_handled, new_message_id
+from melange.messages import CAUSATION_HEADER, caused_by, message_being_handled, new_uuid
 
 _KEPT_EVENTS = 16
 """The limit of remembered events: several are handled at once only in nested scopes."""
@@ -34,7 +34,7 @@ class DomainEventIds:
         """Return the id of the next message that is made from the event: the first one has the event's id."""
         known = self._of(domain_event)
         if known.is_taken:
-            return new_message_id()
+            return new_uuid()
         known.is_taken = True
         return known.message_id
 
@@ -54,5 +54,5 @@ class DomainEventIds:
 @dataclass(slots=True)
 class _Known:
     event: object  # kept, so that no other one can have the same id() meanwhile
-    message_id: str = field(default_factory=new_message_id)
+    message_id: str = field(default_factory=new_uuid)
     is_taken: bool = False

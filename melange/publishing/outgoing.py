@@ -22,7 +22,7 @@ from melange.messages import (
     Message,
     caused_by,
     handled_message,
-    new_message_id,
+    new_uuid,
 )
 from melange.middleware import prepared
 from melange.publishing.delays import delay_of
@@ -138,18 +138,21 @@ def message_from(
 ) -> Message:
     """Return the event as a message, with an id and the time; ``headers`` are ``own_headers``."""
     event_type_name, body = serializer.encode(event, event_type_name)
-    message_id = new_message_id() if message_id is None else message_id
+    message_id = new_uuid() if message_id is None else message_id
     if is_fifo and message_deduplication_id is None:
         message_deduplication_id = message_id
-    return Message(  # by position, in half of the time of keywords
-        message_id,
-        body,
-        event_type_name,
-        headers,
-        datetime.now(UTC),
-        JSON_CONTENT_TYPE,
-        message_group_id,
-        message_deduplication_id,
+    return tuple.__new__(  # in half of the time of Message(...)
+        Message,
+        (
+            message_id,
+            body,
+            event_type_name,
+            headers,
+            datetime.now(UTC),
+            JSON_CONTENT_TYPE,
+            message_group_id,
+            message_deduplication_id,
+        ),
     )
 
 

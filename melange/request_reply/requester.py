@@ -24,7 +24,7 @@ from melange.errors import (
     QueueNotFoundError,
 )
 from melange.events import EventMessage
-from melange.messages import Delivery, Message, Queue, new_message_id, new_token
+from melange.messages import Delivery, Message, Queue, new_uuid, new_uuid
 from melange.publishing import Event, QueueMessagePublisher
 from melange.publishing.destination import Destination
 from melange.request_reply.reply_queues import ALIVE_SECONDS, REPLY_QUEUE_PREFIX, tags_of_reply_queue
@@ -86,7 +86,7 @@ class Requester:
             EncodeError, InvalidMessageError, DriverError: as ``QueueMessagePublisher.send``.
         """
         _check_timeout(timeout_seconds)
-        request_id, future = new_message_id(), Future[Message]()
+        request_id, future = new_uuid(), Future[Message]()
         queue = self._expect(request_id, future)
         try:
             self._publisher.send(event, headers={REPLY_TO_HEADER: queue.name}, message_id=request_id)
@@ -101,7 +101,7 @@ class Requester:
     ) -> Any:
         """Send a request and return the first reply, without blocking the event loop: see ``ask``."""
         _check_timeout(timeout_seconds)
-        request_id, future = new_message_id(), Future[Message]()
+        request_id, future = new_uuid(), Future[Message]()
         try:
             queue = await asyncio.get_running_loop().run_in_executor(None, self._expect, request_id, future)
             await self._publisher.send_async(
@@ -151,7 +151,7 @@ class Requester:
             raise
 
     def _start(self, driver: MessagingDriver) -> Queue:
-        name = f"{REPLY_QUEUE_PREFIX}{new_token()[:20]}"
+        name = f"{REPLY_QUEUE_PREFIX}{new_uuid()[:20]}"
         queue = driver.declare_queue(
             name, retention_seconds=_RETENTION_SECONDS, tags=tags_of_reply_queue(driver)
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from melange.clock import Clock, SystemClock
 from melange.engine.disorder import Disorder
 from melange.errors import ConfigurationError
-from melange.messages import new_message_id
+from melange.messages import new_uuid
 from melange.server.errors import ServiceError
 from melange.server.journal import Journal
 from melange.server.sns.http_deliveries import HttpDeliveries
@@ -97,7 +97,7 @@ class Broker:
         self.http_deliveries = HttpDeliveries(self)
         self.next_number = 1
         self.numbers: Iterator[int] = iter(self._take_number, None)
-        self.id_prefix = new_message_id()[:24]
+        self.id_prefix = new_uuid()[:24]
         self.storage: Storage | None = None
         self.is_closed = False
 

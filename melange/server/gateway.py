@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from melange.messages import new_message_id
+from melange.messages import new_uuid
 from melange.server.broker import Broker
 from melange.server.callers import Caller, Key, identify, verify
 from melange.server.calls import Call, Operation, Parameters
@@ -101,7 +101,7 @@ class Gateway:
         page = self._page(request)
         if page is not None:
             return page
-        request_id = new_message_id()
+        request_id = new_uuid()
         caller = Caller()
         route = _Route("sqs", "", is_json="x-amz-target" in request.headers, form={})
         try:

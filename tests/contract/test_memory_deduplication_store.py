@@ -2,7 +2,14 @@
 
 import pytest
 
-from melange.deduplication import ClaimRefusal, DeduplicationKey, DeduplicationStore, MemoryDeduplicationStore
+from melange.deduplication import (
+    ClaimRefusal,
+    DeduplicationKey,
+    DeduplicationStore,
+    MemoryDeduplicationStore,
+    memory,
+)
+from melange.deduplication.memory import identity_of
 from melange.testing.clock import ManualClock
 from melange.testing.deduplication_contract import DeduplicationStoreContract
 
@@ -17,6 +24,18 @@ class TestMemoryDeduplicationStore(DeduplicationStoreContract):
 
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
+
+
+class TestWhereHashesMayBeKnown(TestMemoryDeduplicationStore):
+    @pytest.fixture(autouse=True)
+    def _known_hashes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(memory, "identity_of", DeduplicationKey.digest)
+
+
+class TestWhereHashesAreSecret(TestMemoryDeduplicationStore):
+    @pytest.fixture(autouse=True)
+    def _secret_hashes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(memory, "identity_of", hash)
 
 
 class _MarksBeforeRunning(MemoryDeduplicationStore):
@@ -34,25 +53,24 @@ class _Unfenced(MemoryDeduplicationStore):
 
     def complete(self, claimed):
         super().complete(claimed)
-        holder = self._claims.get(claimed.key)
-        return holder is None or super().complete(claimed._replace(token=holder.token))
+        holder = self._claims.get(identity_of(claimed.key))
+        return holder is None or super().complete(claimed._replace(token=holder[0]))
 
 
 class _ForgetsWhatRanOut(MemoryDeduplicationStore):
     """Negative control: work that was finished late, with nobody else at it, is done again."""
 
     def complete(self, claimed):
-        holder = self._claims.get(claimed.key)
-        return (
-            holder is not None and holder.leased_until > self._clock.monotonic() and super().complete(claimed)
-        )
+        held = self._claims.get(identity_of(claimed.key))
+        return held is not None and held[2] > self._clock.monotonic() and super().complete(claimed)
 
 
 class _BelievesWhatWasGivenBack(MemoryDeduplicationStore):
     """Negative control: a free key is completed by whoever says so, also after a successor gave it back."""
 
     def complete(self, claimed):
-        if claimed.key not in self._claims and claimed.key not in self._marks:
+        identity = identity_of(claimed.key)
+        if identity not in self._claims and identity not in self._marks:
             self.claim(claimed.key, claimed.token, 30)
         return super().complete(claimed)
 
@@ -63,8 +81,8 @@ class _CountsRefusals(MemoryDeduplicationStore):
     def claim(self, key, token, lease_seconds):
         answer = super().claim(key, token, lease_seconds)
         if answer is ClaimRefusal.BUSY:
-            holder, attempt, leased_until = self._claims[key.digest()]
-            self._claims[key.digest()] = holder, attempt + 1, leased_until
+            holder, attempt, leased_until = self._claims[identity_of(key)]
+            self._claims[identity_of(key)] = holder, attempt + 1, leased_until
         return answer
 
 
@@ -79,9 +97,9 @@ class _CountsFailuresOnly(MemoryDeduplicationStore):
     """Negative control: an attempt is counted when it has failed, and never if its process died."""
 
     def claim(self, key, token, lease_seconds):
-        held = self._claims.get(key.digest())
+        held = self._claims.get(identity_of(key))
         if held is not None and held[2] <= self._clock.monotonic():
-            del self._claims[key.digest()]
+            del self._claims[identity_of(key)]
         return super().claim(key, token, lease_seconds)
 
 
@@ -90,7 +108,7 @@ class _ForgetsClaimsWithAttempts(MemoryDeduplicationStore):
 
     def forget_attempts(self, key):
         super().forget_attempts(key)
-        self._claims.pop(key.digest(), None)
+        self._claims.pop(identity_of(key), None)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,24 @@
 """What only the in-memory store has: its bounds, and being shared by a process's consumers."""
 
+import os
+import subprocess
+import sys
 import tracemalloc
 
-from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey, MemoryDeduplicationStore
+import pytest
+
+from melange.deduplication import (
+    Claimed,
+    ClaimRefusal,
+    DeduplicationKey,
+    MemoryDeduplicationStore,
+    memory,
+)
 from melange.testing.clock import ManualClock
 
 
 def key(number: int) -> DeduplicationKey:
-    return DeduplicationKey("queue", "listener", f"message-{number}", "content")
+    return DeduplicationKey("queue", "listener", f"message-{number}", f"content of {number}")
 
 
 def complete(store: MemoryDeduplicationStore, number: int) -> None:
@@ -49,6 +60,34 @@ def test_a_message_that_comes_again_after_the_retention_is_remembered_anew():
     complete(store, 2)
 
     assert store.claim(key(1), "token", 30) is ClaimRefusal.DONE
+
+
+def test_marks_are_forgotten_one_after_the_other():
+    clock = ManualClock()
+    store = MemoryDeduplicationStore(retention_seconds=100, clock=clock)
+    for number in range(100):
+        complete(store, number)
+        clock.advance(1)
+
+    clock.advance(50)
+    complete(store, 100)
+
+    assert store.claim(key(52), "token", 30) is ClaimRefusal.DONE
+    assert isinstance(store.claim(key(48), "token", 30), Claimed)
+    assert 48 <= len(store) <= 52
+
+
+def test_expired_marks_are_removed_as_fast_as_new_ones_come():
+    clock = ManualClock()
+    store = MemoryDeduplicationStore(retention_seconds=100, clock=clock)
+    for number in range(1_000):
+        complete(store, number)
+    clock.advance(102)
+
+    for number in range(1_000, 2_500):
+        complete(store, number)
+
+    assert len(store) == 1_500
 
 
 def test_claims_of_crashed_listeners_do_not_pile_up():
@@ -134,12 +173,18 @@ def test_a_completed_message_leaves_no_attempts():
     assert not store._claims
 
 
-def test_a_mark_takes_at_most_200_bytes():
+@pytest.mark.parametrize("identity_of", [hash, DeduplicationKey.digest], ids=["hash", "digest"])
+def test_a_mark_takes_at_most_200_bytes_whatever_the_size_of_its_message(monkeypatch, identity_of):
+    monkeypatch.setattr(memory, "identity_of", identity_of)
     store = MemoryDeduplicationStore()
     tracemalloc.start()
     try:
         for number in range(20_000):
-            complete(store, number)
+            large = key(number)._replace(content=f"{number} " * 500)
+            claimed = store.claim(large, f"token-{number}", 30)
+            assert isinstance(claimed, Claimed)
+            store.complete(claimed)
+            del large, claimed
         used_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -154,3 +199,24 @@ def test_a_lease_of_no_length_does_not_break_the_store():
     store.claim(key(1), "token", 0)
 
     assert isinstance(store.claim(key(1), "another", 30), Claimed)
+
+
+@pytest.mark.parametrize(
+    ("seed", "expected"), [(None, "True"), ("random", "True"), ("0", "False"), ("42", "False")]
+)
+def test_hashes_stand_for_keys_only_if_nobody_can_know_them(seed, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
+    if seed is not None:
+        environment["PYTHONHASHSEED"] = seed
+    program = "from melange.deduplication import memory; print(memory.identity_of is hash)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.stdout.strip() == expected

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from melange.console.backend import RefusedError
 from melange.console.local.messages import LocalMessages, StoredCopy
 from melange.console.reading import dead_letter_of, without_note_of
-from melange.messages import new_message_id
+from melange.messages import new_uuid
 from melange.server.broker import Broker
 from melange.server.callers import Caller
 from melange.server.errors import ServiceError
@@ -109,7 +109,7 @@ class LocalMoves:
             target,
             message,
             group_id=copy.group_id or (message_id if target.is_fifo else None),
-            deduplication_id=new_message_id() if target.is_fifo else None,
+            deduplication_id=new_uuid() if target.is_fifo else None,
         )
         details = (target.arn, number)
         self._broker.journal.add("moved", self._broker.now(), queue.arn, copy.origin, CALLER, details)

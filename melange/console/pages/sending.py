@@ -14,7 +14,7 @@ from melange.console.model import Draft, Queue, Topic
 from melange.console.pages import queues, topics
 from melange.console.reading import draft_of
 from melange.console.visits import Page, Redirect, Visit
-from melange.messages import new_message_id
+from melange.messages import new_uuid
 
 _ROWS = 10
 """A message has at most ten attributes."""
@@ -65,7 +65,7 @@ def _form(target: Queue | Topic, fields: Mapping[str, Any], error: str = "", sta
         "target": target,
         "is_topic": isinstance(target, Topic),
         "needs_id": target.is_fifo and target.attributes.get("ContentBasedDeduplication") != "true",
-        "new_id": new_message_id(),
+        "new_id": new_uuid(),
         "error": error,
         "fields": {"is_copy": False} | dict(fields),
     }

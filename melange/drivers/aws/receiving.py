@@ -10,7 +10,7 @@ from melange.drivers.aws.operations import RECEIVE, RECEIVE_AT_ONCE
 from melange.drivers.aws.wire import deliveries_from
 from melange.drivers.aws.xray import TRACE_ATTRIBUTE
 from melange.drivers.sqs_rules import MAX_BATCH
-from melange.messages import Delivery, Queue, new_token
+from melange.messages import Delivery, Queue, new_uuid
 
 _SYSTEM_ATTRIBUTES = (
     "ApproximateReceiveCount",
@@ -38,7 +38,7 @@ def receive_from(
         MelangeError: see ``BrokerCalls``.
     """
     # SQS repeats a lost answer for a request with the same id.
-    attempt: dict[str, Any] = {"ReceiveRequestAttemptId": new_token()} if queue.is_fifo else {}
+    attempt: dict[str, Any] = {"ReceiveRequestAttemptId": new_uuid()} if queue.is_fifo else {}
     asked_at = calls.clock.monotonic()
     deliveries: list[Delivery] = calls(
         RECEIVE if wait_seconds else RECEIVE_AT_ONCE,

@@ -42,9 +42,8 @@ class MemoryQueue:
                 message = _message_of(copy)
             handle = f"{copy.number}-{copy.receive_count}-{seal}"
             broker_message_id = f"{broker}-{copy.origin}"
-            deliveries.append(
-                Delivery(message, queue, handle, copy.receive_count, deadline, broker_message_id)
-            )
+            fields = (message, queue, handle, copy.receive_count, deadline, broker_message_id, None)
+            deliveries.append(tuple.__new__(Delivery, fields))  # in half of the time of Delivery(...)
         return deliveries
 
     def acknowledge(self, delivery: Delivery, now: float) -> LeaseLostError | None:
@@ -81,14 +80,16 @@ class MemoryQueue:
 
     def _held(self, delivery: Delivery, now: float) -> Copy[Message] | None:
         """Return the copy that the delivery's receiver still holds, or None."""
-        number, _, rest = delivery.receipt_handle.partition("-")
         try:
+            number, receive_count, seal = delivery.receipt_handle.split("-", 2)
             copy = self.stored.copies_by_number.get(int(number))
+            is_latest = copy is not None and int(receive_count) == copy.receive_count
         except ValueError:
             return None
         if (
             copy is not None
-            and rest == f"{copy.receive_count}-{self._seal}"
+            and is_latest
+            and seal == self._seal
             and now < copy.visible_at
             and now < delivery.deadline  # a broker that cannot detect stale handles has only this
         ):

@@ -17,7 +17,7 @@ from melange.engine.disorder import Disorder
 from melange.engine.fifo import FifoQueue
 from melange.engine.queue import StoredQueue
 from melange.errors import ConfigurationError, QueueNotFoundError, TopicNotFoundError, nearest
-from melange.messages import Message, Queue, Topic, new_token
+from melange.messages import Message, Queue, Topic, new_uuid
 
 
 class Topology:
@@ -30,7 +30,7 @@ class Topology:
         self.tags: dict[str, dict[str, str]] = {}
         """By the queue's address."""
         self._disorder = disorder
-        self._broker = new_token()
+        self._broker = new_uuid()
         self._topic_arn = f"arn:aws:sns:memory:{self._broker}:{prefix.text}"
         self._queue_arn = f"arn:aws:sqs:memory:{self._broker}:{prefix.text}"
         self._numbers = itertools.count()

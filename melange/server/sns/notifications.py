@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from melange.messages import new_message_id
+from melange.messages import new_uuid
 from melange.server.calls import Call
 from melange.server.sns.topics import Subscription, Topic
 
@@ -105,7 +105,7 @@ def subscription_confirmation(
         )
     document = {
         "Type": kind,
-        "MessageId": new_message_id(),
+        "MessageId": new_uuid(),
         "Token": subscription.token,
         "TopicArn": topic.arn,
         "Message": text,

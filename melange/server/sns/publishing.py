@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from melange.drivers.sqs_rules import MAX_BATCH
-from melange.messages import new_message_id
+from melange.messages import new_uuid
 from melange.server.calls import Call, Parameters
 from melange.server.errors import ServiceError, invalid_parameter
 from melange.server.sns.attributes import check_attributes
@@ -172,7 +172,7 @@ def _publish(
     check_memory(broker, size * len(topic.subscriptions))
     notification = Notification(
         topic,
-        new_message_id(),
+        new_uuid(),
         bodies,
         attributes,
         call.base_url,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from melange.messages import new_message_id
+from melange.messages import new_uuid
 from melange.server.calls import Call, Parameters, page
 from melange.server.errors import ServiceError, invalid_parameter
 from melange.server.sns.arns import check_subscription_arn
@@ -40,7 +40,7 @@ def subscribe(call: Call) -> Parameters:
             None,
         )
         subscription = existing or Subscription(
-            f"{topic.arn}:{new_message_id()}",
+            f"{topic.arn}:{new_uuid()}",
             topic,
             protocol=protocol,
             endpoint=endpoint,

@@ -10,7 +10,7 @@ from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any, Literal
 
 from melange.engine.queue import VISIBLE, Copy
-from melange.messages import new_message_id
+from melange.messages import new_uuid
 from melange.server.broker import Broker
 from melange.server.calls import Call, Parameters
 from melange.server.errors import ServiceError, invalid_value, missing_parameter
@@ -44,7 +44,7 @@ class MoveTask:
     """One task. It moves messages in a thread of its own, and guards what it changes with the broker's lock."""
 
     def __init__(self, broker: Broker, source: Queue, destination_arn: str | None, rate: int | None) -> None:
-        self.task_id = new_message_id()
+        self.task_id = new_uuid()
         self.source_arn = source.arn
         self.destination_arn = destination_arn
         self.rate = rate

@@ -23,7 +23,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from melange import RedisDeduplicationStore
 from melange.deduplication import Claimed, DeduplicationKey
-from melange.messages import new_token
+from melange.messages import new_uuid
 
 url, namespace, keys = sys.argv[1], sys.argv[2], int(sys.argv[3])
 store = RedisDeduplicationStore(url, namespace=namespace)
@@ -32,7 +32,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 
 def claim(number):
-    return store.claim(DeduplicationKey("orders", "listener", str(number), "content"), new_token(), 60)
+    return store.claim(DeduplicationKey("orders", "listener", str(number), "content"), new_uuid(), 60)
 
 with ThreadPoolExecutor(8) as threads:
     for number, answer in zip(range(keys), threads.map(claim, range(keys))):

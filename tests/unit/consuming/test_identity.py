@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import uuid
 
 import pytest
 
@@ -19,7 +20,7 @@ from melange import (
 )
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import DriverConnectionError, Failure
-from melange.messages import Message, new_message_id, new_token
+from melange.messages import Message, new_uuid
 
 EVENT = {"event_type_name": "ProductAdded", "name": "Coolers"}
 
@@ -190,15 +191,14 @@ def test_with_the_brokers_identity_a_redelivery_is_recognised(driver, clock, sto
 # --- ids that cannot be guessed --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [new_message_id, new_token])
-def test_ids_do_not_come_from_the_random_module(make):
+def test_ids_do_not_come_from_the_random_module():
     state = random.getstate()
     try:
         made = set()
         for _ in range(2):
             random.seed(42)
             before = random.getstate()
-            made.update(make() for _ in range(500))  # more than are read ahead at once
+            made.update(new_uuid() for _ in range(500))  # more than are read ahead at once
             assert random.getstate() == before
     finally:
         random.setstate(state)
@@ -206,16 +206,23 @@ def test_ids_do_not_come_from_the_random_module(make):
     assert len(made) == 1_000
 
 
+def test_ids_are_version_4_uuids():
+    made = [new_uuid() for _ in range(300)]
+
+    assert [str(uuid.UUID(one)) for one in made] == made
+    assert {uuid.UUID(one).version for one in made} == {4}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")
 def test_a_forked_child_makes_ids_of_its_own():
     program = """
 import os
-from melange.messages import new_message_id
-new_message_id()  # reads ahead
+from melange.messages import new_uuid
+new_uuid()  # reads ahead
 child = os.fork()
 if child:
     os.waitpid(child, 0)
-print(*[new_message_id() for _ in range(200)], sep="\\n", flush=True)
+print(*[new_uuid() for _ in range(200)], sep="\\n", flush=True)
 """
 
     done = subprocess.run(

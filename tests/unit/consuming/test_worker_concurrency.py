@@ -16,7 +16,7 @@ from melange import (
     RetryPolicy,
 )
 from melange.drivers.memory import InMemoryDriver
-from melange.messages import Message, message_being_handled, new_message_id
+from melange.messages import Message, message_being_handled, new_uuid
 from waiting import eventually
 from watched_driver import WatchedDriver, consumer_of, left_in, send, worker_on
 
@@ -41,7 +41,7 @@ def running():
 
 def send_typed(driver, queue, event_type_names):
     messages = [
-        Message(new_message_id(), json.dumps({"event_type_name": name, "number": number}))
+        Message(new_uuid(), json.dumps({"event_type_name": name, "number": number}))
         for number, name in enumerate(event_type_names)
     ]
     driver.send(queue, messages)
