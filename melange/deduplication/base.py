@@ -21,51 +21,40 @@ RunCoroutine = Callable[[Coroutine[Any, Any, Any]], Any]
 _NO_KEYWORDS: Mapping[str, object] = MappingProxyType({})
 
 
-class _KeyParts(NamedTuple):
-    queue_address: str
-    listener_name: str
-    message_id: str
-    content: str
-
-
-class DeduplicationKey(_KeyParts):
+class DeduplicationKey(NamedTuple):
     """One listener's work on one message of one queue.
 
     ``queue_address`` is unique among all brokers. ``content`` is ``content_of(message)``: two messages with one id are the
     same only if their contents are equal.
     """
 
-    _digest: bytes | None = None
+    queue_address: str
+    listener_name: str
+    message_id: str
+    content: tuple[str, ...]
 
     def digest(self) -> bytes:
-        """Return 16 bytes that identify the key. Its parts may be any text, lone surrogates included."""
-        digest = self._digest
-        if digest is None:
-            parts = "\0".join(self)
-            if parts.count("\0") != len(self) - 1:  # in a part there is one too: give each its length
-                parts = "".join(f"\0{len(part)}:{part}" for part in self)
-            digest = blake2b(parts.encode(errors="surrogatepass"), digest_size=16).digest()
-            self._digest = digest  # needed again when the work is done
-        return digest
+        """Return 16 bytes that identify the key in every process. Its parts may be any text, lone surrogates included."""
+        parts = (self.queue_address, self.listener_name, self.message_id, *self.content)
+        text = "".join(
+            [f"{len(part)}:{part}" for part in parts]
+        )  # with lengths, so that no two keys read the same
+        return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-# Instrumentation may change these each time a message is sent, also when the same message is sent again.
-
-
-def content_of(message: Message) -> str:
-    """Return type, headers and body in one text, which differs for another message with the same id.
+def content_of(message: Message) -> tuple[str, ...]:
+    """Return type, body and headers, which differ for another message with the same id.
 
     Headers for tracing, and melange's own, are not included: they may differ when the same message is sent again.
     """
-    event_type_name = message.event_type_name or ""
+    content = (message.event_type_name or "", message.body)
     if not message.headers:
-        return f"1;{len(event_type_name)}:{event_type_name}{message.body}"
-    texts = [event_type_name]
+        return content
+    texts: list[str] = []
     for name in sorted(message.headers):
         if not name.lower().startswith(RESERVED_HEADER_PREFIX) and not TRACE_HEADERS.fullmatch(name):
             texts += (name, message.headers[name])
-    # With the number of parts and the length of each, so that no two messages read the same; the body comes last.
-    return f"{len(texts)};{''.join([f'{len(text)}:{text}' for text in texts])}{message.body}"
+    return (*content, *texts)
 
 
 class Claimed(NamedTuple):

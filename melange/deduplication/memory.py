@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 from melange.clock import Clock, SystemClock
 from melange.deduplication.base import (
@@ -73,8 +74,8 @@ class MemoryDeduplicationStore(DeduplicationStore):
         self._sweep_attempts_at = _SMALLEST_SWEEP
         self._marks: dict[_Identity, int] = {}
         """The hashes of the tokens that completed."""
-        self._marks_by_age: deque[_Identity | float] = deque()
-        """The oldest first; before the first of each period the time when its marks expire."""
+        self._marks_by_age: deque[Any] = deque()
+        """Identities, the oldest first; before the first of each period stands a float, the time when its marks expire."""
         self._period_ends_at = self._oldest_expire_at = -math.inf
 
     def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:

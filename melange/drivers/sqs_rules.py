@@ -79,14 +79,13 @@ def check_message(message: Message, *, max_bytes: int, is_fifo: bool) -> None:
         InvalidMessageError: an id, header or character that is not allowed, or a missing body or id.
         MessageTooLargeError: body and attributes together exceed ``max_bytes``.
     """
-    message_id, event_type_name = message.message_id, message.event_type_name
+    message_id, body, event_type_name, headers, _, _, group_id, deduplication_id = message
     if not isinstance(message_id, str) or not IDENTIFIER.fullmatch(message_id):
         raise _bad_identifier("message id", message_id, message)
-    if not message.body:
+    if not body:
         raise InvalidMessageError(
             f"message {message_id} has an empty body, which brokers refuse: publish an event"
         )
-    body = message.body
     # The fastest search for control characters: half the time of a regular expression or isprintable().
     if not body.isascii() or len(body.encode().translate(None, _CONTROL_CHARACTERS)) != len(body):
         _check_characters(body, "body", message_id)
@@ -97,15 +96,14 @@ def check_message(message: Message, *, max_bytes: int, is_fifo: bool) -> None:
         and len(event_type_name) <= MAX_NAME_CHARACTERS
     ):
         _check_event_type_name(event_type_name, message_id)
-    if message.headers:
-        _check_headers(message.headers, message_id)
-    if is_fifo or message.message_group_id is not None or message.message_deduplication_id is not None:
-        _check_group_and_deduplication_id(message, is_fifo)
-    # An exact count costs more than all checks above, so small messages skip it.
-    characters = len(message.body)
-    if message.headers:
+    # An exact count of bytes costs more than all other checks, so small messages skip it.
+    characters = len(body)
+    if headers:
+        _check_headers(headers, message_id)
         # Folded headers have quotes, and an escape for each character; the others have a type.
-        characters += sum([3 * len(name) + 3 * len(value) + 4 for name, value in message.headers.items()])
+        characters += sum([3 * len(name) + 3 * len(value) + 4 for name, value in headers.items()])
+    if is_fifo or group_id is not None or deduplication_id is not None:
+        _check_group_and_deduplication_id(message, is_fifo)
     if 4 * characters + _SMALL_ATTRIBUTES_BYTES > max_bytes:
         size = message_size(message)
         if size > max_bytes:

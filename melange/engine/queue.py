@@ -68,7 +68,6 @@ class Copy(Generic[MessageT]):
         number: int,
         origin: int,
         sent_at: float,
-        *,
         group_id: str | None,
         deduplication_id: str | None,
     ) -> None:
@@ -92,14 +91,7 @@ class Copy(Generic[MessageT]):
         self, number: int, sent_at: float, deduplication_id: str | None, source: StoredQueue[MessageT]
     ) -> Copy[MessageT]:
         """Return the copy that another queue gets."""
-        copy = Copy(
-            self.message,
-            number,
-            self.origin,
-            sent_at,
-            group_id=self.group_id,
-            deduplication_id=deduplication_id,
-        )
+        copy = Copy(self.message, number, self.origin, sent_at, self.group_id, deduplication_id)
         copy.receive_count = copy.carried = self.receive_count
         copy.first_received_at = self.first_received_at
         copy.source = source
@@ -169,14 +161,8 @@ class StoredQueue(ABC, Generic[MessageT]):
         if self.waiters:
             self.waiters.wake_one()
         number = next(self._numbers)
-        copy = Copy(
-            message,
-            number,
-            number if origin is None else origin,
-            now,
-            group_id=group_id,
-            deduplication_id=deduplication_id,
-        )
+        origin = number if origin is None else origin
+        copy = Copy(message, number, origin, now, group_id, deduplication_id)
         self._is_indexed = False
         if delay_seconds:
             copy.visible_at = now + delay_seconds

@@ -54,6 +54,9 @@ def on_a_fresh_stack(function: Callable[..., Any], *arguments: Any) -> Any:
 MAX_NESTING = 200
 """Deeper events are not written. Every version of Python can read this depth, with two frames for each level."""
 
+_LONGEST_FLAT = 2 * MAX_NESTING
+"""The characters that ``MAX_NESTING`` levels need at least. Most events are shorter."""
+
 _JSON_TYPES = (str, int, float, bool, type(None), dict, list, tuple)
 
 _NOT_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
@@ -97,7 +100,7 @@ def to_json(value: dict[str, Any]) -> str:
         text = _encode_on_a_fresh_stack(value)
     except (TypeError, ValueError) as error:
         raise EncodeError(_offence(value)) from error
-    if text.count("{") + text.count("[") > MAX_NESTING and not _is_flat(text):
+    if len(text) > _LONGEST_FLAT and text.count("{") + text.count("[") > MAX_NESTING and not _is_flat(text):
         _refuse_deep_nesting(value)
     if _TYPED_KEY_SUSPECT.search(text):
         _refuse_typed_keys(value)
@@ -123,7 +126,7 @@ def part_to_json(value: Any) -> str:
 
 def is_transportable(text: str) -> bool:
     """Return True if this JSON text can travel as it is; otherwise ``to_json`` finds out what is wrong with it."""
-    if text.count("{") + text.count("[") > MAX_NESTING and not _is_flat(text):
+    if len(text) > _LONGEST_FLAT and text.count("{") + text.count("[") > MAX_NESTING and not _is_flat(text):
         return False
     if text.isascii():
         return True

@@ -64,5 +64,5 @@ class TestNegativeControls:
 
         with pytest.raises(AssertionError):
             getattr(suite, test_name)(
-                broken_store(clock=clock), DeduplicationKey("queue", "listener", "message", "content")
+                broken_store(clock=clock), DeduplicationKey("queue", "listener", "message", ("content",))
             )

@@ -132,4 +132,4 @@ def test_the_contract_catches_a_broken_store(broken_store, test_name):
     store = broken_store(clock=suite.clock)
 
     with pytest.raises(AssertionError):
-        getattr(suite, test_name)(store, DeduplicationKey("queue", "listener", "message", "content"))
+        getattr(suite, test_name)(store, DeduplicationKey("queue", "listener", "message", ("content",)))

@@ -18,7 +18,7 @@ from melange.testing.clock import ManualClock
 
 
 def key(number: int) -> DeduplicationKey:
-    return DeduplicationKey("queue", "listener", f"message-{number}", f"content of {number}")
+    return DeduplicationKey("queue", "listener", f"message-{number}", (f"content of {number}",))
 
 
 def complete(store: MemoryDeduplicationStore, number: int) -> None:
@@ -180,7 +180,7 @@ def test_a_mark_takes_at_most_200_bytes_whatever_the_size_of_its_message(monkeyp
     tracemalloc.start()
     try:
         for number in range(20_000):
-            large = key(number)._replace(content=f"{number} " * 500)
+            large = key(number)._replace(content=(f"{number} " * 500,))
             claimed = store.claim(large, f"token-{number}", 30)
             assert isinstance(claimed, Claimed)
             store.complete(claimed)

@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
-from melange.testing.store_behaviours.claiming import StoreCase, claim_of
+from melange.testing.store_behaviours.claiming import StoreCase, claim_of, differing_in
 
 
 class Attempts(StoreCase):
@@ -142,7 +142,7 @@ class Attempts(StoreCase):
         store.abandon(claim_of(store, key, "token"))
 
         for part in DeduplicationKey._fields:
-            assert claim_of(store, key._replace(**{part: "another"}), "token").attempt == 1
+            assert claim_of(store, differing_in(part, key), "token").attempt == 1
 
     def test_claims_by_many_at_once_have_different_numbers(
         self, store: DeduplicationStore, key: DeduplicationKey

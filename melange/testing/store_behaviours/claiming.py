@@ -6,7 +6,7 @@ import threading
 import uuid
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -36,7 +36,13 @@ class StoreCase(ABC):
 
     @pytest.fixture
     def key(self) -> DeduplicationKey:
-        return DeduplicationKey("orders", "StockListener", str(uuid.uuid4()), "content")
+        return DeduplicationKey("orders", "StockListener", str(uuid.uuid4()), ("content",))
+
+
+def differing_in(part: str, key: DeduplicationKey) -> DeduplicationKey:
+    """Return the key with another value for one of its fields."""
+    another: Any = ("another",) if part == "content" else "another"
+    return key._replace(**{part: another})
 
 
 def claim_of(
@@ -161,7 +167,7 @@ class Claiming(StoreCase):
 
     @pytest.mark.parametrize("text", ["", "naïve ☃ 🎉", "new\nline, tab\t, nul\0", "{a}:{b}", "x" * 100_000])
     def test_any_text_may_stand_in_keys_and_tokens(self, store: DeduplicationStore, text: str) -> None:
-        key = DeduplicationKey(text, text, f"{uuid.uuid4()}{text}", text)
+        key = DeduplicationKey(text, text, f"{uuid.uuid4()}{text}", (text,))
         claimed = store.claim(key, f"token{text}", 30)
         assert isinstance(claimed, Claimed)
 
@@ -176,15 +182,17 @@ class Claiming(StoreCase):
     ) -> None:
         store.complete(claim_of(store, key, "token"))
 
-        other_key = key._replace(**{part: "another"})
+        other_key = differing_in(part, key)
 
         assert isinstance(store.claim(other_key, "token", 30), Claimed)
 
     def test_parts_of_keys_do_not_run_together(self, store: DeduplicationStore) -> None:
         unique = str(uuid.uuid4())
-        store.complete(claim_of(store, DeduplicationKey("a", "b:c", unique, "content"), "token"))
+        store.complete(claim_of(store, DeduplicationKey("a", "b:c", unique, ("content",)), "token"))
 
-        assert isinstance(store.claim(DeduplicationKey("a:b", "c", unique, "content"), "token", 30), Claimed)
+        assert isinstance(
+            store.claim(DeduplicationKey("a:b", "c", unique, ("content",)), "token", 30), Claimed
+        )
 
     def test_of_many_who_claim_at_once_one_succeeds(
         self, store: DeduplicationStore, key: DeduplicationKey

@@ -15,7 +15,7 @@ from services.redis import run_cluster
 @pytest.fixture
 def key() -> DeduplicationKey:
     """Return the key of a new message."""
-    return DeduplicationKey("orders", "StockListener", str(uuid.uuid4()), "content")
+    return DeduplicationKey("orders", "StockListener", str(uuid.uuid4()), ("content",))
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 
 def claim(number):
-    return store.claim(DeduplicationKey("orders", "listener", str(number), "content"), new_uuid(), 60)
+    return store.claim(DeduplicationKey("orders", "listener", str(number), ("content",)), new_uuid(), 60)
 
 with ThreadPoolExecutor(8) as threads:
     for number, answer in zip(range(keys), threads.map(claim, range(keys))):

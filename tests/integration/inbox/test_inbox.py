@@ -22,7 +22,7 @@ DEADLINE_SECONDS = 30
 
 @pytest.fixture
 def key():
-    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), "content")
+    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), ("content",))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class Audit(Elsewhere):
 
 @pytest.fixture
 def key():
-    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), "content")
+    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), ("content",))
 
 
 @pytest.fixture

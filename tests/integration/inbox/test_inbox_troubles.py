@@ -25,7 +25,7 @@ EVENT = {"event_type_name": "ProductAdded"}
 
 @pytest.fixture
 def key():
-    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), "content")
+    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), ("content",))
 
 
 class TestInboxOnPostgres(TransactionalStoreContract):

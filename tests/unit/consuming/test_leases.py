@@ -62,7 +62,7 @@ def hold(driver, publisher, make_consumer):
         publisher.publish_batch([{"event_type_name": "Held"}] * 3)
         leases = keeper.hold(driver.receive(queue, 10, 0, visibility_timeout_seconds=TIMEOUT_SECONDS))
         for lease in leases:
-            key = DeduplicationKey(queue.address, "job", lease.delivery.message.message_id, "")
+            key = DeduplicationKey(queue.address, "job", lease.delivery.message.message_id, ())
             lease.claimed = store.claim(key, "token", TIMEOUT_SECONDS)
         return leases
 

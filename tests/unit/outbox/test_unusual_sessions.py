@@ -56,7 +56,7 @@ def test_an_inbox_works_with_a_session_that_chooses_its_engine_by_the_mapper(
 ) -> None:
     inbox = Inbox(sessionmaker(class_=routing_session))
 
-    claimed = inbox.claim(DeduplicationKey("stock", "listener", "1", "content"), "token", 30)
+    claimed = inbox.claim(DeduplicationKey("stock", "listener", "1", ("content",)), "token", 30)
 
     assert isinstance(claimed, Claimed)
     assert inbox.complete(claimed)
