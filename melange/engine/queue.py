@@ -62,7 +62,7 @@ class Copy(Generic[MessageT]):
         "visible_at",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one is made for each message: keywords take longer
         self,
         message: MessageT,
         number: int,

@@ -24,7 +24,7 @@ from melange.errors import (
     QueueNotFoundError,
 )
 from melange.events import EventMessage
-from melange.messages import Delivery, Message, Queue, new_uuid, new_uuid
+from melange.messages import Delivery, Message, Queue, new_uuid
 from melange.publishing import Event, QueueMessagePublisher
 from melange.publishing.destination import Destination
 from melange.request_reply.reply_queues import ALIVE_SECONDS, REPLY_QUEUE_PREFIX, tags_of_reply_queue
