@@ -10,9 +10,7 @@ from melange.drivers.inspection import ObservedQueue
 from melange.errors import ConfigurationError
 from melange.topology.findings import Finding
 from melange.topology.observing import inspection_of
-
-VISIBILITY_FACTOR = 6
-"""https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html"""
+from melange.topology.queue_checks import LAMBDA_VISIBILITY_FACTOR
 
 FEWEST_RECEIVES = 5
 """Throttled invocations count as receives: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html"""
@@ -84,7 +82,7 @@ def _of_queue(
             f"{update} --enabled",
         )
     window = mapping.get("MaximumBatchingWindowInSeconds") or 0
-    wanted = VISIBILITY_FACTOR * timeout_seconds + window
+    wanted = LAMBDA_VISIBILITY_FACTOR * timeout_seconds + window
     if queue.visibility_timeout_seconds < wanted:
         yield Finding(
             "visibility",

@@ -17,8 +17,8 @@ from melange.callables import (
     place,
     refuse_awaitable,
 )
-from melange.cqrs.messages import Command, CommandResult_co, Query, QueryResult_co
-from melange.cqrs.middleware import Middleware, awaited, composed
+from melange.cqrs.commands_and_queries import Command, CommandResult_co, Query, QueryResult_co
+from melange.cqrs.handler_middleware import HandlerMiddleware, awaited, composed
 from melange.errors import ConfigurationError, DuplicateHandlerError, HandlerNotFoundError, nearest
 
 HandlerT = TypeVar("HandlerT", bound=object)
@@ -46,7 +46,9 @@ class Handlers:
     _kind: ClassVar[type]
     _send: ClassVar[str]
 
-    def __init__(self, *, middleware: Sequence[Middleware] = (), resolve: Resolve = call_class) -> None:
+    def __init__(
+        self, *, middleware: Sequence[HandlerMiddleware] = (), resolve: Resolve = call_class
+    ) -> None:
         self._middleware = tuple(middleware)
         self._resolve = resolve
         self._lock = threading.Lock()

@@ -31,7 +31,7 @@ MAX_PAYLOAD_BYTES = 100 * 1024 * 1024
 PAYLOAD_DAYS = 60
 """A message waits for at most 14 days in its queue and 14 in its dead-letter queue; the rest is for retries."""
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 30
 """The delay of a message when its payload is out of reach."""
@@ -130,7 +130,7 @@ class LargeEvents(MessagingDriver, BrokerAdministration):
                 postponed.append(delivery)
                 groups.add(group)
         if postponed:
-            _LOG.warning(
+            logger.warning(
                 "%d messages of queue %r stay in it: their payloads are out of reach",
                 len(postponed),
                 queue.name,

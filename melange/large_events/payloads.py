@@ -22,7 +22,7 @@ from melange.large_events.pointers import (
 from melange.large_events.stores import PayloadMissingError, PayloadStore
 from melange.messages import UNREADABLE, Delivery, Message, new_uuid
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 TOPICS = "topics"
 QUEUES = "queues"
@@ -112,7 +112,7 @@ class Payloads:
         try:
             self.store.delete(pointer.bucket, pointer.key)
         except Exception as error:
-            _LOG.warning("a large event is acknowledged, its payload stays: %s", type(error).__name__)
+            logger.warning("a large event is acknowledged, its payload stays: %s", type(error).__name__)
 
 
 def _unreadable(message: Message, problem: str) -> Message:

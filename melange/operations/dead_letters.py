@@ -72,11 +72,6 @@ class DeadLetters:
         """The queue from which these letters come; None for all queues."""
 
     @property
-    def source_names(self) -> list[str]:
-        """The queues from which letters come, as far as the broker tells."""
-        return self._sources.names
-
-    @property
     def counts_are_estimates(self) -> bool:
         """True if the broker's counts may be wrong."""
         return self._access.counts_are_estimates

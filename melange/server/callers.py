@@ -44,7 +44,6 @@ class _Signature(NamedTuple):
     signed_headers: str
     signature: str
     timestamp: str
-    is_in_query: bool
 
 
 class Key(NamedTuple):
@@ -159,14 +158,12 @@ def _signature_of(request: Request) -> _Signature | None:
         if not {"Credential", "SignedHeaders", "Signature"} <= parts.keys():
             raise _incomplete()
         timestamp = request.headers.get("x-amz-date", "")
-        return _Signature(
-            parts["Credential"], parts["SignedHeaders"], parts["Signature"], timestamp, is_in_query=False
-        )
+        return _Signature(parts["Credential"], parts["SignedHeaders"], parts["Signature"], timestamp)
     if "X-Amz-Credential=" in request.target:
         query = dict(parse_qsl(urlsplit(request.target).query))
         names = ("X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Date")
         credential, signed_headers, digest, timestamp = (query.get(name, "") for name in names)
-        return _Signature(credential, signed_headers, digest, timestamp, is_in_query=True)
+        return _Signature(credential, signed_headers, digest, timestamp)
     return None
 
 

@@ -10,8 +10,6 @@ from melange.topology.names import Account, broker_name, queue_arn, topic_arn
 
 Statement = dict[str, Any]
 
-ROLES = ("publisher", "consumer", "relay", "operator")
-
 PUBLISH = ("sns:GetTopicAttributes", "sns:Publish")
 SEND = ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage")
 CONSUME = (

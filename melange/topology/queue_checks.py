@@ -11,7 +11,8 @@ from melange.topology.findings import APPLY, Finding
 from melange.topology.model import DeclaredQueue
 from melange.topology.observing import Observation
 
-_LAMBDA_FACTOR = 6
+LAMBDA_VISIBILITY_FACTOR = 6
+"""https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html"""
 
 
 def findings_of_queue(queue: DeclaredQueue, observed: Observation) -> Iterator[Finding]:
@@ -74,7 +75,7 @@ def _visibility(queue: DeclaredQueue, found: ObservedQueue | None) -> Iterator[F
             f"QueueOptions(visibility_timeout_seconds={int(longest) + 1}) or more in the program",
         )
     if found is not None and found.policy is not None and found.visibility_timeout_seconds <= longest:
-        wanted = int(longest) * _LAMBDA_FACTOR
+        wanted = int(longest) * LAMBDA_VISIBILITY_FACTOR
         yield Finding(
             "visibility",
             "warning",

@@ -7,8 +7,6 @@ from functools import cache
 from botocore.loaders import Loader
 from botocore.model import OperationModel, ServiceModel, StructureShape
 
-SERVICES = ("sqs", "sns", "sts")
-
 VERSIONS = {"2012-11-05": "sqs", "2010-03-31": "sns", "2011-06-15": "sts"}
 """The service that a version of the Query protocol belongs to."""
 

@@ -11,18 +11,6 @@ from melange.server.sqs.messages import SentMessage, attributes_md5, check_ident
 from melange.server.sqs.queues import Queue, find_queue
 from melange.server.sqs.sending import sequence_number
 
-SYSTEM_ATTRIBUTES = (
-    "ApproximateFirstReceiveTimestamp",
-    "ApproximateReceiveCount",
-    "AWSTraceHeader",
-    "DeadLetterQueueSourceArn",
-    "MessageDeduplicationId",
-    "MessageGroupId",
-    "SenderId",
-    "SentTimestamp",
-    "SequenceNumber",
-)
-
 
 def receive_message(call: Call) -> Parameters:
     parameters, broker = call.parameters, call.broker

@@ -271,7 +271,7 @@ class TestWhichQueues:
             driver.send(queue.dead_letter_queue, [Message("m-1", "{}")])
             letters = DeadLetters("mail", driver)
 
-            assert (letters.queue.name, letters.source_names) == ("mail-dlq", ["mail"])
+            assert (letters.queue.name, letters.source and letters.source.name) == ("mail-dlq", "mail")
             assert letters.retry(Selection()).sent_to == {"mail": 1}
 
     def test_a_queue_without_dead_letters_is_refused(self, driver) -> None:

@@ -16,11 +16,11 @@ from melange.callables import (
 )
 from melange.errors import ConfigurationError
 
-Middleware = Callable[[Any, Callable[[Any], Any]], Any]
+HandlerMiddleware = Callable[[Any, Callable[[Any], Any]], Any]
 """Takes a command or query and a function that calls the rest. It may call that once, twice or not at all."""
 
 
-def composed(handler: Handler, middleware: Sequence[Middleware]) -> Handler:
+def composed(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Handler:
     """Return the handler inside of all middleware, the first one outermost.
 
     It is asynchronous if one of them is.
@@ -42,7 +42,7 @@ def composed(handler: Handler, middleware: Sequence[Middleware]) -> Handler:
     return handler
 
 
-def _around(around: Middleware, handler: Handler) -> Handler:
+def _around(around: HandlerMiddleware, handler: Handler) -> Handler:
     advice = f"the middleware {place(around)} is a plain function, so write it with `async def`, and `await` what is inside"
 
     @functools.wraps(handler)
@@ -59,7 +59,7 @@ def _around(around: Middleware, handler: Handler) -> Handler:
     return handle
 
 
-def _around_async(around: Middleware, handler: Handler) -> Handler:
+def _around_async(around: HandlerMiddleware, handler: Handler) -> Handler:
     @functools.wraps(handler)
     async def call_inside(message: Any) -> Any:
         return await awaited(handler(message))

@@ -20,7 +20,7 @@ from melange.messages import Delivery
 if TYPE_CHECKING:
     from asyncio import Runner
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class LambdaContext(Protocol):
@@ -110,7 +110,7 @@ class LambdaHandler:
             try:
                 delivery = batch.delivery(from_sqs(record))
             except DriverError as error:
-                _LOG.warning("a record of queue %r comes back later: %s", consumer.queue.name, error)
+                logger.warning("a record of queue %r comes back later: %s", consumer.queue.name, error)
                 failed.append(record["messageId"])
                 if group is not None:
                     stopped_groups.add(group)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from melange.aws_lambda.handling import LambdaHandler
+from melange.aws_lambda.lambda_handler import LambdaHandler
 from melange.aws_lambda.records import SQS
 from melange.clock import Clock
 from melange.consuming.consumer import ExchangeMessageConsumer
@@ -15,13 +15,12 @@ from melange.drivers.sqs_rules import attributes_of
 from melange.errors import ConfigurationError
 from melange.messages import Delivery
 from melange.signals import calling_on_signal
+from melange.topology.queue_checks import LAMBDA_VISIBILITY_FACTOR
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 10
 LONGEST_TIMEOUT_SECONDS = 900
-VISIBILITY_FACTOR = 6
-"""https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html"""
 
 
 class LocalEventSource:
@@ -56,7 +55,7 @@ class LocalEventSource:
         """
         stopping = threading.Event()
         names = ", ".join(consumer.queue.name for consumer in self._handle.consumers)
-        _LOG.info("invoking the handler with the messages of %s", names)
+        logger.info("invoking the handler with the messages of %s", names)
         with calling_on_signal(stopping.set):
             while not stopping.is_set():
                 self.poll(wait_seconds=1)
@@ -76,7 +75,7 @@ class LocalEventSource:
             consumer.queue,
             BATCH_SIZE,
             wait_seconds,
-            visibility_timeout_seconds=VISIBILITY_FACTOR * self._timeout_seconds,
+            visibility_timeout_seconds=LAMBDA_VISIBILITY_FACTOR * self._timeout_seconds,
         )
         if not deliveries:
             return 0
