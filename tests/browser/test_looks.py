@@ -15,6 +15,7 @@ _PAGES = [
     "message",
     "send",
     "topic",
+    "topic that delivers nothing",
     "publish",
     "purge",
     "dead letters",
@@ -34,6 +35,8 @@ def addresses(given, server):
     given.dead_letter(orders, "no JSON " + "long " * 300)
     given.send(orders, json.dumps({"lamps": 2, "note": "x" * 300}), event_type_name="OrderPlaced")
     given.sns.publish(TopicArn=topic, Message="filtered out")
+    silent = given.sns.create_topic(Name="payments")["TopicArn"]
+    given.sns.subscribe(TopicArn=silent, Protocol="sqs", Endpoint=given.arn(orders))
     server.faults.add("throttle", operation="ReceiveMessage", name="orders", rate=0.5)
     orders_page = f"queues/{given.arn(orders)}"
     return {
@@ -44,6 +47,7 @@ def addresses(given, server):
         "message": orders_page + "/messages/",
         "send": orders_page + "/send",
         "topic": f"topics/{topic}",
+        "topic that delivers nothing": f"topics/{silent}",
         "publish": f"topics/{topic}/publish",
         "purge": orders_page + "/purge",
         "dead letters": "dead-letters",
@@ -66,6 +70,7 @@ def visit(context, server, addresses):
             if address.endswith("/"):
                 page.locator(".message-link").first.click()
                 page.wait_for_load_state()
+            page.locator("details").evaluate_all("found => found.forEach(one => { one.open = true; })")
             check(name, page)
 
     return each
