@@ -73,7 +73,7 @@ class Lease:
 
     def is_lost(self) -> bool:
         """Return True if another receiver may have the message."""
-        return self._lost or self._clock.monotonic() >= self.delivery.deadline
+        return self.remaining_seconds <= 0
 
     def renewed(self, deadline: float) -> None:
         """Note that the broker keeps the delivery invisible until ``deadline``, unless that comes too late."""

@@ -115,7 +115,7 @@ class Settler:
         dead_lettered: dict[str, DeadLetter] = {}
         try:
             for lease, outcome in outcomes:
-                if isinstance(outcome, Leave) or lease.is_lost():
+                if isinstance(outcome, Leave) or lease.remaining_seconds <= 0:
                     # A dead letter would decide for another receiver, which may still succeed.
                     _log_lease_lost(lease.delivery)
                     self._keeper.release([lease])

@@ -132,6 +132,14 @@ def test_the_concepts_page_lists_every_file_on_the_path_of_a_message(event) -> N
     assert [file for file in files if f"(../melange/{file})" not in page] == []
 
 
+def test_the_path_of_a_message_does_not_grow() -> None:
+    with InMemoryDriver() as driver:
+        walk = consumed(driver, DICT)
+
+    assert walk.functions <= 45
+    assert len(walk.files) <= 18
+
+
 def test_every_page_is_listed_in_the_index_of_its_folder() -> None:
     for page in DOCS.rglob("*.md"):
         index = page.parent / "index.md"

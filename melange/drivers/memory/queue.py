@@ -80,16 +80,14 @@ class MemoryQueue:
 
     def _held(self, delivery: Delivery, now: float) -> Copy[Message] | None:
         """Return the copy that the delivery's receiver still holds, or None."""
+        number, _, rest = delivery.receipt_handle.partition("-")
         try:
-            number, receive_count, seal = delivery.receipt_handle.split("-", 2)
             copy = self.stored.copies_by_number.get(int(number))
-            is_latest = copy is not None and int(receive_count) == copy.receive_count
         except ValueError:
             return None
         if (
             copy is not None
-            and is_latest
-            and seal == self._seal
+            and rest == f"{copy.receive_count}-{self._seal}"
             and now < copy.visible_at
             and now < delivery.deadline  # a broker that cannot detect stale handles has only this
         ):
