@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from melange.console.history import INTERVAL_SECONDS, SAMPLES
+from melange.console.depth_history import INTERVAL_SECONDS, SAMPLES
 
 WIDTH = 300
 HEIGHT = 40

@@ -12,7 +12,7 @@ from importlib.resources import files
 from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlsplit
 
 from melange.console.backend import Backend, NotFoundError, RefusedError
-from melange.console.history import History
+from melange.console.depth_history import History
 from melange.console.pages import ROUTES
 from melange.console.rendering import render
 from melange.console.visits import Handler, Page, Redirect, Visit

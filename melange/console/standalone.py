@@ -10,8 +10,8 @@ from melange.console.backend import Backend
 from melange.console.console import Console
 from melange.server.control import CONSOLE_PREFIX
 from melange.server.http import Request, Response
-from melange.server.listener import Listener
 from melange.server.origins import refusal_of
+from melange.server.socket_listener import SocketListener
 
 
 class ConsoleServer:
@@ -32,7 +32,7 @@ class ConsoleServer:
     ) -> None:
         self._console = Console(backend)
         self._allowed_hosts = frozenset(map(str.lower, allowed_hosts))
-        self._listener = Listener(host, port, self._answer)
+        self._listener = SocketListener(host, port, self._answer)
         self._listener.start()
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from melange.console.backend import Backend
 
 if TYPE_CHECKING:
-    from melange.console.history import History
+    from melange.console.depth_history import History
 
 
 @dataclass(frozen=True, slots=True)

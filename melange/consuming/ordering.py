@@ -1,4 +1,4 @@
-"""Lanes: deliveries that run one at a time, in order."""
+"""The order of deliveries: lanes, in which they run one at a time."""
 
 from __future__ import annotations
 

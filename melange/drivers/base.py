@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from melange.clock import Clock, SystemClock
+from melange.drivers.dead_letters import DeadLetterAccess, dead_letter_of
 from melange.errors import ConfigurationError, Failure, InvalidMessageError, MelangeError
 from melange.messages import DEAD_LETTER_HEADER, NO_HEADERS, Delivery, Message, Queue, Topic
 from melange.serialization.serializer import EventSerializer
@@ -21,7 +21,6 @@ from melange.serialization.serializer import EventSerializer
 if TYPE_CHECKING:
     from melange.consuming.consumer import ExchangeMessageConsumer
     from melange.deduplication.base import DeduplicationStore
-    from melange.drivers.dead_letters import DeadLetterAccess
     from melange.middleware import Middleware
 
 
@@ -351,22 +350,6 @@ class BrokerAdministration(ABC):
     @abstractmethod
     def delete_topic(self, topic: Topic) -> None:
         """Remove a topic and its bindings. Idempotent."""
-
-
-def dead_letter_of(delivery: Delivery, *, is_fifo: bool) -> Message:
-    """Return the delivery's message as it goes to a dead-letter queue."""
-    message = delivery.message
-    headers = {name: value for name, value in message.headers.items() if name != DEAD_LETTER_HEADER}
-    message = message._replace(headers=MappingProxyType(headers))
-    if not is_fifo:
-        return message
-    # The message id alone is not enough: a message that was moved back to its queue and fails again within five
-    # minutes would count as a duplicate, vanish from the dead letters, and then be acknowledged.
-    one_receipt = hashlib.sha256(f"{message.message_id} {delivery.receipt_handle}".encode())
-    return message._replace(
-        message_group_id=message.message_group_id or message.message_id,
-        message_deduplication_id=one_receipt.hexdigest(),
-    )
 
 
 def find_topic(driver: MessagingDriver, name: str, *, declare: bool) -> Topic:

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from melange.drivers.base import QueueDepth
 from melange.errors import Failure
 from melange.messages import DEAD_LETTER_HEADER, Delivery, Message, Queue
+
+if TYPE_CHECKING:
+    from melange.drivers.base import QueueDepth
 
 NO_NOTES: Mapping[str, str] = MappingProxyType({})
 
@@ -109,19 +111,21 @@ def is_named_for_dead_letters(queue: Queue) -> bool:
     return queue.name.removesuffix(".fifo").endswith("-dlq")
 
 
+def dead_letter_of(delivery: Delivery, *, is_fifo: bool) -> Message:
+    """Return the delivery's message as it goes to a dead-letter queue, without a note."""
+    # The message id alone is not enough: a message that was moved back to its queue and fails again within five
+    # minutes would count as a duplicate, vanish from the dead letters, and then be acknowledged.
+    one_receipt = f"{delivery.message.message_id} {delivery.receipt_handle}"
+    message = _with_note(delivery.message, None)
+    return _in_group(message, _digest(one_receipt)) if is_fifo else message
+
+
 def sent_on(delivery: Delivery, *, is_fifo: bool, note: str | None = None) -> Message:
     """Return a dead letter's message as it goes to another queue: as it was received, with no note but the given one."""
-    message = delivery.message
-    headers = {name: value for name, value in message.headers.items() if name != DEAD_LETTER_HEADER}
-    if note is not None:
-        headers[DEAD_LETTER_HEADER] = note
-    message = message._replace(headers=MappingProxyType(headers))
+    message = _with_note(delivery.message, note)
     if not is_fifo:
         return message._replace(message_deduplication_id=None)
-    return message._replace(
-        message_group_id=message.message_group_id or message.message_id,
-        message_deduplication_id=deduplication_id_of_retry(delivery),
-    )
+    return _in_group(message, deduplication_id_of_retry(delivery))
 
 
 def deduplication_id_of_retry(delivery: Delivery) -> str:
@@ -130,4 +134,22 @@ def deduplication_id_of_retry(delivery: Delivery) -> str:
     The original id would not do: within five minutes of the first sending the broker would drop the retry as a duplicate.
     """
     text = f"{delivery.message.message_id} {delivery.broker_message_id or delivery.receipt_handle}"
+    return _digest(text)
+
+
+def _in_group(message: Message, deduplication_id: str) -> Message:
+    return message._replace(
+        message_group_id=message.message_group_id or message.message_id,
+        message_deduplication_id=deduplication_id,
+    )
+
+
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _with_note(message: Message, note: str | None) -> Message:
+    headers = {name: value for name, value in message.headers.items() if name != DEAD_LETTER_HEADER}
+    if note is not None:
+        headers[DEAD_LETTER_HEADER] = note
+    return message._replace(headers=MappingProxyType(headers))

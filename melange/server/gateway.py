@@ -18,10 +18,10 @@ from melange.server.faults import Fault, Faults, entries_of, with_failures, with
 from melange.server.http import Request, Response
 from melange.server.origins import refusal_of
 from melange.server.protocols import json_protocol, query_protocol
-from melange.server.protocols.models import VERSIONS
+from melange.server.protocols.botocore_models import VERSIONS
 from melange.server.snapshots import Snapshots
-from melange.server.sns.operations import OPERATIONS as SNS_OPERATIONS
-from melange.server.sqs.operations import OPERATIONS as SQS_OPERATIONS
+from melange.server.sns.operation_table import OPERATIONS as SNS_OPERATIONS
+from melange.server.sqs.operation_table import OPERATIONS as SQS_OPERATIONS
 from melange.server.sts import OPERATIONS as STS_OPERATIONS
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from melange.server.callers import Key
 from melange.server.faults import Faults
 from melange.server.gateway import Gateway
 from melange.server.http import Request, Response
-from melange.server.listener import Listener
 from melange.server.snapshots import Snapshots
+from melange.server.socket_listener import SocketListener
 from melange.server.storage import Storage
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Server:
             console=self._show_console if console else None,
         )
         try:
-            self._listener = Listener(host, port, gateway.answer, self.broker.max_bytes)
+            self._listener = SocketListener(host, port, gateway.answer, self.broker.max_bytes)
         except OSError:
             if self._storage is not None:
                 self._storage.close()

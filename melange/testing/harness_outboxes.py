@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
     from melange.outbox import OutboxRelay
-    from melange.testing.django_outboxes import DjangoOutboxes
+    from melange.testing.harness_django_outboxes import DjangoOutboxes
 
 PAUSE_SECONDS = 1.0
 """How long an outbox rests after a relay could not publish."""
@@ -50,7 +50,7 @@ class Outboxes(Middleware):
     def start_watching(self) -> None:
         """Find outboxes when they are written to, if SQLAlchemy is installed, or Django with ``melange.django``."""
         if "melange.django.models" in sys.modules:
-            from melange.testing.django_outboxes import DjangoOutboxes  # noqa: PLC0415
+            from melange.testing.harness_django_outboxes import DjangoOutboxes  # noqa: PLC0415
 
             self._in_django = DjangoOutboxes(self._history.note_written)
         if find_spec("sqlalchemy") and find_spec("filelock"):

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from melange.drivers.base import NO_DEAD_LETTER_QUEUE, dead_letter_of
+from melange.drivers.base import NO_DEAD_LETTER_QUEUE
+from melange.drivers.dead_letters import dead_letter_of
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import DriverError, Failure, InvalidMessageError, MelangeError
 from melange.messages import DEAD_LETTER_HEADER

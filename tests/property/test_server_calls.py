@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from melange.server.broker import Broker
 from melange.server.gateway import OPERATIONS, Gateway
 from melange.server.http import Request
-from melange.server.protocols.models import VERSIONS, input_shape
+from melange.server.protocols.botocore_models import VERSIONS, input_shape
 
 SQS_ARN = "arn:aws:sqs:us-east-1:000000000000:"
 SNS_ARN = "arn:aws:sns:us-east-1:000000000000:"

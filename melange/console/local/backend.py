@@ -17,10 +17,10 @@ from melange.server.errors import ServiceError
 from melange.server.faults import Faults
 from melange.server.snapshots import Snapshots
 from melange.server.sns.delivering import SENDER_ID, may_send
-from melange.server.sns.managing import delete_topic
+from melange.server.sns.managing_topics import delete_topic
 from melange.server.sns.publishing import publish
 from melange.server.sns.topics import Subscription
-from melange.server.sqs.managing import delete_queue, purge_queue
+from melange.server.sqs.managing_queues import delete_queue, purge_queue
 from melange.server.sqs.queues import Queue as ServedQueue
 from melange.server.sqs.sending import send_message
 

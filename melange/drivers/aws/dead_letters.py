@@ -9,7 +9,7 @@ from typing import Any
 from melange.drivers.aws.operations import Parameters
 from melange.drivers.aws.wire import Received
 from melange.drivers.aws.xray import TRACE_ATTRIBUTE
-from melange.drivers.base import dead_letter_of
+from melange.drivers.dead_letters import dead_letter_of
 from melange.drivers.sqs_rules import (
     ATTRIBUTE_TYPE,
     FOLDED_HEADERS_ATTRIBUTE,

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from melange.server.errors import ServiceError, no_such_queue
-from melange.server.protocols.models import (
+from melange.server.protocols.botocore_models import (
     NAMESPACES,
     input_shape,
     operation_model,

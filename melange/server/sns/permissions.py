@@ -8,7 +8,7 @@ from typing import Any
 from melange.server.calls import Call, Parameters
 from melange.server.errors import invalid_parameter
 from melange.server.policies import permission
-from melange.server.sns.managing import find_topic
+from melange.server.sns.managing_topics import find_topic
 from melange.server.sns.topics import OWNER_ACTIONS
 
 _ACTIONS = {*OWNER_ACTIONS, "Receive"}

@@ -12,9 +12,9 @@ from melange.drivers.sqs_rules import MAX_BATCH
 from melange.messages import new_uuid
 from melange.server.calls import Call, Parameters
 from melange.server.errors import ServiceError, invalid_parameter
-from melange.server.sns.attributes import check_attributes
 from melange.server.sns.delivering import deliver
-from melange.server.sns.managing import find_topic
+from melange.server.sns.managing_topics import find_topic
+from melange.server.sns.message_attributes import check_attributes
 from melange.server.sns.notifications import Notification, timestamp_of
 from melange.server.sns.topics import Topic
 from melange.server.sqs.messages import attributes_size, check_identifier

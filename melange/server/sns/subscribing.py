@@ -11,7 +11,7 @@ from melange.server.errors import ServiceError, invalid_parameter
 from melange.server.sns.arns import check_subscription_arn
 from melange.server.sns.filter_conditions import FilterPolicyError
 from melange.server.sns.filter_policies import FilterPolicy, NestedPolicyError
-from melange.server.sns.managing import PAGE_SIZE, find_topic
+from melange.server.sns.managing_topics import PAGE_SIZE, find_topic
 from melange.server.sns.notifications import subscription_confirmation
 from melange.server.sns.topics import Subscription, Topic
 

@@ -14,8 +14,8 @@ from melange.engine.fifo import FifoQueue
 from melange.engine.queue import Copy, StoredQueue
 from melange.server.errors import ServiceError, invalid_value, missing_parameter, no_such_queue
 from melange.server.policies import Policy
-from melange.server.sqs.attributes import DEFAULTS, FIFO_DEFAULTS
 from melange.server.sqs.messages import SentMessage
+from melange.server.sqs.queue_attributes import DEFAULTS, FIFO_DEFAULTS
 
 if TYPE_CHECKING:
     from melange.server.broker import Broker

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from melange.server import Broker, Server, http, listener
+from melange.server import Broker, Server, http, socket_listener
 from waiting import eventually
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
@@ -100,7 +100,7 @@ def test_half_of_a_surrogate_pair_is_answered(server) -> None:
 @pytest.mark.parametrize("sent", [b"POST / HTTP/1.1\r\nHost: loc", HEAD + b"Content-Length: 9\r\n\r\nhalf"])
 def test_a_request_that_does_not_come_whole_is_given_up(monkeypatch, sent) -> None:
     monkeypatch.setattr(http, "REQUEST_SECONDS", 0.1)
-    monkeypatch.setattr(listener, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(socket_listener, "LOOK_SECONDS", 0.02)
     with Server() as server:
         address = urlsplit(server.url)
         with socket.create_connection((address.hostname, address.port), timeout=30) as slow:
@@ -144,7 +144,7 @@ def _answered_of(first: socket.socket, second: socket.socket) -> tuple[socket.so
 
 def test_a_client_may_be_silent_between_requests(monkeypatch) -> None:
     monkeypatch.setattr(http, "REQUEST_SECONDS", 0.05)
-    monkeypatch.setattr(listener, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(socket_listener, "LOOK_SECONDS", 0.02)
     request = b"GET /_melange/clock HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with Server() as server:
         address = urlsplit(server.url)

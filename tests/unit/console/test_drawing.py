@@ -1,8 +1,8 @@
 """The graph of topics and queues, and the charts of depths and rates."""
 
 from melange.console.charts import HEIGHT, WIDTH, chart_of
+from melange.console.depth_history import SAMPLES, History
 from melange.console.graph import NODE_WIDTH, draw
-from melange.console.history import SAMPLES, History
 from melange.console.model import Binding, Overview, Queue, Topic, Traffic
 
 TOPIC = "arn:aws:sns:us-east-1:000000000000:events"

@@ -8,7 +8,7 @@ import re
 from melange.server.callers import DEFAULT_REGION
 from melange.server.calls import Call, Parameters, page
 from melange.server.errors import ServiceError, invalid_value, missing_parameter, no_such_queue, sqs_error
-from melange.server.sqs.attributes import (
+from melange.server.sqs.queue_attributes import (
     COMPUTED,
     SETTABLE,
     check_names,

@@ -35,7 +35,7 @@ _PAUSE_SECONDS = 0.1
 """The wait after a connection that could not be accepted: there are too many, until some of them end."""
 
 
-class Listener:
+class SocketListener:
     """Listens on an address and answers what comes. Thread-safe.
 
     A thread for each connection, as the broker's waits are blocking ones; see decision 0261.
