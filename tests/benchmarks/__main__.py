@@ -111,7 +111,9 @@ def measure(  # noqa: PLR0912 - one branch for each group
             settings = sns_sqs.rows_of_settings(url, repetitions, progress)
             counts += sns_sqs.counts(url)
     if "worker" in groups:
-        rows += worker.rows(repetitions, progress)
+        of_workers, counts_of_workers = worker.rows(repetitions, progress)
+        rows += of_workers
+        counts += counts_of_workers
         with server(endpoint_url) as url:
             counts += worker.counts(url)
     if "deduplication" in groups:

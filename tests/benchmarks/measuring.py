@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +24,14 @@ class Progress(Protocol):
 
 @dataclass(slots=True)
 class Cost:
-    """Seconds per item: CPU time of this process, all its threads, and the time that passed."""
+    """Seconds per item: CPU time of this process, all its threads, and the time that passed.
+
+    ``switches`` is how often its threads waited for something per item, for example for the interpreter's lock.
+    """
 
     cpu: float = 0.0
     wall: float = 0.0
+    switches: float = 0.0
 
 
 Contender = Callable[[], Cost]
@@ -41,10 +46,12 @@ def cost_per_item(items: int) -> Iterator[Cost]:
     """
     cost = Cost()
     gc.collect()
+    switches = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
     wall, cpu = time.perf_counter(), time.process_time()
     yield cost
     cost.cpu = (time.process_time() - cpu) / items
     cost.wall = (time.perf_counter() - wall) / items
+    cost.switches = (resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - switches) / items
 
 
 def interleaved(

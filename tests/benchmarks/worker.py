@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import threading
 import time
 from collections import Counter
@@ -40,8 +41,11 @@ WAIT_SECONDS = 0.02
 CALLS_MESSAGES = 2_000
 
 
-def rows(repetitions: int, progress: Progress) -> list[Row]:
-    """Compare the CPU time of workers with that of a ``consume_event`` loop, and wall time with the ideal of waiting."""
+def rows(repetitions: int, progress: Progress) -> tuple[list[Row], list[Count]]:
+    """Compare the CPU time of workers with that of a ``consume_event`` loop, and wall time with the ideal of waiting.
+
+    Count how often threads wait for each message, too.
+    """
     quick = interleaved(
         "worker, listener that does nothing",
         {
@@ -64,6 +68,10 @@ def rows(repetitions: int, progress: Progress) -> list[Row]:
         max(3, repetitions // 5),
         progress,
     )
+    counted = [
+        Count(f"waits of threads per message, worker, {name}", statistics.median(one.switches for one in costs), "")
+        for name, costs in {**quick, **waiting}.items()
+    ]
     loop = cpu_of(quick.pop("loop"))
     found = [
         Row(
@@ -92,7 +100,7 @@ def rows(repetitions: int, progress: Progress) -> list[Row]:
             "",
         )
     )
-    return found
+    return found, counted
 
 
 def counts(endpoint_url: str) -> list[Count]:
