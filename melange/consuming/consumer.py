@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Concatenate, TypeVar, overload
 
 from melange.backoff import dependable
 from melange.consuming.attempts import Attempts
-from melange.consuming.failures import Failures, StoreUnavailableError
+from melange.consuming.batch_processor import BatchProcessor
+from melange.consuming.failures import Failures
 from melange.consuming.gates import Gate, checked_gates
-from melange.consuming.leases import Lease, LeaseKeeper
+from melange.consuming.leases import LeaseKeeper
 from melange.consuming.listener import EventType, ExchangeListener
 from melange.consuming.options import (
     Deduplication,
@@ -21,10 +21,10 @@ from melange.consuming.options import (
     check_time_limit,
     resolved_deduplication,
 )
-from melange.consuming.outcomes import Outcome
-from melange.consuming.poison_messages import SUSPECT_RECEIVES, Suspects
+from melange.consuming.poison_messages import Suspects
 from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.queue_declaration import QueueDeclaration
+from melange.consuming.receiving import Receiver
 from melange.consuming.settling import Settler, SettlingBroker
 from melange.consuming.subscriptions import Subscription, Subscriptions, listener_name, subscription_for
 from melange.deduplication.base import DeduplicationStore, NoDeduplication, RunCoroutine
@@ -39,7 +39,7 @@ from melange.errors import (
 )
 from melange.events import EventMessage
 from melange.messages import Delivery
-from melange.middleware import Middleware, checked_middleware, wrapped
+from melange.middleware import Middleware, checked_middleware
 from melange.serialization.serializer import EventTypeOf
 
 ListenerFunction = TypeVar("ListenerFunction", bound=Callable[..., object])
@@ -154,12 +154,16 @@ class ExchangeMessageConsumer:
         self.store = store
         self._backoff = dependable(retry.backoff)
         self.event_type = event_type
-        self._around_poll = [partial(one.around_poll, self.queue) for one in self.middleware]
-        self._keeper = LeaseKeeper(self.driver, queue.visibility_timeout_seconds, store)
-        self._suspects = Suspects()
-        self._settler = self.settler(self._keeper, self._suspects)
-        self._longest_visibility = capabilities.max_visibility_seconds
-        self._store_is_available = True
+        keeper, suspects = LeaseKeeper(self.driver, queue.visibility_timeout_seconds, store), Suspects()
+        self._batches = BatchProcessor(self.processor, keeper, self.settler(keeper, suspects), suspects)
+        self._receiver = Receiver(
+            self.driver,
+            self.queue,
+            self.gates,
+            self.middleware,
+            visibility_timeout_seconds=queue.visibility_timeout_seconds,
+            release=self._batches.release,
+        )
         # On FIFO a failure has to stop the rest of its group, and to release the followers would count as a receive of
         # each: one at a time, no message pays for another.
         self._limit = 1 if self.queue.is_fifo else capabilities.max_receive_batch
@@ -327,13 +331,11 @@ class ExchangeMessageConsumer:
             wait_seconds = self.options.wait_seconds
         else:
             check_whole_seconds("wait_seconds", wait_seconds, 0, self.driver.capabilities.max_wait_seconds)
-        if not self._store_is_available:
+        if not self._batches.store_is_available:
             self.check_store()
-            self._store_is_available = True
-        deliveries = self.receive(self._limit, wait_seconds)
-        if not deliveries:
-            return 0
-        return self._process(deliveries, is_given_up)
+            self._batches.store_is_available = True
+        deliveries = self._receiver.receive(self._limit, wait_seconds)
+        return self._batches.process(deliveries, is_given_up) if deliveries else 0
 
     def run(self, *, concurrency: int = 10, grace_seconds: float = 25.0) -> int:
         """Consume until the process is stopped; the short form of ``Worker(consumer).run()``."""
@@ -375,38 +377,7 @@ class ExchangeMessageConsumer:
 
         Return ``[]`` at once while the consumer is paused, or over a limit.
         """
-        is_limited = not self.gates.is_open
-        if is_limited:
-            limit = self.gates.allowed(limit)
-            if limit <= 0:
-                return []
-        # Deadlines count from before the request, the only moment that is known not to be too late: a process may be
-        # held up just when the answer comes. The wait must not use up the time that is left for the work.
-        seconds = min(self.options.visibility_timeout_seconds + wait_seconds, self._longest_visibility)
-        if not (is_limited or self._around_poll):
-            return self.driver.receive(self.queue, limit, wait_seconds, visibility_timeout_seconds=seconds)
-        received: list[Delivery] = []
-
-        def poll() -> list[Delivery]:
-            deliveries = self.driver.receive(
-                self.queue, limit, wait_seconds, visibility_timeout_seconds=seconds
-            )
-            received.extend(deliveries)
-            return deliveries  # a hook may do to it what it likes
-
-        try:
-            wrapped(poll, self._around_poll)
-            if is_limited:
-                self.gates.received(len(received))
-        except BaseException:
-            self._release(received)
-            raise
-        return received
-
-    def _release(self, deliveries: list[Delivery]) -> None:
-        """Make visible again what was received and is not processed."""
-        if deliveries:
-            self._settler.defer([(lease, 0) for lease in self._keeper.hold(deliveries)])
+        return self._receiver.receive(limit, wait_seconds)
 
     def settler(
         self, keeper: LeaseKeeper, suspects: Suspects, broker: SettlingBroker | None = None
@@ -430,51 +401,6 @@ class ExchangeMessageConsumer:
             self.processor.attempts.release_unanswered()
 
     # --- the rest is private -----------------------------------------------------------------------
-
-    def _process(self, deliveries: list[Delivery], is_given_up: Callable[[], bool] | None) -> int:
-        leases = self._keeper.hold(deliveries)
-        finished: list[tuple[Lease, Outcome]] = []
-        settled = 0
-        batches = [leases]
-        for delivery in deliveries:
-            if delivery.receive_count >= SUSPECT_RECEIVES:
-                batches = self._suspects.last_and_alone(leases)
-                break
-        try:
-            for batch in batches:
-                first = len(finished)
-                try:
-                    for lease in batch:
-                        if is_given_up is not None and is_given_up():
-                            break
-                        finished.append((lease, self.processor.process(lease)))
-                finally:
-                    settled += sum(self._settler.settle(finished[first:]))
-                if batch is not batches[0]:
-                    self._suspects.survived()
-        except BaseException as error:
-            # The store is unavailable, or the process is asked to end: what is finished was settled all the same, the
-            # rest is released.
-            self._store_is_available = not isinstance(error, StoreUnavailableError)
-            of_store = self.processor.failures.of_store
-            self._release_rest(
-                leases,
-                finished,
-                lambda lease: 0 if self._store_is_available else of_store(lease).delay_seconds,
-            )
-            raise
-        if len(finished) < len(leases):  # given up: nothing of the rest may begin and use up an attempt
-            self._release_rest(leases, finished, lambda lease: 0)
-        return settled
-
-    def _release_rest(
-        self,
-        leases: list[Lease],
-        finished: list[tuple[Lease, Outcome]],
-        delay_seconds: Callable[[Lease], float],
-    ) -> None:
-        done = {lease for lease, _ in finished}
-        self._settler.defer([(lease, delay_seconds(lease)) for lease in leases if lease not in done])
 
     @property
     def _store_keywords(self) -> tuple[str, ...]:

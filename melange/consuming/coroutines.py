@@ -57,6 +57,8 @@ async def how_it_ended(awaitable: Awaitable[object]) -> BaseException | None:
         return CancelledError()
     except (SystemExit, KeyboardInterrupt) as error:
         return _not_for_the_loop(error)
+    except GeneratorExit:  # the loop was closed before its end
+        raise
     except BaseException as error:
         return error
     return None

@@ -95,13 +95,14 @@ class SteppedWork:
             return lambda _: self._step_on_thread(work, None)
         except StopIteration as end:
             outcome = end.value
+        except GeneratorExit:  # the loop was closed before the end of the listener
+            raise
         except BaseException as broken:
             outcome = self._broken_off(lease, broken)
         if not self._concludes_at_once(lease, outcome):
             return lambda _: self._concluded(work, outcome)
-        self._threads.ended_elsewhere(
-            lease
-        )  # first, for threads that wait until nothing is at work and all is settled
+        # First, for threads that wait until nothing is at work and all is settled.
+        self._threads.ended_elsewhere(lease)
         self._conclude(lease, outcome, work.started)
         self._loop_tasks.ended()
         return None
