@@ -69,7 +69,11 @@ def rows(repetitions: int, progress: Progress) -> tuple[list[Row], list[Count]]:
         progress,
     )
     counted = [
-        Count(f"waits of threads per message, worker, {name}", statistics.median(one.switches for one in costs), "")
+        Count(
+            f"waits of threads per message, worker, {name}",
+            statistics.median(one.switches for one in costs),
+            "",
+        )
         for name, costs in {**quick, **waiting}.items()
     ]
     loop = cpu_of(quick.pop("loop"))
