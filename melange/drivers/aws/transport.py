@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 from typing import Any, Literal
 
 from botocore.exceptions import BotoCoreError
@@ -61,6 +62,8 @@ class Transport:
                 raise ConfigurationError(
                     f"signature_version is {signature!r}, direct calls are signed with 'v4'"
                 )
+            if not hasattr(select, "poll"):
+                raise ConfigurationError("this system has no poll()")
             self._direct = DirectClient(self._client)
             if name == "auto":
                 self._hooks = Hooks(self._client)

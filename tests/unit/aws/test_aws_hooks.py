@@ -152,6 +152,14 @@ def test_another_kind_of_signature_goes_through_botocore(session):
     assert way_of(driver).startswith("through botocore: signature_version")
 
 
+def test_a_system_without_poll_goes_through_botocore(monkeypatch):
+    monkeypatch.delattr("select.poll")
+
+    driver = AwsDriver(region_name="eu-west-1", config=ONE_ATTEMPT, endpoint_url=NOWHERE)
+
+    assert way_of(driver) == "through botocore: this system has no poll()"
+
+
 @pytest.mark.parametrize("owner", [botocore.client.BaseClient, URLLib3Session])
 def test_a_function_of_botocore_that_is_replaced_is_called(session, owner):
     name = "send" if owner is URLLib3Session else "_make_api_call"
