@@ -155,7 +155,8 @@ def _check_endpoint(topic: Topic, protocol: str, endpoint: str) -> None:
         raise invalid_parameter("Endpoint must match the specified protocol")
     if protocol == "sqs":
         parts = endpoint.split(":")
-        if len(parts) != 6 or parts[:1] + parts[2:3] != ["arn", "sqs"]:
+        # It is logged, so it must not end a line.
+        if len(parts) != 6 or parts[:1] + parts[2:3] != ["arn", "sqs"] or not endpoint.isprintable():
             raise invalid_parameter("SQS endpoint ARN")
         if endpoint.endswith(".fifo") and not topic.is_fifo:
             raise invalid_parameter(

@@ -177,3 +177,12 @@ def test_a_deleted_topic_takes_its_subscriptions_along(client):
     client.sns("DeleteTopic", TopicArn=topic)
 
     assert client.sns("ListSubscriptions")["Subscriptions"] == []
+
+
+@pytest.mark.parametrize("name", ["orders\nINFO a forged line", "orders\x1b[31m", "orders\u2028"])
+def test_an_endpoint_that_could_end_a_line_of_the_log_is_refused(client, name):
+    topic = client.topic()
+    endpoint = f"arn:aws:sqs:us-east-1:000000000000:{name}"
+
+    with refused("InvalidParameter"):
+        client.sns("Subscribe", TopicArn=topic, Protocol="sqs", Endpoint=endpoint)
