@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import importlib
 import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import botocore.session
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -15,11 +18,14 @@ if TYPE_CHECKING:
     from services.postgres import PostgresServer
     from services.redis import RedisServer
 
-SNS_SQS_SERVERS = ("ministack", "localstack", "melange_server")
+SNS_SQS_SERVERS = ("melange_server", "ministack", "localstack")
 
 # How long an example takes is the machine's doing, which runs other tests meanwhile.
-settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+settings.register_profile(
+    "quick", max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1_000)
+settings.load_profile("quick")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,6 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and "sns_sqs_server" in item.fixturenames:
             item.add_marker("sns_sqs")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the tests themselves from the collector: it takes 0.2 s to walk over them, and dozens of tests call it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -55,6 +67,14 @@ def _no_real_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _models_are_read_once() -> Iterator[None]:
+    """Let all boto3 sessions share what botocore has read: models of services take it most of a session's time."""
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _transport() -> None:
     """Give drivers that do not name a transport the one of ``MELANGE_TEST_TRANSPORT``; processes of their own keep "auto"."""
     name = os.environ.get("MELANGE_TEST_TRANSPORT")
@@ -67,14 +87,14 @@ def sns_sqs_server() -> Iterator[str]:
     """Yield the URL of a local SNS+SQS server, shared by the whole run: give topics and queues own names.
 
     ``MELANGE_TEST_ENDPOINT_URL`` names one that runs already; otherwise one is started, of the kind that
-    ``MELANGE_TEST_SERVER`` names: ``ministack`` (the default), ``localstack`` or ``melange_server``. A server that does not
+    ``MELANGE_TEST_SERVER`` names: ``melange_server`` (the default), ``ministack`` or ``localstack``. A server that does not
     start fails the tests that need it.
     """
     endpoint_url = os.environ.get("MELANGE_TEST_ENDPOINT_URL")
     if endpoint_url:
         yield endpoint_url
         return
-    name = os.environ.get("MELANGE_TEST_SERVER") or "ministack"
+    name = os.environ.get("MELANGE_TEST_SERVER") or "melange_server"
     if name not in SNS_SQS_SERVERS:
         pytest.fail(f"MELANGE_TEST_SERVER is {name!r}, it may be {' or '.join(SNS_SQS_SERVERS)}")
     with importlib.import_module(f"services.{name}").run() as url:

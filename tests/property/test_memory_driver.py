@@ -258,7 +258,7 @@ class FifoQueueMachine(QueueMachine):
 
 
 for machine in (StandardQueueMachine, FifoQueueMachine):
-    machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+    machine.TestCase.settings = settings(stateful_step_count=40)
 
 TestStandardQueue = StandardQueueMachine.TestCase
 TestFifoQueue = FifoQueueMachine.TestCase

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from melange.server.broker import Broker
@@ -143,7 +143,6 @@ def fields_of(prefix: str, value: Any, fields: dict[str, str]) -> None:
         fields[prefix] = "" if value is None else str(value)
 
 
-@settings(max_examples=60)
 @given(st.lists(CALLS, min_size=5, max_size=20))
 def test_no_call_makes_the_server_fail(calls):
     broker = Broker()

@@ -1,4 +1,4 @@
-"""Our own server, as its users start it."""
+"""Our own server, as its users start it. The default."""
 
 from __future__ import annotations
 

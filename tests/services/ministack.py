@@ -1,4 +1,4 @@
-"""MiniStack: SNS and SQS in one light process. The default."""
+"""MiniStack: SNS and SQS in one light process, written by others."""
 
 from __future__ import annotations
 

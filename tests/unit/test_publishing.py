@@ -26,7 +26,6 @@ from melange import (
 )
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import Failure
-from melange.testing.clock import ManualClock
 from waiting import eventually
 
 EVENT = {"event_type_name": "ProductAdded", "product_id": 1}
@@ -35,11 +34,6 @@ EVENT = {"event_type_name": "ProductAdded", "product_id": 1}
 @dataclass(frozen=True)
 class ProductAdded(EventMessage):
     product_id: int
-
-
-@pytest.fixture
-def clock():
-    return ManualClock()
 
 
 @pytest.fixture

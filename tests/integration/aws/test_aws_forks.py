@@ -7,20 +7,12 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 from melange.drivers.aws import AwsDriver
 from melange.messages import Message, Queue
 
 ROUNDS = 40
-
-
-@pytest.fixture
-def driver(sns_sqs_server: str) -> Iterator[AwsDriver]:
-    with AwsDriver(endpoint_url=sns_sqs_server, call_timeout_seconds=60) as driver:
-        yield driver
 
 
 def in_a_fork(work: Callable[[], object]) -> Callable[[], object]:

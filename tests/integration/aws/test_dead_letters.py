@@ -7,16 +7,9 @@ from uuid import uuid4
 import pytest
 
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, QueueOptions, RetryPolicy
-from melange.drivers.aws import AwsDriver
 from melange.messages import Message
 from melange.operations import DeadLetters, Selection
 from waiting import eventually
-
-
-@pytest.fixture
-def driver(sns_sqs_server):
-    with AwsDriver(endpoint_url=sns_sqs_server) as driver:
-        yield driver
 
 
 @pytest.fixture

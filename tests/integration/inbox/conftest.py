@@ -11,7 +11,6 @@ from sqlalchemy import Engine, String, create_engine, event, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.pool import QueuePool
 
-import waiting
 from consumer_options import grouped
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, Worker
 from melange.drivers.memory import InMemoryDriver
@@ -144,11 +143,6 @@ def running() -> Iterator[Callable[..., Worker]]:
     yield start
     for worker in workers:
         assert worker.stop(DEADLINE_SECONDS)
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], object]], object]:
-    return waiting.eventually
 
 
 @pytest.fixture

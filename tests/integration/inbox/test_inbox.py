@@ -15,6 +15,7 @@ from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey
 from melange.domain.sqlalchemy import on_commit
 from melange.outbox import Inbox
 from melange.testing.clock import ManualClock
+from waiting import eventually
 
 EVENT = {"event_type_name": "ProductAdded"}
 DEADLINE_SECONDS = 30
@@ -68,7 +69,7 @@ def test_a_listener_of_a_class_gets_the_session_and_its_other_keywords(
 
 
 def test_what_a_failed_listener_did_is_gone_and_so_is_its_mark(
-    database, inbox, effect, make_consumer, publisher, left_in, running, eventually
+    database, inbox, effect, make_consumer, publisher, left_in, running
 ):
     consumer = make_consumer(inbox)
     attempts = []
@@ -164,7 +165,7 @@ def test_a_message_of_the_same_id_and_another_body_is_another_message(
 
 
 def test_two_workers_that_share_a_queue_have_one_effect_per_message(
-    database, effect, make_consumer, publisher, left_in, running, eventually
+    database, effect, make_consumer, publisher, left_in, running
 ):
     # Who comes second, and finds out at the end, leaves the message until its visibility runs out.
     consumers = [
@@ -349,7 +350,7 @@ ENDLESS = {
 
 
 def test_a_statement_beyond_the_time_limit_is_interrupted_and_frees_worker_and_connection(
-    database, inbox, effect, make_consumer, publisher, running, left_in, eventually
+    database, inbox, effect, make_consumer, publisher, running, left_in
 ):
     consumer = make_consumer(inbox, timeout_seconds=0.5)
     interrupted = []
@@ -375,7 +376,7 @@ def test_a_statement_beyond_the_time_limit_is_interrupted_and_frees_worker_and_c
 
 
 def test_what_a_listener_does_beyond_its_time_limit_is_refused(
-    database, inbox, effect, make_consumer, publisher, running, left_in, eventually
+    database, inbox, effect, make_consumer, publisher, running, left_in
 ):
     consumer = make_consumer(inbox, timeout_seconds=0.2)
     goes_on, refusals = threading.Event(), []

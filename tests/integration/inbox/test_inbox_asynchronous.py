@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 
-import waiting
 from melange import ConfigurationError, Worker
 from melange.outbox import Inbox
+from waiting import eventually
 
 EVENT = {"event_type_name": "ProductAdded"}
 
@@ -57,14 +57,14 @@ def running(engine, inbox):
     yield start
     for worker in workers:
         try:  # a message may be gone before its attempts are forgotten, and a connection back
-            waiting.eventually(lambda: engine.pool.checkedout() == 0)
+            eventually(lambda: engine.pool.checkedout() == 0)
         finally:
             worker._event_loop.run(engine.dispose())
             assert worker.stop(30)
 
 
 def test_effects_and_marks_come_together_and_once(
-    database, inbox, effect, make_consumer, publisher, left_in, running, eventually
+    database, inbox, effect, make_consumer, publisher, left_in, running
 ):
     consumer = make_consumer(inbox)
     attempts = Counter()
@@ -95,7 +95,7 @@ def test_effects_and_marks_come_together_and_once(
 
 @pytest.mark.parametrize("misdeed", [AsyncSession.commit, AsyncSession.rollback, AsyncSession.close])
 def test_a_listener_that_ends_the_transaction_itself_has_failed(
-    database, inbox, effect, make_consumer, publisher, left_in, running, eventually, misdeed
+    database, inbox, effect, make_consumer, publisher, left_in, running, misdeed
 ):
     consumer = make_consumer(inbox, max_attempts=1)
 
@@ -113,7 +113,7 @@ def test_a_listener_that_ends_the_transaction_itself_has_failed(
     assert (database.effects(), database.marks()) == ([], 0)
 
 
-def test_a_database_that_is_not_there_is_an_outage(make_consumer, publisher, left_in, eventually, caplog):
+def test_a_database_that_is_not_there_is_an_outage(make_consumer, publisher, left_in, caplog):
     engine = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nowhere")
     consumer = make_consumer(Inbox(async_sessionmaker(engine)))
 

@@ -27,6 +27,7 @@ from melange import (
 from melange.drivers.aws import AwsDriver
 from melange.outbox import Inbox
 from melange.server import Server
+from waiting import eventually
 
 EVENTS = 5
 BATCH = "Counted"
@@ -187,7 +188,7 @@ sys.exit(Worker(consumer, concurrency=5, grace_seconds=5).run())
 
 @pytest.mark.parametrize("moment", ["in the listener", "between commits"])
 def test_after_a_crash_in_the_middle_each_event_is_there_once(
-    sqlite_database, tmp_path, monkeypatch, eventually, moment
+    sqlite_database, tmp_path, monkeypatch, moment
 ) -> None:
     program = tmp_path / "program.py"
     program.write_text(DYING)

@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 from melange import ConfigurationError, DeduplicationError
 from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey
 from melange.outbox import Inbox, InboxAttempts, InboxMark, metadata
+from waiting import eventually
 
 EVENT = {"event_type_name": "ProductAdded"}
 
@@ -238,7 +239,7 @@ def test_values_of_rows_are_not_quoted(database, effect, key, caplog):
 
 
 def test_an_asynchronous_session_that_reads_from_a_follower_is_routed_as_well(
-    sqlite_database, tmp_path, effect, make_consumer, publisher, running, eventually
+    sqlite_database, tmp_path, effect, make_consumer, publisher, running
 ):
     writer = create_async_engine(
         sqlite_database.url.replace("sqlite:", "sqlite+aiosqlite:"), poolclass=NullPool

@@ -8,7 +8,6 @@ from aws_answers import (
     FIFO_TOPIC,
     QUEUE,
     TOPIC,
-    CannedBroker,
     InstantClock,
     batch_answer,
     publish_answer,
@@ -56,11 +55,6 @@ def deliveries(count, queue=QUEUE, deadline=2_000.0):
 def ids(failures):
     items = [failure.item for failure in failures]
     return [(item.message if isinstance(item, Delivery) else item).message_id for item in items]
-
-
-@pytest.fixture
-def broker():
-    return CannedBroker()
 
 
 def test_eleven_messages_travel_as_ten_and_one(broker):

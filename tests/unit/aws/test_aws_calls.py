@@ -12,7 +12,6 @@ from aws_answers import (
     ONE_ATTEMPT,
     QUEUE,
     TOPIC,
-    CannedBroker,
     InstantClock,
     batch_answer,
     http_answer,
@@ -36,11 +35,6 @@ from melange.errors import (
 from melange.messages import Message
 
 RAW = {"MessageId": "m-1", "ReceiptHandle": "AQEBsecret", "Body": "{}", "Attributes": {}}
-
-
-@pytest.fixture
-def broker():
-    return CannedBroker()
 
 
 def clients_of(attempts=4):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from aws_answers import (
     QUEUE,
     TOPIC,
-    CannedBroker,
     publish_answer,
     shared_session,
     sns_answer,
@@ -33,11 +32,6 @@ TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:products"
 IDENTITY = sns_answer("GetCallerIdentity", "<Account>123456789012</Account>")
 ATTRIBUTES = sns_answer("GetTopicAttributes", "<Attributes></Attributes>")
 LISTING = sns_answer("ListTopics", f"<Topics><member><TopicArn>{TOPIC_ARN}</TopicArn></member></Topics>")
-
-
-@pytest.fixture
-def broker():
-    return CannedBroker()
 
 
 @pytest.fixture

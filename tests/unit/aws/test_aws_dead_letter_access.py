@@ -4,9 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import pytest
-
-from aws_answers import CannedBroker, batch_answer, sqs_answer
+from aws_answers import batch_answer, sqs_answer
 from melange.drivers.dead_letters import MoveTask
 from melange.messages import Queue
 
@@ -15,11 +13,6 @@ URL = "https://sqs.us-east-1.amazonaws.com/123456789012/"
 DEAD_LETTERS = Queue("stock-dlq", f"{URL}stock-dlq")
 STOCK = Queue("stock", f"{URL}stock", dead_letter_queue=DEAD_LETTERS)
 NOTE = {"DataType": "String", "StringValue": '{"reason":"no"}'}
-
-
-@pytest.fixture
-def broker():
-    return CannedBroker()
 
 
 def received(body="{}", attributes=None, **system):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from aws_answers import QUEUE, TOPIC, CannedBroker, InstantClock, sns_answer, sns_error, sqs_answer, sqs_error
+from aws_answers import QUEUE, TOPIC, InstantClock, sns_answer, sns_error, sqs_answer, sqs_error
 from melange.drivers.aws.subscriptions import allow_topics, allowed_topics
 from melange.drivers.base import EventFilter
 from melange.errors import (
@@ -45,11 +45,6 @@ def subscriptions(*endpoints, next_token=None):
     )
     token = f"<NextToken>{next_token}</NextToken>" if next_token else ""
     return sns_answer("ListSubscriptionsByTopic", f"<Subscriptions>{members}</Subscriptions>{token}")
-
-
-@pytest.fixture
-def broker():
-    return CannedBroker()
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def answers():
 
 
 @pytest.fixture
-def driver(answers) -> Iterator[AwsDriver]:
+def driver(answers, monkeypatch) -> Iterator[AwsDriver]:
     """A driver of an SQS that speaks CBOR only."""
     if CBOR not in PROTOCOL_PARSERS:
         pytest.skip("this version of botocore cannot choose CBOR")
@@ -69,7 +69,7 @@ def driver(answers) -> Iterator[AwsDriver]:
         }
         return {**model, "metadata": metadata}
 
-    loader.load_service_model = load_cbor
+    monkeypatch.setattr(loader, "load_service_model", load_cbor)  # all sessions share the loader
     session.events.register("before-send.sqs", lambda **_: answers.pop(0))
     with AwsDriver(session=session, clock=InstantClock()) as driver:
         yield driver

@@ -42,11 +42,6 @@ botocore.unregister_initializer(user_agent._initializer_botocore_session)
 
 
 @pytest.fixture
-def clock():
-    return ManualClock()
-
-
-@pytest.fixture
 def driver(clock):
     return InMemoryDriver(clock=clock)
 

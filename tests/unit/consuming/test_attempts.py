@@ -24,6 +24,7 @@ from melange import (
 )
 from melange.drivers.memory import InMemoryDriver
 from waiting import eventually
+from watched_driver import left_in
 
 EVENT = {"event_type_name": "ProductAdded"}
 DEADLINE_SECONDS = 30
@@ -51,11 +52,6 @@ class Runs(list[tuple[int, int]]):
 def listen(consumer: ExchangeMessageConsumer, runs: Runs) -> Runs:
     consumer.listener(name="Runs")(runs)
     return runs
-
-
-def left_in(driver, queue_name="stock"):
-    depth = driver.measure_queue(driver.get_queue(queue_name))
-    return depth.visible + depth.in_flight + depth.delayed
 
 
 # --- what uses no attempt --------------------------------------------------------------------------

@@ -21,15 +21,11 @@ from melange import (
 from melange.drivers.memory import InMemoryDriver
 from melange.messages import DEAD_LETTER_HEADER
 from waiting import eventually
+from watched_driver import left_in
 
 EVENT = {"event_type_name": "ProductAdded"}
 OUTAGE_SECONDS = 30 * 60
 DEADLINE_SECONDS = 30
-
-
-def left_in(driver, queue_name):
-    depth = driver.measure_queue(driver.get_queue(queue_name))
-    return depth.visible + depth.in_flight + depth.delayed
 
 
 # --- the defaults outlast half an hour -------------------------------------------------------------

@@ -22,6 +22,7 @@ from melange import (
 from melange.drivers.memory import InMemoryDriver
 from melange.testing import ManualClock
 from waiting import eventually
+from watched_driver import left_in
 
 EVENT = {"event_type_name": "ProductAdded"}
 DEADLINE_SECONDS = 30
@@ -70,11 +71,6 @@ def publish(driver, *numbers):
     ExchangeMessagePublisher("products", driver).publish_batch(
         [{**EVENT, "number": number} for number in numbers]
     )
-
-
-def left_in(driver, queue_name="stock"):
-    depth = driver.measure_queue(driver.get_queue(queue_name))
-    return depth.visible + depth.in_flight + depth.delayed
 
 
 # --- plain listeners -------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from melange import (
 from melange.consuming.worker import Worker
 from melange.drivers.memory import InMemoryDriver
 from waiting import eventually
+from watched_driver import left_in
 
 DEADLINE_SECONDS = 30
 EVENT = {"event_type_name": "ProductAdded"}
@@ -45,27 +46,6 @@ def make_consumer(driver, store):
         return ExchangeMessageConsumer(queue_name, topic_name, driver=driver, **grouped(**options))
 
     return make
-
-
-@pytest.fixture
-def running():
-    """Start workers, and stop them at the end."""
-    workers = []
-
-    def start(*consumers, **options):
-        worker = Worker(*consumers, **{"grace_seconds": 10, **options})
-        worker.start()
-        workers.append(worker)
-        return worker
-
-    yield start
-    for worker in workers:
-        worker.stop(DEADLINE_SECONDS)
-
-
-def left_in(driver, queue_name="stock"):
-    depth = driver.measure_queue(driver.get_queue(queue_name))
-    return depth.visible + depth.in_flight + depth.delayed
 
 
 def publish(driver, count, topic="products", **options):

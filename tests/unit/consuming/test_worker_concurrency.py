@@ -18,25 +18,10 @@ from melange import (
 from melange.drivers.memory import InMemoryDriver
 from melange.messages import Message, message_being_handled, new_uuid
 from waiting import eventually
-from watched_driver import WatchedDriver, consumer_of, left_in, send, worker_on
+from watched_driver import WatchedDriver, consumer_of, left_in, send
 
 DEADLINE_SECONDS = 30
 AT_ONCE = 1_000
-
-
-@pytest.fixture
-def running():
-    """Start workers, and stop them at the end."""
-    workers = []
-
-    def start(*consumers, **options):
-        workers.append(worker_on(*consumers, **options))
-        workers[-1].start()
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.stop(DEADLINE_SECONDS)
 
 
 def send_typed(driver, queue, event_type_names):

@@ -9,24 +9,9 @@ import pytest
 from melange import DriverConnectionError, MemoryDeduplicationStore, QueueOptions, Retry, RetryPolicy
 from melange.drivers.memory import InMemoryDriver
 from waiting import eventually
-from watched_driver import WatchedDriver, consumer_of, left_in, send, worker_on
+from watched_driver import WatchedDriver, consumer_of, left_in, send
 
 DEADLINE_SECONDS = 30
-
-
-@pytest.fixture
-def running():
-    """Start workers, and stop them at the end."""
-    workers = []
-
-    def start(*consumers, **options):
-        workers.append(worker_on(*consumers, **options))
-        workers[-1].start()
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.stop(DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize("concurrency", [1, 10])

@@ -15,24 +15,9 @@ from melange.drivers.memory import InMemoryDriver
 from melange.messages import Delivery, Message
 from melange.testing import ManualClock
 from waiting import eventually
-from watched_driver import consumer_of, left_in, send, worker_on
+from watched_driver import consumer_of, left_in, send
 
 DEADLINE_SECONDS = 30
-
-
-@pytest.fixture
-def running():
-    """Start workers, and stop them at the end."""
-    workers = []
-
-    def start(*consumers, **options):
-        workers.append(worker_on(*consumers, **options))
-        workers[-1].start()
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.stop(DEADLINE_SECONDS)
 
 
 class LeavesOnce(InMemoryDriver):

@@ -23,6 +23,7 @@ from melange.errors import Failure, LeaseLostError
 from melange.messages import DEAD_LETTER_HEADER
 from melange.testing.clock import ManualClock
 from waiting import eventually
+from watched_driver import left_in
 
 DEADLINE_SECONDS = 30
 EVENT = {"event_type_name": "ProductAdded"}
@@ -54,11 +55,6 @@ def start():
 def publish(driver, *numbers, topic="products", **options):
     events = [{**EVENT, "number": number} for number in numbers]
     ExchangeMessagePublisher(topic, driver).publish_batch(events, **options)
-
-
-def left_in(driver, queue_name="stock"):
-    depth = driver.measure_queue(driver.get_queue(queue_name))
-    return depth.visible + depth.in_flight + depth.delayed
 
 
 # --- listeners -------------------------------------------------------------------------------------

@@ -15,16 +15,10 @@ from melange import (
 from melange.consuming.gates import Gate
 from melange.drivers.memory import InMemoryDriver
 from melange.flow import CircuitBreaker, RateLimit
-from melange.testing import ManualClock
 from waiting import eventually
 
 NO_WAIT = QueueOptions(wait_seconds=0)
 SLOW_RETRY = RetryPolicy(backoff=lambda attempt: 1_000)
-
-
-@pytest.fixture
-def clock():
-    return ManualClock()
 
 
 @pytest.fixture

@@ -1,12 +1,6 @@
 import pytest
 
 from melange.drivers.memory import InMemoryDriver
-from melange.testing import ManualClock
-
-
-@pytest.fixture
-def clock():
-    return ManualClock()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from melange import ExchangeMessageConsumer, QueueOptions
 from melange.drivers.memory import InMemoryDriver
-from melange.testing.clock import ManualClock
 
 
 class Spans:
@@ -74,11 +73,6 @@ def measured():
     measured = Measured()
     yield measured
     measured.provider.shutdown()
-
-
-@pytest.fixture
-def clock():
-    return ManualClock()
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The diagram of a topology."""
 
-import pytest
-
 from melange.drivers.base import EventFilter
 from melange.topology import (
     DeclaredBinding,
@@ -14,7 +12,7 @@ from melange.topology import (
 from melange.topology.graph import to_mermaid, to_picture
 
 
-def topology(listener="bill", event_filter=None):
+def topology(*listeners, event_filter=None):
     return Topology(
         "shop",
         topics=(DeclaredTopic("orders"),),
@@ -22,7 +20,7 @@ def topology(listener="bill", event_filter=None):
             DeclaredQueue(
                 "billing",
                 (DeclaredBinding("orders", event_filter),),
-                (DeclaredListener(listener, ("OrderPlaced",)),),
+                tuple(DeclaredListener(name, ("OrderPlaced",)) for name in listeners or ("bill",)),
                 dead_letter_queue="billing-dlq",
             ),
             DeclaredQueue("billing-dlq"),
@@ -50,9 +48,8 @@ def test_a_filter_is_on_its_arrow_and_long_ones_are_shortened():
     assert 't0 -- "A, B, C and 2 more" --> q0' in text
 
 
-@pytest.mark.parametrize("name", ["f.<locals>.g", 'a"b', "end", "a]]b", "#;&"])
-def test_any_name_can_be_drawn(name):
-    picture = to_picture(topology(name), "svg").decode()
+def test_any_name_can_be_drawn():
+    picture = to_picture(topology("f.<locals>.g", 'a"b', "end", "a]]b", "#;&"), "svg").decode()
 
     assert picture.lstrip().startswith("<svg")
     assert "Syntax error" not in picture
