@@ -10,12 +10,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
 from melange.drivers.aws import AwsDriver
 from melange.messages import Queue
-from melange.outbox import Outbox, metadata
+from melange.outbox import Outbox, OutboxMessage, metadata
+from melange.outbox.tables import MessageState
 from waiting import eventually
 
 DEADLINE_SECONDS = 60
@@ -107,6 +108,35 @@ def test_a_relay_publishes_what_is_committed_while_it_runs_and_sigterm_ends_it_w
     assert received == message_ids
     assert not health.exists()
     assert output_of(start("status")) == "nothing waits\n"
+
+
+INTERRUPTED = """
+import os, signal
+from sqlalchemy import create_engine
+from melange.drivers.memory import InMemoryDriver
+from melange.outbox import OutboxRelay
+
+class Interrupting(InMemoryDriver):
+    def publish(self, topic, messages):
+        signal.raise_signal(signal.SIGTERM)
+        return super().publish(topic, messages)
+
+relay = OutboxRelay(create_engine(os.environ["DATABASE_URL"]), Interrupting(), batch_size=1)
+"""
+
+
+def test_a_signal_ends_until_empty_after_the_batch_in_hand(start, publish, engine, tmp_path) -> None:
+    (tmp_path / "shop.py").write_text(INTERRUPTED)
+    publish(2)
+
+    relay = start("relay", "shop:relay", "--until-empty")
+    relay.communicate(timeout=DEADLINE_SECONDS)
+
+    log = (tmp_path / "log").read_text()
+    with Session(engine) as session:
+        states = session.scalars(select(OutboxMessage.state).order_by(OutboxMessage.id)).all()
+    assert (relay.returncode, states) == (1, [MessageState.SENT, MessageState.PENDING]), log
+    assert "stopped before the outbox was empty" in log
 
 
 def test_what_was_refused_is_shown_then_skipped_and_what_it_held_goes_on(

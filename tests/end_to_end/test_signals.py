@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from melange import ExchangeMessageConsumer, QueueOptions, Worker
+from melange import ExchangeMessageConsumer, QueueMessagePublisher, QueueOptions, Worker
+from melange.aws_lambda import LocalEventSource, handler
 from melange.drivers.memory import InMemoryDriver
 from melange.signals import SAME_REQUEST_SECONDS, calling_on_signal
+from melange.testing import Harness
 from waiting import eventually
 
 
@@ -137,7 +139,8 @@ raise SystemExit(program.run())
 
 ON_ANOTHER_THREAD = {
     "worker": """
-from melange import ExchangeMessageConsumer, QueueOptions, Worker
+from melange import ExchangeMessageConsumer, QueueMessagePublisher, QueueOptions, Worker
+from melange.aws_lambda import LocalEventSource, handler
 from melange.drivers.memory import InMemoryDriver
 
 consumer = ExchangeMessageConsumer("stock", "products", driver=InMemoryDriver(), queue=QueueOptions(wait_seconds=0))
@@ -147,7 +150,8 @@ program = Worker(consumer, grace_seconds=10)
     + _BLOCKED_IN_MAIN_THREAD,
     "worker on asyncio": """
 import asyncio
-from melange import ExchangeMessageConsumer, QueueOptions, Worker
+from melange import ExchangeMessageConsumer, QueueMessagePublisher, QueueOptions, Worker
+from melange.aws_lambda import LocalEventSource, handler
 from melange.drivers.memory import InMemoryDriver
 
 consumer = ExchangeMessageConsumer("stock", "products", driver=InMemoryDriver(), queue=QueueOptions(wait_seconds=0))
@@ -171,3 +175,23 @@ program = OutboxRelay(engine, InMemoryDriver())
 """
     + _BLOCKED_IN_MAIN_THREAD,
 }
+
+
+def test_a_local_event_source_runs_until_sigterm_and_finishes_its_batch() -> None:
+    with Harness() as harness:
+        consumer = ExchangeMessageConsumer("shipping")
+        received = []
+
+        @consumer.listener()
+        def ship(event):
+            received.append(event["number"])
+            signal.raise_signal(signal.SIGTERM)
+
+        for number in range(2):
+            QueueMessagePublisher("shipping").send({"number": number}, "Paid")
+        before = signal.getsignal(signal.SIGTERM)
+        LocalEventSource(handler(consumer)).run()
+
+        assert received == [0, 1]
+        assert list(harness.driver.list_messages(consumer.queue)) == []
+        assert signal.getsignal(signal.SIGTERM) is before

@@ -2,9 +2,7 @@
 
 import asyncio
 import gc
-import os
 import threading
-import time
 import weakref
 
 import pytest
@@ -345,24 +343,6 @@ def test_threads_end_when_there_is_nothing_to_send(driver, publisher, monkeypatc
 
     eventually(lambda: set(threading.enumerate()) <= before)
     assert asyncio.run(publisher.publish_async(EVENT, message_id="again")) == "again"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_forked_process_publishes_with_threads_of_its_own(driver):
-    publisher = ExchangeMessagePublisher("products", driver, gather=Gathering(linger_seconds=0))
-    publisher.publish(EVENT)
-
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if publisher.publish(EVENT, message_id="child") == "child" else 1)
-    deadline = time.monotonic() + 30
-    ended, status = os.waitpid(child, os.WNOHANG)
-    while not ended and time.monotonic() < deadline:
-        threading.Event().wait(0.05)
-        ended, status = os.waitpid(child, os.WNOHANG)
-
-    assert (ended, os.waitstatus_to_exitcode(status)) == (child, 0)
 
 
 def test_a_driver_is_closed_at_the_end_of_async_with():

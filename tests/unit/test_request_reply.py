@@ -1,9 +1,7 @@
 """Questions between services: which reply belongs to which, and what is left behind."""
 
 import asyncio
-import os
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -241,25 +239,6 @@ def test_reply_queues_of_killed_processes_are_removed_and_others_kept():
 def test_a_time_in_which_a_queue_in_use_may_not_have_been_confirmed_is_refused(driver):
     with pytest.raises(ConfigurationError, match="at least 1200"):
         remove_abandoned_reply_queues(driver, older_than_seconds=600)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_forked_process_receives_its_replies_by_a_queue_of_its_own(driver, service):
-    requester = Requester("pricing", driver)
-    requester.ask(PriceAsked("abc"), timeout_seconds=30)
-    of_parent = reply_queues(driver)
-
-    child = os.fork()
-    if child == 0:
-        with suppress(NoReplyError):  # nothing answers here: the service has stayed in the parent
-            requester.ask(PriceAsked("abc"), timeout_seconds=0.1)
-        requester.close()
-        os._exit(0 if reply_queues(driver) == of_parent else 1)
-    _, status = os.waitpid(child, 0)
-
-    assert os.waitstatus_to_exitcode(status) == 0
-    requester.close()
 
 
 def test_a_requester_that_got_no_thread_tries_again(driver, service, monkeypatch):

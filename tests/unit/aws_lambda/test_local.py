@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 
 from melange import (
@@ -101,22 +99,3 @@ def test_a_time_that_lambda_does_not_have_is_refused(harness, timeout_seconds) -
 def test_a_function_that_is_not_a_handler_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"takes what handler\(\.\.\.\) returned"):
         LocalEventSource(print)
-
-
-def test_it_runs_until_sigterm_and_finishes_its_batch(harness) -> None:
-    consumer = ExchangeMessageConsumer("shipping")
-    received = []
-
-    @consumer.listener()
-    def ship(event):
-        received.append(event["number"])
-        signal.raise_signal(signal.SIGTERM)
-
-    for number in range(2):
-        QueueMessagePublisher("shipping").send({"number": number}, "Paid")
-    before = signal.getsignal(signal.SIGTERM)
-    LocalEventSource(handler(consumer)).run()
-
-    assert received == [0, 1]
-    assert list(harness.driver.list_messages(consumer.queue)) == []
-    assert signal.getsignal(signal.SIGTERM) is before

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import uuid
 
 import pytest
@@ -211,26 +209,6 @@ def test_ids_are_version_4_uuids():
 
     assert [str(uuid.UUID(one)) for one in made] == made
     assert {uuid.UUID(one).version for one in made} == {4}
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")
-def test_a_forked_child_makes_ids_of_its_own():
-    program = """
-import os
-from melange.messages import new_uuid
-new_uuid()  # reads ahead
-child = os.fork()
-if child:
-    os.waitpid(child, 0)
-print(*[new_uuid() for _ in range(200)], sep="\\n", flush=True)
-"""
-
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
-    )
-
-    ids = done.stdout.split()
-    assert len(ids) == len(set(ids)) == 400
 
 
 # --- failures are matched by id --------------------------------------------------------------------

@@ -1,8 +1,5 @@
 """The consumer that polls on a thread of its own."""
 
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 
@@ -165,19 +162,3 @@ def test_it_survives_errors_and_says_so(store, caplog):
         assert processed.wait(DEADLINE_SECONDS)
         assert consumer.shutdown(DEADLINE_SECONDS)
     assert caplog.text.count("polling queue stock failed") == 3
-
-
-def test_a_running_consumer_does_not_keep_the_process_from_exiting():
-    program = """
-        from melange import DriverManager, ThreadedExchangeMessageConsumer
-        DriverManager.instance().use_driver(driver_name="memory")
-        consumer = ThreadedExchangeMessageConsumer("stock", "products")
-        consumer.listener()(print)
-        consumer.start()
-    """
-
-    finished = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], timeout=DEADLINE_SECONDS, check=False
-    )
-
-    assert finished.returncode == 0

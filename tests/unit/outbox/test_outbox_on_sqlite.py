@@ -6,7 +6,6 @@ from sqlalchemy import create_engine, event
 from melange.errors import OutboxError
 from melange.outbox import OutboxRelay
 from outbox_behaviours.administration import AdministrationBehaviours, administration
-from outbox_behaviours.deaths import DeathBehaviours
 from outbox_behaviours.lifecycle import LifecycleBehaviours, LoggingBehaviours, PendingBehaviours
 from outbox_behaviours.malformed import MALFORMED, ON_SQLITE, MalformedBehaviours, RestoredDatabaseBehaviours
 from outbox_behaviours.ordering import OrderBehaviours
@@ -31,10 +30,6 @@ class TestAsyncPublishing(AsyncPublishingBehaviours):
 
 
 class TestOrder(OrderBehaviours):
-    pass
-
-
-class TestDeaths(DeathBehaviours):
     pass
 
 

@@ -1,7 +1,6 @@
 """`melange outbox relay`: which relay it runs, and how it ends."""
 
 import io
-import signal
 import sys
 
 import pytest
@@ -12,15 +11,10 @@ from melange.drivers.memory import InMemoryDriver
 from melange.outbox.tables import MessageState
 
 SHOP = """
-import os, signal
+import os
 from sqlalchemy import create_engine
 from melange.drivers.memory import InMemoryDriver
 from melange.outbox import OutboxRelay
-
-class Interrupting(InMemoryDriver):
-    def publish(self, topic, messages):
-        signal.raise_signal(signal.SIGTERM)
-        return super().publish(topic, messages)
 
 driver = InMemoryDriver()
 queue = driver.declare_queue("billing", driver.declare_topic("orders"))
@@ -28,7 +22,6 @@ engine = create_engine(os.environ["DATABASE_URL"])
 relay = OutboxRelay(engine, driver)
 stopped = OutboxRelay(engine, driver)
 stopped.stop()
-interrupted = OutboxRelay(engine, Interrupting(), batch_size=1)
 undeclared = OutboxRelay(engine, InMemoryDriver(), declare=False)
 
 def new(): return OutboxRelay(engine, driver)
@@ -88,18 +81,6 @@ def test_a_topic_that_takes_nothing_makes_until_empty_end_with_1(run, add, state
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("Error: ")
     assert states() == {id_: MessageState.PENDING}
-
-
-def test_a_signal_ends_until_empty_after_the_batch_in_hand(run, add, states) -> None:
-    first, second = add(), add()
-    before = signal.getsignal(signal.SIGTERM)
-
-    result = run("outbox", "relay", "shop:interrupted", "--until-empty")
-
-    assert result.exit_code == 1
-    assert "stopped before the outbox was empty" in result.stderr
-    assert states() == {first: MessageState.SENT, second: MessageState.PENDING}
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize(
