@@ -9,7 +9,7 @@ from typing import TypeVar
 
 ResultT = TypeVar("ResultT")
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 60.0
 """Long enough for a loaded machine; a test that passes does not wait for it."""
 
 _LONGEST_PAUSE_SECONDS = 0.05

@@ -69,8 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name in names:
                 is_fine &= run(name, services, seed, short=options.short)
         print()
-        are_caught = options.rows_only or are_controls_caught(services)
-        return 0 if are_caught and is_fine else 1
+        if not options.rows_only:
+            is_fine &= are_controls_caught(services)
+            is_fine &= are_whole_workers_cleared(services)
+        return 0 if is_fine else 1
 
 
 def run(name: str, services: Services, seed: int, *, short: bool) -> bool:
@@ -97,6 +99,17 @@ def are_controls_caught(services: Services) -> bool:
         caught_by = COLUMNS.get(control.caught_by, control.caught_by) if is_caught else "NOTHING"
         print(f"| {control.sabotage} | {caught_by} |", flush=True)
     return all_caught
+
+
+def are_whole_workers_cleared(services: Services) -> bool:
+    """Run each control's scenario with a worker that is not broken; return True if nothing wrong is found of it."""
+    is_clear = True
+    for scenario in dict.fromkeys(control.scenario for control in CONTROLS):
+        wrong = scenario(services).wrong()
+        if wrong:
+            print(f"{scenario.__name__}, nothing broken: {wrong}", file=sys.stderr)
+        is_clear &= not wrong
+    return is_clear
 
 
 def print_head() -> None:

@@ -14,7 +14,7 @@ class Control:
     """How it is broken, the scenario that brings it to light, and the finding that does."""
 
     sabotage: str
-    scenario: Callable[[Services, str], Findings]
+    scenario: Callable[..., Findings]
     caught_by: str
 
     def is_caught(self, services: Services) -> bool:

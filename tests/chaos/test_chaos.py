@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from chaos.checker import Findings
 from chaos.control import Control
 from chaos.controls import CONTROLS
 from chaos.inside.controls import CONTROLS as INSIDE_CONTROLS
@@ -30,14 +27,3 @@ def test_a_worker_that_is_broken_on_purpose_is_caught(
 ) -> None:
     # A busy machine may explain by itself what a control does: leases expire, and copies run for that reason.
     assert any(control.is_caught(services) for _ in range(3))
-
-
-@pytest.mark.parametrize(
-    "scenario", dict.fromkeys(control.scenario for control in CONTROLS), ids=lambda one: one.__name__
-)
-def test_the_scenario_of_a_control_shows_nothing_wrong_of_a_worker_that_is_whole(
-    services: Services, scenario: Callable[[Services], Findings]
-) -> None:
-    findings = scenario(services)
-
-    assert findings.wrong() == {}

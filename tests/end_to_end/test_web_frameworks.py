@@ -35,7 +35,7 @@ class Site:
     def post(self, path: str) -> int:
         request = urllib.request.Request(f"{self.url}{path}", method="POST", data=b"")
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 return response.status
         except urllib.error.HTTPError as error:
             with error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 
@@ -14,6 +15,7 @@ from melange.outbox import OutboxRelay
 from melange.testing import ManualClock
 from outbox_behaviours.databases import Database
 from outbox_behaviours.drivers import JudgingDriver
+from outbox_behaviours.processes import RelayProcess
 
 DEADLINE_SECONDS = 30
 STEP_SECONDS = 0.1
@@ -55,6 +57,20 @@ def start_relay(database: Database, driver: JudgingDriver) -> Iterator[Callable[
     for relay in relays:
         relay.stop(DEADLINE_SECONDS)
     assert not set(_relay_threads()) - threads_before
+
+
+@pytest.fixture
+def start_process(database: Database) -> Iterator[Callable[..., RelayProcess]]:
+    """Start relays in processes of their own; what is left in the end is killed, also after a failure."""
+    started: list[RelayProcess] = []
+
+    def start(*arguments: int) -> RelayProcess:
+        started.append(RelayProcess(database.engine.url, *arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.end(signal.SIGKILL)
 
 
 def _relay_threads() -> list[threading.Thread]:

@@ -119,7 +119,7 @@ ROWS = {
         },
         short={
             "database": POSTGRESQL,
-            "transactions": 150,
+            "transactions": 100,
             "kills": 2,
             "consumer_kills": 1,
             "writers": 2,
@@ -140,7 +140,7 @@ ROWS = {
         },
         short={
             "database": SQLITE,
-            "transactions": 150,
+            "transactions": 100,
             "kills": 2,
             "consumer_kills": 1,
             "writers": 2,

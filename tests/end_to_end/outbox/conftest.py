@@ -10,9 +10,16 @@ import pytest
 pytest.register_assert_rewrite("outbox_behaviours")
 
 from outbox_behaviours.databases import Database, sqlite_database  # noqa: E402
-from outbox_behaviours.fixtures import clock, driver, eventually, relay_pending, start_relay  # noqa: E402
+from outbox_behaviours.fixtures import (  # noqa: E402
+    clock,
+    driver,
+    eventually,
+    relay_pending,
+    start_process,
+    start_relay,
+)
 
-__all__ = ["clock", "driver", "eventually", "relay_pending", "start_relay"]
+__all__ = ["clock", "driver", "eventually", "relay_pending", "start_process", "start_relay"]
 
 
 @pytest.fixture

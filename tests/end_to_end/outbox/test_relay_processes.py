@@ -7,21 +7,6 @@ import signal
 
 import pytest
 
-from outbox_behaviours.processes import RelayProcess
-
-
-@pytest.fixture
-def start_process(database):
-    started = []
-
-    def start(*arguments):
-        started.append(RelayProcess(database.engine.url, *arguments))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.end(signal.SIGKILL)
-
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_ends_with_0_on_a_signal(database, start_process, eventually, number) -> None:

@@ -21,7 +21,6 @@ from melange.outbox import InboxMark, Outbox, OutboxAdministration, OutboxMessag
 from melange.outbox.locks import PostgresLocks
 from outbox_behaviours.databases import Database, named
 from outbox_behaviours.drivers import JudgingDriver, out_of_order
-from outbox_behaviours.processes import RelayProcess
 
 KEYS = "abcdefghijkl"
 
@@ -87,15 +86,15 @@ class TestSeveralRelays:
         eventually(lambda: set(database.states) == {"sent"})
         assert out_of_order(driver.accepted) or len(driver.accepted) > len(KEYS) * 40
 
-    def test_processes_that_are_killed_lose_nothing(self, database, eventually) -> None:
+    def test_processes_that_are_killed_lose_nothing(self, database, start_process, eventually) -> None:
         names = [name for names in names_of(60) for name in names]
         database.write(*names)
-        ended, processes = [], [RelayProcess(database.engine.url, 7) for _ in range(2)]
+        ended, processes = [], [start_process(7) for _ in range(2)]
         for _ in range(2):
             eventually(lambda: processes[0].published or "pending" not in database.states)
             ended.append(processes.pop(0))
             ended[-1].end(signal.SIGKILL)
-            processes.append(RelayProcess(database.engine.url, 7))
+            processes.append(start_process(7))
             database.write(*names)
         eventually(lambda: set(database.states) == {"sent"})
         codes = [process.end(signal.SIGTERM) for process in processes]

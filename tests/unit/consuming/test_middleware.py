@@ -190,7 +190,7 @@ def test_a_broken_hook_leaks_no_slot_of_a_worker(store, hook, when):
             driver=driver,
             deduplication=store,
             queue=QueueOptions(wait_seconds=1),
-            retry=RetryPolicy(backoff=lambda attempts: 0.01),
+            retry=RetryPolicy(backoff=lambda attempts: 0),
             middleware=[Failing(hook, when)],
         )
         done = threading.Semaphore(0)

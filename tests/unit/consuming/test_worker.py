@@ -42,7 +42,7 @@ def store():
 @pytest.fixture
 def make_consumer(driver, store):
     def make(queue_name="stock", topic_name="products", **options):
-        options = {"wait_seconds": 1, "deduplication": store, "backoff": lambda attempts: 0.05, **options}
+        options = {"wait_seconds": 1, "deduplication": store, "backoff": lambda attempts: 0, **options}
         return ExchangeMessageConsumer(queue_name, topic_name, driver=driver, **grouped(**options))
 
     return make

@@ -38,7 +38,7 @@ def start():
         options = {
             "wait_seconds": 0,
             "deduplication": MemoryDeduplicationStore(),
-            "backoff": lambda attempts: 0.05,
+            "backoff": lambda attempts: 0,
             **options,
         }
         consumer = ExchangeMessageConsumer(queue_name, topic_name, driver=driver, **grouped(**options))
