@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
+from configparser import ConfigParser
 from importlib import import_module
 
 import pytest
@@ -14,7 +15,7 @@ import melange.aws_lambda
 import melange.errors
 import melange.testing
 from benchmarks.walk import DICT, TYPED, consumed, worked
-from documentation.pages import DOCS
+from documentation.pages import DOCS, REPOSITORY
 from melange.drivers.aws import AwsDriver
 from melange.drivers.base import Capabilities
 from melange.drivers.memory import InMemoryDriver
@@ -145,6 +146,16 @@ def test_every_page_is_listed_in_the_index_of_its_folder() -> None:
         index = page.parent / "index.md"
 
         assert page == index or f"]({page.name})" in index.read_text(), page
+
+
+def test_the_page_about_the_tests_names_every_environment_of_tox() -> None:
+    page = (DOCS / "running-the-tests.md").read_text()
+    configuration = ConfigParser(interpolation=None)
+    configuration.read(REPOSITORY / "tox.ini")
+    environments = configuration["tox"]["env_list"].split(", ")
+    environments += [section.partition(":")[2] for section in configuration.sections() if ":" in section]
+
+    assert [name for name in environments if not re.search(rf"\b{name}\b", page)] == []
 
 
 def first_column(page: str, heading: str | None = None) -> set[str]:
