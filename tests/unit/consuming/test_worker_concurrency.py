@@ -18,7 +18,7 @@ from melange import (
 from melange.drivers.memory import InMemoryDriver
 from melange.messages import Message, message_being_handled, new_uuid
 from waiting import eventually
-from watched_driver import WatchedDriver, consumer_of, left_in, send
+from watched_driver import WatchedDriver, consumer_of, left_in, send, worker_on
 
 DEADLINE_SECONDS = 30
 AT_ONCE = 1_000
