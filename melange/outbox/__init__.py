@@ -18,8 +18,14 @@ from melange.outbox.inbox import Inbox
 from melange.outbox.integration_events import IntegrationEvents
 from melange.outbox.outbox import Outbox
 from melange.outbox.relay import OutboxRelay, RelayHealth
-from melange.outbox.schema import create_statements
-from melange.outbox.tables import InboxAttempts, InboxMark, OutboxMessage, OutboxScheduledMessage, metadata
+from melange.outbox.tables import (
+    InboxAttempts,
+    InboxMark,
+    OutboxMessage,
+    OutboxScheduledMessage,
+    create_statements,
+    metadata,
+)
 
 __all__ = [
     "FailedMessage",

@@ -1,4 +1,4 @@
-"""The tables of outbox and inbox, in SQLAlchemy.
+"""The tables of outbox and inbox, in SQLAlchemy, and the SQL that creates them.
 
 ``metadata`` has both: pass it to Alembic beside your own, ``target_metadata = [Base.metadata, metadata]``,
 or call ``metadata.create_all(engine)``.
@@ -28,8 +28,12 @@ from sqlalchemy import (
     literal_column,
     type_coerce,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
+from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
+
+from melange.errors import ConfigurationError, nearest
 
 metadata = MetaData()
 
@@ -245,3 +249,28 @@ def has_same_key(one: type[OutboxMessage], other: type[OutboxMessage]) -> Column
 
 
 IS_PENDING: ColumnElement[bool] = OutboxMessage.state == literal_column(f"'{MessageState.PENDING}'")
+
+
+_DIALECTS: dict[str, type[Dialect]] = {"postgresql": postgresql.dialect, "sqlite": sqlite.dialect}
+
+
+def create_statements(dialect_name: str) -> str:
+    """Return the statements that create outbox and inbox on ``postgresql`` or ``sqlite``, as one script.
+
+    Raises:
+        ConfigurationError: another dialect.
+    """
+    if dialect_name not in _DIALECTS:
+        raise ConfigurationError(
+            f"there are statements for {' and '.join(_DIALECTS)}, not for {dialect_name!r}{nearest(dialect_name, _DIALECTS)}"
+        )
+    dialect = _DIALECTS[dialect_name]()
+    statements: list[CreateTable | CreateIndex] = []
+    for table in metadata.sorted_tables:
+        statements.append(CreateTable(table))
+        statements += [
+            CreateIndex(index) for index in sorted(table.indexes, key=lambda index: str(index.name))
+        ]
+    texts = (str(statement.compile(dialect=dialect)).strip() for statement in statements)
+    lines = (line.rstrip() for text in texts for line in f"{text};\n".split("\n"))
+    return "\n".join(lines)

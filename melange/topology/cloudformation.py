@@ -10,14 +10,14 @@ from melange.errors import ConfigurationError
 from melange.topology.model import (
     TOPOLOGY_TAG,
     DeclaredBinding,
+    DeclaredPayloads,
     DeclaredQueue,
     DeclaredTopic,
     Topology,
     is_address,
     is_fifo,
 )
-from melange.topology.names import broker_name, logical_id
-from melange.topology.payloads import cloudformation_bucket
+from melange.topology.names import DAYS_OF_UPLOADS, PAYLOAD_RULE, broker_name, logical_id
 from melange.topology.terraform import senders
 
 _OWN_ACCOUNT = {"Ref": "AWS::AccountId"}
@@ -48,7 +48,7 @@ def to_cloudformation(topology: Topology, key: str | None = None) -> dict[str, A
             subscription = _subscription(queue, binding)
             _add(resources, logical_id("Binding", binding.topic, "to", queue.name), subscription)
     for payloads in topology.payloads:
-        _add(resources, *cloudformation_bucket(payloads))
+        _add(resources, *_bucket(payloads))
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"Topics and queues of {topology.name}",
@@ -132,6 +132,23 @@ def _subscription(queue: DeclaredQueue, binding: DeclaredBinding) -> Resource:
         # SNS confirms a subscription at once only if the queue lets the topic in.
         "DependsOn": [_policy_id(name) for name in policies if not is_address(name)],
         "Properties": properties,
+    }
+
+
+def _bucket(payloads: DeclaredPayloads) -> tuple[str, dict[str, Any]]:
+    """Return the logical id of the bucket of large events, and its resource."""
+    rule = {
+        "Id": PAYLOAD_RULE,
+        "Status": "Enabled",
+        "Prefix": payloads.prefix,
+        "ExpirationInDays": payloads.days,
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": DAYS_OF_UPLOADS},
+    }
+    return logical_id("Payloads", payloads.bucket), {
+        "Type": "AWS::S3::Bucket",
+        "DeletionPolicy": "Retain",
+        "UpdateReplacePolicy": "Retain",
+        "Properties": {"BucketName": payloads.bucket, "LifecycleConfiguration": {"Rules": [rule]}},
     }
 
 

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 from melange.topology.model import Topology, is_address, plain_name
 
+PAYLOAD_RULE = "delete-old-payloads"
+"""The lifecycle rule that deletes the payloads of large events from their bucket."""
+
+DAYS_OF_UPLOADS = 1
+"""How long the bucket of large events keeps uploads that were never finished."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:

@@ -10,14 +10,14 @@ from melange.errors import ConfigurationError
 from melange.topology.model import (
     TOPOLOGY_TAG,
     DeclaredBinding,
+    DeclaredPayloads,
     DeclaredQueue,
     DeclaredTopic,
     Topology,
     is_address,
     is_fifo,
 )
-from melange.topology.names import broker_name, identifier
-from melange.topology.payloads import terraform_bucket
+from melange.topology.names import DAYS_OF_UPLOADS, PAYLOAD_RULE, broker_name, identifier
 
 _OWN_ACCOUNT = "${data.aws_caller_identity.current.account_id}"
 
@@ -49,7 +49,7 @@ def to_terraform(topology: Topology, key: str | None = None) -> dict[str, Any]:
             name = f"{identifier(binding.topic)}_to_{identifier(queue.name)}"
             _add(resources, "aws_sns_topic_subscription", name, _subscription(queue, binding))
     for payloads in topology.payloads:
-        for kind, arguments in terraform_bucket(payloads).items():
+        for kind, arguments in _bucket(payloads).items():
             _add(resources, kind, payloads.bucket, arguments)
     return {
         "terraform": {"required_providers": {"aws": {"source": "hashicorp/aws", "version": ">= 5.0"}}},
@@ -138,6 +138,25 @@ def _subscription(queue: DeclaredQueue, binding: DeclaredBinding) -> dict[str, A
         f"aws_sqs_queue_policy.{identifier(name)}" for name in policies if name and not is_address(name)
     ]
     return arguments
+
+
+def _bucket(payloads: DeclaredPayloads) -> dict[str, dict[str, Any]]:
+    """Return the resources of the bucket of large events by their kind."""
+    name = identifier(payloads.bucket)
+    rule = {
+        "id": PAYLOAD_RULE,
+        "status": "Enabled",
+        "filter": {"prefix": payloads.prefix},
+        "expiration": {"days": payloads.days},
+        "abort_incomplete_multipart_upload": {"days_after_initiation": DAYS_OF_UPLOADS},
+    }
+    return {
+        "aws_s3_bucket": {"bucket": payloads.bucket},
+        "aws_s3_bucket_lifecycle_configuration": {
+            "bucket": f"${{aws_s3_bucket.{name}.id}}",
+            "rule": [rule],
+        },
+    }
 
 
 def _topic_arn(name: str) -> str:

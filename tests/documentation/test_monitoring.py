@@ -28,7 +28,7 @@ from melange import (
 )
 from melange.drivers.memory import InMemoryDriver
 from melange.outbox import Outbox, OutboxMessage
-from melange.telemetry import Metrics, metrics, observing
+from melange.telemetry import Metrics, gauges, metrics
 
 DASHBOARD = json.loads((DOCS / "monitoring" / "grafana-dashboard.json").read_text())
 ALERTS = yaml.safe_load((DOCS / "monitoring" / "alerts.yml").read_text())
@@ -167,7 +167,7 @@ def test_the_page_lists_every_metric_with_its_name_in_prometheus(reported) -> No
 
     names = {
         value
-        for module in (metrics, observing)
+        for module in (metrics, gauges)
         for name, value in vars(module).items()
         if name.isupper()
         and isinstance(value, str)
