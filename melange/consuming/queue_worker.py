@@ -12,9 +12,9 @@ from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.event_loop import EventLoop
 from melange.consuming.failures import StoreUnavailableError
 from melange.consuming.in_flight_limits import AHEAD, QueuePart
+from melange.consuming.lane_work import LaneWork
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.loop_tasks import LoopTasks
-from melange.consuming.ordering import Lanes, lane_of
 from melange.consuming.outcomes import Acknowledge, Defer, Outcome
 from melange.consuming.places import Places, Task
 from melange.consuming.poison_messages import SUSPECT_RECEIVES, Isolation, Suspects, shuffled
@@ -71,19 +71,26 @@ class QueueWorker:
         )
         self._places = places
         self._changes = changes
-        self._timers = timers
         self._isolation = isolation
         self._suspects = suspects
         self._part = part
         consumer.processor.concurrency = part.share
         self._batch = consumer.driver.capabilities.max_receive_batch
         self._has_lanes = consumer.queue.is_fifo or consumer.options.ordered_by is not None
-        self._lanes = Lanes()
+        self._lanes = LaneWork(
+            consumer,
+            timers,
+            most_waiting=part.limit // 2,  # of what is in flight
+            begin=self._begin,
+            settle=lambda lease, outcome: self._settle([(lease, outcome)]),
+            release=self._release,
+            end_lease=lambda lease: self._keeper.release([lease]),
+        )
         self._keeper = LeaseKeeper(
             consumer.driver,
             consumer.options.visibility_timeout_seconds,
             consumer.store,
-            self._lost,
+            self._lanes.lost,
         )
         self._settler = consumer.settler(self._keeper, suspects)
         self._releases = Releases(self._settler, consumer.driver.clock)
@@ -147,23 +154,7 @@ class QueueWorker:
 
     def _accept(self, received: list[Delivery]) -> None:
         leases = self._keeper.hold(received)
-        self._begin(self._heads_of(leases) if self._has_lanes else leases)
-
-    def _heads_of(self, leases: list[Lease]) -> list[Lease]:
-        """Put the leases into their lanes; return those that may begin."""
-        consumer = self.consumer
-        ready: list[Lease] = []
-        for lease in leases:
-            lease.lane = lane_of(
-                lease.delivery, consumer.options.ordered_by, consumer.serializer, consumer.event_type
-            )
-            if lease.lane is not None:
-                lost = self._lanes.lost_head(lease.lane)
-                if lost is not None:
-                    self._lost(lost)
-            if lease.lane is None or self._lanes.enter(lease.lane, lease):
-                ready.append(lease)
-        return ready
+        self._begin(self._lanes.heads_of(leases) if self._has_lanes else leases)
 
     def _begin(self, leases: list[Lease]) -> None:
         work, is_for_loop = self._way_of_working()
@@ -211,7 +202,7 @@ class QueueWorker:
         mean = self._mean_seconds
         self._mean_seconds = seconds if mean == math.inf else mean + 0.1 * (seconds - mean)
         if lease.lane is not None:
-            self._settle_in_lane(lease, outcome)
+            self._lanes.conclude(lease, outcome)
         elif isinstance(outcome, Acknowledge):
             lease.is_settling = True
             self._acknowledger.put(lease, outcome)
@@ -229,52 +220,6 @@ class QueueWorker:
             return False
         finally:
             self.last_settled_at = self.consumer.driver.clock.monotonic()
-            self._changes.notify()
-
-    # --- lanes -------------------------------------------------------------------------------------
-
-    def _settle_in_lane(self, lease: Lease, outcome: Outcome) -> None:
-        lane = lease.lane
-        if isinstance(outcome, Defer) and not lease.is_lost():
-            try:
-                self._retry_in_lane(lease, outcome.delay_seconds)
-                return
-            except BaseException:  # or the head would be renewed forever, and its lane would stand still
-                logger.exception("the retry of message %s was broken off", lease.delivery.message.message_id)
-                self._keeper.release([lease])
-        elif self._settle([(lease, outcome)]):
-            following = self._lanes.advance(lane, lease)
-            if following is not None:
-                self._begin([following])
-            return
-        # It comes back, and nothing of its lane may overtake it.
-        self._release([other for other in self._lanes.clear(lane) if other is not lease], 0)
-
-    def _retry_in_lane(self, lease: Lease, delay_seconds: float) -> None:
-        """Keep the head of a lane in flight until its retry, so that its followers are not received repeatedly."""
-        lease.retries += 1
-        if self.consumer.queue.is_fifo:
-            # The broker holds them back while the head is in flight: they need no place among what is in flight here.
-            self._release(self._lanes.followers(lease.lane), 0)
-        # A few groups that fail must leave capacity to the others. Beyond half of it they wait at the broker.
-        if not (
-            self._lanes.wait(lease.lane, lease, most=self.limit // 2)
-            and self._timers.after(delay_seconds, self._resume, lease)
-        ):
-            self._release(self._lanes.clear(lease.lane) or [lease], delay_seconds)
-
-    def _resume(self, lease: Lease) -> None:
-        if self._lanes.resume(lease.lane, lease):
-            self._begin([lease])
-
-    def _lost(self, lease: Lease) -> None:
-        """Free the lane of a head that waits for its retry: its message is delivered again, and comes first again."""
-        if lease.lane is None:
-            return
-        lane = self._lanes.clear_waiting(lease.lane, lease)
-        if lane:
-            self._keeper.release([lease])
-            self._release(lane[1:], 0)
             self._changes.notify()
 
     # --- stopping ----------------------------------------------------------------------------------
