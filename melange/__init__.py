@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from melange.backoff import Backoff
-from melange.deduplication import NO_DEDUPLICATION, DeduplicationStore, MemoryDeduplicationStore
 from melange.drivers.base import NO_DEAD_LETTER_QUEUE, MessagingDriver
 from melange.drivers.registry import DriverManager
 from melange.errors import (
@@ -113,7 +112,12 @@ if TYPE_CHECKING:
     from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy
     from melange.consuming.threaded_consumer import ThreadedExchangeMessageConsumer
     from melange.consuming.worker import Worker
-    from melange.deduplication import RedisDeduplicationStore
+    from melange.deduplication import (
+        NO_DEDUPLICATION,
+        DeduplicationStore,
+        MemoryDeduplicationStore,
+        RedisDeduplicationStore,
+    )
     from melange.domain import DomainEvent, DomainEventBus, DomainSubscriber
     from melange.serialization.masking import masked_body
     from melange.serialization.schema import EventSchema
@@ -121,12 +125,15 @@ else:  # hidden from type checkers, which would take any name for one that may e
     # Only programs that use one of these pay for what it imports: a client library, asyncio, marshmallow, the consumer.
     _IMPORTED_WHEN_ASKED_FOR = {
         "Deduplication": "melange.consuming.options",
+        "DeduplicationStore": "melange.deduplication",
         "DomainEvent": "melange.domain",
         "DomainEventBus": "melange.domain",
         "DomainSubscriber": "melange.domain",
         "EventSchema": "melange.serialization.schema",
         "ExchangeListener": "melange.consuming.listener",
         "ExchangeMessageConsumer": "melange.consuming.consumer",
+        "MemoryDeduplicationStore": "melange.deduplication",
+        "NO_DEDUPLICATION": "melange.deduplication",
         "QueueOptions": "melange.consuming.options",
         "RedisDeduplicationStore": "melange.deduplication",
         "RetryPolicy": "melange.consuming.options",
