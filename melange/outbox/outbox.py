@@ -23,7 +23,12 @@ _LISTENED = "melange.outbox.notifies"
 
 
 class Outbox(TransactionalOutbox):
-    """The outbox of a SQLAlchemy session: see ``TransactionalOutbox``. It belongs to its session."""
+    """Publishes within the transaction of a SQLAlchemy session: an ``OutboxRelay`` sends the committed messages, in order.
+
+    It belongs to its session, and like it to one thread or task. As a context manager it becomes the outbox of this thread
+    or task, for ``IntegrationEvents`` and ``current()``. Handlers of ``DomainEventBus.instance().after_commit`` then wait
+    for its transaction.
+    """
 
     def __init__(
         self,
@@ -66,7 +71,7 @@ class Outbox(TransactionalOutbox):
         self._session.add(table(**row_of(topic, key, message, due_at)))
 
     def cancel(self, message_id: str) -> bool:
-        """Cancel a scheduled event: see ``TransactionalOutbox.cancel``.
+        """Cancel a scheduled event, with the transaction; return False if it is due, on its way, or not scheduled.
 
         It executes a statement: with an ``AsyncSession`` call it by
         ``await session.run_sync(lambda session: Outbox(session).cancel(message_id))``.
