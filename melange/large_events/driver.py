@@ -155,7 +155,7 @@ class LargeEvents(MessagingDriver, BrokerAdministration):
         return of_deliveries(failures, deliveries)
 
     def dead_letter(self, delivery: Delivery, note: str) -> None:
-        """As the other driver; the copy has the pointer, so its payload must stay."""
+        """Send a copy as the other driver does. The copy has the pointer, so its payload must stay."""
         self._keep_payload_of(delivery)
         self._driver.dead_letter(original_of(delivery), note)
 
