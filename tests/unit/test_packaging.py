@@ -48,6 +48,22 @@ def test_importing_melange_imports_no_broker_store_or_database_client() -> None:
     }
 
 
+def test_a_program_that_publishes_dicts_imports_neither_the_consumer_nor_marshmallow() -> None:
+    program = """
+import sys
+from melange import ExchangeMessagePublisher
+from melange.drivers.memory import InMemoryDriver
+ExchangeMessagePublisher("orders", InMemoryDriver()).publish({"event_type_name": "OrderPlaced"})
+print(*sys.modules)
+"""
+
+    imported = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    modules = set(imported.stdout.split())
+    assert "melange.publishing" in modules
+    assert not modules & {"marshmallow", "melange.consuming", "melange.deduplication"}
+
+
 def test_importing_the_lambda_handler_imports_little() -> None:
     program = "import sys, melange.aws_lambda; print(*sys.modules)"
 
