@@ -75,7 +75,7 @@ class Failures:
 
     def of_claim(self, lease: Lease) -> Outcome:
         """Return the outcome while another copy of the message is in work: no attempt was made, so none is used up."""
-        return Defer(self._backoff(lease.receives))
+        return Defer(self._undecided_seconds(lease))
 
     def of_processing(self, lease: Lease, error: BaseException) -> Outcome:
         """Return the outcome of a delivery when its processing raised."""
@@ -99,7 +99,11 @@ class Failures:
         No attempt was made, so none is used up: it is tried again until the broker's own limit.
         """
         self._log(lease, where, lease.receives, error)
-        return Defer(self._backoff(lease.receives), error)
+        return Defer(self._undecided_seconds(lease), error)
+
+    def _undecided_seconds(self, lease: Lease) -> float:
+        """Return the delay after a receive without a run: at a consumer's shorter backoff, receives would soon reach the limit."""
+        return max(self._backoff(lease.receives), _UNDECIDED_BACKOFF(lease.receives))
 
     def _log(self, lease: Lease, where: str, attempt: int, error: BaseException) -> None:
         message_id = lease.delivery.message.message_id

@@ -110,6 +110,47 @@ def test_waiting_for_a_claim_of_another_process_uses_no_attempt(
     assert left_in(driver) == 0
 
 
+def test_a_short_backoff_does_not_use_up_the_receives_of_a_message_that_waits_for_a_claim(
+    driver, clock, store, make_consumer, publisher, dead_letters
+):
+    consumer = make_consumer(backoff=lambda attempt: 0)
+    runs = listen(consumer, Runs())
+    message_id = publisher.publish(EVENT)
+    busy = store.claim(key_of(consumer.queue, "Runs", message_id, EVENT), "another process", 600)
+
+    for _ in range(600):
+        consumer.consume_event()
+        clock.advance(1)
+    store.abandon(busy, began=False)
+    clock.advance(30)
+    consumer.consume_event()
+
+    assert runs.attempts == [1]
+    assert runs[0][1] < 50
+    assert dead_letters() == []
+
+
+def test_a_short_backoff_does_not_use_up_the_receives_of_a_message_while_a_hook_fails(
+    driver, clock, make_consumer, publisher, dead_letters
+):
+    class Unavailable(Middleware):
+        def around_listener(self, call, run):
+            if clock.monotonic() < 600:
+                raise ConnectionError("the hook's service is unavailable")
+            return run(call)
+
+    consumer = make_consumer(backoff=lambda attempt: 0, middleware=[Unavailable()])
+    runs = listen(consumer, Runs())
+    publisher.publish(EVENT)
+
+    for _ in range(660):
+        consumer.consume_event()
+        clock.advance(1)
+
+    assert runs.attempts == [1]
+    assert dead_letters() == []
+
+
 def test_messages_that_wait_for_slow_neighbours_keep_their_leases(driver, clock, make_consumer, publisher):
     consumer = make_consumer(visibility_timeout_seconds=30)
     runs = []
@@ -357,7 +398,7 @@ def test_a_listener_without_attempts_left_does_not_run_while_another_is_waited_f
     message_id = publisher.publish(EVENT)
     store.claim(key_of(consumer.queue, "waiting", message_id, EVENT), "another process", 45)
 
-    for _ in range(6):
+    for _ in range(12):
         consumer.consume_event()
         clock.advance(10)
 
