@@ -19,7 +19,7 @@ BATCHES = "tests/unit/aws/test_aws_batches.py"
 TRACES = "tests/unit/aws/test_aws_trace_context.py"
 FIFO = "melange/testing/driver_behaviours/fifo.py"
 DEAD_LETTERS = "melange/testing/driver_behaviours/dead_letters.py"
-"""These run on LocalStack and on the in-memory driver."""
+"""These run on LocalStack, on melange server and on the in-memory driver."""
 
 DEVIATIONS: dict[str, dict[str, Deviation]] = {
     "ministack": {
@@ -34,6 +34,10 @@ DEVIATIONS: dict[str, dict[str, Deviation]] = {
         "test_of_a_group_the_messages_before_its_first_invisible_one_are_received": Deviation(
             rule="messages before a group's first invisible one are received; MiniStack blocks the group",
             covered_by=f"{FIFO}::test_of_a_group_the_messages_before_its_first_invisible_one_are_received",
+        ),
+        "test_a_fifo_topic_feeds_a_standard_queue": Deviation(
+            rule="messages of a FIFO topic have no deduplication id in a standard queue; MiniStack makes one up",
+            covered_by=f"{FIFO}::test_a_fifo_topic_feeds_a_standard_queue",
         ),
         "test_a_dead_letter_queue_with_one_of_its_own_counts_only_its_receives": Deviation(
             rule="only receives from a queue count for its redrive; MiniStack counts those from its source",
