@@ -61,6 +61,21 @@ class Message(NamedTuple):
         )
 
 
+def content_of(message: Message) -> tuple[str, ...]:
+    """Return type, body and headers, which differ for another message with the same id.
+
+    Headers for tracing, and melange's own, are not included: they may differ when the same message is sent again.
+    """
+    content = (message.event_type_name or "", message.body)
+    if not message.headers:
+        return content
+    texts: list[str] = []
+    for name in sorted(message.headers):
+        if not name.lower().startswith(RESERVED_HEADER_PREFIX) and not TRACE_HEADERS.fullmatch(name):
+            texts += (name, message.headers[name])
+    return (*content, *texts)
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """A topic as its driver knows it: made by the driver, opaque to all other code.

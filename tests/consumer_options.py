@@ -6,8 +6,8 @@ from dataclasses import fields
 from typing import Any
 
 from melange import Deduplication, EventSerializer, QueueOptions, RetryPolicy
-from melange.deduplication.base import DeduplicationKey, content_of
-from melange.messages import Message, Queue
+from melange.deduplication.base import DeduplicationKey
+from melange.messages import Message, Queue, content_of
 
 
 def grouped(**options: Any) -> dict[str, Any]:

@@ -22,10 +22,9 @@ from melange.deduplication.base import (
     DeduplicationKey,
     DeduplicationStore,
     RunCoroutine,
-    content_of,
 )
 from melange.errors import ConfigurationError, DecodeError, DeduplicationError, TimeLimitExceeded
-from melange.messages import handled_message, new_uuid
+from melange.messages import content_of, handled_message, new_uuid
 from melange.middleware import Middleware
 from melange.serialization.serializer import EventSerializer
 

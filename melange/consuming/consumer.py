@@ -8,7 +8,6 @@ from typing import Any, Concatenate, TypeVar, overload
 
 from melange.backoff import dependable
 from melange.consuming.attempts import Attempts
-from melange.consuming.batch_processor import BatchProcessor
 from melange.consuming.failures import Failures
 from melange.consuming.gates import Gate, checked_gates
 from melange.consuming.leases import LeaseKeeper
@@ -22,7 +21,7 @@ from melange.consuming.options import (
     resolved_deduplication,
 )
 from melange.consuming.poison_messages import Suspects
-from melange.consuming.processor import DeliveryProcessor
+from melange.consuming.processor import BatchProcessor, DeliveryProcessor
 from melange.consuming.queue_declaration import QueueDeclaration
 from melange.consuming.receiving import Receiver
 from melange.consuming.settling import Settler, SettlingBroker

@@ -12,9 +12,8 @@ from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.event_loop import EventLoop
 from melange.consuming.failures import StoreUnavailableError
 from melange.consuming.in_flight_limits import AHEAD, QueuePart
-from melange.consuming.lane_work import LaneWork
 from melange.consuming.leases import Lease, LeaseKeeper
-from melange.consuming.loop_tasks import LoopTasks
+from melange.consuming.ordering import LaneWork
 from melange.consuming.outcomes import Acknowledge, Defer, Outcome
 from melange.consuming.places import Places, Task
 from melange.consuming.poison_messages import SUSPECT_RECEIVES, Isolation, Suspects, shuffled
@@ -22,7 +21,7 @@ from melange.consuming.polling import Poller
 from melange.consuming.releasing import Releases
 from melange.consuming.retry_timers import Timers
 from melange.consuming.settling import Acknowledger
-from melange.consuming.steps import SteppedWork
+from melange.consuming.steps import LoopTasks, SteppedWork
 from melange.consuming.threads import Threads
 from melange.messages import Delivery
 

@@ -1,4 +1,4 @@
-"""Deliveries with asynchronous listeners, processed in steps between their coroutines."""
+"""The work on a delivery on the event loop, step by step, without a thread that waits for its coroutine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,46 @@ from melange.consuming.attempts import Steps
 from melange.consuming.coroutines import how_it_ended
 from melange.consuming.event_loop import EventLoop
 from melange.consuming.leases import Lease
-from melange.consuming.loop_tasks import LoopTasks
 from melange.consuming.outcomes import Outcome
-from melange.consuming.places import Task
+from melange.consuming.places import Places, Task
 from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.threads import Threads
+
+MOST_IN_A_TURN = 32
+"""How many tasks begin before the event loop looks after its coroutines again."""
+
+
+class LoopTasks:
+    """Begins tasks on the event loop: where a coroutine ends there, the next one begins in the same turn, without a thread."""
+
+    def __init__(self, places: Places, threads: Threads, event_loop: EventLoop) -> None:
+        self._places = places
+        self._threads = threads
+        self._event_loop = event_loop
+        places.wake_loop = lambda: event_loop.call_soon(self.begin)
+
+    def begin(self) -> None:
+        """Begin the tasks that have places. Call it on the event loop."""
+        threads, places = self._threads, self._places
+        threads.is_fed = True
+        try:
+            for _ in range(MOST_IN_A_TURN):
+                task = places.take()
+                if task is None:
+                    return
+                if not task.is_for_loop:
+                    threads.continue_with(task)
+                elif task.run(task.lease):
+                    places.vacate()
+            self._event_loop.call_soon(self.begin)
+        finally:
+            threads.is_fed = False
+            threads.end_if_over()
+
+    def ended(self) -> None:
+        """Begin another task in the place of one that has ended. Call it on the event loop."""
+        self._places.vacate()
+        self.begin()
 
 
 class _Work(NamedTuple):

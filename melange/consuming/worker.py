@@ -17,11 +17,11 @@ from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.event_loop import EventLoop
 from melange.consuming.health import WorkerHealth, health_of
 from melange.consuming.in_flight_limits import parts_of
-from melange.consuming.loop_tasks import LoopTasks
 from melange.consuming.places import Places
 from melange.consuming.poison_messages import Isolation, Suspects
 from melange.consuming.queue_worker import QueueWorker
 from melange.consuming.retry_timers import Timers
+from melange.consuming.steps import LoopTasks
 from melange.consuming.threads import Threads
 from melange.errors import ConfigurationError, is_number
 from melange.lifecycle import Lifecycle

@@ -9,8 +9,6 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from melange.messages import RESERVED_HEADER_PREFIX, TRACE_HEADERS, Message
-
 DEFAULT_RETENTION_SECONDS = 18 * 24 * 3600.0
 """The time in which a message can come back: the default 4 days of a queue and 14 of its dead-letter queue."""
 
@@ -40,21 +38,6 @@ class DeduplicationKey(NamedTuple):
             [f"{len(part)}:{part}" for part in parts]
         )  # with lengths, so that no two keys read the same
         return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
-
-
-def content_of(message: Message) -> tuple[str, ...]:
-    """Return type, body and headers, which differ for another message with the same id.
-
-    Headers for tracing, and melange's own, are not included: they may differ when the same message is sent again.
-    """
-    content = (message.event_type_name or "", message.body)
-    if not message.headers:
-        return content
-    texts: list[str] = []
-    for name in sorted(message.headers):
-        if not name.lower().startswith(RESERVED_HEADER_PREFIX) and not TRACE_HEADERS.fullmatch(name):
-            texts += (name, message.headers[name])
-    return (*content, *texts)
 
 
 class Claimed(NamedTuple):

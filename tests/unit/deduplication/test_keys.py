@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melange.deduplication import DeduplicationKey
-from melange.deduplication.base import content_of
-from melange.messages import Message
+from melange.messages import Message, content_of
 
 
 def message(body: str = "{}", event_type_name: str | None = "Added", **headers: str) -> Message:
