@@ -19,6 +19,7 @@ from melange import DeduplicationError
 from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey
 from melange.outbox import Inbox, metadata
 from melange.testing.deduplication_contract import TransactionalStoreContract
+from waiting import eventually
 
 EVENT = {"event_type_name": "ProductAdded"}
 
@@ -63,9 +64,7 @@ def test_on_postgres_a_claim_of_another_process_is_busy_at_once(postgres_databas
     assert first.claim(key, "third", 30) is ClaimRefusal.DONE
 
 
-def test_on_postgres_a_claim_ends_with_the_connection_of_a_process_that_died(
-    postgres_database, key, eventually
-):
+def test_on_postgres_a_claim_ends_with_the_connection_of_a_process_that_died(postgres_database, key):
     first, second = Inbox(postgres_database.sessions), Inbox(postgres_database.sessions)
     claimed = first.claim(key, "first", 0.1)
 
@@ -165,7 +164,7 @@ def test_what_was_not_committed_when_the_connection_broke_is_not_done(database, 
 
 
 def test_a_listener_that_loses_its_connection_has_failed_and_runs_again(
-    database, effect, make_consumer, publisher, running, eventually
+    database, effect, make_consumer, publisher, running
 ):
     consumer = make_consumer(Inbox(database.sessions))
     attempts = []
@@ -247,7 +246,7 @@ def test_a_commit_whose_answer_was_lost_is_found_out(database, losing, effect, k
 
 
 def test_a_worker_whose_commit_gets_no_answer_does_the_work_once(
-    database, losing, effect, make_consumer, publisher, left_in, running, eventually
+    database, losing, effect, make_consumer, publisher, left_in, running
 ):
     consumer = make_consumer(Inbox(sessionmaker(losing)))
     runs = []
@@ -268,7 +267,7 @@ def test_a_worker_whose_commit_gets_no_answer_does_the_work_once(
 
 
 def test_while_the_database_is_away_nothing_is_received_and_then_everything_is_done(
-    postgres_server, effect, make_consumer, publisher, left_in, running, eventually
+    postgres_server, effect, make_consumer, publisher, left_in, running
 ):
     engine = create_engine(postgres_server.url, connect_args={"connect_timeout": 2}, pool_pre_ping=True)
     effect.metadata.create_all(engine)
@@ -379,7 +378,7 @@ engine.dispose()
     ],
 )
 def test_a_process_that_is_killed_leaves_effect_and_mark_or_neither_and_has_used_an_attempt(
-    database, key, eventually, end, left_behind, attempts
+    database, key, end, left_behind, attempts
 ):
     def run(end=""):
         command = [sys.executable, "-c", PROGRAM, database.url, database.schema or "", end]
