@@ -6,15 +6,18 @@ import functools
 import gc
 import importlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import botocore.session
 import pytest
 from hypothesis import HealthCheck, settings
 
+from watched_driver import worker_on
+
 if TYPE_CHECKING:
+    from melange import ExchangeMessageConsumer, Worker
     from services.postgres import PostgresServer
     from services.redis import RedisServer
 
@@ -141,3 +144,18 @@ def postgres_server() -> Iterator[PostgresServer]:
     """Yield a PostgreSQL of the test's own, to be killed, stopped and started again."""
     with importlib.import_module("services.postgres").run() as server:
         yield server
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[..., Worker]]:
+    """Start workers, and stop them at the end."""
+    workers: list[Worker] = []
+
+    def start(*consumers: ExchangeMessageConsumer, **options: Any) -> Worker:
+        workers.append(worker_on(*consumers, **options))
+        workers[-1].start()
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.stop(30)

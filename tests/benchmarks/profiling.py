@@ -33,6 +33,7 @@ LAYERS = {
     "melange/serialization": "events to JSON and back",
     "melange/drivers/sqs_rules": "checks of limits",
     "melange/drivers/memory": "in-memory driver",
+    "melange/engine": "in-memory driver",
     "melange/drivers": "aws driver",
     "melange/consuming": "consuming",
     "melange/deduplication": "deduplication",

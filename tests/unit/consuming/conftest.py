@@ -1,15 +1,10 @@
-"""A driver whose time the tests move, a store of its own for each test, and workers that end with it."""
-
-from collections.abc import Callable, Iterator
+"""A driver whose time the tests move, and a store of its own for each test."""
 
 import pytest
 
 from consumer_options import grouped
-from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, Worker
+from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore
 from melange.drivers.memory import InMemoryDriver
-from watched_driver import worker_on
-
-DEADLINE_SECONDS = 30
 
 
 @pytest.fixture
@@ -50,18 +45,3 @@ def dead_letters(driver):
         return [delivery.message for delivery in deliveries]
 
     return receive
-
-
-@pytest.fixture
-def running() -> Iterator[Callable[..., Worker]]:
-    """Start workers, and stop them at the end."""
-    workers: list[Worker] = []
-
-    def start(*consumers: ExchangeMessageConsumer, **options) -> Worker:
-        workers.append(worker_on(*consumers, **options))
-        workers[-1].start()
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.stop(DEADLINE_SECONDS)
