@@ -16,7 +16,8 @@ from melange.deduplication.base import (
     DeduplicationKey,
     DeduplicationStore,
 )
-from melange.deduplication.redis_clients import Client, RedisSource, connected, mapped_errors
+from melange.deduplication.redis_clients import Client, RedisSource, connected
+from melange.deduplication.redis_errors import mapped_errors
 from melange.deduplication.redis_scripts import Script
 from melange.errors import ConfigurationError, DeduplicationError, is_number
 

@@ -70,9 +70,9 @@ class EventSerializer:
             if event_type_name not in (None, own_name):
                 raise _two_types(own_name, event_type_name)
             # marshmallow takes a third of what importing melange would cost, and events as dicts do without.
-            from melange.serialization import typed  # noqa: PLC0415
+            from melange.serialization import typed_events  # noqa: PLC0415
 
-            return own_name, typed.encode(event, self._schema_of(type(event)))
+            return own_name, typed_events.encode(event, self._schema_of(type(event)))
         if isinstance(event, dict):
             fields: dict[str, Any] = event
         elif isinstance(event, Mapping):
@@ -151,9 +151,9 @@ class EventSerializer:
             schema = self._schemas.get(event_type_name)
             if schema is None:
                 return data
-        from melange.serialization import typed  # noqa: PLC0415 - see encode
+        from melange.serialization import typed_events  # noqa: PLC0415 - see encode
 
-        return typed.load(event_type_name, event_class, schema, data)
+        return typed_events.load(event_type_name, event_class, schema, data)
 
     def register(self, schema_or_event_class: type[EventSchema] | type[EventMessage]) -> None:
         """Register a schema written by hand, or a class for all events of its type.
