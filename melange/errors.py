@@ -154,7 +154,7 @@ class TopicNotFoundError(DriverError):
 
     def __init__(self, topic_name: str, advice: str = "") -> None:
         self.topic_name = topic_name
-        super().__init__(f"there is no topic {topic_name!r}{advice or _DECLARE_IT}")
+        super().__init__(f"topic {topic_name!r} does not exist{advice or _DECLARE_IT}")
 
 
 class QueueNotFoundError(DriverError):
@@ -162,7 +162,7 @@ class QueueNotFoundError(DriverError):
 
     def __init__(self, queue_name: str, advice: str = "") -> None:
         self.queue_name = queue_name
-        super().__init__(f"there is no queue {queue_name!r}{advice or _DECLARE_IT}")
+        super().__init__(f"queue {queue_name!r} does not exist{advice or _DECLARE_IT}")
 
 
 class AccessDeniedError(DriverError):

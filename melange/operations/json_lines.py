@@ -112,7 +112,7 @@ def exported_letters(lines: Iterable[str]) -> Selection:
             ) from None
     if not dead_since:
         raise ConfigurationError(
-            "there is no exported dead letter in the file: write it with `melange dead-letters export`"
+            "the file has no exported dead letter: write it with `melange dead-letters export`"
         )
     return Selection(message_ids=frozenset(dead_since), dead_since=dead_since)
 

@@ -137,7 +137,7 @@ class TransactionalOutbox(ABC):
         """Return the outbox of the innermost ``with`` block of this thread or task.
 
         Raises:
-            ConfigurationError: there is no such block.
+            ConfigurationError: it is called outside of such a block.
         """
         outbox = open_outbox()
         if outbox is None:

@@ -29,7 +29,7 @@ def reply(event: Event, driver: MessagingDriver | None = None) -> bool:
     queue_name = "" if request is None else request.headers.get(REPLY_TO_HEADER, "")
     if request is None or not queue_name:
         raise ConfigurationError(
-            "there is no request to reply to: call it in a listener, for a message that Requester.ask has sent"
+            "no request is being handled: call it in a listener, for a message that Requester.ask has sent"
         )
     if not queue_name.startswith(REPLY_QUEUE_PREFIX):
         raise ConfigurationError(

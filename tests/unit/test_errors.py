@@ -73,6 +73,8 @@ def test_the_drawn_tree_has_each_error_on_a_line_of_its_own():
 @pytest.mark.parametrize("error_class", [errors.TopicNotFoundError, errors.QueueNotFoundError])
 def test_an_error_about_something_missing_says_what_to_do(error_class) -> None:
     assert str(error_class("orders")).endswith(
-        "'orders': create its consumer first, which declares it, or check the name"
+        "'orders' does not exist: create its consumer first, which declares it, or check the name"
     )
-    assert str(error_class("orders", " (did you mean 'order'?)")).endswith("'orders' (did you mean 'order'?)")
+    assert str(error_class("orders", " (did you mean 'order'?)")).endswith(
+        "'orders' does not exist (did you mean 'order'?)"
+    )

@@ -208,7 +208,7 @@ def test_replies_go_to_reply_queues_only(driver, queue_name):
 
 
 def test_a_reply_outside_of_a_listener_is_refused(driver):
-    with pytest.raises(ConfigurationError, match="no request to reply to"):
+    with pytest.raises(ConfigurationError, match="no request is being handled"):
         reply(PriceGiven("a", 1), driver)
 
 

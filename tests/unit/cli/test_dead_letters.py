@@ -295,7 +295,7 @@ class TestUsage:
     def test_a_missing_queue_ends_with_1(self, letters) -> None:
         code, _, errors = letters("list", queue="biling")
 
-        assert (code, errors) == (1, "Error: there is no queue 'biling' (did you mean 'billing'?)\n")
+        assert (code, errors) == (1, "Error: queue 'biling' does not exist (did you mean 'billing'?)\n")
 
     def test_without_rich_it_says_what_to_install(self) -> None:
         program = (

@@ -163,5 +163,5 @@ def test_without_declaring_a_topic_that_is_not_there_is_waited_for(run, add, sta
     result = run("outbox", "relay", "--driver", "kept", "--no-declare", "--until-empty")
 
     assert result.exit_code == 1
-    assert "no topic 'mistyped'" in result.stderr
+    assert "topic 'mistyped' does not exist" in result.stderr
     assert states() == {id_: MessageState.PENDING}
