@@ -1,14 +1,27 @@
-"""A deduplication store in Redis, for consumers in several processes."""
+"""A deduplication store in Redis, for consumers in several processes.
+
+Its atomic steps are Lua scripts. Each deduplication key is one hash, in one of three states:
+
+- claimed: ``token``, ``leased_until`` (milliseconds by the server's clock) and ``attempts``;
+- free, after a run that failed: ``attempts`` alone;
+- done: ``token`` alone, of the claim that was completed.
+
+The hash of a claim lives longer than the lease: a listener that finishes late can still complete, and the attempt of a
+process that died stays counted.
+
+Every script touches one key, so that it runs on any cluster.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
+from typing import NamedTuple
 
 from redis import Redis, RedisCluster
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
-from melange.deduplication import redis_scripts as scripts
 from melange.deduplication.base import (
     DEFAULT_RETENTION_SECONDS,
     Claimed,
@@ -16,14 +29,105 @@ from melange.deduplication.base import (
     DeduplicationKey,
     DeduplicationStore,
 )
-from melange.deduplication.redis_clients import Client, RedisSource, connected
-from melange.deduplication.redis_errors import mapped_errors
-from melange.deduplication.redis_scripts import Script
+from melange.deduplication.redis_connection import Client, RedisSource, connected, mapped_errors
 from melange.errors import ConfigurationError, DeduplicationError, is_number
 
 logger = logging.getLogger(__name__)
 
-_REFUSALS = {scripts.BUSY: ClaimRefusal.BUSY, scripts.DONE: ClaimRefusal.DONE}
+_BUSY, _DONE = -1, -2
+"""Refusals of ``_CLAIM``; otherwise it answers with the number of the attempt."""
+
+_REFUSALS = {_BUSY: ClaimRefusal.BUSY, _DONE: ClaimRefusal.DONE}
+
+
+class _Script(NamedTuple):
+    """A Lua script, and the name under which Redis keeps it."""
+
+    text: str
+    sha: str
+
+
+def _script(text: str) -> _Script:
+    return _Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# An attempt that was forgotten while its claim was held counts as the first when the same claim is sent again.
+_CLAIM = _script(
+    f"""local token, lease_ms, kept_ms = unpack(ARGV)
+{_NOW}
+local holder, leased_until, attempts = unpack(redis.call('HMGET', KEYS[1], 'token', 'leased_until', 'attempts'))
+if holder and not leased_until then
+    return {_DONE}
+end
+if holder and holder ~= token and tonumber(leased_until) > now then
+    return {_BUSY}
+end
+attempts = tonumber(attempts or 0)
+if holder ~= token or attempts == 0 then
+    attempts = attempts + 1
+end
+redis.call('HSET', KEYS[1], 'token', token, 'leased_until', now + lease_ms, 'attempts', attempts)
+redis.call('PEXPIRE', KEYS[1], lease_ms + kept_ms)
+return attempts
+"""
+)
+
+_COMPLETE = _script(
+    """local token, kept_ms = unpack(ARGV)
+if redis.call('HGET', KEYS[1], 'token') ~= token then
+    return 0
+end
+redis.call('HDEL', KEYS[1], 'leased_until', 'attempts')
+redis.call('PEXPIRE', KEYS[1], kept_ms)
+return 1
+"""
+)
+
+_ABANDON = _script(
+    """local token, kept_ms, taken_back = unpack(ARGV)
+local holder, leased_until, attempts = unpack(redis.call('HMGET', KEYS[1], 'token', 'leased_until', 'attempts'))
+if holder ~= token or not leased_until then
+    return 0
+end
+attempts = tonumber(attempts or 0) - taken_back
+if attempts <= 0 then
+    redis.call('DEL', KEYS[1])
+else
+    redis.call('HDEL', KEYS[1], 'token', 'leased_until')
+    redis.call('HSET', KEYS[1], 'attempts', attempts)
+    redis.call('PEXPIRE', KEYS[1], kept_ms)
+end
+return 1
+"""
+)
+"""``taken_back`` is the number of attempts that do not count: 0, or 1 if the listener was never called."""
+
+_FORGET_ATTEMPTS = _script("return redis.call('HDEL', KEYS[1], 'attempts')\n")
+
+_RENEW = _script(
+    f"""local token, lease_ms, kept_ms = unpack(ARGV)
+{_NOW}
+local holder, leased_until = unpack(redis.call('HMGET', KEYS[1], 'token', 'leased_until'))
+if holder ~= token or not leased_until then
+    return 0
+end
+redis.call('HSET', KEYS[1], 'leased_until', now + lease_ms)
+redis.call('PEXPIRE', KEYS[1], lease_ms + kept_ms)
+return 1
+"""
+)
+
+_CHECK = _script(
+    """redis.call('SET', KEYS[1], '', 'PX', 1000)
+return 1
+"""
+)
+"""Writes, so that a replica, a full memory and a missing permission are found too."""
 
 
 class RedisDeduplicationStore(DeduplicationStore):
@@ -65,22 +169,22 @@ class RedisDeduplicationStore(DeduplicationStore):
 
     def claim(self, key: DeduplicationKey, token: str, lease_seconds: float) -> Claimed | ClaimRefusal:
         lease_ms = _milliseconds(lease_seconds)
-        answer = self._run("claim", scripts.CLAIM, key, token.encode(), lease_ms, self._kept_ms)
+        answer = self._run("claim", _CLAIM, key, token.encode(), lease_ms, self._kept_ms)
         return _REFUSALS.get(answer) or Claimed(key, token, answer)
 
     def complete(self, claimed: Claimed) -> bool:
-        return bool(self._run_held("complete", scripts.COMPLETE, claimed, self._kept_ms))
+        return bool(self._run_held("complete", _COMPLETE, claimed, self._kept_ms))
 
     def abandon(self, claimed: Claimed, *, began: bool = True) -> bool:
         taken_back = 0 if began else 1
-        return bool(self._run_held("abandon", scripts.ABANDON, claimed, self._kept_ms, taken_back))
+        return bool(self._run_held("abandon", _ABANDON, claimed, self._kept_ms, taken_back))
 
     def forget_attempts(self, key: DeduplicationKey) -> None:
-        self._run("forget attempts", scripts.FORGET_ATTEMPTS, key)
+        self._run("forget attempts", _FORGET_ATTEMPTS, key)
 
     def renew(self, claimed: Claimed, lease_seconds: float) -> bool:
         lease_ms = _milliseconds(lease_seconds)
-        return bool(self._run_held("renew", scripts.RENEW, claimed, lease_ms, self._kept_ms))
+        return bool(self._run_held("renew", _RENEW, claimed, lease_ms, self._kept_ms))
 
     def check(self) -> None:
         """Raise ``DeduplicationError`` while no marks can be written.
@@ -89,19 +193,19 @@ class RedisDeduplicationStore(DeduplicationStore):
         be evicted.
         """
         try:
-            self._run_on("write", scripts.CHECK, f"{self._namespace}:check".encode())
+            self._run_on("write", _CHECK, f"{self._namespace}:check".encode())
         except DeduplicationError:
             self._reconnect()
             raise
         self._eviction.look()
 
-    def _run_held(self, action: str, script: Script, claimed: Claimed, *arguments: int) -> int:
+    def _run_held(self, action: str, script: _Script, claimed: Claimed, *arguments: int) -> int:
         return self._run(action, script, claimed.key, claimed.token.encode(), *arguments)
 
-    def _run(self, action: str, script: Script, key: DeduplicationKey, *arguments: bytes | int) -> int:
+    def _run(self, action: str, script: _Script, key: DeduplicationKey, *arguments: bytes | int) -> int:
         return self._run_on(action, script, self._name_of(key), *arguments)
 
-    def _run_on(self, action: str, script: Script, key: bytes, *arguments: bytes | int) -> int:
+    def _run_on(self, action: str, script: _Script, key: bytes, *arguments: bytes | int) -> int:
         try:
             with mapped_errors(f"{action} in the deduplication store"):
                 try:

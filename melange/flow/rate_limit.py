@@ -15,7 +15,7 @@ from melange.middleware import Middleware
 if TYPE_CHECKING:
     from melange.consuming.outcomes import Outcome
     from melange.consuming.subscriptions import ListenerCall
-    from melange.deduplication.redis_clients import RedisSource
+    from melange.deduplication.redis_connection import RedisSource
 
 _RECEIVED_AT_ONCE = 10
 

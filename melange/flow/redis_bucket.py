@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from melange.deduplication.redis_clients import RedisSource, connected
-from melange.deduplication.redis_errors import mapped_errors
+from melange.deduplication.redis_connection import RedisSource, connected, mapped_errors
 
 _TIMEOUT_SECONDS = 2.0
 

@@ -13,8 +13,7 @@ from redis_cache import SimpleCache
 
 import melange
 from melange import ConfigurationError, DeduplicationError, RedisDeduplicationStore
-from melange.deduplication.redis_clients import connected
-from melange.deduplication.redis_errors import mapped_errors
+from melange.deduplication.redis_connection import connected, mapped_errors
 
 CLIENT = redis.Redis()
 
