@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, cast, overload
 
 from melange.callables import (
     Handler,
     annotated_types,
     check_takes_one,
     classes_of,
+    hides_a_coroutine_function,
     is_asynchronous,
+    is_awaitable,
     is_type_form,
     place,
     refuse_awaitable,
 )
-from melange.cqrs.commands_and_queries import Command, CommandResult_co, Query, QueryResult_co
-from melange.cqrs.handler_middleware import HandlerMiddleware, awaited, composed
 from melange.errors import ConfigurationError, DuplicateHandlerError, HandlerNotFoundError, nearest
+
+if TYPE_CHECKING:
+    # Type checkers have this module built in; at run time the defaults do nothing.
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    CommandResult_co = TypeVarWithDefault("CommandResult_co", default=None, covariant=True)
+    QueryResult_co = TypeVarWithDefault("QueryResult_co", default=Any, covariant=True)
+else:
+    CommandResult_co = TypeVar("CommandResult_co", covariant=True)
+    QueryResult_co = TypeVar("QueryResult_co", covariant=True)
 
 HandlerT = TypeVar("HandlerT", bound=object)
 Resolve = Callable[[type[Any]], Any]
 """Returns an object of a handler class: the whole interface to dependency injection."""
 
+HandlerMiddleware = Callable[[Any, Callable[[Any], Any]], Any]
+"""Takes a command or query and a function that calls the rest. It may call that once, twice or not at all."""
 
 _MOST_PLAIN_TYPES = 1_000  # for programs that create classes at run time
+
+
+class Command(Generic[CommandResult_co]):
+    """Asks for a change. ``Command[int]`` has a handler that returns an int, ``Command`` one that returns None.
+
+    @dataclass(frozen=True)
+    class AddProduct(Command[int]):
+        name: str
+    """
+
+    __slots__ = ()
+
+
+class Query(Generic[QueryResult_co]):
+    """Asks for information, without a change. ``Query[list[str]]`` has a handler that returns a list of texts."""
+
+    __slots__ = ()
 
 
 def call_class(handler_class: type[Any]) -> Any:
@@ -98,7 +128,7 @@ class Handlers:
                 raise ConfigurationError(
                     f"{place(callee)} is for {message_type!r}, which does not inherit from {self._kind.__name__}"
                 )
-        call = composed(
+        call = _composed(
             self._resolving(handler, callee) if isinstance(handler, type) else callee, self._middleware
         )
         with self._lock:
@@ -216,7 +246,7 @@ class CommandBus(Handlers):
         handle = self._async_handlers.get(type(command)) or self._handlers.get(type(command))
         if handle is None:
             self._refuse(command)
-        result: CommandResult_co = await awaited(handle(command))
+        result: CommandResult_co = await _awaited(handle(command))
         return result
 
 
@@ -251,5 +281,61 @@ class QueryBus(Handlers):
         handle = self._async_handlers.get(type(query)) or self._handlers.get(type(query))
         if handle is None:
             self._refuse(query)
-        result: QueryResult_co = await awaited(handle(query))
+        result: QueryResult_co = await _awaited(handle(query))
         return result
+
+
+def _composed(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Handler:
+    """Return the handler inside of all middleware, the first one outermost.
+
+    It is asynchronous if one of them is.
+
+    Raises:
+        ConfigurationError: a plain function is around something asynchronous, so it would get a coroutine
+            and not a result.
+    """
+    for around in reversed(middleware):
+        if hides_a_coroutine_function(around):
+            handler = _around_async(around, handler)
+        elif is_asynchronous(handler):
+            raise ConfigurationError(
+                f"the middleware {place(around)} is a plain function and {place(handler)} inside of it is asynchronous: "
+                "write the middleware with `async def`, and `await` what is inside"
+            )
+        else:
+            handler = _around(around, handler)
+    return handler
+
+
+def _around(around: HandlerMiddleware, handler: Handler) -> Handler:
+    advice = f"the middleware {place(around)} is a plain function, so write it with `async def`, and `await` what is inside"
+
+    @functools.wraps(handler)
+    def call_inside(message: Any) -> Any:
+        result = handler(message)
+        if result is not None:
+            refuse_awaitable(handler, result, advice)
+        return result
+
+    @functools.wraps(handler)
+    def handle(message: Any) -> Any:
+        return around(message, call_inside)
+
+    return handle
+
+
+def _around_async(around: HandlerMiddleware, handler: Handler) -> Handler:
+    @functools.wraps(handler)
+    async def call_inside(message: Any) -> Any:
+        return await _awaited(handler(message))
+
+    @functools.wraps(handler)
+    async def handle(message: Any) -> Any:
+        return await _awaited(around(message, call_inside))
+
+    return handle
+
+
+async def _awaited(result: Any) -> Any:
+    """Return the result of a handler of either kind."""
+    return await result if is_awaitable(result) else result
