@@ -4,8 +4,7 @@ Use it rarely. The asker waits for a service that may be stopped, slow or behind
 answered by HTTP, and most work is better done by events.
 """
 
-from melange.request_reply.reply_queues import remove_abandoned_reply_queues
 from melange.request_reply.replying import reply
-from melange.request_reply.requester import Requester
+from melange.request_reply.requester import Requester, remove_abandoned_reply_queues
 
 __all__ = ["Requester", "remove_abandoned_reply_queues", "reply"]

@@ -7,8 +7,9 @@ from melange.drivers.sqs_rules import check_queue_name
 from melange.errors import ConfigurationError, QueueNotFoundError
 from melange.messages import message_being_handled
 from melange.publishing import Event, QueueMessagePublisher
-from melange.request_reply.reply_queues import REPLY_QUEUE_PREFIX
 
+REPLY_QUEUE_PREFIX = "melange-reply-"
+"""Replies are sent to queues of such names only: a request may come from a stranger."""
 REPLY_TO_HEADER = "reply-to"
 """The name of the queue that receives the reply to a request."""
 IN_REPLY_TO_HEADER = "in-reply-to"

@@ -1,4 +1,7 @@
-"""Asking another service and waiting for its answer."""
+"""Asking another service and waiting for its answer, in a reply queue for each requester.
+
+A requester says that its queue is in use, so that the queues of killed ones can be removed.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,14 @@ import math
 import os
 import threading
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 from weakref import WeakSet
 
 from melange.drivers.base import BrokerAdministration, MessagingDriver
+from melange.drivers.inspection import Inspectable
 from melange.errors import (
     ConfigurationError,
     DecodeError,
@@ -22,15 +26,21 @@ from melange.errors import (
     DriverError,
     NoReplyError,
     QueueNotFoundError,
+    is_number,
 )
 from melange.events import EventMessage
 from melange.messages import Delivery, Message, Queue, new_uuid
 from melange.publishing import Event, QueueMessagePublisher
 from melange.publishing.destination import Destination
-from melange.request_reply.reply_queues import ALIVE_SECONDS, REPLY_QUEUE_PREFIX, tags_of_reply_queue
-from melange.request_reply.replying import IN_REPLY_TO_HEADER, REPLY_TO_HEADER
+from melange.request_reply.replying import IN_REPLY_TO_HEADER, REPLY_QUEUE_PREFIX, REPLY_TO_HEADER
 
 logger = logging.getLogger(__name__)
+
+_REPLY_QUEUE_TAG = "melange-reply-queue"
+_ALIVE_TAG = "melange-alive-at"
+
+ALIVE_SECONDS = 600.0
+"""How often a requester says that its reply queue is in use."""
 
 _RETENTION_SECONDS = 3_600
 _POLL_SECONDS = 20
@@ -90,11 +100,13 @@ class Requester:
         queue = self._expect(request_id, future)
         try:
             self._publisher.send(event, headers={REPLY_TO_HEADER: queue.name}, message_id=request_id)
-            return self._read(future.result(timeout_seconds), reply)
-        except FutureTimeoutError:
-            raise NoReplyError(self._queue_name, timeout_seconds) from None
+            try:
+                answer = future.result(timeout_seconds)
+            except TimeoutError:
+                raise NoReplyError(self._queue_name, timeout_seconds) from None
         finally:
             self._waiting.pop(request_id, None)
+        return self._read(answer, reply)
 
     async def ask_async(
         self, event: Event, *, timeout_seconds: float, reply: type[EventMessage] | None = None
@@ -107,9 +119,10 @@ class Requester:
             await self._publisher.send_async(
                 event, headers={REPLY_TO_HEADER: queue.name}, message_id=request_id
             )
-            answer = await asyncio.wait_for(asyncio.wrap_future(future), timeout_seconds)
-        except TimeoutError:
-            raise NoReplyError(self._queue_name, timeout_seconds) from None
+            try:
+                answer = await asyncio.wait_for(asyncio.wrap_future(future), timeout_seconds)
+            except TimeoutError:
+                raise NoReplyError(self._queue_name, timeout_seconds) from None
         finally:
             self._waiting.pop(request_id, None)
         return self._read(answer, reply)
@@ -153,7 +166,7 @@ class Requester:
     def _start(self, driver: MessagingDriver) -> Queue:
         name = f"{REPLY_QUEUE_PREFIX}{new_uuid()[:20]}"
         queue = driver.declare_queue(
-            name, retention_seconds=_RETENTION_SECONDS, tags=tags_of_reply_queue(driver)
+            name, retention_seconds=_RETENTION_SECONDS, tags=_tags_of_reply_queue(driver)
         )
         threading.Thread(
             target=self._receive, args=(driver, queue), name="melange-replies", daemon=True
@@ -177,7 +190,7 @@ class Requester:
             try:
                 if driver.clock.monotonic() - alive_at >= ALIVE_SECONDS:
                     alive_at = driver.clock.monotonic()
-                    driver.declare_queue(queue.name, tags=tags_of_reply_queue(driver))
+                    driver.declare_queue(queue.name, tags=_tags_of_reply_queue(driver))
                 deliveries = driver.receive(
                     queue, 10, min(_POLL_SECONDS, driver.capabilities.max_wait_seconds)
                 )
@@ -237,6 +250,48 @@ def _pause(driver: MessagingDriver) -> None:
 
 
 def _check_timeout(timeout_seconds: float) -> None:
-    is_number = isinstance(timeout_seconds, (int, float)) and not isinstance(timeout_seconds, bool)
-    if not is_number or not 0 < timeout_seconds < math.inf:
+    if not is_number(timeout_seconds) or not 0 < timeout_seconds < math.inf:
         raise ConfigurationError(f"timeout_seconds must be above 0, not {timeout_seconds!r}")
+
+
+def remove_abandoned_reply_queues(driver: MessagingDriver, *, older_than_seconds: float = 3_600) -> int:
+    """Delete the reply queues of requesters that were killed; return their number.
+
+    A requester confirms its queue every ten minutes. Run it once a day. On AWS it needs ``sqs:ListQueues``,
+    ``sqs:ListQueueTags``, ``sqs:GetQueueAttributes`` and ``sqs:DeleteQueue``.
+
+    Raises:
+        ConfigurationError: the driver cannot list or delete queues, or the time is shorter than twenty minutes.
+        DriverError: the broker is unavailable, or a permission is missing.
+    """
+    if not isinstance(driver, Inspectable) or not isinstance(driver, BrokerAdministration):
+        raise ConfigurationError(f"{type(driver).__name__} cannot list and delete queues")
+    if not older_than_seconds >= 2 * ALIVE_SECONDS:
+        raise ConfigurationError(
+            f"older_than_seconds must be at least {2 * ALIVE_SECONDS:g}, not {older_than_seconds!r}: queues in use are "
+            f"confirmed every {ALIVE_SECONDS:g} s"
+        )
+    oldest = driver.clock.now() - timedelta(seconds=older_than_seconds)
+    count = 0
+    for queue in driver.inspection().tagged_queues(_REPLY_QUEUE_TAG, "true"):
+        alive_at = _time_in(queue.tags.get(_ALIVE_TAG, ""))
+        if alive_at is not None and alive_at < oldest and queue.name.startswith(REPLY_QUEUE_PREFIX):
+            driver.delete_queue(Queue(queue.name, queue.address))
+            count += 1
+    return count
+
+
+def _tags_of_reply_queue(driver: MessagingDriver) -> dict[str, str]:
+    """Return the tags of a reply queue that is in use now."""
+    return {
+        _REPLY_QUEUE_TAG: "true",
+        _ALIVE_TAG: driver.clock.now().astimezone(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _time_in(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None

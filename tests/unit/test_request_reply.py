@@ -10,6 +10,7 @@ from melange import (
     ConfigurationError,
     EventMessage,
     ExchangeMessageConsumer,
+    Middleware,
     QueueMessagePublisher,
     QueueOptions,
 )
@@ -17,7 +18,7 @@ from melange.drivers.memory import InMemoryDriver
 from melange.errors import DecodeError, DriverClosedError, DriverConnectionError, NoReplyError
 from melange.messages import Message
 from melange.request_reply import Requester, remove_abandoned_reply_queues, reply
-from melange.request_reply.reply_queues import REPLY_QUEUE_PREFIX
+from melange.request_reply.replying import REPLY_QUEUE_PREFIX
 from melange.testing.clock import ManualClock
 from waiting import eventually
 
@@ -114,6 +115,24 @@ def test_without_a_reply_in_time_an_error_says_so(driver):
             requester.ask(PriceAsked("a"), timeout_seconds=0.01)
         with pytest.raises(NoReplyError):
             asyncio.run(requester.ask_async(PriceAsked("a"), timeout_seconds=0.01))
+
+
+class SlowToPublish(Middleware):
+    """A hook whose own work takes too long."""
+
+    def around_publish(self, destination, messages, publish):
+        raise TimeoutError("the hook's own")
+
+
+def test_a_request_that_was_not_sent_is_not_reported_as_one_without_a_reply(driver):
+    driver.declare_queue("pricing")
+    driver.middleware = [SlowToPublish()]
+
+    with Requester("pricing", driver) as requester:
+        with pytest.raises(TimeoutError, match="the hook's own"):
+            requester.ask(PriceAsked("a"), timeout_seconds=30)
+        with pytest.raises(TimeoutError, match="the hook's own"):
+            asyncio.run(requester.ask_async(PriceAsked("a"), timeout_seconds=30))
 
 
 def test_a_late_reply_is_dropped_and_the_next_one_is_right(driver, service):
