@@ -16,7 +16,7 @@ class MelangeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from melange.django.listeners import DjangoListeners  # noqa: PLC0415 - it needs the models
+        from melange.django.middleware import DjangoListeners  # noqa: PLC0415 - it needs the models
 
         configuration = Configuration.of_project()
         if configuration.driver is not None:

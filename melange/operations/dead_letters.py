@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from types import MappingProxyType
 
 from melange.drivers.base import MessagingDriver, QueueDepth
@@ -15,16 +15,24 @@ from melange.drivers.dead_letters import (
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError, MelangeError
 from melange.messages import DEAD_LETTER_HEADER, Delivery, Message, Queue, new_uuid
-from melange.operations.browsing import Browsing
-from melange.operations.dead_letter import DeadLetter, dead_letter_from, event_type_in
-from melange.operations.grouping import DEFAULT_ASPECTS, Aspect, Group, grouped
-from melange.operations.retrying_and_removing import (
+from melange.operations.browsing import (
+    Browsing,
     OnProgress,
     Pace,
     Report,
+    Send,
     Settling,
     Stopping,
     never_stopping,
+)
+from melange.operations.dead_letter import (
+    DEFAULT_ASPECTS,
+    Aspect,
+    DeadLetter,
+    Group,
+    dead_letter_from,
+    event_type_in,
+    grouped,
 )
 from melange.operations.selection import Selection
 from melange.operations.source_queues import SourceQueues
@@ -98,7 +106,13 @@ class DeadLetters:
 
         They are invisible to others until the iterator is exhausted or closed. ``on_progress`` is called with the number
         of letters of each look, ``stopping`` before each: True ends it.
+
+        Raises:
+            ConfigurationError: ``limit`` is negative.
         """
+        _require_count(limit)
+        if limit == 0:
+            return
         count = 0
         with self._browsing() as browsing:
             for found in _batches(browsing, stopping, on_progress):
@@ -240,9 +254,11 @@ class DeadLetters:
         selection: Selection,
         pace: Pace,
         on_progress: OnProgress | None,
-        send: Callable[[Sequence[Delivery], Queue], Mapping[str, MelangeError]] | None,
+        send: Send | None,
         destination: Queue | None = None,
     ) -> Report:
+        _require_count(pace.limit)
+
         def target_of(letter: DeadLetter) -> Queue:
             return destination or self._sources.target_of(letter)
 
@@ -260,6 +276,11 @@ class DeadLetters:
                 report.was_stopped = pace.stopping()
         report.unfound_ids = sorted(selection.message_ids - settling.begun_ids)
         return report
+
+
+def _require_count(limit: int | None) -> None:
+    if limit is not None and limit < 0:
+        raise ConfigurationError(f"limit must be 0 or more, or None, not {limit!r}")
 
 
 def _batches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -11,14 +12,13 @@ from typing import Any
 from melange.drivers.base import MessagingDriver
 from melange.drivers.dead_letters import is_named_for_dead_letters
 from melange.drivers.registry import DriverManager
+from melange.drivers.sqs_rules import MAX_BATCH
 from melange.errors import ConfigurationError, Failure, MelangeError
 from melange.messages import DEAD_LETTER_HEADER, JSON_CONTENT_TYPE, Message, Queue
 from melange.operations.dead_letter import DeadLetter
 from melange.operations.selection import Selection
 from melange.serialization.masking import masked_body
 from melange.serialization.serializer import EventSerializer
-
-_SENT_AT_ONCE = 10
 
 _TEXTS = ("event_type_name", "message_group_id", "message_deduplication_id")
 
@@ -70,8 +70,8 @@ def import_lines(
     )
     messages = [_for_queue(message, queue) for message in imported(lines, with_note=is_for_dead_letters)]
     failures: list[Failure[Message]] = []
-    for start in range(0, len(messages), _SENT_AT_ONCE):
-        batch = messages[start : start + _SENT_AT_ONCE]
+    for start in range(0, len(messages), MAX_BATCH):
+        batch = messages[start : start + MAX_BATCH]
         try:
             failures += driver.send(queue, batch)
         except MelangeError as error:  # the batch was refused as a whole
@@ -98,18 +98,11 @@ def exported_letters(lines: Iterable[str]) -> Selection:
         ConfigurationError: a line was not exported; or there is none, because an empty selection would select everything.
     """
     dead_since: dict[str, datetime | None] = {}
-    for number, text in enumerate(lines, start=1):
-        if not text.strip():
-            continue
-        try:
+    for number, text in _numbered(lines):
+        with _naming_line(number):
             line = json.loads(text)
             message_id, moment = line["message_id"], line["dead_since"]
             dead_since[str(message_id)] = None if moment is None else datetime.fromisoformat(moment)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ConfigurationError(
-                f"line {number} is not an exported dead letter ({type(error).__name__}): "
-                "write the file with `melange dead-letters export`"
-            ) from None
     if not dead_since:
         raise ConfigurationError(
             "the file has no exported dead letter: write it with `melange dead-letters export`"
@@ -125,17 +118,28 @@ def imported(lines: Iterable[str], *, with_note: bool = False) -> Iterator[Messa
     Raises:
         ConfigurationError: a line was not exported, or is masked; it names the line.
     """
-    for number, text in enumerate(lines, start=1):
-        if text.strip():
-            try:
-                yield _message(json.loads(text), with_note=with_note)
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                raise ConfigurationError(
-                    f"line {number} is not an exported dead letter ({type(error).__name__}): "
-                    "write the file with `melange dead-letters export`"
-                ) from None
-            except ConfigurationError as error:
-                raise ConfigurationError(f"line {number}: {error}") from None
+    for number, text in _numbered(lines):
+        with _naming_line(number):
+            message = _message(json.loads(text), with_note=with_note)
+        yield message
+
+
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    return ((number, text) for number, text in enumerate(lines, start=1) if text.strip())
+
+
+@contextmanager
+def _naming_line(number: int) -> Iterator[None]:
+    """Raise ``ConfigurationError`` with the number of the line for what is wrong with it."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ConfigurationError(
+            f"line {number} is not an exported dead letter ({type(error).__name__}): "
+            "write the file with `melange dead-letters export`"
+        ) from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"line {number}: {error}") from None
 
 
 def _message(line: Any, *, with_note: bool) -> Message:
@@ -147,6 +151,8 @@ def _message(line: Any, *, with_note: bool) -> Message:
     if not with_note:
         headers.pop(DEAD_LETTER_HEADER, None)
     texts = [line["message_id"], line["body"], *headers, *headers.values()]
+    optional = [line.get(name) for name in (*_TEXTS, "content_type")]
+    texts += [text for text in optional if text is not None]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("not text")
     published_at = line.get("published_at")

@@ -33,7 +33,7 @@ from melange.cli.readable import age_since, counted
 from melange.cli.terminal import progress, show_table
 from melange.drivers.base import QueueDepth
 from melange.operations import DeadLetter, DeadLetters, Group, Selection
-from melange.operations.grouping import ASPECTS, DEFAULT_ASPECTS, Aspect, grouped
+from melange.operations.dead_letter import ASPECTS, DEFAULT_ASPECTS, Aspect, grouped
 
 _LONGEST_CELL = 80
 

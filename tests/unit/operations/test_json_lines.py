@@ -91,7 +91,17 @@ def test_masked_lines_hide_sensitive_fields_and_cannot_be_imported(add, letters,
         import_lines("billing", lines, driver)
 
 
-@pytest.mark.parametrize("line", ["nonsense", "[]", "{}", '{"message_id":1,"body":"{}","headers":{}}', "5"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense",
+        "[]",
+        "{}",
+        "5",
+        '{"message_id":1,"body":"{}","headers":{}}',
+        '{"message_id":"m","body":"{}","headers":{},"message_group_id":5}',
+    ],
+)
 def test_a_line_that_was_not_exported_is_named_and_nothing_is_sent(
     add, letters, driver, ids_in, line
 ) -> None:

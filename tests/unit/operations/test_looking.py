@@ -129,6 +129,11 @@ class TestLookingIsNotTaking:
 
         assert ids_in("billing-dlq") == added
 
+    def test_a_limit_of_zero_shows_nothing(self, add, letters) -> None:
+        add()
+
+        assert list(letters.browse(limit=0)) == []
+
     def test_it_stops_when_asked(self, add, letters) -> None:
         for _ in range(MANY):
             add()

@@ -106,6 +106,15 @@ def test_a_limit_ends_it(add, letters, ids_in) -> None:
     assert len(ids_in("billing-dlq")) == MANY - 13
 
 
+def test_a_negative_limit_is_an_error_and_removes_nothing(add, letters, ids_in) -> None:
+    added = sorted(add() for _ in range(3))
+
+    with pytest.raises(ConfigurationError, match="limit must be 0 or more"):
+        letters.remove(ALL, limit=-1)
+
+    assert ids_in("billing-dlq") == added
+
+
 def test_it_stops_when_asked_and_loses_nothing(add, letters, ids_in) -> None:
     added = sorted(add() for _ in range(MANY))
     looks = []
