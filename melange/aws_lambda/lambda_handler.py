@@ -163,7 +163,7 @@ class LambdaHandler:
         # They bring asyncio, and functions with plain listeners start faster without it.
         import asyncio  # noqa: PLC0415
 
-        from melange.consuming.coroutines import contained  # noqa: PLC0415
+        from melange.consuming.event_loop import contained  # noqa: PLC0415
 
         if self._runner is None:
             self._runner = asyncio.Runner()

@@ -290,7 +290,7 @@ class Attempts:
         if limit is None:
             return result
         # It brings asyncio, half of what importing melange costs, and plain listeners do without.
-        from melange.consuming.coroutines import within  # noqa: PLC0415
+        from melange.consuming.event_loop import within  # noqa: PLC0415
 
         return within(limit, result, f"listener {call.listener_name}")
 

@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from melange.consuming.changes import Changes
+from melange.consuming.concurrency import Changes, Places, Task
 from melange.consuming.leases import Lease
-from melange.consuming.places import Places, Task
 from melange.consuming.threads import Threads
 from melange.messages import Delivery
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from melange.backoff import Backoff
-from melange.consuming.changes import Changes
+from melange.consuming.concurrency import Changes
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.threads import Threads
 from melange.errors import (

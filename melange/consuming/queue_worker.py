@@ -1,26 +1,24 @@
-"""One queue of a worker: what is received is processed on the worker's threads, and settled."""
+"""One queue of a worker: what is received is processed on the worker's threads, and settled or released."""
 
 from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 
-from melange.consuming.changes import Changes
+from melange.clock import Clock
+from melange.consuming.concurrency import AHEAD, Changes, Places, QueuePart, Task
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.event_loop import EventLoop
 from melange.consuming.failures import StoreUnavailableError
-from melange.consuming.in_flight_limits import AHEAD, QueuePart
 from melange.consuming.leases import Lease, LeaseKeeper
-from melange.consuming.ordering import LaneWork
+from melange.consuming.ordering import LaneWork, RetryTimers
 from melange.consuming.outcomes import Acknowledge, Defer, Outcome
-from melange.consuming.places import Places, Task
 from melange.consuming.poison_messages import SUSPECT_RECEIVES, Isolation, Suspects, shuffled
 from melange.consuming.polling import Poller
-from melange.consuming.releasing import Releases
-from melange.consuming.retry_timers import Timers
-from melange.consuming.settling import Acknowledger
+from melange.consuming.settling import Acknowledger, Settler
 from melange.consuming.steps import LoopTasks, SteppedWork
 from melange.consuming.threads import Threads
 from melange.messages import Delivery
@@ -45,7 +43,7 @@ class QueueWorker:
         places: Places,
         threads: Threads,
         changes: Changes,
-        timers: Timers,
+        timers: RetryTimers,
         event_loop: EventLoop,
         loop_tasks: LoopTasks,
         isolation: Isolation,
@@ -140,7 +138,9 @@ class QueueWorker:
     def _allowance(self) -> int:
         """Return the number of deliveries to ask for."""
         allowed = self.limit - len(self._keeper)
-        at_work = len(self._keeper) - self._lanes.waiting  # retries that wait take no thread
+        at_work = len(self._keeper)
+        if self._has_lanes:
+            at_work -= self._lanes.waiting  # retries that wait take no thread
         # At least what is kept for this queue: quick queues may have received ahead, and their threads will be free soon.
         free = max(self._places.free, self._part.kept - at_work)
         if self._mean_seconds * AHEAD > SOON_SECONDS * self._places.size:
@@ -271,3 +271,49 @@ class QueueWorker:
             self.consumer.check_store()
         except Exception as error:  # still unavailable: an attempt may stay counted without a run
             logger.warning("the store of queue %s is still unavailable: %s", self.consumer.queue.name, error)
+
+
+class Releases:
+    """Releases the deliveries of one queue of a worker. Thread-safe.
+
+    After ``hold_back`` they are kept until ``release_all``: while the last poll is open, it would receive them again.
+    ``stranded`` counts the deliveries that a stopping worker could not release.
+    """
+
+    def __init__(self, settler: Settler, clock: Clock) -> None:
+        self.stranded = 0
+        self._settler = settler
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._is_stopping = False
+        self._held_back: list[tuple[Lease, float]] | None = None
+
+    def release(self, leases: Sequence[Lease], delay_seconds: float) -> None:
+        """Make the deliveries visible again after the delay."""
+        if not leases:
+            return
+        if self._is_stopping:
+            due = self._clock.monotonic() + delay_seconds
+            with self._lock:
+                if self._held_back is not None:
+                    self._held_back.extend((lease, due) for lease in leases)
+                    return
+        self._defer([(lease, delay_seconds) for lease in leases])
+
+    def hold_back(self) -> None:
+        """Keep what is released from now on."""
+        with self._lock:
+            self._is_stopping, self._held_back = True, []
+
+    def release_all(self, others: Sequence[tuple[Lease, float]]) -> None:
+        """Release what was kept, and others, each at its time; nothing is kept from now on."""
+        with self._lock:
+            held_back, self._held_back = self._held_back or [], None
+        now = self._clock.monotonic()
+        self._defer([(lease, max(0.0, due - now)) for lease, due in (*held_back, *others)])
+
+    def _defer(self, deferrals: list[tuple[Lease, float]]) -> None:
+        stranded = len(deferrals) - self._settler.defer(deferrals)
+        if self._is_stopping:
+            with self._lock:
+                self.stranded += stranded

@@ -11,11 +11,10 @@ from functools import partial
 from typing import NamedTuple
 
 from melange.consuming.attempts import Steps
-from melange.consuming.coroutines import how_it_ended
-from melange.consuming.event_loop import EventLoop
+from melange.consuming.concurrency import Places, Task
+from melange.consuming.event_loop import EventLoop, how_it_ended
 from melange.consuming.leases import Lease
 from melange.consuming.outcomes import Outcome
-from melange.consuming.places import Places, Task
 from melange.consuming.processor import DeliveryProcessor
 from melange.consuming.threads import Threads
 

@@ -10,9 +10,8 @@ from collections import deque
 from contextvars import ContextVar
 from queue import SimpleQueue
 
-from melange.consuming.changes import Changes
+from melange.consuming.concurrency import Changes, Places, Task
 from melange.consuming.leases import Lease
-from melange.consuming.places import Places, Task
 
 logger = logging.getLogger(__name__)
 

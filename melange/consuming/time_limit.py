@@ -1,4 +1,4 @@
-"""Runs of plain listeners with a time limit; for asynchronous ones see ``coroutines.within``."""
+"""Runs of plain listeners with a time limit; for asynchronous ones see ``event_loop.within``."""
 
 from __future__ import annotations
 

@@ -12,15 +12,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from melange.asynchronous import running_loop
-from melange.consuming.changes import Changes
+from melange.consuming.concurrency import Changes, Places, parts_of
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.event_loop import EventLoop
 from melange.consuming.health import WorkerHealth, health_of
-from melange.consuming.in_flight_limits import parts_of
-from melange.consuming.places import Places
+from melange.consuming.ordering import RetryTimers
 from melange.consuming.poison_messages import Isolation, Suspects
 from melange.consuming.queue_worker import QueueWorker
-from melange.consuming.retry_timers import Timers
 from melange.consuming.steps import LoopTasks
 from melange.consuming.threads import Threads
 from melange.errors import ConfigurationError, is_number
@@ -81,7 +79,7 @@ class Worker(Lifecycle):
         self._places = Places(concurrency)
         self._changes = Changes()
         self._threads = Threads(self._places, self._changes)
-        self._timers = Timers(consumers[0].driver.clock)
+        self._timers = RetryTimers(consumers[0].driver.clock)
         self._event_loop = EventLoop()
         loop_tasks = LoopTasks(self._places, self._threads, self._event_loop)
         suspects = Suspects()

@@ -9,8 +9,8 @@ import pytest
 from melange import MemoryDeduplicationStore, Middleware, QueueOptions, Reject, RetryPolicy
 from melange.consuming import poison_messages
 from melange.consuming.leases import Lease
+from melange.consuming.ordering import RetryTimers
 from melange.consuming.poison_messages import Suspects
-from melange.consuming.retry_timers import Timers
 from melange.drivers.memory import InMemoryDriver
 from melange.messages import Delivery, Message
 from melange.testing import ManualClock
@@ -167,7 +167,7 @@ def test_many_threads_may_release_more_messages_than_are_remembered(monkeypatch)
 
 def test_a_retry_that_begins_while_the_timers_are_closed_has_begun_when_they_are():
     clock = ManualClock()
-    timers = Timers(clock)
+    timers = RetryTimers(clock)
     driver = InMemoryDriver()
     lease = Lease(Delivery(Message("id", "{}"), driver.declare_queue("stock"), "handle", 1, 0.0), clock)
     begins, gate, order = threading.Event(), threading.Event(), []

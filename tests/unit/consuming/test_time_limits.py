@@ -201,7 +201,7 @@ def test_an_asynchronous_listener_that_hangs_is_cancelled_and_cleans_up(consumer
 def test_an_asynchronous_listener_that_ignores_its_cancellation_is_given_up(
     consumer_of, start, monkeypatch, caplog
 ):
-    monkeypatch.setattr("melange.consuming.coroutines.CANCELLING_SECONDS", 0.2)
+    monkeypatch.setattr("melange.consuming.event_loop.CANCELLING_SECONDS", 0.2)
     driver = InMemoryDriver()
     consumer = consumer_of(driver, timeout_seconds=0.2)
     attempts = []

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from melange import ConfigurationError, ExchangeMessageConsumer, QueueMessagePublisher, QueueOptions, Worker
-from melange.consuming.in_flight_limits import QueuePart, parts_of
+from melange.consuming.concurrency import QueuePart, parts_of
 from melange.drivers.memory import InMemoryDriver
 from waiting import eventually
 
