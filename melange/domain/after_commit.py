@@ -8,7 +8,7 @@ from typing import Any
 
 from melange.callables import Handler, hides_a_coroutine_function, place, refuse_awaitable
 from melange.domain.dispatch import explain
-from melange.domain.subscriber import DomainSubscriber
+from melange.domain.subscriptions import DomainSubscriber
 from melange.domain.thread_state import OnCommit, State
 from melange.errors import ConfigurationError
 

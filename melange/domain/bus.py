@@ -1,4 +1,4 @@
-"""The bus of domain events."""
+"""The bus of domain events, and the base class of events that are published on it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from typing import ParamSpec, TypeVar, overload
 
 from melange.callables import place
 from melange.domain.after_commit import ParkedSubscriber, Transactions, parked
-from melange.domain.deferral import Deferral, ErrorPolicy
-from melange.domain.dispatch import Publishing
-from melange.domain.event_queue import Drain
+from melange.domain.dispatch import Deferral, ErrorPolicy, Publishing
 from melange.domain.groups import HandlerT, Registry, Subscribers
-from melange.domain.routes import NO_ROUTES, Extension, Routes
-from melange.domain.subscriber import DomainSubscriber, EventSubscription, Recorder
-from melange.domain.thread_state import Local, OnCommit, ScopeBlock, drain_inside
+from melange.domain.subscriptions import (
+    NO_ROUTES,
+    DomainSubscriber,
+    EventSubscription,
+    Extension,
+    Recorder,
+    Routes,
+)
+from melange.domain.thread_state import Drain, Local, OnCommit, ScopeBlock, drain_inside
 from melange.errors import ConfigurationError, HandlerNotFoundError
+from melange.events import Occurrence
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,7 +114,7 @@ class DomainEventBus(Publishing, Registry):
         With ``async with`` the events are published with ``publish_async``. ``errors`` is for those publishes. Only
         events of the block's own thread or task are held, not those of child tasks and other threads.
         """
-        return Deferral(self._state, errors, self._publish_all, self._publish_all_async)
+        return Deferral(self, errors)
 
     @overload
     def after_commit(
@@ -189,3 +194,19 @@ class _CarriedSubscribers:
 
 
 _INSTANCE = DomainEventBus()
+
+
+class DomainEvent(Occurrence):
+    """An optional base class of domain events; any object can be published.
+
+        @dataclass(frozen=True)
+        class ProductAdded(DomainEvent):
+            product_id: int
+            name: str
+
+    ``occurred_on`` is the time of creation, aware, in UTC. It takes no part in comparisons.
+    """
+
+    def emit(self, errors: ErrorPolicy = "raise") -> None:
+        """Publish this event on ``DomainEventBus.instance()``; see ``publish``."""
+        DomainEventBus.instance().publish(self, errors=errors)

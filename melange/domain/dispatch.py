@@ -1,15 +1,17 @@
-"""Publish events to subscribers, first in, first out."""
+"""Publish events to subscribers, first in, first out: at once, or at the end of a block that holds them."""
 
 from __future__ import annotations
 
-from types import CoroutineType
+from types import CoroutineType, TracebackType
+from typing import Literal
 
 from melange.callables import Handler, is_awaitable, qualified_name, refuse_awaitable
 from melange.domain.blocks import running_task, this_thread
-from melange.domain.deferral import ErrorPolicy
-from melange.domain.event_queue import Drain, in_use
-from melange.domain.thread_state import Local, State
+from melange.domain.thread_state import Drain, Local, State, holding, in_use
 from melange.errors import ConfigurationError
+
+ErrorPolicy = Literal["raise", "collect"]
+"""``"raise"``: the first error of a subscriber ends a publish. ``"collect"``: all run, then an ``ExceptionGroup``."""
 
 _RAISE: ErrorPolicy = "raise"
 _AWAIT = "publish with `await bus.publish_async(event)`"
@@ -215,6 +217,58 @@ class Publishing:
             local = local.with_drain(drain)
             self._state.become(local)
         return local
+
+
+class Deferral:
+    """Holds events until the block ends without an error; ``async with`` also for asynchronous subscribers.
+
+    One object may be used for several blocks, nested or in several threads.
+    """
+
+    __slots__ = ("_bus", "_errors", "_open", "_state")
+
+    def __init__(self, bus: Publishing, errors: ErrorPolicy) -> None:
+        self._bus = bus
+        self._state = bus._state
+        self._errors: ErrorPolicy = errors
+        self._open: list[Drain] = []
+
+    def __enter__(self) -> None:
+        self._hold(awaits=False)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        events = self._release()
+        if kind is None and events:
+            self._bus._publish_all(events, self._errors)
+
+    async def __aenter__(self) -> None:
+        self._hold(awaits=True)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        events = self._release()
+        if kind is None and events:
+            await self._bus._publish_all_async(events, self._errors)
+
+    def _hold(self, *, awaits: bool) -> None:
+        local = self._state.local()
+        drain = holding(in_use(local.drain), awaits=awaits)
+        self._open.append(drain)
+        self._state.become(local.with_drain(drain))
+
+    def _release(self) -> tuple[object, ...]:
+        """End the block that was entered here last, or, if it was entered elsewhere, the last one of all."""
+        local = self._state.local()
+        drain = local.drain if local.drain in self._open else self._open[-1]
+        self._open.remove(drain)
+        drain.is_left = True
+        # In the other thread or task, the next publish finds that it has ended.
+        if local.drain is drain:
+            self._state.become(local.with_drain(in_use(drain)))
+        return tuple(drain.queue or ())
 
 
 def explain(error: BaseException, handler: Handler, event: object) -> None:

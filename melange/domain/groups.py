@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
 from melange.callables import Handler, is_type_form, qualified_name
-from melange.domain.routes import Extension
-from melange.domain.subscriber import DomainSubscriber, EventSubscription, subscription_for
+from melange.domain.subscriptions import DomainSubscriber, EventSubscription, Extension, subscription_for
 
 EVERY_EVENT = "*"
 

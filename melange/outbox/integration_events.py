@@ -10,8 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from melange.callables import Handler, annotated_types, is_asynchronous, place
 from melange.domain import Subscribers
-from melange.domain.routes import call_when_unheard
-from melange.domain.subscriber import subscription_for
+from melange.domain.subscriptions import call_when_unheard, subscription_for
 from melange.drivers.declarations import collect
 from melange.errors import ConfigurationError
 from melange.outbox.keys import Key, check_topic
