@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import re
 import socket
+import threading
 import time
 from typing import Literal, NamedTuple
-
-from melange.server.body_memory import BodyMemory
 
 REQUEST_SECONDS = 60.0
 """How long a request may take to come, from its first byte. Between requests a client may be silent as long as it likes."""
@@ -60,6 +59,32 @@ class Request(NamedTuple):
     headers: dict[str, str]
     body: bytes = b""
     keeps_alive: bool = True
+
+
+class BodyMemory:
+    """The memory of bodies from their receipt to their answer, on all connections together. Thread-safe.
+
+    Args:
+        max_bytes: bodies are refused while others take more than this; None means no limit.
+    """
+
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self._max_bytes = math.inf if max_bytes is None else max_bytes
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Count bytes that were received; return False if they are too many, and are not counted."""
+        with self._lock:
+            if self._taken + size > self._max_bytes:
+                return False
+            self._taken += size
+            return True
+
+    def release(self, size: int) -> None:
+        """Stop counting these bytes."""
+        with self._lock:
+            self._taken -= size
 
 
 class RequestReader:

@@ -9,8 +9,7 @@ import struct
 import threading
 from collections.abc import Callable
 
-from melange.server.body_memory import BodyMemory
-from melange.server.http import MAX_BODY_BYTES, BadRequestError, Request, RequestReader, Response
+from melange.server.http import MAX_BODY_BYTES, BadRequestError, BodyMemory, Request, RequestReader, Response
 
 logger = logging.getLogger(__name__)
 

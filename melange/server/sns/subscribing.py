@@ -9,8 +9,7 @@ from melange.messages import new_uuid
 from melange.server.calls import Call, Parameters, page
 from melange.server.errors import ServiceError, invalid_parameter
 from melange.server.sns.arns import check_subscription_arn
-from melange.server.sns.filter_conditions import FilterPolicyError
-from melange.server.sns.filter_policies import FilterPolicy, NestedPolicyError
+from melange.server.sns.filter_policies import FilterPolicy, FilterPolicyError, NestedPolicyError
 from melange.server.sns.managing_topics import PAGE_SIZE, find_topic
 from melange.server.sns.notifications import subscription_confirmation
 from melange.server.sns.topics import Subscription, Topic

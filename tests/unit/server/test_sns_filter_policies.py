@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from melange.server.sns.filter_conditions import FilterPolicyError
-from melange.server.sns.filter_policies import FilterPolicy
+from melange.server.sns.filter_policies import FilterPolicy, FilterPolicyError
 
 
 def text(value):
