@@ -16,39 +16,17 @@ from melange.server.control import CONSOLE_PREFIX, PREFIX, Control
 from melange.server.errors import ServiceError
 from melange.server.faults import Fault, Faults, entries_of, with_failures, without_entries
 from melange.server.http import Request, Response
+from melange.server.operation_table import MESSAGE_OPERATIONS, OPERATIONS
 from melange.server.origins import refusal_of
 from melange.server.protocols import json_protocol, query_protocol
 from melange.server.protocols.botocore_models import VERSIONS
 from melange.server.snapshots import Snapshots
-from melange.server.sns.operation_table import OPERATIONS as SNS_OPERATIONS
-from melange.server.sqs.operation_table import OPERATIONS as SQS_OPERATIONS
-from melange.server.sts import OPERATIONS as STS_OPERATIONS
 
 logger = logging.getLogger(__name__)
-
-OPERATIONS: dict[str, dict[str, Operation]] = {
-    "sqs": SQS_OPERATIONS,
-    "sns": SNS_OPERATIONS,
-    "sts": STS_OPERATIONS,
-}
 
 _UNKNOWN_OPERATION = "UnknownOperationException"
 _TARGET_PREFIX = "AmazonSQS."
 _MAX_FIELDS = 10_000
-
-_MESSAGE_OPERATIONS = {
-    "ChangeMessageVisibility",
-    "ChangeMessageVisibilityBatch",
-    "DeleteMessage",
-    "DeleteMessageBatch",
-    "GetQueueUrl",
-    "Publish",
-    "PublishBatch",
-    "ReceiveMessage",
-    "SendMessage",
-    "SendMessageBatch",
-}
-"""Operations that change messages alone, or nothing."""
 
 _NOTHING = Response(200, "text/plain", b"", sent="nothing")
 """No answer at all: the connection is closed."""
@@ -114,7 +92,7 @@ class Gateway:
                 raise _unknown_operation(route)
             call = Call(self._broker, caller, f"http://{host}", _parameters(request, route), is_client_there)
             if self._broker.storage is not None:
-                is_topology_changed = route.operation not in _MESSAGE_OPERATIONS
+                is_topology_changed = route.operation not in MESSAGE_OPERATIONS
                 operation = _committed(operation, is_topology_changed=is_topology_changed)
             fault = self._faults.choose(route.service, route.operation, call.parameters)
             if fault is not None:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melange.server.broker import Broker
-from melange.server.gateway import OPERATIONS, Gateway
+from melange.server.gateway import Gateway
 from melange.server.http import Request
+from melange.server.operation_table import OPERATIONS
 from melange.server.protocols.botocore_models import VERSIONS, input_shape
 
 SQS_ARN = "arn:aws:sqs:us-east-1:000000000000:"

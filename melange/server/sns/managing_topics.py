@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from melange.server.calls import Call, Parameters, page
 from melange.server.errors import ServiceError, invalid_parameter
-from melange.server.policies import Access
-from melange.server.sns.arns import check_topic_arn, no_such_topic, topic_arn
-from melange.server.sns.topics import Topic
+from melange.server.policies import permission
+from melange.server.sns.topics import OWNER_ACTIONS, Topic, check_topic_arn, find_topic, topic_arn
 
 PAGE_SIZE = 100
 
@@ -27,27 +27,8 @@ _FIFO_ONLY = {"ContentBasedDeduplication", "FifoThroughputScope", "ArchivePolicy
 _FEEDBACK = re.compile(
     r"(?:HTTP|Firehose|Lambda|Application|SQS)(?:SuccessFeedbackRoleArn|SuccessFeedbackSampleRate|FailureFeedbackRoleArn)"
 )
+_ACTIONS = {*OWNER_ACTIONS, "Receive"}
 _MESSAGE_BYTES = range(1_024, 1_048_577)
-
-
-def find_topic(call: Call, arn: str | None, action: str = "", parameter: str = "TopicArn") -> Topic:
-    """Return the topic, or raise if it does not exist or its policy forbids the action to the caller."""
-    topic = call.broker.topics.get(check_topic_arn(call, arn, parameter))
-    if topic is None and parameter == "TargetArn":
-        raise invalid_parameter("TargetArn Reason: No endpoint found for the target arn specified")
-    if topic is None:
-        raise no_such_topic()
-    if action:
-        access = Access(call.account, f"SNS:{action}", topic.arn, source_account=call.account)
-        is_owner = call.account == topic.account
-        if topic.policy.denies(access) or not (is_owner or topic.policy.allows(access)):
-            raise ServiceError(
-                "AuthorizationError",
-                f"User: arn:aws:iam::{call.account}:root is not authorized to perform: SNS:{action} on resource: "
-                f"{topic.arn}",
-                403,
-            )
-    return topic
 
 
 def create_topic(call: Call) -> Parameters:
@@ -106,6 +87,33 @@ def set_topic_attributes(call: Call) -> Parameters:
     with call.broker.lock:
         topic = find_topic(call, call.parameters.get("TopicArn"), "SetTopicAttributes")
         topic.set_attributes({name: _check_attribute(name, value, is_fifo=topic.is_fifo)})
+    return {}
+
+
+def add_permission(call: Call) -> Parameters:
+    label = call.parameters.get("Label", "")
+    accounts, actions = (call.parameters.get(name, []) for name in ("AWSAccountId", "ActionName"))
+    with call.broker.lock:
+        topic = find_topic(call, call.parameters.get("TopicArn"), "AddPermission")
+        if not set(actions) <= _ACTIONS:
+            raise invalid_parameter("Policy statement action out of service scope!")
+        document: dict[str, Any] = json.loads(topic.attributes["Policy"])
+        if any(statement.get("Sid") == label for statement in document["Statement"]):
+            raise invalid_parameter("Statement already exists")
+        document["Statement"].append(
+            permission(label, accounts, [f"SNS:{action}" for action in actions], topic.arn)
+        )
+        topic.set_attributes({"Policy": json.dumps(document)})
+    return {}
+
+
+def remove_permission(call: Call) -> Parameters:
+    with call.broker.lock:
+        topic = find_topic(call, call.parameters.get("TopicArn"), "RemovePermission")
+        document: dict[str, Any] = json.loads(topic.attributes["Policy"])
+        label = call.parameters.get("Label")
+        document["Statement"] = [one for one in document["Statement"] if one.get("Sid") != label]
+        topic.set_attributes({"Policy": json.dumps(document)})
     return {}
 
 

@@ -8,21 +8,27 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from melange.drivers.sqs_rules import MAX_BATCH
+from melange.drivers.sqs_rules import MAX_BATCH, MAX_NAME_CHARACTERS
 from melange.messages import new_uuid
 from melange.server.calls import Call, Parameters
 from melange.server.errors import ServiceError, invalid_parameter
 from melange.server.sns.delivering import deliver
-from melange.server.sns.managing_topics import find_topic
-from melange.server.sns.message_attributes import check_attributes
 from melange.server.sns.notifications import Notification, timestamp_of
-from melange.server.sns.topics import Topic
-from melange.server.sqs.messages import attributes_size, check_identifier
+from melange.server.sns.topics import Topic, find_topic
+from melange.server.sqs.messages import (
+    DATA_TYPE,
+    Attributes,
+    attributes_size,
+    check_identifier,
+    find_forbidden,
+    is_number,
+)
 from melange.server.sqs.sending import check_memory
 
 _ENTRY_ID = re.compile(r"[A-Za-z0-9_-]+")
 _MAX_ENTRY_ID = 80
 _MAX_SUBJECT = 100
+_ODD_CHARACTER = re.compile(r"[^A-Za-z0-9_.-]")
 _IDS = ("MessageGroupId", "MessageDeduplicationId")
 
 
@@ -35,7 +41,7 @@ def publish(call: Call) -> Parameters:
     parameter = "TopicArn" if "TopicArn" in parameters else "TargetArn"
     if parameter not in parameters:
         raise invalid_parameter("TopicArn or TargetArn Reason: no value for required parameter")
-    attributes = check_attributes(parameters.get("MessageAttributes", {}), "messageAttributes")
+    attributes = _check_attributes(parameters.get("MessageAttributes", {}), "messageAttributes")
     with call.broker.lock:
         topic = find_topic(call, parameters.get(parameter), "Publish", parameter)
         bodies = _check(topic, parameters)
@@ -49,7 +55,7 @@ def publish_batch(call: Call) -> Parameters:
         topic = find_topic(call, call.parameters.get("TopicArn"), "Publish")
         _check_entries(entries)
         checked = [
-            check_attributes(
+            _check_attributes(
                 entry.get("MessageAttributes", {}),
                 f"publishBatchRequestEntries.{number}.member.messageAttributes",
             )
@@ -143,6 +149,70 @@ def _parse_structure(message: str) -> Mapping[str, str]:
     if "default" not in texts:
         raise invalid_parameter("Message Structure - No default entry in JSON message body")
     return texts
+
+
+def _check_attributes(attributes: Mapping[str, Mapping[str, Any]], path: str) -> Attributes:
+    """Return message attributes without what is empty, or raise what SNS answers to them."""
+    return {
+        name: _check_attribute(name, attribute, f"{path}.{name}") for name, attribute in attributes.items()
+    }
+
+
+def _check_attribute(name: str, attribute: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    data_type = attribute.get("DataType")
+    if data_type is None:
+        raise ServiceError(
+            "ValidationError",
+            f"1 validation error detected: Value null at '{path}.member.dataType' failed to satisfy constraint: Member "
+            "must not be null",
+        )
+    _check_attribute_name(name)
+    found = DATA_TYPE.fullmatch(data_type)
+    if found is None:
+        raise _invalid_attribute(
+            f"The message attribute '{name}' has an invalid message attribute type, the set of supported type prefixes "
+            "is Binary, Number, and String."
+        )
+    field, kind = ("BinaryValue", "Binary") if found[1] == "Binary" else ("StringValue", "String")
+    other = "StringValue" if kind == "Binary" else "BinaryValue"
+    value = attribute.get(field)
+    if not value:
+        if attribute.get(other):
+            raise _invalid_attribute(
+                f"The message attribute '{name}' with type '{found[1]}' must use field '{kind}'."
+            )
+        raise _invalid_attribute(
+            f"The message attribute '{name}' must contain non-empty message attribute value for message attribute type "
+            f"'{found[1]}'."
+        )
+    if kind == "String" and find_forbidden(value):
+        raise _invalid_attribute(
+            f"Invalid binary character '{find_forbidden(value)}' was found in the message attribute."
+        )
+    if found[1] == "Number" and not is_number(value):
+        raise _invalid_attribute(f"Could not cast message attribute '{name}' value to number.")
+    return {"DataType": data_type, field: value}
+
+
+def _check_attribute_name(name: str) -> None:
+    odd = _ODD_CHARACTER.search(name)
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise _invalid_attribute("Length of message attribute name must be less than 256 bytes.")
+    if odd:
+        raise _invalid_attribute(
+            f"Invalid non-alphanumeric character '#x{ord(odd[0]):X}' was found in the message attribute name. Can only "
+            "include alphanumeric characters, hyphens, underscores, or dots."
+        )
+    if not name or name.startswith("."):
+        raise _invalid_attribute("Invalid message attribute name starting with character '.' was found.")
+    if name.endswith("."):
+        raise _invalid_attribute("Invalid message attribute name ending with character '.' was found.")
+    if ".." in name:
+        raise _invalid_attribute("Message attribute name can not have successive '.' character.")
+
+
+def _invalid_attribute(message: str) -> ServiceError:
+    return ServiceError("ParameterValueInvalid", message)
 
 
 def _check_size(topic: Topic, entry: Parameters, attributes: Mapping[str, Any]) -> None:

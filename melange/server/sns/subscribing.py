@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from melange.messages import new_uuid
 from melange.server.calls import Call, Parameters, page
 from melange.server.errors import ServiceError, invalid_parameter
-from melange.server.sns.arns import check_subscription_arn
 from melange.server.sns.filter_policies import FilterPolicy, FilterPolicyError, NestedPolicyError
-from melange.server.sns.managing_topics import PAGE_SIZE, find_topic
+from melange.server.sns.managing_topics import PAGE_SIZE
 from melange.server.sns.notifications import subscription_confirmation
-from melange.server.sns.topics import Subscription, Topic
+from melange.server.sns.topics import Subscription, Topic, find_topic
 
 _PROTOCOLS = {"http", "https", "email", "email-json", "sms", "sqs", "application", "lambda", "firehose"}
 _TO_BE_CONFIRMED = {"http", "https", "email", "email-json"}
@@ -21,6 +21,8 @@ _SCOPES = ("MessageAttributes", "MessageBody")
 _IGNORED = ("SubscriptionRoleArn",)
 _PENDING = "PendingConfirmation"
 _TOKEN_LENGTH = 64
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_ARN_PARTS = 6
 
 
 def subscribe(call: Call) -> Parameters:
@@ -80,7 +82,7 @@ def confirm_subscription(call: Call) -> Parameters:
 
 
 def unsubscribe(call: Call) -> Parameters:
-    arn = check_subscription_arn(call.parameters.get("SubscriptionArn"))
+    arn = _check_arn(call.parameters.get("SubscriptionArn"))
     with call.broker.lock:
         subscription = call.broker.subscriptions.pop(arn, None)
         if subscription is not None:
@@ -138,11 +140,25 @@ def _page(call: Call, subscriptions: list[Subscription]) -> Parameters:
 
 
 def _find(call: Call) -> Subscription:
-    arn = check_subscription_arn(call.parameters.get("SubscriptionArn"))
+    arn = _check_arn(call.parameters.get("SubscriptionArn"))
     subscription = call.broker.subscriptions.get(arn)
     if subscription is None:
         raise ServiceError("NotFound", "Subscription does not exist", 404)
     return subscription
+
+
+def _check_arn(arn: str | None) -> str:
+    """Return the ARN, or raise what SNS answers to one that is malformed."""
+    if not arn:
+        raise invalid_parameter("SubscriptionArn Reason: no value for required parameter")
+    parts = arn.split(":")
+    if len(parts) < _ARN_PARTS:
+        raise invalid_parameter(
+            f"SubscriptionArn Reason: An ARN must have at least 6 elements, not {len(parts)}"
+        )
+    if not _ID.fullmatch(parts[-1]) or len(parts) != _ARN_PARTS + 1:
+        raise invalid_parameter("SubscriptionId")
+    return arn
 
 
 def _check_endpoint(topic: Topic, protocol: str, endpoint: str) -> None:

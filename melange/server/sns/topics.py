@@ -1,4 +1,4 @@
-"""Topics and subscriptions as they are kept."""
+"""Topics and subscriptions as they are kept, and how calls name them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import json
 from typing import Any
 
 from melange.engine.deduplication import DeduplicationWindow
-from melange.server.policies import Policy
+from melange.server.calls import Call
+from melange.server.errors import ServiceError, invalid_parameter
+from melange.server.policies import Access, Policy
 from melange.server.sns.filter_policies import FilterPolicy
 
 DEFAULT_MAX_BYTES = 262_144
+
+_ARN_PARTS = 6
 
 _RETRY_POLICY = {
     "minDelayTarget": 20,
@@ -203,3 +207,40 @@ class Topic:
                 }
             ],
         }
+
+
+def topic_arn(region: str, account: str, name: str) -> str:
+    """Return the ARN of a topic."""
+    return f"arn:aws:sns:{region}:{account}:{name}"
+
+
+def check_topic_arn(call: Call, arn: str | None, parameter: str = "TopicArn") -> str:
+    """Return the ARN, or raise what SNS answers to one that is malformed or of another region."""
+    if arn is None:
+        raise invalid_parameter(f"{parameter} Reason: no value for required parameter")
+    parts = arn.split(":")
+    if len(parts) < _ARN_PARTS:
+        raise invalid_parameter(f"{parameter} Reason: An ARN must have at least 6 elements, not {len(parts)}")
+    if parts[:3] != ["arn", "aws", "sns"] or parts[3] != call.region or len(parts) != _ARN_PARTS:
+        raise invalid_parameter(parameter)
+    return arn
+
+
+def find_topic(call: Call, arn: str | None, action: str = "", parameter: str = "TopicArn") -> Topic:
+    """Return the topic, or raise if it does not exist or its policy forbids the action to the caller."""
+    topic = call.broker.topics.get(check_topic_arn(call, arn, parameter))
+    if topic is None and parameter == "TargetArn":
+        raise invalid_parameter("TargetArn Reason: No endpoint found for the target arn specified")
+    if topic is None:
+        raise ServiceError("NotFound", "Topic does not exist", 404)
+    if action:
+        access = Access(call.account, f"SNS:{action}", topic.arn, source_account=call.account)
+        is_owner = call.account == topic.account
+        if topic.policy.denies(access) or not (is_owner or topic.policy.allows(access)):
+            raise ServiceError(
+                "AuthorizationError",
+                f"User: arn:aws:iam::{call.account}:root is not authorized to perform: SNS:{action} on resource: "
+                f"{topic.arn}",
+                403,
+            )
+    return topic

@@ -1,13 +1,15 @@
-"""Operations on queues: creating, finding, changing and deleting them."""
+"""Operations on queues: creating, finding, changing and deleting them, their tags and their policies."""
 
 from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from melange.server.callers import DEFAULT_REGION
 from melange.server.calls import Call, Parameters, page
 from melange.server.errors import ServiceError, invalid_value, missing_parameter, no_such_queue, sqs_error
+from melange.server.policies import permission
 from melange.server.sqs.queue_attributes import (
     COMPUTED,
     SETTABLE,
@@ -18,6 +20,7 @@ from melange.server.sqs.queue_attributes import (
 )
 from melange.server.sqs.queues import Queue, find_queue, queue_arn
 
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _FIFO_NAME = re.compile(r"(?=.{6,80}\Z)[A-Za-z0-9_-]+\.fifo")
 _LOCKED_SECONDS = 60
@@ -83,7 +86,7 @@ def list_queues(call: Call) -> Parameters:
 def list_dead_letter_source_queues(call: Call) -> Parameters:
     limit = _page_size(call)
     with call.broker.lock:
-        target = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
+        target = find_queue(call)
         found = [
             queue.arn for queue in call.broker.queues.values() if queue.stored.dead_letters is target.stored
         ]
@@ -94,7 +97,7 @@ def get_queue_attributes(call: Call) -> Parameters:
     names = call.parameters.get("AttributeNames", [])
     check_names(names)
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
+        queue = find_queue(call)
         found = {
             name: queue.attributes[name]
             for name in SETTABLE
@@ -109,7 +112,7 @@ def get_queue_attributes(call: Call) -> Parameters:
 def set_queue_attributes(call: Call) -> Parameters:
     attributes = call.parameters.get("Attributes", {})
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
+        queue = find_queue(call)
         if "FifoQueue" in attributes:
             if not queue.is_fifo:
                 raise unknown_attribute("FifoQueue")
@@ -128,7 +131,7 @@ def set_queue_attributes(call: Call) -> Parameters:
 def delete_queue(call: Call) -> Parameters:
     broker = call.broker
     with broker.lock:
-        queue = find_queue(broker, call.parameters.get("QueueUrl"), call.region, call.account)
+        queue = find_queue(call)
         del broker.queues[queue.arn]
         broker.deleted_queues[queue.arn] = broker.now()
         queue.purge()
@@ -141,7 +144,7 @@ def delete_queue(call: Call) -> Parameters:
 def purge_queue(call: Call) -> Parameters:
     broker = call.broker
     with broker.lock:
-        queue = find_queue(broker, call.parameters.get("QueueUrl"), call.region, call.account)
+        queue = find_queue(call)
         now = broker.now()
         if broker.strict and queue.purged_at + _LOCKED_SECONDS > now:
             raise sqs_error(
@@ -157,22 +160,53 @@ def purge_queue(call: Call) -> Parameters:
 
 def list_queue_tags(call: Call) -> Parameters:
     with call.broker.lock:
-        tags = dict(find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account).tags)
+        tags = dict(find_queue(call).tags)
     return {"Tags": tags} if tags else {}
 
 
 def tag_queue(call: Call) -> Parameters:
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
+        queue = find_queue(call)
         queue.tags |= call.parameters.get("Tags", {})
     return {}
 
 
 def untag_queue(call: Call) -> Parameters:
     with call.broker.lock:
-        queue = find_queue(call.broker, call.parameters.get("QueueUrl"), call.region, call.account)
+        queue = find_queue(call)
         for key in call.parameters.get("TagKeys", []):
             queue.tags.pop(key, None)
+    return {}
+
+
+def add_permission(call: Call) -> Parameters:
+    label = _label(call)
+    accounts, actions = (call.parameters.get(name, []) for name in ("AWSAccountIds", "Actions"))
+    for name, values in (("AWSAccountIds", accounts), ("Actions", actions)):
+        if not values:
+            raise missing_parameter(name)
+    with call.broker.lock:
+        queue = find_queue(call)
+        document = _policy_of(queue)
+        if any(statement.get("Sid") == label for statement in document["Statement"]):
+            raise invalid_value(label, "Label", "Already exists.")
+        document["Statement"].append(
+            permission(label, accounts, [f"SQS:{action}" for action in actions], queue.arn)
+        )
+        queue.set_attributes({"Policy": json.dumps(document)})
+    return {}
+
+
+def remove_permission(call: Call) -> Parameters:
+    label = _label(call)
+    with call.broker.lock:
+        queue = find_queue(call)
+        document = _policy_of(queue)
+        left = [statement for statement in document["Statement"] if statement.get("Sid") != label]
+        if len(left) == len(document["Statement"]):
+            raise invalid_value(label, "Label", "can't find label.")
+        document["Statement"] = left
+        queue.set_attributes({"Policy": json.dumps(document) if left else ""})
     return {}
 
 
@@ -254,3 +288,25 @@ def _url(call: Call, arn: str) -> str:
     region, account, name = arn.split(":")[3:]
     in_region = "" if region == DEFAULT_REGION else f"/{region}"
     return f"{call.base_url}{in_region}/{account}/{name}"
+
+
+def _label(call: Call) -> str:
+    label: str = call.parameters.get("Label", "")
+    if not label:
+        raise missing_parameter("Label")
+    if not _LABEL.fullmatch(label):
+        raise invalid_value(
+            label,
+            "Label",
+            "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length",
+        )
+    return label
+
+
+def _policy_of(queue: Queue) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(queue.attributes.get("Policy") or "{}")
+    document.setdefault("Version", "2008-10-17")
+    document.setdefault("Id", f"{queue.arn}/SQSDefaultPolicy")
+    statements = document.get("Statement", [])
+    document["Statement"] = statements if isinstance(statements, list) else [statements]
+    return document

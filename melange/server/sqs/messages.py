@@ -31,7 +31,7 @@ _ATTRIBUTE_NAME = re.compile(
 )
 """SQS takes Latin letters with accents too, which its guide leaves out."""
 
-_DATA_TYPE = re.compile(r"(String|Number|Binary)(?:\..+)?", re.DOTALL)
+DATA_TYPE = re.compile(r"(String|Number|Binary)(?:\..+)?", re.DOTALL)
 
 
 class SentMessage:
@@ -162,7 +162,7 @@ def _check_attribute(name: str, attribute: Mapping[str, Any]) -> Mapping[str, An
     data_type = attribute.get("DataType", "")
     if not data_type:
         raise _invalid(f"The message attribute '{name}' must contain message attribute type.")
-    found = _DATA_TYPE.fullmatch(data_type)
+    found = DATA_TYPE.fullmatch(data_type)
     if found is None or len(data_type) > MAX_NAME_CHARACTERS:
         raise _invalid(
             f"The message attribute '{name}' has an invalid message attribute type, the set of supported type "

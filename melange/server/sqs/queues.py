@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS
 from melange.engine.fifo import FifoQueue
 from melange.engine.queue import Copy, StoredQueue
+from melange.server.calls import Call
 from melange.server.errors import ServiceError, invalid_value, missing_parameter, no_such_queue
 from melange.server.policies import Policy
 from melange.server.sqs.messages import SentMessage
@@ -188,18 +189,22 @@ def queue_arn(region: str, account: str, name: str) -> str:
     return f"arn:aws:sqs:{region}:{account}:{name}"
 
 
-def arn_of_url(url: str | None, region: str, account: str) -> str:
-    """Return the ARN of the queue that a URL names, whatever its host; a name alone is one of the account.
+def find_queue(call: Call) -> Queue:
+    """Return the queue that a call names by its URL, whatever its host, or by a name of the account.
 
     Raises:
-        ServiceError: it is not the URL of a queue.
+        ServiceError: it does not exist, or what was given is not the URL of a queue.
     """
+    url = call.parameters.get("QueueUrl")
     if not url:
         raise missing_parameter("QueueUrl")
     named = _queue_named(url) if len(url) <= _MAX_URL_CHARACTERS else None  # what is kept must be bounded
     if named is None:
         raise ServiceError("InvalidAddress", f"The address {url} is not valid for this endpoint.", 404)
-    return queue_arn(region, named[0] or account, named[1])
+    queue = call.broker.queues.get(queue_arn(call.region, named[0] or call.account, named[1]))
+    if queue is None:
+        raise no_such_queue()
+    return queue
 
 
 @lru_cache(maxsize=4_096)
@@ -212,15 +217,3 @@ def _queue_named(url: str) -> tuple[str, str] | None:
     except ValueError:
         found = None
     return None if found is None else (found[1], found[2])
-
-
-def find_queue(broker: Broker, url: str | None, region: str, account: str) -> Queue:
-    """Return the queue that a URL, or a name of the account, names.
-
-    Raises:
-        ServiceError: it does not exist.
-    """
-    queue = broker.queues.get(arn_of_url(url, region, account))
-    if queue is None:
-        raise no_such_queue()
-    return queue

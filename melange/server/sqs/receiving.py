@@ -1,4 +1,4 @@
-"""Receiving from a queue, at once or waiting."""
+"""What a consumer does with a queue: receive messages, at once or waiting, delete them, and change their visibility."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from melange.drivers.sqs_rules import MAX_BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_S
 from melange.engine.queue import Copy
 from melange.engine.waiting import Waiter
 from melange.server.calls import Call, Parameters
-from melange.server.errors import invalid_value, no_such_queue, sqs_error
+from melange.server.errors import invalid_value, missing_parameter, no_such_queue, sqs_error
+from melange.server.sqs.batches import check_entries, for_each
 from melange.server.sqs.messages import SentMessage, attributes_md5, check_identifier, select_attributes
 from melange.server.sqs.queues import Queue, find_queue
 from melange.server.sqs.sending import sequence_number
@@ -29,7 +30,7 @@ def receive_message(call: Call) -> Parameters:
     )
     attempt_id = parameters.get("ReceiveRequestAttemptId")
     with broker.lock:
-        queue = find_queue(broker, parameters.get("QueueUrl"), call.region, call.account)
+        queue = find_queue(call)
         if attempt_id is not None:
             check_identifier("ReceiveRequestAttemptId", attempt_id)
         if visibility_seconds is None:
@@ -45,6 +46,37 @@ def receive_message(call: Call) -> Parameters:
                 raise sqs_error("OverLimit", f"Too many messages in flight: {MAX_IN_FLIGHT}.", 403)
             return _deliver(call, queue, copies, attempt_id)
     return _receive_later(call, queue, limit or 1, visibility_seconds, now + wait_seconds)
+
+
+def delete_message(call: Call) -> Parameters:
+    with call.broker.lock:
+        queue = find_queue(call)
+        _delete(call, queue, call.parameters, call.broker.now())
+    return {}
+
+
+def delete_message_batch(call: Call) -> Parameters:
+    entries = call.parameters.get("Entries", [])
+    with call.broker.lock:
+        queue = find_queue(call)
+        check_entries(entries, "DeleteMessageBatchRequestEntry")
+        now = call.broker.now()
+        return for_each(entries, lambda entry: _delete(call, queue, entry, now))
+
+
+def change_message_visibility(call: Call) -> Parameters:
+    with call.broker.lock:
+        queue = find_queue(call)
+        _change_visibility(call, queue, call.parameters)
+    return {}
+
+
+def change_message_visibility_batch(call: Call) -> Parameters:
+    entries = call.parameters.get("Entries", [])
+    with call.broker.lock:
+        queue = find_queue(call)
+        check_entries(entries, "ChangeMessageVisibilityBatchRequestEntry")
+        return for_each(entries, lambda entry: _change_visibility(call, queue, entry))
 
 
 def _receive_later(
@@ -159,3 +191,40 @@ def system_attributes(queue: Queue, copy: Copy[SentMessage], names: set[str]) ->
         if source:
             found["DeadLetterQueueSourceArn"] = source
     return found if "All" in names else {name: value for name, value in found.items() if name in names}
+
+
+def _delete(call: Call, queue: Queue, entry: Parameters, now: float) -> None:
+    broker = queue.broker
+    copy = queue.find_copy(entry.get("ReceiptHandle", ""))
+    if copy is None:
+        return  # deleted before, which is not an error
+    queue.stored.remove(copy, now)
+    broker.bytes_kept -= copy.message.memory
+    broker.journal.add("deleted", now, queue.arn, copy.origin, call.caller)
+
+
+def _change_visibility(call: Call, queue: Queue, entry: Parameters) -> None:
+    broker, handle, seconds = queue.broker, entry.get("ReceiptHandle", ""), entry.get("VisibilityTimeout")
+    if seconds is None:
+        raise missing_parameter("VisibilityTimeout")
+    if not 0 <= seconds <= MAX_VISIBILITY_SECONDS:
+        raise invalid_value(
+            seconds, "VisibilityTimeout", f"Must be >= 0 and <= {MAX_VISIBILITY_SECONDS}, if provided."
+        )
+    copy = queue.find_copy(handle)
+    if copy is None:
+        raise invalid_value(
+            handle,
+            "ReceiptHandle",
+            "Message does not exist or is not available for visibility timeout change.",
+        )
+    now = broker.now()
+    if now + seconds > copy.received_at + MAX_VISIBILITY_SECONDS and copy.visible_at > now:
+        raise invalid_value(
+            seconds,
+            "VisibilityTimeout",
+            f"Total VisibilityTimeout for the message is beyond the limit [{MAX_VISIBILITY_SECONDS} seconds]",
+        )
+    queue.stored.show_at(copy, now + seconds, now)
+    queue.note_changes([copy])
+    broker.journal.add("visibility changed", now, queue.arn, copy.origin, call.caller, (now + seconds,))

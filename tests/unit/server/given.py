@@ -11,7 +11,7 @@ from melange.server.broker import Broker
 from melange.server.callers import Caller
 from melange.server.calls import Call
 from melange.server.errors import ServiceError
-from melange.server.gateway import OPERATIONS
+from melange.server.operation_table import OPERATIONS
 from melange.testing import ManualClock
 
 
