@@ -8,9 +8,8 @@ from typing import Any
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.drivers.inspection import ObservedQueue
 from melange.errors import ConfigurationError
-from melange.topology.findings import Finding
+from melange.topology.checks import LAMBDA_VISIBILITY_FACTOR, Finding
 from melange.topology.observing import inspection_of
-from melange.topology.queue_checks import LAMBDA_VISIBILITY_FACTOR
 
 FEWEST_RECEIVES = 5
 """Throttled invocations count as receives: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html"""

@@ -15,7 +15,7 @@ from melange.drivers.sqs_rules import attributes_of
 from melange.errors import ConfigurationError
 from melange.messages import Delivery
 from melange.signals import calling_on_signal
-from melange.topology.queue_checks import LAMBDA_VISIBILITY_FACTOR
+from melange.topology.checks import LAMBDA_VISIBILITY_FACTOR
 
 logger = logging.getLogger(__name__)
 

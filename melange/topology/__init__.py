@@ -1,11 +1,10 @@
 """The topology of a program: shown before it is made, compared with the broker, diagnosed, exported and drawn."""
 
-from melange.topology.applying import Applied, apply_plan
-from melange.topology.changes import Change, Difference
+from melange.topology.checks import Finding
 from melange.topology.collecting import Collected, Publication, collect, of
 from melange.topology.doctor import diagnose
 from melange.topology.document import combined, from_document, to_document
-from melange.topology.findings import Finding
+from melange.topology.drift import make_plan
 from melange.topology.model import (
     TOPOLOGY_TAG,
     DeclaredBinding,
@@ -15,7 +14,7 @@ from melange.topology.model import (
     DeclaredTopic,
     Topology,
 )
-from melange.topology.plan import Plan, make_plan
+from melange.topology.plan import Applied, Change, Difference, Plan, apply_plan
 
 __all__ = [
     "TOPOLOGY_TAG",

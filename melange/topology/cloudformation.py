@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from melange.drivers.aws.subscriptions import filter_attributes, topics_statement
@@ -16,9 +17,9 @@ from melange.topology.model import (
     Topology,
     is_address,
     is_fifo,
+    plain_name,
 )
-from melange.topology.names import DAYS_OF_UPLOADS, PAYLOAD_RULE, broker_name, logical_id
-from melange.topology.terraform import senders
+from melange.topology.terraform import DAYS_OF_UPLOADS, PAYLOAD_RULE
 
 _OWN_ACCOUNT = {"Ref": "AWS::AccountId"}
 
@@ -41,12 +42,12 @@ def to_cloudformation(topology: Topology, key: str | None = None) -> dict[str, A
         if is_address(queue.name):
             continue
         _add(resources, _queue_id(queue.name), _queue(topology, queue, key))
-        sources = senders(topology, queue)
+        sources = topology.senders(queue)
         if sources:
             _add(resources, _policy_id(queue.name), _policy(queue, sources))
         for binding in queue.bindings:
             subscription = _subscription(queue, binding)
-            _add(resources, logical_id("Binding", binding.topic, "to", queue.name), subscription)
+            _add(resources, _logical_id("Binding", binding.topic, "to", queue.name), subscription)
     for payloads in topology.payloads:
         _add(resources, *_bucket(payloads))
     return {
@@ -65,7 +66,7 @@ def _add(resources: dict[str, Resource], name: str, resource: Resource) -> None:
 
 
 def _topic(topology: Topology, topic: DeclaredTopic, key: str | None) -> Resource:
-    properties: dict[str, Any] = {"TopicName": broker_name(topology, topic.name)}
+    properties: dict[str, Any] = {"TopicName": topology.broker_name(topic.name)}
     if is_fifo(topic.name):
         properties["FifoTopic"] = True
     if key:
@@ -76,7 +77,7 @@ def _topic(topology: Topology, topic: DeclaredTopic, key: str | None) -> Resourc
 def _queue(topology: Topology, queue: DeclaredQueue, key: str | None) -> Resource:
     tags = {**queue.tags, TOPOLOGY_TAG: topology.name}
     properties: dict[str, Any] = {
-        "QueueName": broker_name(topology, queue.name),
+        "QueueName": topology.broker_name(queue.name),
         "Tags": [{"Key": name, "Value": value} for name, value in sorted(tags.items())],
     }
     if is_fifo(queue.name):
@@ -144,7 +145,7 @@ def _bucket(payloads: DeclaredPayloads) -> tuple[str, dict[str, Any]]:
         "ExpirationInDays": payloads.days,
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": DAYS_OF_UPLOADS},
     }
-    return logical_id("Payloads", payloads.bucket), {
+    return _logical_id("Payloads", payloads.bucket), {
         "Type": "AWS::S3::Bucket",
         "DeletionPolicy": "Retain",
         "UpdateReplacePolicy": "Retain",
@@ -153,15 +154,15 @@ def _bucket(payloads: DeclaredPayloads) -> tuple[str, dict[str, Any]]:
 
 
 def _topic_id(name: str) -> str:
-    return logical_id("Topic", name)
+    return _logical_id("Topic", name)
 
 
 def _queue_id(name: str) -> str:
-    return logical_id("Queue", name)
+    return _logical_id("Queue", name)
 
 
 def _policy_id(name: str) -> str:
-    return logical_id("Policy", name)
+    return _logical_id("Policy", name)
 
 
 def _topic_arn(name: str) -> Any:
@@ -170,3 +171,9 @@ def _topic_arn(name: str) -> Any:
 
 def _queue_arn(name: str) -> Any:
     return name if is_address(name) else {"Fn::GetAtt": [_queue_id(name), "Arn"]}
+
+
+def _logical_id(kind: str, *names: str) -> str:
+    """Return the name as a logical id of CloudFormation: letters and digits."""
+    words = re.findall(r"[A-Za-z0-9]+", " ".join(map(plain_name, names)))
+    return kind + "".join(word[:1].upper() + word[1:] for word in words)

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 from melange.drivers.base import MessagingDriver
 from melange.drivers.inspection import ObservedSubscription
-from melange.topology.binding_checks import findings_of_binding
-from melange.topology.changes import about, in_words
-from melange.topology.findings import APPLY, PRUNE, SEVERITIES, Finding
+from melange.topology.checks import APPLY, PRUNE, SEVERITIES, Finding, findings_of_binding, findings_of_queue
 from melange.topology.model import TOPOLOGY_TAG, DeclaredQueue, Topology, is_address, plain_name
 from melange.topology.observing import Observation, observe
-from melange.topology.queue_checks import findings_of_queue
+from melange.topology.plan import about, in_words
 
 
 def diagnose(topology: Topology, driver: MessagingDriver) -> list[Finding]:

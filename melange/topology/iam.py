@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from melange.topology.model import Topology, is_address
-from melange.topology.names import Account, broker_name, queue_arn, topic_arn
 
 Statement = dict[str, Any]
 
@@ -48,21 +48,30 @@ PAYLOADS = {
 """What each role does with large events."""
 
 
-def to_iam(topology: Topology, place: Account, key: str | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where the topology is, for ARNs; the defaults are placeholders to be replaced."""
+
+    region: str = "REGION"
+    id: str = "ACCOUNT"
+    partition: str = "aws"
+
+
+def to_iam(topology: Topology, account: Account, key: str | None = None) -> dict[str, Any]:
     """Return a policy for each role that the topology has: publisher, consumer, relay, operator.
 
     The programs use ``declare=False``. The operator plans, applies with ``--prune``, diagnoses, and works on dead letters.
     ``key`` is the ARN of the customer key that encrypts topics and queues.
     """
     policies = {
-        "publisher": _publishing(topology, place, "publisher"),
-        "consumer": _consuming(topology, place),
-        "relay": _publishing(topology, place, "outbox"),
-        "operator": _operating(topology, place),
+        "publisher": _publishing(topology, account, "publisher"),
+        "consumer": _consuming(topology, account),
+        "relay": _publishing(topology, account, "outbox"),
+        "operator": _operating(topology, account),
     }
     for role, actions in PAYLOADS.items():
         if policies[role]:
-            policies[role] += _statements("LargeEvents", actions, _payload_arns(topology, place))
+            policies[role] += _statements("LargeEvents", actions, _payload_arns(topology, account))
     if key:
         for role, statements in policies.items():
             if statements:
@@ -74,42 +83,50 @@ def to_iam(topology: Topology, place: Account, key: str | None = None) -> dict[s
     }
 
 
-def _payload_arns(topology: Topology, place: Account) -> list[str]:
-    return [f"arn:{place.partition}:s3:::{one.bucket}/{one.prefix}*" for one in topology.payloads]
+def _payload_arns(topology: Topology, account: Account) -> list[str]:
+    return [f"arn:{account.partition}:s3:::{one.bucket}/{one.prefix}*" for one in topology.payloads]
 
 
-def _publishing(topology: Topology, place: Account, through: str) -> list[Statement]:
-    topics = [topic_arn(topology, one.target, place) for one in topology.publishers if one.through == through]
+def _publishing(topology: Topology, account: Account, through: str) -> list[Statement]:
+    topics = [
+        _topic_arn(topology, one.target, account) for one in topology.publishers if one.through == through
+    ]
     queues = [
-        queue_arn(topology, one.target, place)
+        _queue_arn(topology, one.target, account)
         for one in topology.publishers
         if one.through == "queue publisher" and through == "publisher"
     ]
     return [*_statements("Publish", PUBLISH, topics), *_statements("Send", SEND, queues)]
 
 
-def _consuming(topology: Topology, place: Account) -> list[Statement]:
+def _consuming(topology: Topology, account: Account) -> list[Statement]:
     queues = [queue for queue in topology.queues if queue.is_consumed]
     topics = [binding.topic for queue in queues for binding in queue.bindings]
     served = [(queue.dead_letter_queue, queue) for queue in queues if queue.dead_letter_queue is not None]
-    arns = [queue_arn(topology, name, place) for name, _ in served]
-    named = [queue_arn(topology, name, place) for name, queue in served if not queue.keeps_dead_letter_queue]
+    arns = [_queue_arn(topology, name, account) for name, _ in served]
+    named = [
+        _queue_arn(topology, name, account) for name, queue in served if not queue.keeps_dead_letter_queue
+    ]
     return [
         *_statements(
-            "LookUpTopics", ("sns:GetTopicAttributes",), [topic_arn(topology, name, place) for name in topics]
+            "LookUpTopics",
+            ("sns:GetTopicAttributes",),
+            [_topic_arn(topology, name, account) for name in topics],
         ),
-        *_statements("Consume", CONSUME, [queue_arn(topology, queue.name, place) for queue in queues]),
+        *_statements("Consume", CONSUME, [_queue_arn(topology, queue.name, account) for queue in queues]),
         *_statements("DeadLetter", ("sqs:GetQueueAttributes", "sqs:SendMessage"), arns),
         *_statements("LookUpDeadLetters", ("sqs:GetQueueUrl",), named),
     ]
 
 
-def _operating(topology: Topology, place: Account) -> list[Statement]:
-    topics = [topic_arn(topology, topic.name, place) for topic in topology.topics]
-    queues = [queue_arn(topology, queue.name, place) for queue in topology.queues]
-    own = [queue_arn(topology, queue.name, place) for queue in topology.queues if not is_address(queue.name)]
+def _operating(topology: Topology, account: Account) -> list[Statement]:
+    topics = [_topic_arn(topology, topic.name, account) for topic in topology.topics]
+    queues = [_queue_arn(topology, queue.name, account) for queue in topology.queues]
+    own = [
+        _queue_arn(topology, queue.name, account) for queue in topology.queues if not is_address(queue.name)
+    ]
     # Looking for a mark, and pruning, concern queues of old names: the prefix is all that is known of those.
-    everything = f"arn:{place.partition}:sqs:{place.region}:{place.account}:{broker_name(topology, '*')}"
+    everything = f"arn:{account.partition}:sqs:{account.region}:{account.id}:{topology.broker_name('*')}"
     return [
         *_statements("LookAtTopics", (*LOOK, *CHANGE_TOPICS), topics),
         *_statements(
@@ -121,6 +138,21 @@ def _operating(topology: Topology, place: Account) -> list[Statement]:
         | {"Condition": {"StringEquals": {"aws:ResourceTag/melange-topology": topology.name}}},
         *_statements("WorkOnDeadLetters", DEAD_LETTERS, queues),
     ]
+
+
+def _topic_arn(topology: Topology, name: str, account: Account) -> str:
+    """Return the ARN of a topic."""
+    if is_address(name):
+        return name
+    return f"arn:{account.partition}:sns:{account.region}:{account.id}:{topology.broker_name(name)}"
+
+
+def _queue_arn(topology: Topology, name: str, account: Account) -> str:
+    """Return the ARN of a queue."""
+    if name.startswith("arn:"):
+        return name
+    owner = name.rstrip("/").split("/")[-2] if is_address(name) else account.id
+    return f"arn:{account.partition}:sqs:{account.region}:{owner}:{topology.broker_name(name)}"
 
 
 def _key_actions(role: str) -> Sequence[str]:

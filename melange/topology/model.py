@@ -119,6 +119,19 @@ class Topology:
         """Return the program's name for what the broker has at this address."""
         return plain_name(address).removeprefix(self.prefix)
 
+    def broker_name(self, name: str) -> str:
+        """Return the broker's name for what the program calls ``name``, without its ARN or URL."""
+        return plain_name(name) if is_address(name) else self.prefix + name
+
+    def senders(self, queue: DeclaredQueue) -> list[str]:
+        """Return the topics that the queue's policy has to let in.
+
+        A dead-letter queue also receives what cannot be delivered to the queues that it serves.
+        """
+        served = [self.queue(name) for name in queue.dead_letters_of]
+        bindings = [*queue.bindings, *(binding for one in served if one for binding in one.bindings)]
+        return sorted({binding.topic for binding in bindings})
+
     def bindings(self) -> Iterator[tuple[DeclaredQueue, DeclaredBinding]]:
         """Yield each binding with its queue."""
         for queue in self.queues:

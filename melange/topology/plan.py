@@ -1,19 +1,67 @@
-"""What has to change at the broker, so that it has what a program declares."""
+"""A plan: the changes after which a broker has what a program declares, and carrying them out. ``drift`` makes it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from melange.drivers.base import MessagingDriver
-from melange.topology.binding_changes import BindingChanges
-from melange.topology.changes import Change, about
+from melange.errors import ConfigurationError
 from melange.topology.model import Topology
-from melange.topology.observing import Observation, observe
-from melange.topology.queue_changes import QueueChanges
-from melange.topology.renaming import moved_with, renames
+
+Action = Literal["create", "update", "move", "remove"]
+Kind = Literal["topic", "queue", "binding"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One setting, as it is now and as it is wanted."""
+
+    setting: str
+    now: str
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing to create, to update, to move or to remove.
+
+    ``is_drift`` is False for what consumers do not declare themselves, such as the mark of the topology: their broker is
+    still as the program wants it. ``takes`` says what does not apply at once. ``message_count`` of a queue to move or remove is an
+    estimate.
+    """
+
+    action: Action
+    kind: Kind
+    name: str
+    differences: tuple[Difference, ...] = ()
+    is_drift: bool = True
+    takes: str = ""
+    message_count: int = 0
+    owner: str = ""
+    """The other topology that the queue is marked for."""
+    old_name: str = ""
+    """Of a queue to remove: the name by which a rename keeps its messages; for a dead-letter queue that of its source."""
+    dead_letters_of: str = ""
+    """Of dead letters that move: the queue to which they belong from then on."""
+    carry_out: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the change as JSON values."""
+        return {
+            "action": self.action,
+            "kind": self.kind,
+            "name": self.name,
+            "differences": [
+                {"setting": one.setting, "now": one.now, "wanted": one.wanted} for one in self.differences
+            ],
+            "drift": self.is_drift,
+            "takes": self.takes or None,
+            "messages": self.message_count,
+            "owner": self.owner or None,
+            "old_name": self.old_name or None,
+            "dead_letters_of": self.dead_letters_of or None,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,46 +88,84 @@ class Plan:
         }
 
 
-def make_plan(
-    topology: Topology, driver: MessagingDriver, *, renamed: Mapping[str, str] | None = None
-) -> Plan:
-    """Compare the topology with the broker of the driver. Nothing is changed.
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What was done, and what was left with the reason."""
 
-    ``renamed`` has new names of queues by their old ones: the messages of the old queue move to the new one, then the old
-    one is removed.
+    done: tuple[Change, ...]
+    left: tuple[tuple[Change, str], ...]
+
+    def to_document(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "done": [change.to_document() for change in self.done],
+            "left": [{**change.to_document(), "reason": reason} for change, reason in self.left],
+        }
+
+
+def apply_plan(
+    plan: Plan,
+    *,
+    prune: bool = False,
+    delete_messages: bool = False,
+    adopt: bool = False,
+    on_done: Callable[[Change], None] | None = None,
+) -> Applied:
+    """Carry out the plan, in order. It may be repeated after a failure: make a new plan, which has the rest.
+
+    Args:
+        prune: remove bindings, filters and queues that the program does not declare any more.
+        delete_messages: remove queues that still hold messages too, and their messages with them.
+        adopt: take over queues that are marked for another topology.
+        on_done: called after each change.
 
     Raises:
-        TopicNotFoundError, QueueNotFoundError: something given as ARN or URL does not exist.
-        ConfigurationError: the driver has no inspection, or another prefix.
-        DriverError: the broker is unavailable, or a permission is missing.
+        ConfigurationError: a queue is marked for another topology, without ``adopt``; nothing was changed.
+        DriverError: the broker is unavailable, or a permission is missing; earlier changes are done.
     """
-    observed = observe(topology, driver)
-    queues = QueueChanges(topology, driver, observed)
-    bindings = BindingChanges(topology, driver, observed)
-    moved = moved_with(observed.inspection, renamed or {})
-    changes = [
-        *_missing_topics(topology, driver, observed),
-        *queues.wanted(),
-        *bindings.wanted(),
-        *renames(topology, driver, observed.inspection, renamed or {}),
-        *bindings.surplus(),
-        *queues.surplus(moved),
-    ]
-    return Plan(topology, tuple(changes), tuple(_notes(observed, moved)))
+    foreign = [change for change in plan.changes if change.owner]
+    if foreign and not adopt:
+        raise ConfigurationError(
+            f"queue {foreign[0].name} is marked for the topology {foreign[0].owner!r}, and this is "
+            f"{plan.topology.name!r}: two environments or programs share its name. Give one of them a prefix "
+            "(prefix= of the driver), or take the queue over with --adopt"
+        )
+    done: list[Change] = []
+    left: list[tuple[Change, str]] = []
+    for change in plan.changes:
+        reason = reason_to_leave(change, prune=prune, delete_messages=delete_messages)
+        if reason:
+            left.append((change, reason))
+            continue
+        change.carry_out()
+        done.append(change)
+        if on_done is not None:
+            on_done(change)
+    return Applied(tuple(done), tuple(left))
 
 
-def _missing_topics(topology: Topology, driver: MessagingDriver, observed: Observation) -> Iterator[Change]:
-    for topic in topology.topics:
-        if observed.topics[topic.name] is None:
-            create = partial(driver.declare_topic, topic.name)
-            yield Change("create", "topic", topic.name, carry_out=create)
+def reason_to_leave(change: Change, *, prune: bool, delete_messages: bool) -> str | None:
+    """Return the reason why ``apply_plan`` leaves the change; None if it carries it out."""
+    if change.action != "remove" or (prune and (delete_messages or not change.message_count)):
+        return None
+    if not change.message_count:
+        return "removed with --prune only"
+    needed = "--delete-messages" if prune else "--prune --delete-messages"
+    return (
+        f"it holds {about(change.message_count)}. If {change.old_name} was renamed: --renamed {change.old_name}=NEW_NAME; "
+        f"if nothing needs them: {needed}"
+    )
 
 
-def _notes(observed: Observation, moved: Set[str]) -> Iterator[str]:
-    """Yield the queues of others on our topics: another service, or an old name that has no mark."""
-    for topic_name, queue in observed.strangers():
-        if queue.arn not in moved:
-            yield (
-                f"topic {topic_name} also feeds queue {queue.name}, which this program does not consume "
-                f"({about(queue.message_count)})"
-            )
+def about(message_count: int) -> str:
+    """Return the estimate of a number of messages."""
+    return f"about {message_count:,} message{'' if message_count == 1 else 's'}"
+
+
+def in_words(seconds: int) -> str:
+    """Return a duration in the largest unit that divides it."""
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds % length == 0:
+            count = seconds // length
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return f"{seconds} seconds"

@@ -11,8 +11,10 @@ from melange.drivers.inspection import BrokerInspection, ObservedQueue
 from melange.errors import ConfigurationError, DriverError
 from melange.messages import Queue
 from melange.operations.dead_letter import note_for
-from melange.topology.changes import NAME_TAKES, Change
 from melange.topology.model import DeclaredQueue, Topology
+from melange.topology.plan import Change
+
+NAME_TAKES = "the name is free again after 60 seconds on AWS"
 
 _LEASE_SECONDS = 60
 

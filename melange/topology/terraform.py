@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from melange.drivers.aws.subscriptions import filter_attributes, topics_statement
@@ -16,8 +17,14 @@ from melange.topology.model import (
     Topology,
     is_address,
     is_fifo,
+    plain_name,
 )
-from melange.topology.names import DAYS_OF_UPLOADS, PAYLOAD_RULE, broker_name, identifier
+
+PAYLOAD_RULE = "delete-old-payloads"
+"""The lifecycle rule that deletes the payloads of large events from their bucket."""
+
+DAYS_OF_UPLOADS = 1
+"""How long the bucket of large events keeps uploads that were never finished."""
 
 _OWN_ACCOUNT = "${data.aws_caller_identity.current.account_id}"
 
@@ -42,11 +49,11 @@ def to_terraform(topology: Topology, key: str | None = None) -> dict[str, Any]:
         _add(resources, "aws_sqs_queue", queue.name, _queue(topology, queue, key))
         if queue.dead_letter_queue is not None:
             _add(resources, "aws_sqs_queue_redrive_policy", queue.name, _redrive(queue))
-        sources = senders(topology, queue)
+        sources = topology.senders(queue)
         if sources:
             _add(resources, "aws_sqs_queue_policy", queue.name, _policy(queue, sources))
         for binding in queue.bindings:
-            name = f"{identifier(binding.topic)}_to_{identifier(queue.name)}"
+            name = f"{_identifier(binding.topic)}_to_{_identifier(queue.name)}"
             _add(resources, "aws_sns_topic_subscription", name, _subscription(queue, binding))
     for payloads in topology.payloads:
         for kind, arguments in _bucket(payloads).items():
@@ -58,27 +65,17 @@ def to_terraform(topology: Topology, key: str | None = None) -> dict[str, Any]:
     }
 
 
-def senders(topology: Topology, queue: DeclaredQueue) -> list[str]:
-    """Return the topics that the queue's policy has to let in.
-
-    A dead-letter queue also receives what cannot be delivered to the queues that it serves.
-    """
-    served = [topology.queue(name) for name in queue.dead_letters_of]
-    bindings = [*queue.bindings, *(binding for one in served if one for binding in one.bindings)]
-    return sorted({binding.topic for binding in bindings})
-
-
 def _add(resources: Resources, kind: str, name: str, arguments: dict[str, Any]) -> None:
     own = resources.setdefault(kind, {})
-    if identifier(name) in own:
+    if _identifier(name) in own:
         raise ConfigurationError(
-            f"two names of the topology become {kind}.{identifier(name)} in Terraform: rename one of them"
+            f"two names of the topology become {kind}.{_identifier(name)} in Terraform: rename one of them"
         )
-    own[identifier(name)] = arguments
+    own[_identifier(name)] = arguments
 
 
 def _topic(topology: Topology, topic: DeclaredTopic, key: str | None) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"name": broker_name(topology, topic.name)}
+    arguments: dict[str, Any] = {"name": topology.broker_name(topic.name)}
     if is_fifo(topic.name):
         arguments["fifo_topic"] = True
     if key:
@@ -88,7 +85,7 @@ def _topic(topology: Topology, topic: DeclaredTopic, key: str | None) -> dict[st
 
 def _queue(topology: Topology, queue: DeclaredQueue, key: str | None) -> dict[str, Any]:
     arguments: dict[str, Any] = {
-        "name": broker_name(topology, queue.name),
+        "name": topology.broker_name(queue.name),
         "tags": {**queue.tags, TOPOLOGY_TAG: topology.name},
     }
     if is_fifo(queue.name):
@@ -135,14 +132,14 @@ def _subscription(queue: DeclaredQueue, binding: DeclaredBinding) -> dict[str, A
     # SNS confirms a subscription at once only if the queue lets the topic in.
     policies = [queue.name, queue.dead_letter_queue] if queue.dead_letter_queue else [queue.name]
     arguments["depends_on"] = [
-        f"aws_sqs_queue_policy.{identifier(name)}" for name in policies if name and not is_address(name)
+        f"aws_sqs_queue_policy.{_identifier(name)}" for name in policies if name and not is_address(name)
     ]
     return arguments
 
 
 def _bucket(payloads: DeclaredPayloads) -> dict[str, dict[str, Any]]:
     """Return the resources of the bucket of large events by their kind."""
-    name = identifier(payloads.bucket)
+    name = _identifier(payloads.bucket)
     rule = {
         "id": PAYLOAD_RULE,
         "status": "Enabled",
@@ -168,4 +165,10 @@ def _queue_arn(name: str) -> str:
 
 
 def _attribute(kind: str, name: str, attribute: str) -> str:
-    return f"${{{kind}.{identifier(name)}.{attribute}}}"
+    return f"${{{kind}.{_identifier(name)}.{attribute}}}"
+
+
+def _identifier(name: str) -> str:
+    """Return the name as an identifier of Terraform."""
+    found = re.sub(r"[^A-Za-z0-9_]", "_", plain_name(name))
+    return found if not found[:1].isdigit() else f"_{found}"

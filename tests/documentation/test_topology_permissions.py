@@ -12,8 +12,7 @@ from documentation.pages import DOCS
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, QueueOptions, Reject, Retry
 from melange.drivers.aws import AwsDriver
 from melange.topology import Publication, apply_plan, collect, diagnose, make_plan
-from melange.topology.iam import DEAD_LETTERS, to_iam
-from melange.topology.names import Account
+from melange.topology.iam import DEAD_LETTERS, Account, to_iam
 
 FREE = {"sts:GetCallerIdentity"}
 PAGE = (DOCS / "topology.md").read_text()

@@ -21,9 +21,8 @@ from melange.cli.topology.options import (
     write_json,
 )
 from melange.errors import ConfigurationError
-from melange.topology.applying import apply_plan, reason_to_leave
-from melange.topology.changes import Change
-from melange.topology.plan import Plan, make_plan
+from melange.topology.drift import make_plan
+from melange.topology.plan import Change, Plan, apply_plan, reason_to_leave
 
 
 @click.command(short_help="Create and change what `plan` shows.")

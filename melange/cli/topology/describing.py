@@ -8,10 +8,8 @@ from rich.console import Console
 
 from melange.cli.logs import printable
 from melange.cli.readable import counted
-from melange.topology.applying import Applied
-from melange.topology.changes import Change, about
-from melange.topology.findings import Finding, app_option
-from melange.topology.plan import Plan
+from melange.topology.checks import Finding, app_option
+from melange.topology.plan import Applied, Change, Plan, about
 
 _SIGNS = {
     "create": ("+", "green"),

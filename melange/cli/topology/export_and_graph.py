@@ -12,8 +12,8 @@ import click
 from melange.cli.topology.options import failures_end_with_1, load_program, targets_argument, write_json
 from melange.errors import ConfigurationError
 from melange.topology.document import to_document
+from melange.topology.iam import Account
 from melange.topology.model import Topology
-from melange.topology.names import Account
 
 
 @click.command(short_help="Write Terraform, CloudFormation, IAM or JSON.")

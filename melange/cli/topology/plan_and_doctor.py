@@ -17,7 +17,7 @@ from melange.cli.topology.options import (
     write_json,
 )
 from melange.topology.doctor import diagnose
-from melange.topology.plan import make_plan
+from melange.topology.drift import make_plan
 
 
 @click.command(short_help="Show what differs from the broker.")

@@ -12,9 +12,8 @@ from melange.large_events import LargeEvents, S3Store
 from melange.topology import Publication, Topology, collect
 from melange.topology.cloudformation import to_cloudformation
 from melange.topology.document import from_document, to_document
-from melange.topology.iam import to_iam
+from melange.topology.iam import Account, to_iam
 from melange.topology.model import DeclaredQueue
-from melange.topology.names import Account
 from melange.topology.terraform import to_terraform
 
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"

@@ -1,14 +1,164 @@
-"""The doctor's checks of one binding, a queue's subscription to a topic."""
+"""What the doctor finds: findings, and the checks of one queue and of one binding that yield them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from melange.drivers.base import EventFilter
 from melange.drivers.inspection import ObservedQueue, ObservedSubscription, ObservedTopic
-from melange.topology.findings import APPLY, PRUNE, Finding
+from melange.errors import AccessDeniedError, DriverError
 from melange.topology.model import DeclaredBinding, DeclaredQueue, Topology
 from melange.topology.observing import Observation
+from melange.topology.plan import in_words
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+APPLY = "melange topology apply {target}"
+PRUNE = "melange topology apply {target} --prune"
+
+LAMBDA_VISIBILITY_FACTOR = 6
+"""https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault. ``remedy`` is a command, with ``{target}`` for the program, or what to change.
+
+    A note is not a fault of the topology: something that a person should know.
+    """
+
+    check: str
+    severity: Severity
+    resource: str
+    problem: str
+    reason: str
+    remedy: str
+
+    def to_document(self, target: str) -> dict[str, Any]:
+        """Return the finding as JSON values, with the target in its remedy."""
+        return {
+            "check": self.check,
+            "severity": self.severity,
+            "resource": self.resource,
+            "problem": self.problem,
+            "reason": self.reason,
+            "remedy": self.remedy_for(target),
+        }
+
+    def remedy_for(self, target: str) -> str:
+        """Return the remedy with the name of the program."""
+        return self.remedy.replace("{app}", app_option(target)).replace("{target}", target)
+
+
+def app_option(target: str) -> str:
+    """Return the option by which ``melange dead-letters`` finds the broker of the target; "" for files."""
+    first = target.split(" ", 1)[0]
+    return "" if first.endswith(".json") else f" --app {first}"
+
+
+def findings_of_queue(queue: DeclaredQueue, observed: Observation) -> Iterator[Finding]:
+    """Yield what is wrong with a queue: visibility, encryption, receive count, retention of its dead letters."""
+    found = observed.queues[queue.name]
+    yield from _visibility(queue, found)
+    if found is None:
+        return
+    yield from _encryption(queue, found, observed)
+    yield from _receive_count(queue, found)
+    dead_letters = _dead_letter_queue(found, observed)
+    if dead_letters is not None and dead_letters.retention_seconds <= found.retention_seconds:
+        yield Finding(
+            "dead-letter-retention",
+            "error",
+            f"queue {dead_letters.name}",
+            f"it keeps messages for {in_words(dead_letters.retention_seconds)}, and {queue.name} for "
+            f"{in_words(found.retention_seconds)}",
+            "On a standard queue the age of a dead letter counts from its first sending: old ones vanish at once.",
+            APPLY,
+        )
+
+
+def _dead_letter_queue(queue: ObservedQueue, observed: Observation) -> ObservedQueue | None:
+    if queue.dead_letter_queue is None:
+        return None
+    known = (
+        one for one in observed.queues.values() if one is not None and one.arn == queue.dead_letter_queue
+    )
+    return next(known, None) or observed.inspection.queue(queue.dead_letter_queue)
+
+
+def _receive_count(queue: DeclaredQueue, found: ObservedQueue) -> Iterator[Finding]:
+    count, least = found.max_receive_count, queue.max_receive_count
+    if count is None or least is None or count >= least or queue.max_attempts is None:
+        return
+    yield Finding(
+        "receive-count",
+        "error" if count <= queue.max_attempts else "warning",
+        f"queue {queue.name}",
+        f"maxReceiveCount is {count}, with max_attempts={queue.max_attempts} it should be {least} or more",
+        "The broker dead-letters messages before all attempts are made: deployments and waits count as receives too.",
+        APPLY,
+    )
+
+
+def _visibility(queue: DeclaredQueue, found: ObservedQueue | None) -> Iterator[Finding]:
+    limits = {one.timeout_seconds: one.name for one in queue.listeners if one.timeout_seconds is not None}
+    if not limits or queue.visibility_timeout_seconds is None:
+        return
+    longest = max(limits)
+    if queue.visibility_timeout_seconds <= longest:
+        yield Finding(
+            "visibility",
+            "warning",
+            f"queue {queue.name}",
+            f"the visibility timeout is {queue.visibility_timeout_seconds} s, and listener {limits[longest]} may run "
+            f"for {longest:g} s",
+            "While it runs the lease has to be renewed: if the process stalls, another one receives the message too.",
+            f"QueueOptions(visibility_timeout_seconds={int(longest) + 1}) or more in the program",
+        )
+    if found is not None and found.policy is not None and found.visibility_timeout_seconds <= longest:
+        wanted = int(longest) * LAMBDA_VISIBILITY_FACTOR
+        yield Finding(
+            "visibility",
+            "warning",
+            f"queue {queue.name}",
+            f"the queue's own visibility timeout is {found.visibility_timeout_seconds} s, and listener "
+            f"{limits[longest]} may run for {longest:g} s",
+            "melange says its own timeout at each receive; AWS Lambda and other programs use the queue's.",
+            "With Lambda: aws sqs set-queue-attributes "
+            f"--queue-url {found.address} --attributes VisibilityTimeout={max(wanted, 30)}",
+        )
+
+
+def _encryption(queue: DeclaredQueue, found: ObservedQueue, observed: Observation) -> Iterator[Finding]:
+    if not queue.bindings:
+        return
+    try:
+        problem = observed.inspection.key_problem(found)
+    except AccessDeniedError as error:
+        yield Finding(
+            "encryption",
+            "warning",
+            f"queue {queue.name}",
+            "the policy of its key could not be read",
+            f"It may keep SNS out. {error}",
+            "allow kms:DescribeKey and kms:GetKeyPolicy on the key, and run the doctor again",
+        )
+        return
+    except DriverError as error:
+        problem = str(error)
+    if problem:
+        yield Finding(
+            "encryption",
+            "error",
+            f"queue {queue.name}",
+            problem,
+            "SNS cannot encrypt its messages for the queue, and drops them.",
+            "encrypt with a customer key that allows sns.amazonaws.com kms:GenerateDataKey* and kms:Decrypt: "
+            "see docs/aws.md, Encryption; then use_driver(..., kms_master_key_id=...) and " + APPLY,
+        )
 
 
 def findings_of_binding(
