@@ -46,7 +46,7 @@ def console(
         sys.exit(WRONG_USAGE)
     # Only now: they need what may be missing.
     from melange.console.aws import AwsBackend  # noqa: PLC0415
-    from melange.console.standalone import ConsoleServer  # noqa: PLC0415
+    from melange.console.console import ConsoleServer  # noqa: PLC0415
 
     with failures_shown(), AwsDriver(region_name=region, endpoint_url=endpoint_url, prefix=prefix) as driver:
         backend = AwsBackend(driver, allows_purging=allow_purge)

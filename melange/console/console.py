@@ -1,4 +1,4 @@
-"""The console behind HTTP requests: addresses, forms, and the headers that keep pages safe."""
+"""The console over HTTP: its addresses, forms, and the headers that keep pages safe, and a server for it alone."""
 
 from __future__ import annotations
 
@@ -7,22 +7,73 @@ import logging
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
+from types import TracebackType
+from typing import Self
 from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlsplit
 
 from melange.console.backend import Backend, NotFoundError, RefusedError
-from melange.console.depth_history import History
-from melange.console.pages import ROUTES
+from melange.console.charts import History
+from melange.console.pages import (
+    Handler,
+    Page,
+    Redirect,
+    Visit,
+    controls,
+    dead_letters,
+    log,
+    overview,
+    queues,
+    sending,
+    topics,
+)
 from melange.console.rendering import render
-from melange.console.visits import Handler, Page, Redirect, Visit
 from melange.server.control import CONSOLE_PREFIX
 from melange.server.http import Request, Response
+from melange.server.origins import refusal_of
+from melange.server.socket_listener import SocketListener
 
 logger = logging.getLogger(__name__)
 
 _MAX_FIELDS = 2_000
 _MAX_NOTICES = 100
+
+_ROUTES: list[tuple[str, str, Handler]] = [
+    ("GET", "", overview.show),
+    ("GET", "topics/{}", topics.show),
+    ("GET", "topics/{}/publish", sending.show_publish),
+    ("POST", "topics/{}/publish", sending.publish),
+    ("GET", "topics/{}/delete", topics.ask_delete),
+    ("POST", "topics/{}/delete", topics.delete),
+    ("GET", "queues/{}", queues.show),
+    ("GET", "queues/{}/send", sending.show_send),
+    ("POST", "queues/{}/send", sending.send),
+    ("GET", "queues/{}/purge", queues.ask_purge),
+    ("POST", "queues/{}/purge", queues.purge),
+    ("GET", "queues/{}/delete", queues.ask_delete),
+    ("POST", "queues/{}/delete", queues.delete),
+    ("POST", "queues/{}/look", queues.look),
+    ("POST", "queues/{}/retry", dead_letters.retry),
+    ("POST", "queues/{}/selected", queues.change_selected),
+    ("GET", "queues/{}/messages/{}", queues.show_message),
+    ("POST", "queues/{}/messages/{}/release", queues.release),
+    ("GET", "dead-letters", dead_letters.show),
+    ("GET", "log", log.search),
+    ("GET", "log/{}", log.show),
+    ("GET", "faults", controls.show),
+    ("POST", "faults", controls.add_fault),
+    ("POST", "faults/{}/remove", controls.remove_fault),
+    ("POST", "disorder", controls.set_disorder),
+    ("POST", "clock", controls.advance),
+    ("POST", "snapshots", controls.take_snapshot),
+    ("GET", "snapshots/{}/restore", controls.ask_restore),
+    ("POST", "snapshots/{}/restore", controls.restore_snapshot),
+    ("POST", "snapshots/{}/remove", controls.remove_snapshot),
+    ("GET", "reset", controls.ask_reset),
+    ("POST", "reset", controls.reset),
+]
+"""Braces stand for the ARN of a topic or queue, or a message's key."""
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -63,7 +114,7 @@ class Console:
         self._history = History(backend)
         self._token = secrets.token_urlsafe(32)
         self._notices: OrderedDict[str, Redirect] = OrderedDict()
-        self._routes = [(method, _pattern(path), handler) for method, path, handler in ROUTES]
+        self._routes = [(method, _pattern(path), handler) for method, path, handler in _ROUTES]
 
     def answer(self, request: Request) -> Response:
         """Return the answer to a request below ``CONSOLE_PREFIX``."""
@@ -72,7 +123,7 @@ class Console:
         if path.startswith("assets/") and request.method in {"GET", "HEAD"}:
             return _asset(path.removeprefix("assets/"))
         try:
-            query = dict(parse_qsl(url.query, max_num_fields=_MAX_FIELDS))
+            query = _query(url.query)
             answer = self._handle(request, path, query)
             return self._redirect(answer) if isinstance(answer, Redirect) else self._page(answer, path, query)
         except NotFoundError as error:
@@ -146,8 +197,65 @@ class Console:
         return Response(page.status, _HTML, html.encode("utf-8", "backslashreplace"), _HEADERS)
 
 
+class ConsoleServer:
+    """Answers a browser from construction until ``close()``; use it as a context manager. Thread-safe.
+
+    Args:
+        backend: the broker that it shows.
+        host: the address to listen on. Others than those of loopback let the network in: there is no login.
+        port: the port to listen on; 0 takes a free one.
+        allowed_hosts: names besides those of this machine, under which browsers may reach it.
+
+    Raises:
+        OSError: the address is taken, or not one of this machine.
+    """
+
+    def __init__(
+        self, backend: Backend, *, host: str = "127.0.0.1", port: int = 0, allowed_hosts: Iterable[str] = ()
+    ) -> None:
+        self._console = Console(backend)
+        self._allowed_hosts = frozenset(map(str.lower, allowed_hosts))
+        self._listener = SocketListener(host, port, self._answer)
+        self._listener.start()
+
+    @property
+    def url(self) -> str:
+        """The address for the browser."""
+        return self._listener.url
+
+    def close(self) -> None:
+        """Stop answering. Idempotent."""
+        self._listener.close()
+        self._console.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answer(self, request: Request, is_client_there: Callable[[], bool]) -> Response:
+        refusal = refusal_of(request, self._allowed_hosts)
+        if refusal:
+            return Response(403, "text/plain", f"{refusal}\n".encode())
+        if request.target.startswith(CONSOLE_PREFIX):
+            return self._console.answer(request)
+        if request.target == "/" and request.method in {"GET", "HEAD"}:
+            return Response(303, "text/plain", b"", {"Location": CONSOLE_PREFIX})
+        return Response(404, "text/plain", b"this page does not exist\n")
+
+
 class _ForbiddenError(Exception):
     """A form that is not ours."""
+
+
+def _query(text: str) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(text, max_num_fields=_MAX_FIELDS))
+    except ValueError as error:
+        raise RefusedError(f"The address cannot be read: {error}.") from None
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -97,7 +97,7 @@ class Server:
                 try:
                     # Few servers are looked at, and the templates take longer to import than the server.
                     from melange.console.console import Console  # noqa: PLC0415
-                    from melange.console.local.backend import LocalBackend  # noqa: PLC0415
+                    from melange.console.local import LocalBackend  # noqa: PLC0415
                 except ModuleNotFoundError as error:
                     text = (
                         f"the console needs {error.name}: pip install '.[server]' in a checkout of melange\n"

@@ -6,7 +6,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from melange.console.aws import AwsBackend
-from melange.console.standalone import ConsoleServer
+from melange.console.console import ConsoleServer
 from melange.drivers.aws import AwsDriver
 from melange.server import Server
 from melange.server.control import CONSOLE_PREFIX

@@ -1,41 +1,79 @@
-"""The addresses of the console, each with its handler. Braces stand for the ARN of a topic or queue, or a message's key."""
+"""The pages, a module for each kind. The handler of a page gets a visit, and returns a page or a redirect."""
 
 from __future__ import annotations
 
-from melange.console.pages import controls, dead_letters, log, messages, overview, queues, sending, topics
-from melange.console.visits import Handler
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-ROUTES: list[tuple[str, str, Handler]] = [
-    ("GET", "", overview.show),
-    ("GET", "topics/{}", topics.show),
-    ("GET", "topics/{}/publish", sending.show_publish),
-    ("POST", "topics/{}/publish", sending.publish),
-    ("GET", "topics/{}/delete", topics.ask_delete),
-    ("POST", "topics/{}/delete", topics.delete),
-    ("GET", "queues/{}", queues.show),
-    ("GET", "queues/{}/send", sending.show_send),
-    ("POST", "queues/{}/send", sending.send),
-    ("GET", "queues/{}/purge", queues.ask_purge),
-    ("POST", "queues/{}/purge", queues.purge),
-    ("GET", "queues/{}/delete", queues.ask_delete),
-    ("POST", "queues/{}/delete", queues.delete),
-    ("POST", "queues/{}/look", queues.look),
-    ("POST", "queues/{}/retry", dead_letters.retry),
-    ("POST", "queues/{}/selected", messages.change_selected),
-    ("GET", "queues/{}/messages/{}", messages.show),
-    ("POST", "queues/{}/messages/{}/release", messages.release),
-    ("GET", "dead-letters", dead_letters.show),
-    ("GET", "log", log.search),
-    ("GET", "log/{}", log.show),
-    ("GET", "faults", controls.show),
-    ("POST", "faults", controls.add_fault),
-    ("POST", "faults/{}/remove", controls.remove_fault),
-    ("POST", "disorder", controls.set_disorder),
-    ("POST", "clock", controls.advance),
-    ("POST", "snapshots", controls.take_snapshot),
-    ("GET", "snapshots/{}/restore", controls.ask_restore),
-    ("POST", "snapshots/{}/restore", controls.restore_snapshot),
-    ("POST", "snapshots/{}/remove", controls.remove_snapshot),
-    ("GET", "reset", controls.ask_reset),
-    ("POST", "reset", controls.reset),
-]
+from melange.console.backend import Backend, NotFoundError
+from melange.console.charts import History
+from melange.console.model import Overview, Queue, Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request for a page, or a form that was sent from one.
+
+    ``arguments`` are what the braces of its address stand for. ``form`` has each field with all its values.
+    """
+
+    backend: Backend
+    history: History
+    arguments: Sequence[str] = ()
+    query: Mapping[str, str] = field(default_factory=dict)
+    form: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def value(self, name: str) -> str:
+        """Return the value of a field without spaces around it; "" if it is missing."""
+        return self.text(name).strip()
+
+    def text(self, name: str) -> str:
+        """Return the value of a field as it was sent, with lines that end as in Python."""
+        values = self.form.get(name) or [""]
+        return values[0].replace("\r\n", "\n")
+
+    def find_queue(self) -> tuple[Overview, Queue]:
+        """Return what the broker has, and the queue of the address; raise ``NotFoundError`` if it does not exist."""
+        overview = self.backend.overview()
+        queue = overview.queue(self.arguments[0])
+        if queue is None:
+            raise NotFoundError(f"The queue {self.arguments[0]} does not exist.")
+        return overview, queue
+
+    def find_topic(self) -> tuple[Overview, Topic]:
+        """Return what the broker has, and the topic of the address; raise ``NotFoundError`` if it does not exist."""
+        overview = self.backend.overview()
+        topic = overview.topic(self.arguments[0])
+        if topic is None:
+            raise NotFoundError(f"The topic {self.arguments[0]} does not exist.")
+        return overview, topic
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page: the name of its template and the values in it."""
+
+    template: str
+    values: Mapping[str, Any]
+    status: int = 200
+
+
+def confirmation(
+    title: str, text: str, button: str, back: str, fields: Sequence[tuple[str, str]] = ()
+) -> Page:
+    """Return the page that asks before an action: ``button`` sends ``fields`` to the same address, Cancel goes ``back``."""
+    values = {"title": title, "text": text, "button": button, "back": back, "fields": fields}
+    return Page("confirm.html", values)
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Shows the page at ``path`` instead, with a notice of what was done, and the path of a page with more about it."""
+
+    path: str
+    notice: str = ""
+    more: str = ""
+
+
+Handler = Callable[[Visit], Page | Redirect]

@@ -7,8 +7,8 @@ from typing import Any
 
 from melange.console.backend import Controls, NotFoundError, RefusedError
 from melange.console.model import Disorder
+from melange.console.pages import Page, Redirect, Visit, confirmation
 from melange.console.rendering import duration
-from melange.console.visits import Page, Redirect, Visit, confirmation
 
 KINDS = {
     "throttle": "too many calls: the call is refused",
@@ -59,13 +59,13 @@ def remove_fault(visit: Visit) -> Redirect:
 
 
 def set_disorder(visit: Visit) -> Redirect:
-    share = _number(visit, "duplicates", 0.0) / 100
+    share = _number(visit, "duplicates") / 100
     _controls(visit).set_disorder(Disorder(share, bool(visit.value("shuffle"))))
     return Redirect("faults", "Standard queues deliver so from now on.")
 
 
 def advance(visit: Visit) -> Redirect:
-    seconds = _number(visit, "seconds", 0.0)
+    seconds = _number(visit, "seconds")
     _controls(visit).advance(seconds)
     return Redirect("faults", f"The clock is {duration(seconds)} ahead of where it was.")
 
@@ -143,13 +143,13 @@ def _options(visit: Visit) -> dict[str, Any]:
             options[name] = visit.value(name)
     options["rate"] = _number(visit, "percent", 100.0) / 100
     options["seconds"] = _number(visit, "seconds", 1.0)
-    for name, least in (("times", 1), ("status", 500), ("seed", 0)):
+    for name in ("times", "status", "seed"):
         if visit.value(name):
-            options[name] = int(_number(visit, name, least))
+            options[name] = int(_number(visit, name))
     return options
 
 
-def _number(visit: Visit, name: str, default: float) -> float:
+def _number(visit: Visit, name: str, default: float = 0.0) -> float:
     text = visit.value(name)
     try:
         number = float(text) if text else default

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from melange.console.backend import Backend, RefusedError
 from melange.console.model import Message
+from melange.console.pages import Page, Redirect, Visit, confirmation
 from melange.console.reading import dead_letter_of, event_type_of
-from melange.console.visits import Page, Redirect, Visit, confirmation
 
 GROUPED_MESSAGES = 1_000
 """The number of messages of a queue that are grouped."""

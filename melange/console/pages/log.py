@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from melange.console.backend import Log, NotFoundError
+from melange.console.pages import Page, Visit
 from melange.console.reading import indented
 from melange.console.rendering import duration
-from melange.console.visits import Page, Visit
 from melange.server.bodies import decoded
 from melange.server.callers import Caller
 from melange.server.stories import Event, Story

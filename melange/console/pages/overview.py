@@ -5,7 +5,7 @@ from __future__ import annotations
 from melange.console.charts import Chart, chart_of
 from melange.console.graph import draw
 from melange.console.model import Overview, name_of
-from melange.console.visits import Page, Visit
+from melange.console.pages import Page, Visit
 
 SEARCHED_FROM = 15
 """The number of topics and queues from which a search is offered."""

@@ -1,19 +1,27 @@
-"""A queue: its depths and rates, its messages, and what can be done to all of them."""
+"""A queue and its messages: depths and rates, one message, and what can be done to one, some or all of them."""
 
 from __future__ import annotations
 
-from melange.console.backend import NotFoundError
+from collections.abc import Sequence
+
+from melange.console.backend import RefusedError
 from melange.console.charts import chart_of
-from melange.console.model import STATES, Messages, Overview, Queue
+from melange.console.model import STATES, Message, Messages, Overview, Queue
+from melange.console.pages import Page, Redirect, Visit, confirmation
 from melange.console.pages.dead_letters import groups_of, with_reason
 from melange.console.reading import dead_letter_of, preview, read
-from melange.console.visits import Page, Redirect, Visit, confirmation
 
 PAGE_SIZE = 50
 
+_CONFIRMATIONS = {
+    "delete": ("Delete", "They are deleted from {} and cannot be restored."),
+    "move": ("Move", "They move from {} to another queue, where consumers may receive them at once."),
+    "retry": ("Retry", "They move from {} back to the queues where they failed, and are received again."),
+}
+
 
 def show(visit: Visit) -> Page:
-    overview, queue = find(visit)
+    overview, queue = visit.find_queue()
     query, backend = visit.query, visit.backend
     text, state, reason = query.get("text", "").strip(), query.get("state", ""), query.get("reason", "")
     groups = groups_of(backend, queue.arn) if queue.holds_dead_letters else []
@@ -52,7 +60,7 @@ def show(visit: Visit) -> Page:
             "order": query.get("order", ""),
             "after": query.get("after", ""),
             "states": STATES,
-            "others": [one for one in overview.queues if one.is_fifo == queue.is_fifo and one is not queue],
+            "others": _targets(overview, queue),
             "depth_charts": {
                 "visible": chart_of(visible=[one.visible for one in samples]),
                 "in flight": chart_of(in_flight=[one.in_flight for one in samples]),
@@ -71,11 +79,11 @@ def look(visit: Visit) -> Redirect:
     arn = visit.arguments[0]
     visit.backend.look(arn)
     number = len(visit.backend.messages(arn, limit=1_000).messages)
-    return Redirect(f"queues/{arn}", f"Seen: {messages_in_words(number)}.")
+    return Redirect(f"queues/{arn}", f"Seen: {_counted(number)}.")
 
 
 def ask_purge(visit: Visit) -> Page:
-    _, queue = find(visit)
+    _, queue = visit.find_queue()
     about = "about " if visit.backend.counts_are_estimates else ""
     return confirmation(
         f"Purge {queue.name}?",
@@ -87,13 +95,13 @@ def ask_purge(visit: Visit) -> Page:
 
 
 def purge(visit: Visit) -> Redirect:
-    _, queue = find(visit)
+    _, queue = visit.find_queue()
     visit.backend.purge(queue.arn)
     return Redirect(f"queues/{queue.arn}", f"{queue.name} is purged.")
 
 
 def ask_delete(visit: Visit) -> Page:
-    _, queue = find(visit)
+    _, queue = visit.find_queue()
     return confirmation(
         f"Delete {queue.name}?",
         f"This deletes the queue and its messages, {queue.total:,} now. Its subscriptions stay and deliver nothing.",
@@ -103,20 +111,84 @@ def ask_delete(visit: Visit) -> Page:
 
 
 def delete(visit: Visit) -> Redirect:
-    _, queue = find(visit)
+    _, queue = visit.find_queue()
     visit.backend.delete_queue(queue.arn)
     return Redirect("", f"{queue.name} is deleted.")
 
 
-def messages_in_words(number: int) -> str:
+def show_message(visit: Visit) -> Page:
+    overview, queue = visit.find_queue()
+    message = visit.backend.message(queue.arn, visit.arguments[1])
+    following = [] if visit.backend.looking_receives else _following(visit, message.key)
+    return Page(
+        "message.html",
+        {
+            "overview": overview,
+            "queue": queue,
+            "message": message,
+            "reading": read(message),
+            "next_key": following[0].key if following else None,
+            "letter": dead_letter_of(message) if queue.holds_dead_letters else None,
+            "others": _targets(overview, queue),
+        },
+    )
+
+
+def _following(visit: Visit, key: str) -> Sequence[Message]:
+    return visit.backend.messages(visit.arguments[0], after=key, limit=1).messages
+
+
+def release(visit: Visit) -> Redirect:
+    arn, key = visit.arguments
+    visit.backend.release(arn, key)
+    return Redirect(f"queues/{arn}/messages/{key}", "The message is visible now.")
+
+
+def change_selected(visit: Visit) -> Page | Redirect:
+    """Retry, move or delete the messages with the keys in the form; ask before they are deleted."""
+    _, queue = visit.find_queue()
+    keys = list(visit.form.get("key", []))
+    action = visit.value("action")
+    back = f"queues/{queue.arn}"
+    if not keys:
+        raise RefusedError("Select at least one message first.")
+    if action == "move" and not visit.value("target"):
+        raise RefusedError("Choose the queue to which the messages move.")
+    # Where the programs of others work on the queues, nothing moves without a question.
+    is_asked = action == "delete" or (action in _CONFIRMATIONS and visit.backend.looking_receives)
+    if is_asked and not visit.value("is_sure"):
+        return _asked(visit, action, keys, queue)
+    if action == "retry":
+        number = visit.backend.retry(queue.arn, keys)
+        return Redirect(
+            back, f"{_counted(number)} moved back to where {'it' if number == 1 else 'they'} failed."
+        )
+    if action == "move":
+        target = visit.value("target")
+        number = visit.backend.move(queue.arn, keys, target)
+        return Redirect(back, f"{_counted(number)} moved to {target.rpartition(':')[2]}.")
+    if action == "delete":
+        return Redirect(back, f"{_counted(visit.backend.delete(queue.arn, keys))} deleted.")
+    raise RefusedError("Choose an action: retry, move or delete.")
+
+
+def _asked(visit: Visit, action: str, keys: list[str], queue: Queue) -> Page:
+    verb, text = _CONFIRMATIONS[action]
+    fields = [("action", action), ("target", visit.value("target")), ("is_sure", "yes")]
+    return confirmation(
+        f"{verb} {_counted(len(keys))}?",
+        text.format(queue.name),
+        verb,
+        f"queues/{queue.arn}",
+        [*fields, *(("key", key) for key in keys)],
+    )
+
+
+def _targets(overview: Overview, queue: Queue) -> list[Queue]:
+    """Return the queues to which messages of a queue can move."""
+    return [one for one in overview.queues if one.is_fifo == queue.is_fifo and one is not queue]
+
+
+def _counted(number: int) -> str:
     """Return a number of messages in words."""
     return "1 message" if number == 1 else f"{number:,} messages"
-
-
-def find(visit: Visit) -> tuple[Overview, Queue]:
-    """Return what the broker has, and the queue of the address."""
-    overview = visit.backend.overview()
-    queue = overview.queue(visit.arguments[0])
-    if queue is None:
-        raise NotFoundError(f"The queue {visit.arguments[0]} does not exist.")
-    return overview, queue

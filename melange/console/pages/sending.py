@@ -11,9 +11,8 @@ from typing import Any
 
 from melange.console.backend import RefusedError
 from melange.console.model import Draft, Queue, Topic
-from melange.console.pages import queues, topics
+from melange.console.pages import Page, Redirect, Visit
 from melange.console.reading import draft_of
-from melange.console.visits import Page, Redirect, Visit
 from melange.messages import new_uuid
 
 _ROWS = 10
@@ -21,22 +20,22 @@ _ROWS = 10
 
 
 def show_send(visit: Visit) -> Page:
-    _, queue = queues.find(visit)
+    _, queue = visit.find_queue()
     return _form(queue, _template(visit, queue.arn))
 
 
 def send(visit: Visit) -> Page | Redirect:
-    _, queue = queues.find(visit)
+    _, queue = visit.find_queue()
     return _sent(visit, queue, visit.backend.send, "Sent", f"queues/{queue.arn}")
 
 
 def show_publish(visit: Visit) -> Page:
-    _, topic = topics.find(visit)
+    _, topic = visit.find_topic()
     return _form(topic, _template(visit, topic.arn))
 
 
 def publish(visit: Visit) -> Page | Redirect:
-    _, topic = topics.find(visit)
+    _, topic = visit.find_topic()
     return _sent(visit, topic, visit.backend.publish, "Published", f"topics/{topic.arn}")
 
 

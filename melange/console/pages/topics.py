@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 
-from melange.console.backend import NotFoundError
 from melange.console.charts import chart_of
-from melange.console.model import Overview, Topic
+from melange.console.pages import Page, Redirect, Visit, confirmation
 from melange.console.reading import indented
-from melange.console.visits import Page, Redirect, Visit, confirmation
 
 
 def show(visit: Visit) -> Page:
-    overview, topic = find(visit)
+    overview, topic = visit.find_topic()
     bindings = overview.bindings_of(topic.arn)
     samples = visit.history.of(topic.arn)
     return Page(
@@ -47,7 +45,7 @@ def _allowing(topic_arn: str, queue_arn: str) -> str:
 
 
 def ask_delete(visit: Visit) -> Page:
-    _, topic = find(visit)
+    _, topic = visit.find_topic()
     return confirmation(
         f"Delete {topic.name}?",
         "This deletes the topic and its subscriptions. Queues keep their messages.",
@@ -57,15 +55,6 @@ def ask_delete(visit: Visit) -> Page:
 
 
 def delete(visit: Visit) -> Redirect:
-    _, topic = find(visit)
+    _, topic = visit.find_topic()
     visit.backend.delete_topic(topic.arn)
     return Redirect("", f"{topic.name} is deleted.")
-
-
-def find(visit: Visit) -> tuple[Overview, Topic]:
-    """Return what the broker has, and the topic of the address."""
-    overview = visit.backend.overview()
-    topic = overview.topic(visit.arguments[0])
-    if topic is None:
-        raise NotFoundError(f"The topic {visit.arguments[0]} does not exist.")
-    return overview, topic

@@ -14,8 +14,8 @@ import pytest
 
 from melange.console.aws import AwsBackend
 from melange.console.backend import RefusedError
+from melange.console.console import ConsoleServer
 from melange.console.model import Draft
-from melange.console.standalone import ConsoleServer
 from melange.drivers.aws import AwsDriver
 from melange.server import Server
 

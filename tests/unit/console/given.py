@@ -7,7 +7,7 @@ import re
 from urllib.parse import urlencode
 
 from melange.console.console import Console
-from melange.console.local.backend import LocalBackend
+from melange.console.local import LocalBackend
 from melange.server.control import CONSOLE_PREFIX
 from melange.server.faults import Faults
 from melange.server.http import Request, Response

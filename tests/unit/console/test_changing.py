@@ -379,3 +379,10 @@ def test_a_page_that_fails_is_a_page_that_says_so(browser, caplog):
     assert response.status == 500
     assert "This page failed" in response.body.decode()
     assert "TypeError" in caplog.text
+
+
+def test_an_address_with_too_many_fields_is_refused_without_an_error_in_the_log(browser, caplog):
+    answer = browser.get("?" + "&".join(f"name={number}" for number in range(3_000)))
+
+    assert answer.status == 400
+    assert not caplog.records

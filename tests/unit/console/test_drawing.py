@@ -1,7 +1,6 @@
 """The graph of topics and queues, and the charts of depths and rates."""
 
-from melange.console.charts import HEIGHT, WIDTH, chart_of
-from melange.console.depth_history import SAMPLES, History
+from melange.console.charts import HEIGHT, SAMPLES, WIDTH, History, chart_of
 from melange.console.graph import NODE_WIDTH, draw
 from melange.console.model import Binding, Overview, Queue, Topic, Traffic
 

@@ -1,8 +1,8 @@
-"""The messages of ``melange server``: those in its queues now, and its log of what happened. Looking touches none of them."""
+"""The messages in the queues of ``melange server``, found and described for the console. Looking touches none of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from melange.console.backend import NotFoundError
@@ -13,7 +13,6 @@ from melange.server.broker import Broker
 from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.queues import Queue
 from melange.server.sqs.receiving import system_attributes
-from melange.server.stories import Story, find_stories, find_story
 
 StoredCopy = Copy[SentMessage]
 
@@ -117,30 +116,3 @@ def number_of(key: str) -> int:
     if not (key.isascii() and key.isdigit() and len(key) < 19):
         raise NotFoundError(f"The message {key!r:.40} does not exist.")
     return int(key)
-
-
-class LocalLog:
-    """Reads the log of a server in this process. Thread-safe."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-
-    @property
-    def forgotten(self) -> int:
-        return self._broker.journal.forgotten
-
-    def find(
-        self, *, message_id: str = "", event_type: str = "", text: str = "", limit: int = 100
-    ) -> Sequence[Story]:
-        return find_stories(
-            self._broker, message_id=message_id, event_type=event_type, text=text, limit=limit
-        )
-
-    def story(self, message_id: str) -> Story:
-        story = find_story(self._broker, message_id)
-        if story is None:
-            raise NotFoundError(
-                f"The event log has nothing about message {message_id!r:.60}: it begins with the server, and forgets its "
-                "oldest events."
-            )
-        return story

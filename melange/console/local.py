@@ -1,15 +1,16 @@
-"""The backend of ``melange server``: what the pages need, from its state."""
+"""The backend of ``melange server``, in its process: it reads the state directly, so that looking touches no message."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from melange.console.backend import Controls, Log, NotFoundError, RefusedError
-from melange.console.local.controls import LocalControls
-from melange.console.local.messages import LocalLog, LocalMessages, number_of
-from melange.console.local.moves import CALLER, LocalMoves
+from melange.console.local_controls import LocalControls, LocalLog
+from melange.console.local_messages import LocalMessages, StoredCopy, number_of
 from melange.console.model import Binding, Draft, Message, Messages, Overview, Queue, Topic, Traffic
-from melange.console.reading import draft_of, topic_arn_of
+from melange.console.reading import dead_letter_of, draft_of, topic_arn_of, without_note_of
+from melange.messages import new_uuid
 from melange.server.broker import Broker
 from melange.server.callers import Caller
 from melange.server.calls import Call, Operation, Parameters
@@ -21,11 +22,15 @@ from melange.server.sns.managing_topics import delete_topic
 from melange.server.sns.publishing import publish
 from melange.server.sns.topics import Subscription
 from melange.server.sqs.managing_queues import delete_queue, purge_queue
+from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.queues import Queue as ServedQueue
-from melange.server.sqs.sending import send_message
+from melange.server.sqs.sending import put, send_message
 
 SEARCHED_MESSAGES = 100_000
 """The number of messages that one search looks at: clients of the server wait meanwhile."""
+
+_CALLER = Caller(user_agent="melange console")
+"""The caller of changes by the console, in the event log."""
 
 _NO_PERMISSION = "The policy of the queue does not allow the topic to send: nothing is delivered."
 
@@ -41,7 +46,6 @@ class LocalBackend:
     def __init__(self, broker: Broker, faults: Faults, snapshots: Snapshots, url: str) -> None:
         self._broker = broker
         self._messages = LocalMessages(broker)
-        self._moves = LocalMoves(broker, self._messages)
         self.url = url
         self.controls: Controls | None = LocalControls(broker, faults, snapshots)
         self.log: Log | None = LocalLog(broker)
@@ -139,19 +143,38 @@ class LocalBackend:
         return str(self._call(publish, topic_arn, parameters)["MessageId"])
 
     def release(self, queue_arn: str, key: str) -> None:
-        self._moves.release(queue_arn, key)
+        with self._changing(queue_arn) as queue:
+            copy, now = self._messages.find_copy(queue, key), self._broker.now()
+            queue.stored.show_at(copy, now, now)
+            queue.note_changes([copy])
+            self._broker.journal.add("visibility changed", now, queue.arn, copy.origin, _CALLER, (now,))
 
     def delete(self, queue_arn: str, keys: Sequence[str]) -> int:
-        return self._moves.delete(queue_arn, keys)
+        with self._changing(queue_arn) as queue:
+            copies = self._messages.copies_of(queue, keys)
+            for copy in copies:
+                self._remove(queue, copy)
+                self._broker.journal.add("deleted", self._broker.now(), queue.arn, copy.origin, _CALLER)
+        return len(copies)
 
     def move(self, queue_arn: str, keys: Sequence[str], target_arn: str) -> int:
-        return self._moves.move(queue_arn, keys, target_arn)
+        with self._changing(queue_arn) as queue:
+            target = self._messages.find(target_arn)
+            if target is queue:
+                raise RefusedError(f"The messages are in {queue.name} already: choose another queue.")
+            copies = self._messages.copies_of(queue, keys)
+            for copy in copies:
+                self._move(queue, copy, target, copy.message)
+        return len(copies)
 
     def retry(self, queue_arn: str, keys: Sequence[str]) -> int:
-        return self._moves.retry(queue_arn, keys)
+        with self._changing(queue_arn) as queue:
+            return self._retry(queue, self._messages.copies_of(queue, keys))
 
     def retry_all(self, queue_arn: str) -> int:
-        return self._moves.retry_all(queue_arn)
+        with self._changing(queue_arn) as queue:
+            now = self._broker.now()
+            return self._retry(queue, [copy for copy in queue.stored.copies if copy.visible_at <= now])
 
     def purge(self, queue_arn: str) -> None:
         self._call(purge_queue, queue_arn, {"QueueUrl": _path_of(queue_arn)})
@@ -165,7 +188,7 @@ class LocalBackend:
     def _call(self, operation: Operation, arn: str, parameters: Parameters) -> Parameters:
         """Call an operation of the server as the account of the ARN, in its region."""
         _, _, service, region, account, _ = arn.split(":")
-        caller = Caller("console", account, region, service, CALLER.user_agent)
+        caller = Caller("console", account, region, service, _CALLER.user_agent)
         try:
             return operation(Call(self._broker, caller, self.url, parameters))
         except ServiceError as error:
@@ -174,6 +197,63 @@ class LocalBackend:
             raise RefusedError(error.message) from None
         finally:
             self._broker.commit(is_topology_changed=True)
+
+    @contextmanager
+    def _changing(self, queue_arn: str) -> Iterator[ServedQueue]:
+        """Give the queue under the lock, and write at the end what was changed."""
+        try:
+            with self._broker.lock:
+                yield self._messages.find(queue_arn)
+        except ServiceError as error:
+            raise RefusedError(error.message) from None
+        finally:
+            self._broker.commit(is_topology_changed=False)
+
+    def _retry(self, queue: ServedQueue, copies: Sequence[StoredCopy]) -> int:
+        plan = [(copy, self._target_of(queue, copy)) for copy in copies]  # before anything is moved
+        for copy, target in plan:
+            message = copy.message
+            attributes = without_note_of(message.attributes)
+            if attributes is not message.attributes:
+                message = SentMessage(
+                    message.body, attributes, sender_id=message.sender_id, trace_header=message.trace_header
+                )
+            self._move(queue, copy, target, message)
+        return len(plan)
+
+    def _target_of(self, queue: ServedQueue, copy: StoredCopy) -> ServedQueue:
+        """Return the queue from which a dead letter came."""
+        sources = self._messages.sources_of(queue)
+        message = self._messages.message(queue, copy, None)
+        named = message.source_arn
+        if named is None:
+            name = dead_letter_of(message).queue_name
+            named = next((arn for arn in sources if arn.rpartition(":")[2] == name), None)
+        if named is None and len(sources) == 1:
+            named = sources[0]
+        found = self._broker.queues.get(named or "")
+        if found is None:
+            raise RefusedError(
+                f"It is not known from which queue message {message.message_id} came: move it to a queue that you choose."
+            )
+        return found
+
+    def _move(self, queue: ServedQueue, copy: StoredCopy, target: ServedQueue, message: SentMessage) -> None:
+        message_id = self._broker.message_id(copy.origin)
+        self._remove(queue, copy)
+        # An id of its own: under the old one the queue could drop it as a duplicate.
+        _, number = put(
+            target,
+            message,
+            group_id=copy.group_id or (message_id if target.is_fifo else None),
+            deduplication_id=new_uuid() if target.is_fifo else None,
+        )
+        details = (target.arn, number)
+        self._broker.journal.add("moved", self._broker.now(), queue.arn, copy.origin, _CALLER, details)
+
+    def _remove(self, queue: ServedQueue, copy: StoredCopy) -> None:
+        queue.stored.remove(copy, self._broker.now())
+        self._broker.bytes_kept -= copy.message.memory
 
     def _queue(self, queue: ServedQueue, now: float) -> Queue:
         depth = queue.stored.measure(now)
