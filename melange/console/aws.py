@@ -17,8 +17,8 @@ from typing import Any
 from melange.console.backend import Controls, Log, NotFoundError, RefusedError
 from melange.console.model import Binding, Draft, Message, Messages, Overview, Queue, Topic
 from melange.console.reading import dead_letter_of, draft_of
-from melange.drivers.aws.account import Subscription
 from melange.drivers.aws.driver import AwsDriver
+from melange.drivers.aws.inspection import Subscription
 from melange.drivers.aws.policies import NO_STATEMENT, sending_problem
 from melange.drivers.sqs_rules import FIFO_SUFFIX
 from melange.errors import MelangeError, QueueNotFoundError, TopicNotFoundError

@@ -1,7 +1,8 @@
-"""The queue specification of ``declare_queue`` and its checks, the same on every driver."""
+"""What declaring has in common on every driver: the queue specification with its checks, and the prefix of names."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -81,3 +82,34 @@ class QueueSpec:
             raise ConfigurationError(
                 f"max_receive_count must be a whole number from 1 to {MAX_RECEIVE_COUNT:,}, not {count!r}"
             )
+
+
+_PREFIX = re.compile(r"[A-Za-z0-9_-]{0,40}")
+_ADDRESSES = ("arn:", "http://", "https://")
+
+
+@dataclass(frozen=True, slots=True)
+class NamePrefix:
+    """Names with the prefix are the broker's; programs use those without it.
+
+    Raises:
+        ConfigurationError: the prefix has characters that names may not have.
+    """
+
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not _PREFIX.fullmatch(self.text):
+            raise ConfigurationError(
+                f"prefix must be up to 40 letters, digits, hyphens and underscores, such as 'staging-', not {self.text!r}"
+            )
+
+    def add(self, name: str) -> str:
+        """Return the broker's name; an ARN or a URL is left alone."""
+        if isinstance(name, str) and not name.startswith(_ADDRESSES):
+            return self.text + name
+        return name
+
+    def strip(self, name: str) -> str:
+        """Return the program's name for the broker's; the name of something without the prefix is left alone."""
+        return name.removeprefix(self.text)

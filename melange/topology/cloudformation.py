@@ -6,7 +6,8 @@ import json
 import re
 from typing import Any
 
-from melange.drivers.aws.subscriptions import filter_attributes, topics_statement
+from melange.drivers.aws.policies import topics_statement
+from melange.drivers.aws.subscriptions import filter_attributes
 from melange.errors import ConfigurationError
 from melange.topology.model import (
     TOPOLOGY_TAG,

@@ -45,7 +45,7 @@ class DropsHeaders(InMemoryDriver):
 
 class MixesTopicsUp(InMemoryDriver):
     def publish(self, topic, messages):
-        return [self.send(queue.queue, messages) for queue in self._topology.queues.values()] and []
+        return [self.send(queue.queue, messages) for queue in self._broker.queues.values()] and []
 
 
 class ForgetsTheBatchAfterTen(InMemoryDriver):
@@ -179,14 +179,14 @@ class KnowsNoFilters(InMemoryDriver):
 class OneFilterPerTopic(InMemoryDriver):
     def declare_queue(self, name, *topics, event_filter=None, **options):
         if event_filter is not None:
-            for other in list(self._topology.queues):
+            for other in list(self._broker.queues):
                 super().declare_queue(other.rpartition(":")[2], *topics, event_filter=event_filter)
         return super().declare_queue(name, *topics, event_filter=event_filter, **options)
 
 
 class OneTopicPerQueue(InMemoryDriver):
     def declare_queue(self, name, *topics, **options):
-        for topic in self._topology.topics.values():
+        for topic in self._broker.topics.values():
             if topics:
                 for queue in list(topic.bindings):
                     if queue.queue.name == name:
@@ -264,7 +264,7 @@ class CountsAllReceivesAgainstEachQueue(InMemoryDriver):
     def receive(self, *arguments, **options):
         deliveries = super().receive(*arguments, **options)
         for delivery in deliveries:
-            queue = self._topology.queues[delivery.queue.address]
+            queue = self._broker.queues[delivery.queue.address]
             queue.stored.copies_by_number[int(delivery.receipt_handle.partition("-")[0])].carried = 0
         return deliveries
 
@@ -317,7 +317,7 @@ class GroupsDeadLettersByMessage(InMemoryDriver):
 
 class BlocksAGroupUntilAllOfItIsBack(InMemoryDriver):
     def receive(self, queue, *arguments, **options):
-        inside = self._topology.queues[queue.address]
+        inside = self._broker.queues[queue.address]
         if queue.is_fifo and inside.measure(self.clock.monotonic()).in_flight:
             return []
         return super().receive(queue, *arguments, **options)

@@ -85,7 +85,7 @@ def test_thousands_of_interrupts_lose_and_strand_no_message(suffix):
     assert set(settled) == set(published)
     assert not suffix or set(settled.values()) == {1}
     assert driver.measure_queue(queue) == QueueDepth(0, 0, 0)
-    assert driver._topology.queues[queue.address].stored._in_flight == 0
+    assert driver._broker.queues[queue.address].stored._in_flight == 0
 
 
 def _message(number: int, suffix: str) -> Message:

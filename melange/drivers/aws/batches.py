@@ -1,15 +1,26 @@
-"""Batches of ten: split by size, sent, with a result for each entry."""
+"""The calls that carry messages, up to ten at a time: sent with a result for each entry, received, settled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 from melange.drivers.aws.calls import BrokerCalls
-from melange.drivers.aws.error_answers import error_for_entry, is_transient, lease_lost
-from melange.drivers.aws.operations import Entry, Operation, Parameters
+from melange.drivers.aws.errors import error_for_entry, is_transient, lease_lost
+from melange.drivers.aws.operations import (
+    RECEIVE,
+    RECEIVE_AT_ONCE,
+    Answer,
+    Entry,
+    Operation,
+    Parameters,
+    UnreadableAnswer,
+)
+from melange.drivers.aws.wire import TRACE_ATTRIBUTE, deliveries_from
 from melange.drivers.sqs_rules import MAX_BATCH, message_size
 from melange.errors import DriverConnectionError, DriverError, Failure, ItemT, MelangeError
-from melange.messages import Delivery, Message, Queue, Topic
+from melange.messages import Delivery, Message, Queue, Topic, new_uuid
 
 _NOT_MENTIONED: Entry = {"Code": "InternalError", "Message": "the answer does not mention it"}
 
@@ -17,6 +28,14 @@ EntryOf = Callable[[ItemT], Entry]
 """Makes a new entry, which gets its ``Id`` here."""
 
 _IDS = tuple(map(str, range(MAX_BATCH)))
+
+_SYSTEM_ATTRIBUTES = (
+    "ApproximateReceiveCount",
+    "MessageDeduplicationId",
+    "MessageGroupId",
+    "SentTimestamp",
+    TRACE_ATTRIBUTE,
+)
 
 
 def send_messages(
@@ -68,6 +87,45 @@ def split_by_size(messages: Sequence[Message], max_bytes: int) -> Iterator[Seque
         yield messages[start:]
 
 
+def receive_from(
+    calls: BrokerCalls,
+    queue: Queue,
+    limit: int,
+    wait_seconds: int,
+    *,
+    visibility_timeout_seconds: int,
+    more_attributes: tuple[str, ...] = (),
+) -> list[Delivery]:
+    """Return at most ``limit`` deliveries. Blocks for ``wait_seconds`` at most, and the time of the call.
+
+    ``more_attributes`` are system attributes for other readers of ``Delivery.received``.
+
+    Raises:
+        MelangeError: see ``BrokerCalls``.
+    """
+    # SQS repeats a lost answer for a request with the same id.
+    attempt: dict[str, Any] = {"ReceiveRequestAttemptId": new_uuid()} if queue.is_fifo else {}
+    asked_at = calls.clock.monotonic()
+    deliveries: list[Delivery] = calls(
+        RECEIVE if wait_seconds else RECEIVE_AT_ONCE,
+        queue.name,
+        read=partial(
+            deliveries_from,
+            queue=queue,
+            asked_at=asked_at,
+            visibility_timeout_seconds=visibility_timeout_seconds,
+        ),
+        QueueUrl=queue.address,
+        MaxNumberOfMessages=min(limit, MAX_BATCH),
+        WaitTimeSeconds=wait_seconds,
+        VisibilityTimeout=visibility_timeout_seconds,
+        MessageAttributeNames=("All",),
+        MessageSystemAttributeNames=_SYSTEM_ATTRIBUTES + more_attributes,
+        **attempt,
+    )
+    return deliveries
+
+
 def settle_deliveries(
     calls: BrokerCalls, operation: Operation, deliveries: Sequence[Delivery], entry_of: EntryOf[Delivery]
 ) -> list[Failure[Delivery]]:
@@ -109,7 +167,7 @@ def run_batch(
     for attempt in range(1, calls.attempts + 1):
         parameters: Parameters = {operation.target: target.address, operation.entries: entries}
         try:
-            answered = calls(operation, target.name, started=started, **parameters)
+            answered = calls(operation, target.name, started=started, read=_outcomes, **parameters)
         except MelangeError as error:
             if attempt == 1 and not isinstance(error, DriverConnectionError):
                 raise
@@ -133,6 +191,17 @@ def run_batch(
         if not pending:
             return failures
     return failures
+
+
+def _outcomes(answer: Answer) -> dict[str, Entry | None]:
+    """Return the failure, or None, of each entry in the answer."""
+    try:
+        entries: dict[str, Entry | None] = {entry["Id"]: None for entry in answer.get("Successful") or ()}
+        for entry in answer.get("Failed") or ():
+            entries[entry["Id"]] = entry
+        return entries
+    except (TypeError, LookupError, AttributeError) as error:
+        raise UnreadableAnswer("it does not say what became of the entries") from error
 
 
 _SMALL_MESSAGE_CHARACTERS = 2_000

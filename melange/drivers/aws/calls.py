@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from botocore.exceptions import NoCredentialsError
@@ -77,6 +77,15 @@ class BrokerCalls:
                 if not isinstance(mapped, DriverConnectionError) or not self.may_retry(attempt, started):
                     raise mapped from (error if keeps_its_cause(error, parameters) else None)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def listed(self, operation: Operation, resource: str, key: str, /, **parameters: Any) -> Iterator[Any]:
+        """Yield what all pages of a listing have under ``key``: one call for each page, when it is needed."""
+        while True:
+            answer = self(operation, resource, **parameters)
+            yield from answer.get(key) or ()
+            if not answer.get("NextToken"):
+                return
+            parameters["NextToken"] = answer["NextToken"]
 
     def may_retry(self, attempt: int, started: float) -> bool:
         """Wait before the next attempt, if there is one: exponential backoff with a limit and full jitter."""

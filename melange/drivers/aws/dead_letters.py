@@ -1,29 +1,219 @@
-"""Dead letters on SQS: the message as received, with the reason if there is space for it."""
+"""Dead letters on SQS: sent there as they were received with the reason, looked at, and sent on; see ``melange.drivers.dead_letters``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from melange.drivers.aws.operations import Parameters
-from melange.drivers.aws.wire import Received
-from melange.drivers.aws.xray import TRACE_ATTRIBUTE
-from melange.drivers.dead_letters import dead_letter_of
+from melange.drivers.aws import operations
+from melange.drivers.aws.batches import receive_from, run_batch
+from melange.drivers.aws.calls import BrokerCalls
+from melange.drivers.aws.operations import Entry, Parameters
+from melange.drivers.aws.queues import SqsQueues
+from melange.drivers.aws.wire import TRACE_ATTRIBUTE, Received
+from melange.drivers.base import QueueDepth
+from melange.drivers.dead_letters import (
+    NO_NOTES,
+    FoundDeadLetter,
+    MoveTask,
+    dead_letter_of,
+    deduplication_id_of_retry,
+)
 from melange.drivers.sqs_rules import (
     ATTRIBUTE_TYPE,
     FOLDED_HEADERS_ATTRIBUTE,
     MAX_ATTRIBUTES,
+    MAX_BATCH,
     MESSAGE_ID_ATTRIBUTE,
     OWN_ATTRIBUTES,
     PUBLISHED_AT_ATTRIBUTE,
 )
+from melange.errors import ConfigurationError, Failure, MelangeError
 from melange.messages import DEAD_LETTER_HEADER, TRACE_HEADERS, Delivery, Queue
+
+_SOURCE_ATTRIBUTE = "DeadLetterQueueSourceArn"
+_WAIT_SECONDS = 1
+"""A receive without a wait asks some of SQS's servers only, and may miss messages."""
 
 _SHORT_TEXT_CHARACTERS = 60
 
 Attribute = dict[str, Any]
 Attributes = dict[str, Attribute]
+
+
+class SqsDeadLetters:
+    """The dead letters of SQS queues; see ``DeadLetterAccess``."""
+
+    counts_are_estimates = True
+
+    def __init__(self, calls: BrokerCalls, queues: SqsQueues) -> None:
+        self._calls = calls
+        self._queues = queues
+        self.moves = SqsMoves(calls, queues)
+
+    def measure(self, queue: Queue) -> QueueDepth:
+        return self._queues.measure(queue)
+
+    def sources(self, dead_letter_queue: Queue) -> dict[str, str]:
+        urls = self._calls.listed(
+            operations.LIST_SOURCE_QUEUES,
+            dead_letter_queue.name,
+            "queueUrls",
+            QueueUrl=dead_letter_queue.address,
+            MaxResults=1_000,  # without it SQS gives one page only
+        )
+        return {self._queues.name_of(url): url for url in urls}
+
+    def browse(self, queue: Queue, *, visibility_timeout_seconds: int) -> list[FoundDeadLetter]:
+        deliveries = receive_from(
+            self._calls,
+            queue,
+            MAX_BATCH,
+            _WAIT_SECONDS,
+            visibility_timeout_seconds=visibility_timeout_seconds,
+            more_attributes=(_SOURCE_ATTRIBUTE,),
+        )
+        found = []
+        for delivery in deliveries:
+            assert isinstance(delivery.received, Received)
+            system = delivery.received.raw.get("Attributes") or {}
+            source, sent = system.get(_SOURCE_ATTRIBUTE), str(system.get("SentTimestamp") or "")
+            found.append(
+                FoundDeadLetter(
+                    delivery,
+                    sent_at=_time(int(sent)) if sent.isdecimal() else None,
+                    was_moved=bool(source),
+                    source_name=self._queues.name_of(source) if source else None,
+                )
+            )
+        return found
+
+    def resend(
+        self, deliveries: Sequence[Delivery], target: Queue, *, notes: Mapping[str, str] = NO_NOTES
+    ) -> list[Failure[Delivery]]:
+        """Send the messages on; see ``DeadLetterAccess.resend``.
+
+        The body is sent as received, with its SNS envelope if it had one. Attributes keep their types.
+        """
+        entries = {
+            delivery.receipt_handle: _entry_of(delivery, target, notes.get(delivery.receipt_handle))
+            for delivery in deliveries
+        }
+        failures: list[Failure[Delivery]] = []
+        for index, batch in enumerate(_batches(deliveries, entries, target.max_message_bytes)):
+            try:
+                failures += run_batch(
+                    self._calls,
+                    operations.SEND,
+                    target,
+                    batch,
+                    lambda delivery: entries[delivery.receipt_handle],
+                )
+            except MelangeError as error:
+                if index == 0:
+                    raise
+                failures += [Failure(delivery, error) for delivery in batch]
+        return failures
+
+
+class SqsMoves:
+    """Message move tasks of SQS; see ``MessageMoves``."""
+
+    def __init__(self, calls: BrokerCalls, queues: SqsQueues) -> None:
+        self._calls = calls
+        self._queues = queues
+
+    def start(self, queue: Queue, destination: Queue, *, messages_per_second: int | None = None) -> None:
+        """Begin to move all messages; see ``MessageMoves.start``. SQS moves at most 500 messages a second.
+
+        The destination is always given: SQS knows the source only of messages that it moved itself.
+        """
+        rate: Parameters = (
+            {} if messages_per_second is None else {"MaxNumberOfMessagesPerSecond": messages_per_second}
+        )
+        self._calls(
+            operations.START_MOVE,
+            queue.name,
+            SourceArn=self._queues.arn_of(queue),
+            DestinationArn=self._queues.arn_of(destination),
+            **rate,
+        )
+
+    def recent(self, queue: Queue) -> list[MoveTask]:
+        return [self._move_task(raw) for raw in self._tasks(queue)]
+
+    def cancel(self, queue: Queue) -> int | None:
+        for raw in self._tasks(queue):
+            if raw.get("Status") == "RUNNING" and raw.get("TaskHandle"):
+                answer = self._calls(operations.CANCEL_MOVE, queue.name, TaskHandle=raw["TaskHandle"])
+                return int(answer.get("ApproximateNumberOfMessagesMoved") or 0)
+        return None
+
+    def _tasks(self, queue: Queue) -> list[Mapping[str, Any]]:
+        answer = self._calls(
+            operations.LIST_MOVES, queue.name, SourceArn=self._queues.arn_of(queue), MaxResults=10
+        )
+        return answer.get("Results") or []
+
+    def _move_task(self, raw: Mapping[str, Any]) -> MoveTask:
+        destination, started = raw.get("DestinationArn"), raw.get("StartedTimestamp")
+        return MoveTask(
+            status=str(raw.get("Status") or "unknown").lower(),
+            destination_name=self._queues.name_of(destination) if destination else None,
+            moved=int(raw.get("ApproximateNumberOfMessagesMoved") or 0),
+            to_move=raw.get("ApproximateNumberOfMessagesToMove"),
+            messages_per_second=raw.get("MaxNumberOfMessagesPerSecond"),
+            started_at=_time(int(started)) if started else None,
+            failure=raw.get("FailureReason"),
+        )
+
+
+def _entry_of(delivery: Delivery, target: Queue, note: str | None) -> Entry:
+    received = delivery.received
+    if not isinstance(received, Received):
+        raise ConfigurationError("only deliveries that browse() returned can be sent on")
+    attributes = _with_identity(delivery, received, without_note(_attributes_of(received)))
+    if (
+        len(attributes) > MAX_ATTRIBUTES
+    ):  # of another publisher, which uses all of them: SQS gives it a new id
+        attributes = _attributes_of(received)
+    elif note is not None:
+        attributes = _with_fitting_note(received.raw["Body"], attributes, note, target)
+    message = delivery.message
+    entry: Entry = {
+        "MessageBody": received.raw["Body"],
+        "MessageAttributes": attributes,
+        **_trace_of(received),
+    }
+    group_id = message.message_group_id or (message.message_id if target.is_fifo else None)
+    if group_id is not None:
+        entry["MessageGroupId"] = group_id
+    if target.is_fifo:
+        entry["MessageDeduplicationId"] = deduplication_id_of_retry(delivery)
+    return entry
+
+
+def _batches(
+    deliveries: Sequence[Delivery], entries: Mapping[str, Entry], max_bytes: int
+) -> Iterator[list[Delivery]]:
+    batch: list[Delivery] = []
+    size = 0
+    for delivery in deliveries:
+        entry = entries[delivery.receipt_handle]
+        added = _size_of(entry["MessageBody"], entry["MessageAttributes"])
+        if batch and (len(batch) == MAX_BATCH or size + added > max_bytes):
+            yield batch
+            batch, size = [], 0
+        batch.append(delivery)
+        size += added
+    if batch:
+        yield batch
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1_000, UTC)
 
 
 def copies_of(delivery: Delivery, received: Received, target: Queue, note: str) -> Iterator[Parameters]:
@@ -33,30 +223,30 @@ def copies_of(delivery: Delivery, received: Received, target: Queue, note: str) 
     first one has the whole note, the next a shorter one, then none; the last is exactly what was received.
     """
     body = received.raw["Body"]
-    bare = attributes_of(received)
-    known = with_identity(delivery, received, without_note(bare))
+    bare = _attributes_of(received)
+    known = _with_identity(delivery, received, without_note(bare))
     for attributes in _with_shorter_notes(body, known, note, target):
         yield _copy(delivery, received, target, attributes)
     yield _copy(delivery, received, target, bare)
 
 
-def with_fitting_note(body: str, attributes: Attributes, note: str, target: Queue) -> Attributes:
+def _with_fitting_note(body: str, attributes: Attributes, note: str, target: Queue) -> Attributes:
     """Return the attributes with the note, shortened or left out if the queue's limits leave no space."""
     return next(_with_shorter_notes(body, attributes, note, target), attributes)
 
 
 def _with_shorter_notes(body: str, known: Attributes, note: str, target: Queue) -> Iterator[Attributes]:
     for attributes in (_with_note(known, note), _with_note(known, _shortened(note)), known):
-        if len(attributes) <= MAX_ATTRIBUTES and size_of(body, attributes) <= target.max_message_bytes:
+        if len(attributes) <= MAX_ATTRIBUTES and _size_of(body, attributes) <= target.max_message_bytes:
             yield attributes
 
 
-def attributes_of(received: Received) -> Attributes:
+def _attributes_of(received: Received) -> Attributes:
     """Return the attributes of a received message, to be sent again with their types."""
     return {name: _sendable(value) for name, value in (received.raw.get("MessageAttributes") or {}).items()}
 
 
-def with_identity(delivery: Delivery, received: Received, attributes: Attributes) -> Attributes:
+def _with_identity(delivery: Delivery, received: Received, attributes: Attributes) -> Attributes:
     """Return the attributes with the id of the message and its time, which SQS would replace in a copy."""
     message = delivery.message
     known = dict(attributes)
@@ -69,7 +259,7 @@ def with_identity(delivery: Delivery, received: Received, attributes: Attributes
     return known
 
 
-def trace_of(received: Received) -> Attributes:
+def _trace_of(received: Received) -> Attributes:
     """Return the trace header as a parameter of a send, {} without one."""
     trace = (received.raw.get("Attributes") or {}).get(TRACE_ATTRIBUTE)
     return {"MessageSystemAttributes": {TRACE_ATTRIBUTE: _text(trace)}} if trace else {}
@@ -140,7 +330,7 @@ def _copy(delivery: Delivery, received: Received, target: Queue, attributes: Att
         copy["MessageGroupId"] = twin.message_group_id
     if target.is_fifo:
         copy["MessageDeduplicationId"] = twin.message_deduplication_id
-    return copy | trace_of(received)
+    return copy | _trace_of(received)
 
 
 def _sendable(attribute: Mapping[str, Any]) -> Attribute:
@@ -152,7 +342,7 @@ def _text(value: str) -> Attribute:
     return {"DataType": ATTRIBUTE_TYPE, "StringValue": value}
 
 
-def size_of(body: str, attributes: Attributes) -> int:
+def _size_of(body: str, attributes: Attributes) -> int:
     """Return the bytes that SQS counts."""
     return len(body.encode()) + sum(
         len(name.encode()) + len(attribute["DataType"].encode()) + _length(attribute)

@@ -12,12 +12,11 @@ from botocore.config import Config
 
 from melange.clock import Clock, SystemClock
 from melange.drivers.aws import operations
-from melange.drivers.aws.batches import send_messages, settle_deliveries
+from melange.drivers.aws.batches import receive_from, send_messages, settle_deliveries
 from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.clients import DEFAULT_CALL_TIMEOUT_SECONDS, Clients
 from melange.drivers.aws.operations import Entry
 from melange.drivers.aws.queues import SqsQueues
-from melange.drivers.aws.receiving import receive_from
 from melange.drivers.aws.subscriptions import SnsSubscriptions
 from melange.drivers.aws.topics import SnsTopics
 from melange.drivers.aws.transport import TransportName
@@ -31,8 +30,7 @@ from melange.drivers.base import (
     NoDeadLetterQueue,
     QueueDepth,
 )
-from melange.drivers.prefix import NamePrefix
-from melange.drivers.queue_spec import QueueSpec
+from melange.drivers.queue_spec import NamePrefix, QueueSpec
 from melange.drivers.sqs_rules import (
     MAX_BATCH,
     MAX_DELAY_SECONDS,
@@ -45,8 +43,8 @@ from melange.errors import ConfigurationError, Failure, InvalidMessageError
 from melange.messages import Delivery, Message, Queue, Topic
 
 if TYPE_CHECKING:
-    from melange.drivers.aws.account import AwsAccount
-    from melange.drivers.aws.dead_letter_access import SqsDeadLetters
+    from melange.drivers.aws.dead_letters import SqsDeadLetters
+    from melange.drivers.aws.inspection import AwsAccount
     from melange.drivers.inspection import BrokerInspection
 
 _CAPABILITIES = Capabilities(
@@ -127,7 +125,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
     @property
     def dead_letter_access(self) -> SqsDeadLetters:
         """The administration of dead letters; see ``melange.drivers.dead_letters``."""
-        from melange.drivers.aws.dead_letter_access import SqsDeadLetters  # noqa: PLC0415 - see inspection
+        from melange.drivers.aws.dead_letters import SqsDeadLetters  # noqa: PLC0415 - see inspection
 
         return SqsDeadLetters(self._calls, self._queues)
 
@@ -253,16 +251,16 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
 
     def inspection(self) -> BrokerInspection:
         """Return an inspection of SNS and SQS, for ``melange.topology``; docs/topology.md lists its permissions."""
-        # Few programs inspect, and all of them import this module.
+        # Few programs inspect, and all that use this driver import this module.
         from melange.drivers.aws.inspection import AwsInspection  # noqa: PLC0415
 
         return AwsInspection(self._calls, self._topics, self._queues, self._subscriptions, self._names)
 
     def account(self) -> AwsAccount:
         """Return a view of all topics and queues with the driver's prefix, for ``melange.console``."""
-        from melange.drivers.aws.account import AwsAccount  # noqa: PLC0415 - as above
+        from melange.drivers.aws.inspection import AwsAccount  # noqa: PLC0415 - as above
 
-        return AwsAccount(self, self._calls, self._names.text)
+        return AwsAccount(self, self._calls, self._queues)
 
     def measure_queue(self, queue: Queue) -> QueueDepth:
         return self._queues.measure(queue)

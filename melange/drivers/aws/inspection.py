@@ -1,40 +1,52 @@
-"""Topics, queues and subscriptions on SNS and SQS in detail, for ``melange.topology``."""
+"""Topics, queues and subscriptions on SNS and SQS in detail.
+
+``melange.topology`` looks them up by name with ``AwsInspection``; ``melange.console`` lists all of an account with
+``AwsAccount``, and shows messages as SQS has them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from melange.drivers.aws.addresses import is_arn, parse_arn, queue_address
+from melange.drivers.aws.addresses import is_arn, parse_arn
 from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.operations import (
     DESCRIBE_KEY,
     GET_KEY_POLICY,
-    GET_QUEUE_ATTRIBUTES,
     GET_SUBSCRIPTION_ATTRIBUTES,
     GET_TOPIC_ATTRIBUTES,
     LIST_ALL_SUBSCRIPTIONS,
     LIST_QUEUE_TAGS,
-    LIST_QUEUES,
     LIST_SUBSCRIPTIONS,
+    LIST_TOPICS,
+    PUBLISH_ONE,
+    SEND_COPY,
     SET_SUBSCRIPTION_ATTRIBUTES,
     UNSUBSCRIBE,
     Attributes,
-    Operation,
 )
 from melange.drivers.aws.policies import key_policy_problem, sending_problem
 from melange.drivers.aws.queues import SqsQueues, parse_redrive_policy
 from melange.drivers.aws.subscriptions import SnsSubscriptions, event_filter_from, is_written_by_us
 from melange.drivers.aws.topics import SnsTopics
+from melange.drivers.aws.wire import Received
 from melange.drivers.inspection import ObservedQueue, ObservedSubscription, ObservedTopic
-from melange.drivers.prefix import NamePrefix
-from melange.errors import AccessDeniedError, QueueNotFoundError, TopicNotFoundError
-from melange.messages import Queue, Topic
+from melange.drivers.queue_spec import NamePrefix
+from melange.errors import AccessDeniedError, MelangeError, QueueNotFoundError, TopicNotFoundError
+from melange.messages import Delivery, Queue, Topic
+
+if TYPE_CHECKING:
+    from melange.drivers.aws.driver import AwsDriver
 
 _PENDING = "PendingConfirmation"
 _AWS_MANAGED_KEY = "alias/aws/sqs"
-_PAGE = 1_000
+_CALLS_AT_ONCE = 8
+_LOOK_SECONDS = 60
+"""How long messages are invisible if this process ends in the middle of a look."""
 
 
 class AwsInspection:
@@ -72,30 +84,31 @@ class AwsInspection:
     def queue(self, name: str) -> ObservedQueue | None:
         try:
             address = self._queues.address_of(name)
-            return self._observed(address, self._attributes(name, address))
+            return self._observed(address, self._queues.attributes(name, address))
         except QueueNotFoundError:
             return None
 
     def tagged_queues(self, key: str, value: str) -> list[ObservedQueue]:
         """Return the queues with this tag: one call for each queue with the driver's prefix."""
         found = []
-        for url in self._all(LIST_QUEUES, "QueueUrls", MaxResults=_PAGE, **self._with_prefix()):
-            address = queue_address(url, self._calls.clients.region_name)
+        for address in self._queues.addresses():
             name = address.rpartition("/")[2]
             try:
                 if self._tags(name, address).get(key) == value:
-                    found.append(self._observed(address, self._attributes(name, address)))
+                    found.append(self._observed(address, self._queues.attributes(name, address)))
             except QueueNotFoundError:  # deleted since it was listed
                 continue
         return found
 
     def subscriptions_of(self, topic: ObservedTopic) -> list[ObservedSubscription]:
-        listed = self._all(LIST_SUBSCRIPTIONS, "Subscriptions", TopicArn=topic.address)
+        listed = self._calls.listed(LIST_SUBSCRIPTIONS, topic.name, "Subscriptions", TopicArn=topic.address)
         return [self._subscription(one) for one in listed if one.get("Protocol") == "sqs"]
 
     def subscriptions_into(self, queue: ObservedQueue) -> list[ObservedSubscription]:
         if self._listed is None:
-            self._listed = list(self._all(LIST_ALL_SUBSCRIPTIONS, "Subscriptions"))
+            self._listed = list(
+                self._calls.listed(LIST_ALL_SUBSCRIPTIONS, "the subscriptions", "Subscriptions")
+            )
         return [
             self._subscription(one)
             for one in self._listed
@@ -133,7 +146,7 @@ class AwsInspection:
 
     def _reading_policy(self, queue: ObservedQueue) -> Callable[[], str | None]:
         def read() -> str | None:
-            return self._attributes(queue.name, queue.address).get("Policy")
+            return self._queues.attributes(queue.name, queue.address).get("Policy")
 
         return read
 
@@ -185,24 +198,110 @@ class AwsInspection:
             tags=self._tags(name, address),
         )
 
-    def _attributes(self, name: str, address: str) -> Attributes:
-        attributes: Attributes = self._calls(
-            GET_QUEUE_ATTRIBUTES, name, QueueUrl=address, AttributeNames=["All"]
-        )
-        return attributes
-
     def _tags(self, name: str, address: str) -> dict[str, str]:
         tags: dict[str, str] = self._calls(LIST_QUEUE_TAGS, name, QueueUrl=address)
         return tags
 
-    def _with_prefix(self) -> dict[str, str]:
-        return {"QueueNamePrefix": self._prefix.text} if self._prefix.text else {}
 
-    def _all(self, operation: Operation, key: str, **parameters: Any) -> Iterator[Any]:
-        """Yield what all pages of a listing have under ``key``."""
-        while True:
-            answer = self._calls(operation, "the listing", **parameters)
-            yield from answer.get(key) or ()
-            if not answer.get("NextToken"):
-                return
-            parameters["NextToken"] = answer["NextToken"]
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A subscription with its attributes, {} while it is pending."""
+
+    arn: str
+    topic_arn: str
+    protocol: str
+    endpoint: str
+    attributes: Mapping[str, str]
+
+    @property
+    def dead_letter_arn(self) -> str | None:
+        """The queue for what SNS cannot deliver."""
+        target: str | None = json.loads(self.attributes.get("RedrivePolicy") or "{}").get(
+            "deadLetterTargetArn"
+        )
+        return target
+
+
+class AwsAccount:
+    """Lists the topics and queues with the driver's prefix, and looks at messages.
+
+    Blocks on calls; thread-safe. Raises what the driver raises.
+    """
+
+    def __init__(self, driver: AwsDriver, calls: BrokerCalls, queues: SqsQueues) -> None:
+        self._driver = driver
+        self._calls = calls
+        self._queues = queues
+
+    @property
+    def region_name(self) -> str:
+        return self._calls.clients.region_name
+
+    def queues(self) -> list[Attributes]:
+        """Return the attributes of each queue: one call for each."""
+        with ThreadPoolExecutor(_CALLS_AT_ONCE) as threads:
+            return [found for found in threads.map(self._attributes, self._queues.addresses()) if found]
+
+    def topic_arns(self) -> list[str]:
+        """Return the ARNs of the topics."""
+        arns = [topic["TopicArn"] for topic in self._calls.listed(LIST_TOPICS, "the topics", "Topics")]
+        return [arn for arn in arns if arn.rpartition(":")[2].startswith(self._driver.prefix)]
+
+    def subscriptions(self) -> list[Subscription]:
+        """Return the subscriptions of these topics: one call for each."""
+        listed = self._calls.listed(LIST_ALL_SUBSCRIPTIONS, "the subscriptions", "Subscriptions")
+        wanted = [one for one in listed if one["TopicArn"].rpartition(":")[2].startswith(self._driver.prefix)]
+        with ThreadPoolExecutor(_CALLS_AT_ONCE) as threads:
+            return list(threads.map(self._subscription, wanted))
+
+    def look(self, queue_arn: str, limit: int) -> list[Mapping[str, Any]]:
+        """Receive messages until ``limit`` are there, and release them; return them as SQS gives them, without handles.
+
+        Each look counts as a receive: after too many, SQS moves a message to the dead-letter queue.
+        """
+        queue = self._driver.get_queue(queue_arn)
+        deliveries: list[Delivery] = []
+        try:
+            while len(deliveries) < limit:
+                found = self._driver.dead_letter_access.browse(
+                    queue, visibility_timeout_seconds=_LOOK_SECONDS
+                )
+                if not found:
+                    break
+                deliveries += [one.delivery for one in found]
+        finally:
+            self._driver.defer(deliveries, 0)
+        return [_without_handle(delivery) for delivery in deliveries]
+
+    def send(self, queue_arn: str, parameters: Mapping[str, Any]) -> str:
+        """Send a message with the parameters of ``SendMessage``, and return its id."""
+        queue: Queue = self._driver.get_queue(queue_arn)
+        message_id: str = self._calls(SEND_COPY, queue.name, QueueUrl=queue.address, **parameters)
+        return message_id
+
+    def publish(self, topic_arn: str, parameters: Mapping[str, Any]) -> str:
+        """Publish a message with the parameters of ``Publish``, and return its id."""
+        name = topic_arn.rpartition(":")[2]
+        message_id: str = self._calls(PUBLISH_ONE, name, TopicArn=topic_arn, **parameters)
+        return message_id
+
+    def _attributes(self, address: str) -> Attributes:
+        try:
+            return self._queues.attributes(address.rpartition("/")[2], address)
+        except QueueNotFoundError:  # deleted since it was listed
+            return {}
+
+    def _subscription(self, listed: Mapping[str, Any]) -> Subscription:
+        arn, topic_arn = listed["SubscriptionArn"], listed["TopicArn"]
+        attributes: Attributes = {}
+        if arn.startswith("arn:"):
+            try:
+                attributes = self._calls(GET_SUBSCRIPTION_ATTRIBUTES, topic_arn, SubscriptionArn=arn)
+            except MelangeError:  # of another account, or deleted since it was listed
+                attributes = {}
+        return Subscription(arn, topic_arn, listed["Protocol"], listed["Endpoint"], attributes)
+
+
+def _without_handle(delivery: Delivery) -> Mapping[str, Any]:
+    assert isinstance(delivery.received, Received)
+    return {**delivery.received.raw, "ReceiptHandle": ""}

@@ -68,17 +68,6 @@ def _depth(answer: Answer) -> tuple[int, ...]:
     return tuple(map(int, counts))
 
 
-def _failed_entries(answer: Answer) -> dict[str, Entry | None]:
-    """Return the failure, or None, of each entry in the answer."""
-    try:
-        entries: dict[str, Entry | None] = {entry["Id"]: None for entry in answer.get("Successful") or ()}
-        for entry in answer.get("Failed") or ():
-            entries[entry["Id"]] = entry
-        return entries
-    except (TypeError, LookupError, AttributeError) as error:
-        raise UnreadableAnswer("it does not say what became of the entries") from error
-
-
 DEPTH_ATTRIBUTES = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -89,8 +78,7 @@ PUBLISH = Operation(
     "sns",
     "publish_batch",
     "sns:Publish",
-    _failed_entries,
-    InvalidMessageError,
+    refusal=InvalidMessageError,
     target="TopicArn",
     entries="PublishBatchRequestEntries",
 )
@@ -99,8 +87,7 @@ SEND = Operation(
     "sqs",
     "send_message_batch",
     "sqs:SendMessage",
-    _failed_entries,
-    InvalidMessageError,
+    refusal=InvalidMessageError,
     target="QueueUrl",
     entries="Entries",
 )
@@ -111,7 +98,6 @@ DELETE = Operation(
     "sqs",
     "delete_message_batch",
     "sqs:DeleteMessage",
-    _failed_entries,
     target="QueueUrl",
     entries="Entries",
 )
@@ -119,7 +105,6 @@ CHANGE_VISIBILITY = Operation(
     "sqs",
     "change_message_visibility_batch",
     "sqs:ChangeMessageVisibility",
-    _failed_entries,
     target="QueueUrl",
     entries="Entries",
 )

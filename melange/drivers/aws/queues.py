@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,15 +16,17 @@ from melange.drivers.aws.operations import (
     DEPTH_ATTRIBUTES,
     GET_QUEUE_ATTRIBUTES,
     GET_QUEUE_URL,
+    LIST_QUEUES,
     MEASURE_QUEUE,
     SET_QUEUE_ATTRIBUTES,
     TAG_QUEUE,
     Attributes,
+    Parameters,
 )
-from melange.drivers.aws.subscriptions import SnsSubscriptions, allowed_topics
+from melange.drivers.aws.policies import allowed_topics
+from melange.drivers.aws.subscriptions import SnsSubscriptions
 from melange.drivers.base import NO_DEAD_LETTER_QUEUE, Binding, QueueDepth
-from melange.drivers.prefix import NamePrefix
-from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, QueueSpec
+from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, NamePrefix, QueueSpec
 from melange.drivers.sqs_rules import FIFO_SUFFIX
 from melange.errors import AccessDeniedError, ConfigurationError, QueueNotFoundError
 from melange.messages import Queue, Topic
@@ -69,7 +71,7 @@ class SqsQueues:
         else:
             if tags:
                 self._calls(TAG_QUEUE, spec.name, QueueUrl=address, Tags=dict(tags))
-            attributes = self._attributes(spec.name, address)
+            attributes = self.attributes(spec.name, address)
         changes = attributes_to_change(spec, attributes, dead_letter_arn, self._kms_master_key_id)
         if changes:
             self._calls(SET_QUEUE_ATTRIBUTES, spec.name, QueueUrl=address, Attributes=changes)
@@ -82,7 +84,7 @@ class SqsQueues:
         """See ``MessagingDriver.get_queue``."""
         place = queue_place(self._prefix.add(name), self._region)
         address = self._find(place.name, place.account)
-        return self._queue(self._prefix.strip(place.name), address, self._attributes(place.name, address))
+        return self._queue(self._prefix.strip(place.name), address, self.attributes(place.name, address))
 
     def address_of(self, name: str) -> str:
         """Return the address of an existing queue, by name, ARN or URL.
@@ -92,6 +94,12 @@ class SqsQueues:
         """
         place = queue_place(self._prefix.add(name), self._region)
         return self._find(place.name, place.account)
+
+    def addresses(self) -> Iterator[str]:
+        """Yield the addresses of the queues with the driver's prefix; some may have been deleted meanwhile."""
+        named: Parameters = {"QueueNamePrefix": self._prefix.text} if self._prefix.text else {}
+        for url in self._calls.listed(LIST_QUEUES, "the queues", "QueueUrls", MaxResults=1_000, **named):
+            yield queue_address(url, self._region)
 
     def bindings(self, queue: Queue) -> list[Binding]:
         """See ``BrokerAdministration.list_bindings``."""
@@ -149,15 +157,16 @@ class SqsQueues:
         # A new queue takes a second before it answers everywhere.
         for attempt in range(1, _LOOKS_AT_A_NEW_QUEUE):
             try:
-                return self._attributes(name, address)
+                return self.attributes(name, address)
             except QueueNotFoundError:
                 self._calls.wait(attempt / 2)
-        return self._attributes(name, address)
+        return self.attributes(name, address)
 
     def _attributes_of(self, queue: Queue, *names: str) -> Attributes:
-        return self._attributes(queue.name, queue.address, *names)
+        return self.attributes(queue.name, queue.address, *names)
 
-    def _attributes(self, name: str, address: str, *names: str) -> Attributes:
+    def attributes(self, name: str, address: str, *names: str) -> Attributes:
+        """Return these attributes of a queue; without names, all."""
         attributes: Attributes = self._calls(
             GET_QUEUE_ATTRIBUTES, name, QueueUrl=address, AttributeNames=list(names) or ["All"]
         )
@@ -190,7 +199,7 @@ class SqsQueues:
         # It is in the account and region of its source, so only the name in its address differs.
         address = f"{source_address.rpartition('/')[0]}/{arn.name}"
         try:
-            attributes = self._attributes(arn.name, address)
+            attributes = self.attributes(arn.name, address)
         except AccessDeniedError:
             # Sending to it is another permission: a role may have that one and not this one.
             attributes = {}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from melange.drivers.aws.addresses import Arn, arn_in_region, is_arn, parse_arn
 from melange.drivers.aws.calls import BrokerCalls
-from melange.drivers.aws.error_answers import NOT_THERE
+from melange.drivers.aws.errors import NOT_THERE
 from melange.drivers.aws.operations import (
     CREATE_TOPIC,
     DELETE_TOPIC,
@@ -19,7 +18,7 @@ from melange.drivers.aws.operations import (
     TAG_TOPIC,
     Attributes,
 )
-from melange.drivers.prefix import NamePrefix
+from melange.drivers.queue_spec import NamePrefix
 from melange.drivers.sqs_rules import FIFO_SUFFIX, check_topic_name
 from melange.errors import AccessDeniedError, ConfigurationError, DriverError, TopicNotFoundError
 from melange.messages import Topic
@@ -144,16 +143,11 @@ class SnsTopics:
                 ) from denied
 
     def _find_in_listing(self, topic_name: str) -> Arn:
-        parameters: dict[str, Any] = {}
-        while True:
-            answer = self._calls(LIST_TOPICS, topic_name, **parameters)
-            for listed in answer.get("Topics", ()):
-                arn = listed.get("TopicArn", "")
-                if arn.rpartition(":")[2] == topic_name:
-                    return parse_arn(arn, "sns")
-            if not answer.get("NextToken"):
-                raise TopicNotFoundError(topic_name, NOT_THERE)
-            parameters = {"NextToken": answer["NextToken"]}
+        for listed in self._calls.listed(LIST_TOPICS, topic_name, "Topics"):
+            arn = listed.get("TopicArn", "")
+            if arn.rpartition(":")[2] == topic_name:
+                return parse_arn(arn, "sns")
+        raise TopicNotFoundError(topic_name, NOT_THERE)
 
     def _topic(self, address: str, attributes: Attributes) -> Topic:
         name = parse_arn(address, "sns").name

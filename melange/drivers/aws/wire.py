@@ -1,8 +1,9 @@
-"""Messages as parameters of SNS and SQS, and back, without calls."""
+"""Messages as parameters of SNS and SQS, and back, trace contexts included; without calls."""
 
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,7 +11,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from melange.drivers.aws.operations import Answer, Entry, UnreadableAnswer
-from melange.drivers.aws.xray import TRACE_ATTRIBUTE, TRACEPARENT_HEADER, trace_header_of, traceparent_of
 from melange.drivers.sqs_rules import (
     ATTRIBUTE_NAME,
     ATTRIBUTE_TYPE,
@@ -27,6 +27,22 @@ _NOT_A_MESSAGE = "it holds something other than messages"
 _ENVELOPE_SIGN = '"TopicArn"'
 _new = tuple.__new__
 _from_timestamp = datetime.fromtimestamp
+
+TRACE_ATTRIBUTE = "AWSTraceHeader"
+"""The system attribute of SQS with the trace context, by which X-Ray joins the traces of queues, functions and services.
+
+It does not count towards the size of a message.
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html
+"""
+
+TRACEPARENT_HEADER = "traceparent"
+_XRAY_HEADER = "X-Amzn-Trace-Id"
+"""What OpenTelemetry's propagator for X-Ray writes: the same text as the system attribute."""
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{8})([0-9a-f]{24})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+_ROOT = re.compile(r"(?:^|;)\s*Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?=;|\s|$)")
+_PARENT = re.compile(r"(?:^|;)\s*Parent=([0-9a-f]{16})(?=;|\s|$)")
+_SAMPLED = re.compile(r"(?:^|;)\s*Sampled=1(?=;|\s|$)")
 
 
 class Received(NamedTuple):
@@ -190,3 +206,26 @@ def _envelope_attributes(envelope: Mapping[str, Any]) -> dict[str, str]:
 
 def _is_identifier(value: object) -> bool:
     return isinstance(value, str) and IDENTIFIER.fullmatch(value) is not None
+
+
+def trace_header_of(message: Message) -> str | None:
+    """Return the value of ``AWSTraceHeader`` for a message with a trace context; None if it has none."""
+    headers = message.headers
+    if not headers:
+        return None
+    known = headers.get(_XRAY_HEADER)
+    if known:
+        return known
+    found = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT_HEADER, ""))
+    if found is None:
+        return None
+    time, rest, parent, flags = found.groups()
+    return f"Root=1-{time}-{rest};Parent={parent};Sampled={int(flags, 16) & 1}"
+
+
+def traceparent_of(trace_header: str) -> str | None:
+    """Return the ``traceparent`` with the same meaning; None if the attribute names no span."""
+    root, parent = _ROOT.search(trace_header), _PARENT.search(trace_header)
+    if root is None or parent is None:
+        return None
+    return f"00-{root[1]}{root[2]}-{parent[1]}-{'01' if _SAMPLED.search(trace_header) else '00'}"

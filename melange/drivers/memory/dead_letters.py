@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from melange.drivers.base import QueueDepth
 from melange.drivers.dead_letters import NO_NOTES, FoundDeadLetter, MoveTask, sent_on
-from melange.drivers.memory.topics import Topology
+from melange.drivers.memory.broker import MemoryBroker
 from melange.drivers.sqs_rules import MAX_BATCH, MAX_VISIBILITY_SECONDS
 from melange.errors import ConfigurationError, Failure
 from melange.messages import Delivery, Queue
@@ -24,11 +24,11 @@ class MemoryDeadLetters:
     counts_are_estimates = False
 
     def __init__(
-        self, driver: InMemoryDriver, lock: AbstractContextManager[object], topology: Topology
+        self, driver: InMemoryDriver, lock: AbstractContextManager[object], broker: MemoryBroker
     ) -> None:
         self._driver = driver
         self._lock = lock
-        self._topology = topology
+        self._broker = broker
         self.moves = MemoryMoves(driver, self)
 
     def measure(self, queue: Queue) -> QueueDepth:
@@ -36,10 +36,10 @@ class MemoryDeadLetters:
 
     def sources(self, dead_letter_queue: Queue) -> dict[str, str]:
         with self._lock:
-            target = self._topology.queue(dead_letter_queue)
+            target = self._broker.queue(dead_letter_queue)
             queues = [
                 queue.queue
-                for queue in self._topology.queues.values()
+                for queue in self._broker.queues.values()
                 if queue.stored.dead_letters is target.stored
             ]
         return {queue.name: queue.address for queue in queues}
@@ -50,7 +50,7 @@ class MemoryDeadLetters:
         )
         now, monotonic = self._driver.clock.now(), self._driver.clock.monotonic()
         with self._lock:
-            source = self._topology.queue(queue)
+            source = self._broker.queue(queue)
             arrivals = [source.arrival_of(delivery) for delivery in deliveries]
         return [
             FoundDeadLetter(

@@ -18,11 +18,9 @@ from melange.drivers.base import (
     QueueDepth,
 )
 from melange.drivers.inspection import BrokerInspection
+from melange.drivers.memory.broker import MemoryBroker, MemoryQueue
 from melange.drivers.memory.dead_letters import MemoryDeadLetters
-from melange.drivers.memory.queue import MemoryQueue
-from melange.drivers.memory.topics import Topology
-from melange.drivers.prefix import NamePrefix
-from melange.drivers.queue_spec import QueueSpec
+from melange.drivers.queue_spec import NamePrefix, QueueSpec
 from melange.drivers.sqs_rules import (
     MAX_BATCH,
     MAX_DELAY_SECONDS,
@@ -86,9 +84,9 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         disorder = Disorder(seed=seed, duplicates=duplicates, shuffle=shuffle)
         self._lock = threading.Lock()  # guards everything below, and each of the queues
         self.prefix = prefix
-        self._topology = Topology(disorder, NamePrefix(prefix))
+        self._broker = MemoryBroker(disorder, NamePrefix(prefix))
         self._closed = False
-        self._dead_letters = MemoryDeadLetters(self, self._lock, self._topology)
+        self._dead_letters = MemoryDeadLetters(self, self._lock, self._broker)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -100,9 +98,8 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
 
     def declare_topic(self, name: str, *, tags: Mapping[str, str] | None = None) -> Topic:
         with self._lock:
-            if self._closed:
-                raise DriverClosedError
-            return self._topology.declare_topic(name)
+            self._check_open()
+            return self._broker.declare_topic(name)
 
     def declare_queue(
         self,
@@ -116,27 +113,24 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
     ) -> Queue:
         spec = QueueSpec(name, topics, dead_letter_queue, max_receive_count, retention_seconds, event_filter)
         with self._lock:
-            if self._closed:
-                raise DriverClosedError
-            return self._topology.declare_queue(spec, tags or {})
+            self._check_open()
+            return self._broker.declare_queue(spec, tags or {})
 
     def get_topic(self, name: str) -> Topic:
         with self._lock:
-            if self._closed:
-                raise DriverClosedError
-            return self._topology.find_topic(name).topic
+            self._check_open()
+            return self._broker.find_topic(name).topic
 
     def get_queue(self, name: str) -> Queue:
         with self._lock:
-            if self._closed:
-                raise DriverClosedError
-            return self._topology.find_queue(name).queue
+            self._check_open()
+            return self._broker.find_queue(name).queue
 
     def publish(self, topic: Topic, messages: Sequence[Message]) -> list[Failure[Message]]:
         with self._lock:
             if self._closed:
                 raise DriverClosedError
-            target = self._topology.topics.get(topic.address) or self._topology.topic(topic)
+            target = self._broker.topics.get(topic.address) or self._broker.topic(topic)
             max_bytes, is_fifo = target.topic.max_message_bytes, target.topic.is_fifo
             for message in messages:
                 check_message(message, max_bytes=max_bytes, is_fifo=is_fifo)
@@ -152,7 +146,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         with self._lock:
             if self._closed:
                 raise DriverClosedError
-            target = self._topology.queue(queue)
+            target = self._broker.queue(queue)
             put = target.stored.put
             max_bytes, is_fifo = target.queue.max_message_bytes, target.queue.is_fifo
             if delay_seconds and is_fifo:
@@ -187,7 +181,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         with self._lock:
             if self._closed:
                 raise DriverClosedError
-            source = self._topology.queues.get(queue.address) or self._topology.queue(queue)
+            source = self._broker.queues.get(queue.address) or self._broker.queue(queue)
             now = self.clock.monotonic()
             deliveries = source.take(limit, now, visibility_timeout_seconds)
             ended_waits = source.stored.ended_waits
@@ -214,7 +208,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
                 with self._lock:
                     if self._closed or source.stored.ended_waits != ended_waits:
                         return []
-                    self._topology.queue(source.queue)  # raises if it was deleted meanwhile
+                    self._broker.queue(source.queue)  # raises if it was deleted meanwhile
                     now = self.clock.monotonic()
                     deliveries = source.take(limit, now, visibility_timeout_seconds)
                     if deliveries or now >= give_up_at:
@@ -229,7 +223,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
 
     def end_waits(self, queue: Queue) -> None:
         with self._lock:
-            source = self._topology.queues.get(queue.address)
+            source = self._broker.queues.get(queue.address)
             if source is not None:
                 source.stored.ended_waits += 1
                 source.stored.waiters.wake_all()
@@ -241,7 +235,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
                 raise DriverClosedError
             now = self.clock.monotonic()
             for delivery in deliveries:
-                source = self._topology.queues.get(delivery.queue.address)
+                source = self._broker.queues.get(delivery.queue.address)
                 error = source.acknowledge(delivery, now) if source else _gone(delivery)
                 if error:
                     failures.append(Failure(delivery, error))
@@ -255,7 +249,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
                 raise DriverClosedError
             now = self.clock.monotonic()
             for delivery in deliveries:
-                source = self._topology.queues.get(delivery.queue.address)
+                source = self._broker.queues.get(delivery.queue.address)
                 error = source.defer(delivery, seconds, now) if source else _gone(delivery)
                 if error:
                     failures.append(Failure(delivery, error))
@@ -263,67 +257,61 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
 
     def list_bindings(self, queue: Queue) -> list[Binding]:
         with self._lock:
-            if self._closed:
-                raise DriverClosedError
-            return self._topology.bindings_of(queue)
+            self._check_open()
+            return self._broker.bindings_of(queue)
 
     def inspection(self) -> BrokerInspection:
         """Return an inspection of this broker, for ``melange.topology``."""
         # Few programs inspect, and all of them import this module.
         from melange.drivers.memory.inspection import MemoryInspection  # noqa: PLC0415
 
-        return MemoryInspection(self._topology, self._lock, self.clock, self._check_open)
+        return MemoryInspection(self._broker, self._lock, self.clock, self._check_open)
 
     def measure_queue(self, queue: Queue) -> QueueDepth:
         with self._lock:
-            if self._closed:
-                raise DriverClosedError
-            return self._topology.queue(queue).measure(self.clock.monotonic())
+            self._check_open()
+            return self._broker.queue(queue).measure(self.clock.monotonic())
 
     def list_messages(self, queue: Queue) -> list[Message]:
         """Return all messages of a queue in the order of arrival, invisible ones included. Receive nothing."""
         with self._lock:
-            if self._closed:
-                raise DriverClosedError
-            return self._topology.queue(queue).messages()
+            self._check_open()
+            return self._broker.queue(queue).messages()
 
     def next_due(self) -> float:
         """Return the clock's time at which a message of any queue may become visible next; infinity if none will."""
         with self._lock:
-            if self._closed:
-                raise DriverClosedError
+            self._check_open()
             return min(
-                (queue.stored.next_deadline for queue in self._topology.queues.values()), default=math.inf
+                (queue.stored.next_deadline for queue in self._broker.queues.values()), default=math.inf
             )
 
     def purge_queue(self, queue: Queue) -> None:
         with self._lock:
-            if self._closed:
-                raise DriverClosedError
-            self._topology.queue(queue).stored.purge()
+            self._check_open()
+            self._broker.queue(queue).stored.purge()
 
     def delete_queue(self, queue: Queue) -> None:
         with self._lock:
-            if self._closed:
-                raise DriverClosedError
-            self._topology.delete_queue(queue)
+            self._check_open()
+            self._broker.delete_queue(queue)
 
     def delete_topic(self, topic: Topic) -> None:
         with self._lock:
-            if self._closed:
-                raise DriverClosedError
-            self._topology.delete_topic(topic)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise DriverClosedError
+            self._check_open()
+            self._broker.delete_topic(topic)
 
     def close(self) -> None:
         """Raise ``DriverClosedError`` from now on; running receives return ``[]`` at once. Idempotent."""
         with self._lock:
             self._closed = True
-            for queue in self._topology.queues.values():
+            for queue in self._broker.queues.values():
                 queue.stored.waiters.wake_all()
+
+    def _check_open(self) -> None:
+        # Written out in the methods through which each message comes: a call costs more than the question.
+        if self._closed:
+            raise DriverClosedError
 
 
 def _check_receive(limit: int, wait_seconds: int, visibility_timeout_seconds: int) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from melange.clock import Clock
 from melange.drivers.inspection import ObservedQueue, ObservedSubscription, ObservedTopic
-from melange.drivers.memory.queue import MemoryQueue
-from melange.drivers.memory.topics import MemoryTopic, Topology
+from melange.drivers.memory.broker import MemoryBroker, MemoryQueue, MemoryTopic
 from melange.errors import QueueNotFoundError, TopicNotFoundError
 
 _VISIBILITY_SECONDS = 30  # receives say theirs; there is no setting of the queue
@@ -18,9 +17,9 @@ class MemoryInspection:
     """See ``BrokerInspection``. Topics always reach the queues, so there are no policies, keys and raw deliveries."""
 
     def __init__(
-        self, topology: Topology, lock: threading.Lock, clock: Clock, check_open: Callable[[], None]
+        self, broker: MemoryBroker, lock: threading.Lock, clock: Clock, check_open: Callable[[], None]
     ) -> None:
-        self._topology = topology
+        self._broker = broker
         self._lock = lock
         self._clock = clock
         self._check_open = check_open
@@ -29,7 +28,7 @@ class MemoryInspection:
         with self._lock:
             self._check_open()
             try:
-                topic = self._topology.find_topic(name).topic
+                topic = self._broker.find_topic(name).topic
             except TopicNotFoundError:
                 return None
             return ObservedTopic(topic.name, topic.address)
@@ -38,7 +37,7 @@ class MemoryInspection:
         with self._lock:
             self._check_open()
             try:
-                return self._observed(self._topology.find_queue(name))
+                return self._observed(self._broker.find_queue(name))
             except QueueNotFoundError:
                 return None
 
@@ -47,23 +46,23 @@ class MemoryInspection:
             self._check_open()
             return [
                 self._observed(queue)
-                for queue in self._topology.queues.values()
-                if self._topology.tags.get(queue.queue.address, {}).get(key) == value
+                for queue in self._broker.queues.values()
+                if self._broker.tags.get(queue.queue.address, {}).get(key) == value
             ]
 
     def subscriptions_of(self, topic: ObservedTopic) -> list[ObservedSubscription]:
         with self._lock:
             self._check_open()
-            found = self._topology.topics.get(topic.address)
+            found = self._broker.topics.get(topic.address)
             return [self._subscription(found, queue) for queue in found.bindings] if found else []
 
     def subscriptions_into(self, queue: ObservedQueue) -> list[ObservedSubscription]:
         with self._lock:
             self._check_open()
-            target = self._topology.queues.get(queue.address)
+            target = self._broker.queues.get(queue.address)
             return [
                 self._subscription(topic, target)
-                for topic in self._topology.topics.values()
+                for topic in self._broker.topics.values()
                 if target is not None and target in topic.bindings
             ]
 
@@ -82,8 +81,8 @@ class MemoryInspection:
     def unsubscribe(self, subscription: ObservedSubscription) -> None:
         with self._lock:
             self._check_open()
-            topic = self._topology.topics.get(subscription.topic_address)
-            queue = self._topology.queues.get(subscription.queue_arn)
+            topic = self._broker.topics.get(subscription.topic_address)
+            queue = self._broker.queues.get(subscription.queue_arn)
             if topic is not None and queue is not None:
                 topic.unbind(queue)
 
@@ -99,7 +98,7 @@ class MemoryInspection:
             message_count=depth.visible + depth.in_flight + depth.delayed,
             dead_letter_queue=dead_letters.address if dead_letters else None,
             max_receive_count=queue.queue.max_receive_count,
-            tags=dict(self._topology.tags.get(queue.queue.address, {})),
+            tags=dict(self._broker.tags.get(queue.queue.address, {})),
         )
 
     @staticmethod
@@ -108,5 +107,5 @@ class MemoryInspection:
             address=f"{topic.topic.address}:{queue.queue.name}",
             topic_address=topic.topic.address,
             queue_arn=queue.queue.address,
-            event_filter=topic.bindings[queue].event_filter,
+            event_filter=topic.bindings[queue],
         )

@@ -7,8 +7,7 @@ import threading
 import pytest
 import trustme
 
-from melange.drivers.aws.direct.connection import Connection
-from melange.drivers.aws.direct.http import ClosedBeforeAnswer
+from melange.drivers.aws.direct.http import ClosedBeforeAnswer, Connection
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 LARGE = b"x" * 4_000_000

@@ -13,7 +13,7 @@ import boto3
 import pytest
 
 from melange.drivers.aws import AwsDriver
-from melange.drivers.aws.subscriptions import allowed_topics
+from melange.drivers.aws.policies import allowed_topics
 from melange.drivers.base import NO_DEAD_LETTER_QUEUE, EventFilter
 from melange.errors import QueueNotFoundError, TopicNotFoundError
 from melange.messages import Message

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from aws_answers import QUEUE, TOPIC, InstantClock, sns_answer, sns_error, sqs_answer, sqs_error
-from melange.drivers.aws.subscriptions import allow_topics, allowed_topics
+from melange.drivers.aws.policies import allow_topics, allowed_topics
 from melange.drivers.base import EventFilter
 from melange.errors import (
     AccessDeniedError,

@@ -9,8 +9,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from melange.drivers.aws import errors
-from melange.drivers.aws.error_answers import error_for_entry, normalized
-from melange.drivers.aws.errors import error_for, keeps_its_cause
+from melange.drivers.aws.errors import error_for, error_for_entry, keeps_its_cause, normalized
 from melange.drivers.aws.operations import UnreadableAnswer
 from melange.errors import (
     AccessDeniedError,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from aws_answers import CannedBroker, sns_answer, sns_error, sqs_answer, sqs_error
-from melange.drivers.aws.subscriptions import allow_topics
+from melange.drivers.aws.policies import allow_topics
 from melange.errors import AccessDeniedError
 from melange.topology import DeclaredBinding, DeclaredQueue, DeclaredTopic, Topology, diagnose, make_plan
 

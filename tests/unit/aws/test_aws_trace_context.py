@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from melange.drivers.aws.wire import delivery_from, publish_entry, send_entry
-from melange.drivers.aws.xray import trace_header_of, traceparent_of
+from melange.drivers.aws.wire import delivery_from, publish_entry, send_entry, trace_header_of, traceparent_of
 from melange.messages import Message, Queue
 
 QUEUE = Queue("stock", "https://sqs.us-east-1.amazonaws.com/123456789012/stock")

@@ -30,6 +30,6 @@ def start_receive(
 ) -> Future[list[Delivery]]:
     """Start a receive in a thread and return once it waits."""
     receiver = pool.submit(driver.receive, queue, 10, wait_seconds)
-    waiters = driver._topology.queues[queue.address].stored.waiters
+    waiters = driver._broker.queues[queue.address].stored.waiters
     eventually(lambda: bool(waiters))
     return receiver

@@ -79,7 +79,7 @@ class Broker:
             assert self.driver.acknowledge(deliveries) == []
         assert depth == QueueDepth(visible=depth.visible, in_flight=0, delayed=0)
         assert self.driver.measure_queue(queue) == QueueDepth(0, 0, 0)
-        inside = self.driver._topology.queues[queue.address].stored
+        inside = self.driver._broker.queues[queue.address].stored
         assert inside._in_flight == 0
         assert self.is_fifo or not inside._tenants._in_flight
         return received
@@ -214,7 +214,7 @@ def test_a_wait_that_is_interrupted_anywhere_leaves_the_next_message_to_those_wh
         interruption = Interruption(place)
 
         interruption.strike(lambda broker=broker: broker.driver.receive(broker.queue, 10, 20))
-        waiters = broker.driver._topology.queues[broker.queue.address].stored.waiters
+        waiters = broker.driver._broker.queues[broker.queue.address].stored.waiters
         waiters.enroll(still_waiting)
         broker.driver.send(broker.queue, broker.messages(1))
 
@@ -233,7 +233,7 @@ def test_an_operation_that_is_interrupted_anywhere_has_woken_a_receiver_if_it_le
             broker.driver.send(broker.queue, broker.messages(2))
         operation = prepare(broker)
         waiter = Waiter()
-        broker.driver._topology.queues[broker.queue.address].stored.waiters.enroll(waiter)
+        broker.driver._broker.queues[broker.queue.address].stored.waiters.enroll(waiter)
         interruption = Interruption(place)
 
         interruption.strike(operation)

@@ -28,7 +28,7 @@ def test_settled_deliveries_leave_nothing_behind(driver, clock):
     for number in range(3_000):
         driver.send(queue, fifo_messages(str(number), group=str(number)))
         assert driver.acknowledge(driver.receive(queue, 1, 0)) == []
-    inside = driver._topology.queues[queue.address].stored
+    inside = driver._broker.queues[queue.address].stored
 
     clock.advance(DEDUPLICATION_SECONDS)
     driver.send(queue, fifo_messages("last"))

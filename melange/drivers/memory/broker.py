@@ -1,27 +1,31 @@
-"""The topics and queues of a broker, their bindings, and how declaring changes them."""
+"""The in-memory broker: its topics and queues, how declaring changes them, and who may settle a delivery."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from melange.drivers.base import Binding, EventFilter, NoDeadLetterQueue
-from melange.drivers.memory.queue import MemoryQueue
-from melange.drivers.prefix import NamePrefix
-from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, QueueSpec
-from melange.drivers.sqs_rules import FIFO_SUFFIX, check_queue_name, check_topic_name
+from melange.drivers.base import Binding, EventFilter, NoDeadLetterQueue, QueueDepth
+from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, NamePrefix, QueueSpec
+from melange.drivers.sqs_rules import FIFO_SUFFIX, MAX_VISIBILITY_SECONDS, check_queue_name, check_topic_name
 from melange.engine.deduplication import DeduplicationWindow
 from melange.engine.disorder import Disorder
 from melange.engine.fifo import FifoQueue
-from melange.engine.queue import StoredQueue
-from melange.errors import ConfigurationError, QueueNotFoundError, TopicNotFoundError, nearest
-from melange.messages import Message, Queue, Topic, new_uuid
+from melange.engine.queue import Copy, StoredQueue
+from melange.errors import (
+    ConfigurationError,
+    LeaseLostError,
+    QueueNotFoundError,
+    TopicNotFoundError,
+    nearest,
+)
+from melange.messages import Delivery, Message, Queue, Topic, new_uuid
 
 
-class Topology:
-    """The topics and queues of one broker by address. Guarded by the driver's lock."""
+class MemoryBroker:
+    """The topics and queues of one broker by address. Guarded by the driver's lock, and so are they."""
 
     def __init__(self, disorder: Disorder, prefix: NamePrefix) -> None:
         self._prefix = prefix
@@ -30,9 +34,9 @@ class Topology:
         self.tags: dict[str, dict[str, str]] = {}
         """By the queue's address."""
         self._disorder = disorder
-        self._broker = new_uuid()
-        self._topic_arn = f"arn:aws:sns:memory:{self._broker}:{prefix.text}"
-        self._queue_arn = f"arn:aws:sqs:memory:{self._broker}:{prefix.text}"
+        self._token = new_uuid()  # which no other broker shares
+        self._topic_arn = f"arn:aws:sns:memory:{self._token}:{prefix.text}"
+        self._queue_arn = f"arn:aws:sqs:memory:{self._token}:{prefix.text}"
         self._numbers = itertools.count()
 
     def topic(self, topic: Topic) -> MemoryTopic:
@@ -125,7 +129,7 @@ class Topology:
         """See ``BrokerAdministration.list_bindings``."""
         target = self.queue(queue)
         return [
-            Binding(topic.topic, topic.bindings[target].event_filter)
+            Binding(topic.topic, topic.bindings[target])
             for topic in self.topics.values()
             if target in topic.bindings
         ]
@@ -140,10 +144,10 @@ class Topology:
         handle = Queue(spec.name, self._queue_arn + spec.name, is_fifo=spec.is_fifo)
         stored: StoredQueue[Message]
         if spec.is_fifo:
-            stored = FifoQueue(self._numbers, lambda copy: f"{self._broker}-{copy.origin}")
+            stored = FifoQueue(self._numbers, lambda copy: f"{self._token}-{copy.origin}")
         else:
             stored = self._disorder.new_queue(spec.name, self._numbers)
-        queue = self.queues[handle.address] = MemoryQueue(handle, stored, self._broker, self._numbers)
+        queue = self.queues[handle.address] = MemoryQueue(handle, stored, self._token, self._numbers)
         return queue
 
     def _queue_of(self, stored: StoredQueue[Message] | None) -> MemoryQueue | None:
@@ -176,14 +180,13 @@ class MemoryTopic:
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
-        self.bindings: dict[MemoryQueue, Selection] = {}
+        self.bindings: dict[MemoryQueue, EventFilter | None] = {}
+        """The queues with their filters; None takes everything."""
 
     def bind(self, queue: MemoryQueue, event_filter: EventFilter | None) -> None:
         """Bind the queue; an existing binding keeps its filter unless another is given."""
         if event_filter is not None or queue not in self.bindings:
-            self.bindings[queue] = Selection(
-                event_filter if event_filter and event_filter.event_type_names else None
-            )
+            self.bindings[queue] = event_filter if event_filter and event_filter.event_type_names else None
 
     def unbind(self, queue: MemoryQueue) -> None:
         """Remove the queue's binding, if there is one."""
@@ -191,8 +194,8 @@ class MemoryTopic:
 
     def publish(self, message: Message, now: float) -> None:
         """Give each bound queue its own copy."""
-        for queue, selection in self.bindings.items():
-            if selection.event_filter is None or selection.lets_pass(message):
+        for queue, event_filter in self.bindings.items():
+            if event_filter is None or _lets_pass(event_filter, message):
                 queue.stored.put(message, now, message.message_group_id, message.message_deduplication_id)
 
 
@@ -208,8 +211,8 @@ class FifoTopic(MemoryTopic):
     def publish(self, message: Message, now: float) -> None:
         if self._window.find(message.message_deduplication_id, now):
             return
-        for queue, selection in self.bindings.items():
-            if selection.event_filter is not None and not selection.lets_pass(message):
+        for queue, event_filter in self.bindings.items():
+            if event_filter is not None and not _lets_pass(event_filter, message):
                 continue
             if queue.queue.is_fifo:
                 queue.stored.put(message, now, message.message_group_id, message.message_deduplication_id)
@@ -219,20 +222,114 @@ class FifoTopic(MemoryTopic):
         self._window.remember(message.message_deduplication_id, now, True)
 
 
-class Selection:
-    """The messages that one queue gets from one topic: all if ``event_filter`` is None."""
+class MemoryQueue:
+    """A stored queue with the driver's rules: only the current receiver settles a message.
 
-    __slots__ = ("_event_type_names", "event_filter")
+    Args:
+        queue: the object that callers use.
+        stored: keeps the messages.
+        token: the broker's own token, which no other broker shares.
+        numbers: the broker's numbers.
+    """
 
-    def __init__(self, event_filter: EventFilter | None) -> None:
-        self.event_filter = event_filter
-        self._event_type_names = frozenset(event_filter.event_type_names if event_filter else ())
+    __slots__ = ("_seal", "_token", "queue", "stored")
 
-    def lets_pass(self, message: Message) -> bool:
-        """Return True if the filter names the type of this message."""
-        reads_body = self.event_filter is not None and self.event_filter.scope == "body"
-        event_type_name = _type_in_body(message.body) if reads_body else message.event_type_name
-        return event_type_name in self._event_type_names
+    def __init__(
+        self, queue: Queue, stored: StoredQueue[Message], token: str, numbers: Iterator[int]
+    ) -> None:
+        self.queue = queue
+        self.stored = stored
+        self._token = token
+        self._seal = f"{token}.{next(numbers)}"  # ends each receipt handle of this queue
+
+    def take(self, limit: int, now: float, visibility_timeout_seconds: int) -> list[Delivery]:
+        """Deliver up to ``limit`` visible messages."""
+        queue, seal, token = self.queue, self._seal, self._token
+        deadline = now + visibility_timeout_seconds
+        deliveries: list[Delivery] = []
+        for copy in self.stored.take(limit, now, visibility_timeout_seconds):
+            message = copy.message
+            if message.message_deduplication_id is not copy.deduplication_id:
+                message = _message_of(copy)
+            handle = f"{copy.number}-{copy.receive_count}-{seal}"
+            broker_message_id = f"{token}-{copy.origin}"
+            fields = (message, queue, handle, copy.receive_count, deadline, broker_message_id, None)
+            deliveries.append(tuple.__new__(Delivery, fields))  # in half of the time of Delivery(...)
+        return deliveries
+
+    def acknowledge(self, delivery: Delivery, now: float) -> LeaseLostError | None:
+        """Remove the delivery's message; return the reason if that fails. A second time is not a failure."""
+        copy = self._held(delivery, now)
+        if copy is None:
+            return self._why_not_held(delivery, now, or_acknowledged=True)
+        self.stored.remove(copy, now)
+        return None
+
+    def defer(self, delivery: Delivery, seconds: int, now: float) -> LeaseLostError | None:
+        """Make the delivery's message visible after ``seconds``, or at the longest visibility timeout."""
+        copy = self._held(delivery, now)
+        if copy is None:
+            return self._why_not_held(delivery, now, or_acknowledged=False)
+        self.stored.show_at(copy, min(now + seconds, copy.received_at + MAX_VISIBILITY_SECONDS), now)
+        return None
+
+    def measure(self, now: float) -> QueueDepth:
+        """Count the messages."""
+        return QueueDepth(*self.stored.measure(now))
+
+    def arrival_of(self, delivery: Delivery) -> tuple[float | None, bool]:
+        """Return the time when the delivery's message was sent, and True if another queue had received it too often.
+
+        The time is None if the message was removed meanwhile.
+        """
+        copy = self.stored.copies_by_number.get(int(delivery.receipt_handle.partition("-")[0]))
+        return (None, False) if copy is None else (copy.sent_at, copy.carried > 0)
+
+    def messages(self) -> list[Message]:
+        """Return all messages in the order of arrival, invisible ones included."""
+        return [_message_of(copy) for copy in self.stored.copies]
+
+    def _held(self, delivery: Delivery, now: float) -> Copy[Message] | None:
+        """Return the copy that the delivery's receiver still holds, or None."""
+        number, _, rest = delivery.receipt_handle.partition("-")
+        try:
+            copy = self.stored.copies_by_number.get(int(number))
+        except ValueError:
+            return None
+        if (
+            copy is not None
+            and rest == f"{copy.receive_count}-{self._seal}"
+            and now < copy.visible_at
+            and now < delivery.deadline  # a broker that cannot detect stale handles has only this
+        ):
+            return copy
+        return None
+
+    def _why_not_held(
+        self, delivery: Delivery, now: float, *, or_acknowledged: bool
+    ) -> LeaseLostError | None:
+        message_id, (number, _, rest) = delivery.message.message_id, delivery.receipt_handle.partition("-")
+        if not rest.endswith(f"-{self._seal}"):
+            return LeaseLostError(
+                f"message {message_id} was never received from queue {self.queue.name!r} with this receipt handle: "
+                "settle deliveries as receive() returned them"
+            )
+        if (
+            or_acknowledged
+            and self.stored.copies_by_number.get(int(number)) is None
+            and now < delivery.deadline
+        ):
+            return None
+        return LeaseLostError(
+            f"message {message_id} of queue {self.queue.name!r} is past its "
+            "deadline: another receiver may have it"
+        )
+
+
+def _lets_pass(event_filter: EventFilter, message: Message) -> bool:
+    in_body = event_filter.scope == "body"
+    event_type_name = _type_in_body(message.body) if in_body else message.event_type_name
+    return event_type_name in event_filter.event_type_names
 
 
 def _type_in_body(body: str) -> str | None:
@@ -242,6 +339,14 @@ def _type_in_body(body: str) -> str | None:
         return None
     event_type_name = event.get("event_type_name") if isinstance(event, dict) else None
     return event_type_name if isinstance(event_type_name, str) else None
+
+
+def _message_of(copy: Copy[Message]) -> Message:
+    if copy.message.message_deduplication_id is copy.deduplication_id:
+        return copy.message
+    return copy.message._replace(
+        message_deduplication_id=copy.deduplication_id
+    )  # a dead letter has a new one
 
 
 def _advice(handle: Topic | Queue, names: list[str]) -> str:
