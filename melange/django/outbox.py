@@ -14,8 +14,7 @@ from melange.django.models import OutboxMessage, OutboxScheduledMessage
 from melange.errors import ConfigurationError
 from melange.messages import Message
 from melange.middleware import Middleware
-from melange.outbox.outbox import row_of
-from melange.outbox.tables import CHANNEL
+from melange.outbox.tables import CHANNEL, row_of
 from melange.outbox.transactional_outbox import DEFAULT_MAX_MESSAGE_BYTES, TransactionalOutbox
 
 

@@ -16,8 +16,8 @@ from melange.outbox.administration import OutboxAdministration
 from melange.outbox.administration_queries import FailedMessage, ScheduledMessage, TopicStatus
 from melange.outbox.inbox import Inbox
 from melange.outbox.integration_events import IntegrationEvents
-from melange.outbox.outbox import Outbox
 from melange.outbox.relay import OutboxRelay, RelayHealth
+from melange.outbox.sqlalchemy_outbox import Outbox
 from melange.outbox.tables import (
     InboxAttempts,
     InboxMark,

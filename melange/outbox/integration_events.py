@@ -13,8 +13,7 @@ from melange.domain import Subscribers
 from melange.domain.subscriptions import call_when_unheard, subscription_for
 from melange.drivers.declarations import collect
 from melange.errors import ConfigurationError
-from melange.outbox.keys import Key, check_topic
-from melange.outbox.transactional_outbox import TransactionalOutbox, open_outbox
+from melange.outbox.transactional_outbox import Key, TransactionalOutbox, check_topic, open_outbox
 from melange.publishing import Event
 
 logger = logging.getLogger(__name__)

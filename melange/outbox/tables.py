@@ -6,6 +6,7 @@ or call ``metadata.create_all(engine)``.
 
 from __future__ import annotations
 
+import zlib
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -34,6 +35,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
 
 from melange.errors import ConfigurationError, nearest
+from melange.messages import Message
 
 metadata = MetaData()
 
@@ -249,6 +251,28 @@ def has_same_key(one: type[OutboxMessage], other: type[OutboxMessage]) -> Column
 
 
 IS_PENDING: ColumnElement[bool] = OutboxMessage.state == literal_column(f"'{MessageState.PENDING}'")
+
+
+def row_of(topic: str, key: str | None, message: Message, due_at: datetime | None) -> dict[str, Any]:
+    """Return the columns of a message's row: with ``due_at`` those of a scheduled one."""
+    time = {"published_at": message.published_at} if due_at is None else {"due_at": due_at}
+    return {
+        "topic": topic,
+        "key": key,
+        "lock_key": lock_key_of(topic, message.message_id if key is None else key),
+        "message_id": message.message_id,
+        "event_type_name": message.event_type_name,
+        "body": message.body,
+        "headers": dict(message.headers) or None,
+        "message_group_id": message.message_group_id,
+        "message_deduplication_id": message.message_deduplication_id,
+        **time,
+    }
+
+
+def lock_key_of(topic: str, key: str) -> int:
+    """Return a number of 32 bits, signed, for the messages that one relay at a time may send."""
+    return zlib.crc32(f"{topic} {key}".encode()) - 2**31
 
 
 _DIALECTS: dict[str, type[Dialect]] = {"postgresql": postgresql.dialect, "sqlite": sqlite.dialect}

@@ -1,31 +1,41 @@
 """Publish within a transaction: events are published if and only if it commits.
 
-``TransactionalOutbox`` is what the outboxes of SQLAlchemy and of Django have in common.
+``TransactionalOutbox`` is what the outboxes of SQLAlchemy (``sqlalchemy_outbox.py``) and of Django have in common: checks of
+topic and key, the headers that name the cause, and the block in which it is open.
 """
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
 from melange.clock import Clock, SystemClock
 from melange.domain import DomainEventBus, Subscribers
 from melange.domain.blocks import Block, Blocks
 from melange.drivers.registry import DriverManager
-from melange.drivers.sqs_rules import FIFO_SUFFIX, check_message
-from melange.errors import ConfigurationError, InvalidMessageError, MessageTooLargeError, NoDriverError
-from melange.messages import Message
+from melange.drivers.sqs_rules import FIFO_SUFFIX, check_message, check_topic_name
+from melange.errors import (
+    ConfigurationError,
+    InvalidMessageError,
+    InvalidNameError,
+    MessageTooLargeError,
+    NoDriverError,
+)
+from melange.messages import CAUSATION_HEADER, Message, caused_by, message_being_handled, new_uuid
 from melange.middleware import Middleware, checked_middleware, prepared
-from melange.outbox.causation import DomainEventIds, trace_headers
-from melange.outbox.keys import Key, check_topic, key_text_of
 from melange.publishing.delays import due_time
 from melange.publishing.outgoing import Event, message_from, own_headers
 from melange.serialization.serializer import EventSerializer
+
+Key = str | int | UUID
 
 DEFAULT_MAX_MESSAGE_BYTES = 262_144  # the default limit of a topic of SNS
 
@@ -43,7 +53,7 @@ class TransactionalOutbox(ABC):
             DriverManager.instance().middleware if middleware is None else checked_middleware(middleware)
         )
         self._serializer = EventSerializer.instance()
-        self._ids = DomainEventIds()
+        self._ids = _DomainEventIds()
         self._open: list[_Opened] = []
 
     @abstractmethod
@@ -96,7 +106,7 @@ class TransactionalOutbox(ABC):
             event,
             event_type_name,
             key=key,
-            headers={**trace_headers(self._id_of_handled_event()), **own_headers(headers)},
+            headers={**_trace_headers(self._id_of_handled_event()), **own_headers(headers)},
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
@@ -121,16 +131,11 @@ class TransactionalOutbox(ABC):
             event,
             None,
             key=key,
-            headers=trace_headers(None),
+            headers=_trace_headers(None),
             message_id=self._ids.for_message(domain_event),
             message_group_id=None,
             message_deduplication_id=None,
         )
-
-    @property
-    def is_open(self) -> bool:
-        """True while a thread or task is in its ``with`` block."""
-        return bool(self._open)
 
     @staticmethod
     def current() -> TransactionalOutbox:
@@ -244,3 +249,81 @@ def _clock_in_use() -> Clock:
         return DriverManager.instance().get_driver().clock
     except NoDriverError:  # a relay in another process publishes
         return SystemClock()
+
+
+# --- topics and keys ---------------------------------------------------------------------------
+
+_MAX_KEY_CHARACTERS = 256
+_TOPIC_ARN = re.compile(r"arn:[a-z0-9-]+:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?")
+
+
+def check_topic(topic: object) -> None:
+    """Raise ``InvalidNameError`` unless it is a valid name or ARN of a topic."""
+    if not isinstance(topic, str):
+        raise InvalidNameError("topic", topic, "give its name as text, or its ARN")
+    if not topic.startswith("arn:"):
+        check_topic_name(topic)
+    elif not _TOPIC_ARN.fullmatch(topic):
+        raise InvalidNameError("topic", topic, "an ARN is arn:aws:sns:region:account:name")
+
+
+def key_text_of(key: object) -> str:
+    """Return the key in its stored form; raise ``InvalidMessageError`` if it is not valid."""
+    text = str(key) if isinstance(key, (str, int, UUID)) and not isinstance(key, bool) else ""
+    if not 0 < len(text) <= _MAX_KEY_CHARACTERS or not text.isprintable():
+        raise InvalidMessageError(
+            f"the key {key!r:.140} must be 1 to {_MAX_KEY_CHARACTERS} characters that print, a number or a UUID"
+        )
+    return text
+
+
+# --- causes ------------------------------------------------------------------------------------
+
+_KEPT_EVENTS = 16
+"""The limit of remembered events: several are handled at once only in nested scopes."""
+
+
+def _trace_headers(domain_event_id: str | None) -> dict[str, str]:
+    """Return the headers for a message published now, from the message and the domain event being handled."""
+    cause = message_being_handled()
+    trace = {} if cause is None else caused_by(cause)
+    if domain_event_id is not None:
+        trace[CAUSATION_HEADER] = domain_event_id
+    return trace
+
+
+class _DomainEventIds:
+    """The id of each domain event that is being handled; those of earlier events are forgotten."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, _Known] = OrderedDict()
+
+    def of(self, domain_event: object) -> str:
+        """Return the id by which messages name the event as their cause."""
+        return self._of(domain_event).message_id
+
+    def for_message(self, domain_event: object) -> str:
+        """Return the id of the next message that is made from the event: the first one has the event's id."""
+        known = self._of(domain_event)
+        if known.is_taken:
+            return new_uuid()
+        known.is_taken = True
+        return known.message_id
+
+    def clear(self) -> None:
+        self._known.clear()
+
+    def _of(self, domain_event: object) -> _Known:
+        known = self._known.get(id(domain_event))
+        if known is None:
+            known = self._known[id(domain_event)] = _Known(domain_event)
+            if len(self._known) > _KEPT_EVENTS:
+                self._known.popitem(last=False)
+        return known
+
+
+@dataclass(slots=True)
+class _Known:
+    event: object  # kept, so that no other one can have the same id() meanwhile
+    message_id: str = field(default_factory=new_uuid)
+    is_taken: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import delete, text
 from sqlalchemy import event as sqlalchemy_event
@@ -15,8 +14,7 @@ from melange.domain.sqlalchemy import AnySession, on_commit, plain_session
 from melange.errors import ConfigurationError
 from melange.messages import Message
 from melange.middleware import Middleware
-from melange.outbox.keys import lock_key_of
-from melange.outbox.tables import CHANNEL, OutboxMessage, OutboxScheduledMessage
+from melange.outbox.tables import CHANNEL, OutboxMessage, OutboxScheduledMessage, row_of
 from melange.outbox.transactional_outbox import DEFAULT_MAX_MESSAGE_BYTES, TransactionalOutbox
 
 _LISTENED = "melange.outbox.notifies"
@@ -92,23 +90,6 @@ class Outbox(TransactionalOutbox):
             sqlalchemy_event.listen(
                 self._session, "after_transaction_create", lambda *_: park(call), once=True
             )
-
-
-def row_of(topic: str, key: str | None, message: Message, due_at: datetime | None) -> dict[str, Any]:
-    """Return the columns of a message's row: with ``due_at`` those of a scheduled one."""
-    time = {"published_at": message.published_at} if due_at is None else {"due_at": due_at}
-    return {
-        "topic": topic,
-        "key": key,
-        "lock_key": lock_key_of(topic, message.message_id if key is None else key),
-        "message_id": message.message_id,
-        "event_type_name": message.event_type_name,
-        "body": message.body,
-        "headers": dict(message.headers) or None,
-        "message_group_id": message.message_group_id,
-        "message_deduplication_id": message.message_deduplication_id,
-        **time,
-    }
 
 
 def _notify(session: Session, _context: object) -> None:
