@@ -12,8 +12,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from melange.outbox.administration import OutboxAdministration
-from melange.outbox.administration_queries import FailedMessage, ScheduledMessage, TopicStatus
+from melange.outbox.administration import FailedMessage, OutboxAdministration, ScheduledMessage, TopicStatus
 from melange.outbox.inbox import Inbox
 from melange.outbox.integration_events import IntegrationEvents
 from melange.outbox.relay import OutboxRelay, RelayHealth

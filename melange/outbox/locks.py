@@ -1,4 +1,4 @@
-"""The locks that let several relays share one outbox."""
+"""Which of the pending messages a relay may send next: the locks that let several relays share one outbox."""
 
 from __future__ import annotations
 

@@ -19,10 +19,9 @@ from melange.lifecycle import Lifecycle
 from melange.outbox.database_errors import explained
 from melange.outbox.locks import locks_for
 from melange.outbox.relay_batch import BatchRelay
-from melange.outbox.relay_loop import RelayLoop
+from melange.outbox.relay_loop import RelayLoop, StopSignal
 from melange.outbox.schedule import Schedule
 from melange.outbox.topic_publisher import TopicPublisher
-from melange.outbox.waking import StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -235,7 +234,6 @@ class OutboxRelay(Lifecycle):
 
     def _batch_relay(self, topics: TopicPublisher) -> BatchRelay:
         return BatchRelay(
-            self._engine,
             topics,
             self._locks,
             self._chosen_driver().clock,
@@ -245,7 +243,7 @@ class OutboxRelay(Lifecycle):
         )
 
     def _schedule(self) -> Schedule:
-        return Schedule(self._engine, self._locks, self._chosen_driver().clock, self._poll_seconds)
+        return Schedule(self._locks, self._chosen_driver().clock, self._poll_seconds)
 
     def _chosen_driver(self) -> MessagingDriver:
         return self._driver or DriverManager.instance().get_driver()

@@ -1,4 +1,4 @@
-"""Batches of an outbox: choose, publish, mark."""
+"""Batches of a relay: choose the next rows (``locks``), read them (``rows``), publish (``topic_publisher``), mark (``rows``)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, and_
+from sqlalchemy import Connection, and_
 
 from melange.clock import Clock
 from melange.drivers.sqs_rules import MAX_BATCH
 from melange.errors import MelangeError
 from melange.messages import Message
 from melange.outbox.locks import Locks
-from melange.outbox.marking import (
+from melange.outbox.rows import (
+    PendingMessage,
     SentMessage,
     commit,
     count_attempts,
@@ -22,8 +23,8 @@ from melange.outbox.marking import (
     mark_held,
     mark_sent,
     prove_writable,
+    read_pending,
 )
-from melange.outbox.pending import PendingMessage, read_pending
 from melange.outbox.tables import IS_PENDING, OutboxMessage
 from melange.outbox.topic_publisher import TopicPublisher
 
@@ -60,7 +61,6 @@ class BatchRelay:
 
     def __init__(
         self,
-        engine: Engine,
         topics: TopicPublisher,
         locks: Locks,
         clock: Clock,
@@ -69,7 +69,6 @@ class BatchRelay:
         max_attempts: int,
         is_stopping: Callable[[], bool],
     ) -> None:
-        self._engine = engine
         self._topics = topics
         self._locks = locks
         self._clock = clock
@@ -89,7 +88,7 @@ class BatchRelay:
             DriverClosedError: the driver was closed.
         """
         was_writable, self._is_writable = self._is_writable, False
-        with self._engine.connect() as connection:
+        with self._locks.engine.connect() as connection:
             self._mark_late(connection)
             if not was_writable:
                 prove_writable(connection, self._limit, self._clock.now())

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Engine, Insert, delete, insert, literal, select
+from sqlalchemy import Insert, delete, insert, literal, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from melange.clock import Clock
@@ -31,8 +31,7 @@ class Schedule:
     the ids of the pending ones, which are their order, are then in the order of the due times.
     """
 
-    def __init__(self, engine: Engine, locks: Locks, clock: Clock, look_seconds: float) -> None:
-        self._engine = engine
+    def __init__(self, locks: Locks, clock: Clock, look_seconds: float) -> None:
         self._locks = locks
         self._clock = clock
         self._look_seconds = look_seconds
@@ -70,7 +69,7 @@ class Schedule:
             SQLAlchemyError: the database is unavailable, or the table is missing.
         """
         while True:
-            with self._engine.begin() as connection:
+            with self._locks.engine.begin() as connection:
                 self._locks.wait_for_schedule(connection)
                 ids = connection.scalars(
                     select(OutboxScheduledMessage.id)

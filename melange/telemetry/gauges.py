@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from melange.consuming.health import QueueHealth, WorkerHealth
     from melange.consuming.worker import Worker
-    from melange.outbox.administration import OutboxAdministration
-    from melange.outbox.administration_queries import TopicStatus
+    from melange.outbox.administration import OutboxAdministration, TopicStatus
 
 logger = logging.getLogger(__name__)
 

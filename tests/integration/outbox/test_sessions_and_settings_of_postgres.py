@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from melange.clock import SystemClock
 from melange.outbox import Outbox, OutboxRelay
-from melange.outbox.waking import NotifiedWaker, StopSignal
+from melange.outbox.relay_loop import NotifiedWaker, StopSignal
 from outbox_behaviours.databases import Database, named
 
 
