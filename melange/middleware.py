@@ -10,8 +10,8 @@ from melange.errors import ConfigurationError, Failure
 from melange.messages import Delivery, Message, Queue, Topic
 
 if TYPE_CHECKING:
+    from melange.consuming.listener import ListenerCall
     from melange.consuming.outcomes import Outcome
-    from melange.consuming.subscriptions import ListenerCall
     from melange.consuming.worker import Worker
     from melange.outbox.relay import OutboxRelay
 

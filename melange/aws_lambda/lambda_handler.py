@@ -206,15 +206,12 @@ class _Invocation:
         self._cutoff = self._ends_at - grace_seconds
         self._fair_seconds = fair_seconds
         self._deadline = self._ends_at - grace_seconds / 2  # after it nothing can be settled for certain
-        store = consumer.store
         # Nothing is renewed: the queue's visibility timeout outlasts the invocation.
-        keeper = LeaseKeeper(consumer.driver, consumer.options.visibility_timeout_seconds, store)
+        keeper = LeaseKeeper(consumer.driver, consumer.options.visibility_timeout_seconds, consumer.store)
         self._settler = consumer.settler(
             keeper, Suspects(), _EventSource(consumer.driver) if is_queue else _Subscription(consumer.driver)
         )
-        consumer.processor.attempts.run_coroutine = run_coroutine
-        if store is not None:
-            store.use_event_loop(run_coroutine)
+        consumer.use_event_loop(run_coroutine)
 
     @property
     def is_over(self) -> bool:

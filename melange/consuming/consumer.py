@@ -3,55 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Concatenate, TypeVar, overload
+from functools import partial
 
 from melange.backoff import dependable
-from melange.consuming.attempts import Attempts
-from melange.consuming.failures import Failures
+from melange.consuming.failures import Failures, StoreUnavailableError
 from melange.consuming.gates import Gate, checked_gates
-from melange.consuming.leases import LeaseKeeper
-from melange.consuming.listener import EventType, ExchangeListener
+from melange.consuming.leases import Lease, LeaseKeeper
+from melange.consuming.listener import EventType
 from melange.consuming.options import (
     Deduplication,
     QueueOptions,
     RetryPolicy,
     check_kind,
-    check_time_limit,
     resolved_deduplication,
 )
-from melange.consuming.poison_messages import Suspects
-from melange.consuming.processor import BatchProcessor, DeliveryProcessor
+from melange.consuming.outcomes import Outcome
+from melange.consuming.poison_messages import SUSPECT_RECEIVES, Suspects
+from melange.consuming.processor import Attempts, DeliveryProcessor
 from melange.consuming.queue_declaration import QueueDeclaration
-from melange.consuming.receiving import Receiver
 from melange.consuming.settling import Settler, SettlingBroker
-from melange.consuming.subscriptions import Subscription, Subscriptions, listener_name, subscription_for
+from melange.consuming.subscriptions import ListenerRegistry
+from melange.consuming.time_limit import TimeLimits
 from melange.deduplication.base import DeduplicationStore, NoDeduplication, RunCoroutine
 from melange.drivers.base import MessagingDriver
 from melange.drivers.declarations import collect
 from melange.drivers.registry import DriverManager
 from melange.drivers.sqs_rules import check_whole_seconds
-from melange.errors import (
-    ConfigurationError,
-    HandlerNotFoundError,
-    InvalidNameError,
-)
-from melange.events import EventMessage
+from melange.errors import ConfigurationError, InvalidNameError
 from melange.messages import Delivery
-from melange.middleware import Middleware, checked_middleware
+from melange.middleware import Middleware, checked_middleware, wrapped
 from melange.serialization.serializer import EventTypeOf
 
-ListenerFunction = TypeVar("ListenerFunction", bound=Callable[..., object])
-EventT = TypeVar("EventT", bound=EventMessage)
-Result = TypeVar("Result")
 
-
-class ExchangeMessageConsumer:
+class ExchangeMessageConsumer(ListenerRegistry):
     """Consumes the events of one queue with its listeners.
 
     Creating it declares the queue, its bindings to the topics and its dead-letter queue on the driver given, or else the
-    one in use at that moment, so that nothing published afterwards is missed. It calls the broker, and blocks meanwhile. Listeners may be added and removed at any
-    time from any thread; ``consume_event`` may run in several threads, if the listeners can.
+    one in use at that moment, so that nothing published afterwards is missed. It calls the broker, and blocks meanwhile.
+    Listeners may be added and removed at any time from any thread; ``consume_event`` may run in several threads, if the
+    listeners can.
     """
 
     def __init__(
@@ -111,12 +101,11 @@ class ExchangeMessageConsumer:
             capabilities.max_visibility_seconds,
         )
         check_whole_seconds("wait_seconds", queue.wait_seconds, 0, capabilities.max_wait_seconds)
-        check_time_limit(timeout_seconds)
+        time_limits = TimeLimits(timeout_seconds)
         deduplication, store = resolved_deduplication(deduplication, self.driver)
         self.options = queue
         self.keeps_attempts = store is not None and store.outlives_process
         self.needs_store = store is not None and deduplication.on_unavailable == "retry"
-        self.timeout_seconds = timeout_seconds
         self.declaration = QueueDeclaration(
             event_queue_name,
             topics_to_subscribe,
@@ -130,8 +119,7 @@ class ExchangeMessageConsumer:
         self.gates = checked_gates(flow, self.queue, self.driver.clock)
         hooks_of_gates = [hook for gate in flow for hook in gate.hooks]
         self.middleware = (*self.driver.middleware_for(self), *middleware, *hooks_of_gates)
-        self.subscriptions = Subscriptions()
-        self.serializer = self.driver.serializer
+        super().__init__(self.queue.name, self.driver.serializer, store, time_limits)
         failures = Failures(retry, rejected_stay=self._keeps_rejected or self.queue.dead_letter_queue is None)
         attempts = Attempts(
             self.serializer,
@@ -139,7 +127,7 @@ class ExchangeMessageConsumer:
             failures,
             deduplication=deduplication,
             middleware=self.middleware,
-            timeout_seconds=timeout_seconds,
+            time_limits=time_limits,
         )
         self.processor = DeliveryProcessor(
             self.subscriptions,
@@ -150,136 +138,17 @@ class ExchangeMessageConsumer:
             event_type=event_type,
             on_unhandled=queue.on_unhandled,
         )
-        self.store = store
         self._backoff = dependable(retry.backoff)
         self.event_type = event_type
-        keeper, suspects = LeaseKeeper(self.driver, queue.visibility_timeout_seconds, store), Suspects()
-        self._batches = BatchProcessor(self.processor, keeper, self.settler(keeper, suspects), suspects)
-        self._receiver = Receiver(
-            self.driver,
-            self.queue,
-            self.gates,
-            self.middleware,
-            visibility_timeout_seconds=queue.visibility_timeout_seconds,
-            release=self._batches.release,
-        )
+        self._around_poll = [partial(one.around_poll, self.queue) for one in self.middleware]
+        self._longest_visibility_seconds = capabilities.max_visibility_seconds
+        self._store_is_available = True
+        self._suspects = Suspects()
+        self._keeper = LeaseKeeper(self.driver, queue.visibility_timeout_seconds, store)
+        self._settler = self.settler(self._keeper, self._suspects)
         # On FIFO a failure has to stop the rest of its group, and to release the followers would count as a receive of
         # each: one at a time, no message pays for another.
         self._limit = 1 if self.queue.is_fifo else capabilities.max_receive_batch
-
-    def subscribe(self, listener: ExchangeListener) -> None:
-        """Add a listener, to be run after those that are there.
-
-        Raises:
-            ConfigurationError: it is not a listener, or asks for something that does not exist.
-            DuplicateHandlerError: a listener of this name is there already.
-        """
-        if not isinstance(listener, (ExchangeListener, type)):
-            raise ConfigurationError(
-                f"{listener!r} is not an ExchangeListener; a function is subscribed with "
-                "@consumer.listener('EventTypeName')"
-            )
-        self._add(subscription_for(listener, store_keywords=self._store_keywords))
-
-    def unsubscribe(self, listener: object) -> None:
-        """Remove a listener object, or a function that was subscribed with ``listener``.
-
-        Raises:
-            HandlerNotFoundError: it is not subscribed.
-        """
-        if not self.subscriptions.remove(listener):
-            raise HandlerNotFoundError(f"{listener!r} is not subscribed to queue {self.queue.name}")
-
-    @overload  # a function for one class takes that class
-    def listener(  # type: ignore[overload-overlap]
-        self, event_type: type[EventT], /, *, name: str | None = ..., timeout_seconds: float | None = ...
-    ) -> Callable[
-        [Callable[Concatenate[EventT, ...], Result]], Callable[Concatenate[EventT, ...], Result]
-    ]: ...
-
-    @overload
-    def listener(
-        self, *event_types: EventType, name: str | None = ..., timeout_seconds: float | None = ...
-    ) -> Callable[[ListenerFunction], ListenerFunction]: ...
-
-    def listener(
-        self, *event_types: EventType, name: str | None = None, timeout_seconds: float | None = None
-    ) -> Callable[[Any], Any]:
-        """Subscribe the decorated function for these event types, for all when there are none.
-
-        ``@consumer.listener("ProductAdded")``; the function, or another callable, takes what ``ExchangeListener.process``
-        may. Its ``__qualname__`` is the listener's stable name unless ``name`` gives another. ``timeout_seconds`` limits
-        one run.
-        """
-        if any(callable(one) and not isinstance(one, type) for one in event_types):
-            raise ConfigurationError(
-                "write @consumer.listener() with parentheses; event types go inside them"
-            )
-
-        def subscribe(function: ListenerFunction) -> ListenerFunction:
-            self._add(
-                subscription_for(
-                    function,
-                    event_types,
-                    name=name,
-                    timeout_seconds=timeout_seconds,
-                    store_keywords=self._store_keywords,
-                )
-            )
-            return function
-
-        return subscribe
-
-    def batch_listener(
-        self,
-        *event_types: EventType,
-        max_events: int = 100,
-        max_seconds: float = 1.0,
-        name: str | None = None,
-        timeout_seconds: float | None = None,
-    ) -> Callable[[ListenerFunction], ListenerFunction]:
-        """Subscribe the decorated function for lists of events, for bulk inserts and calls: ``@consumer.batch_listener(...)``.
-
-        It takes a list of events, and their ``message_ids`` if it has such a parameter; it may be ``async def``. With an
-        inbox of asynchronous sessions an ``async def`` function may have the parameter ``sessions``: one for each event, with
-        the transaction that has the event's mark. It needs a worker, and a batch never has more events than the worker runs at once: set its ``concurrency`` to ``max_events``.
-        Each event has its own claim, mark and attempts. If the function raises, all of its events have failed, or with
-        ``PartialFailure`` those that it names. A batch has one event of a FIFO group at most, so the order is kept.
-
-        Args:
-            event_types: as for ``listener``.
-            max_events: the most events of a batch.
-            max_seconds: how long a batch waits for more events, from its first one on.
-            name: as for ``listener``.
-            timeout_seconds: the limit of one run, with the wait for other events.
-        """
-        # It brings asyncio, which plain listeners do without.
-        from melange.consuming.batch_listeners import BatchListener  # noqa: PLC0415
-
-        def subscribe(function: ListenerFunction) -> ListenerFunction:
-            if self.store is not None and self.store.listeners_are_async is False:
-                raise ConfigurationError(
-                    f"batch listener {name or listener_name(function)} needs an inbox of asynchronous sessions, "
-                    "Inbox(async_sessionmaker(...)): its events wait for each other on an event loop"
-                )
-            batches = BatchListener(
-                function,
-                max_events=max_events,
-                max_seconds=max_seconds,
-                concurrency=lambda: self.processor.concurrency,
-                give_up=self.processor.attempts.limited_runs.give_up,
-            )
-            subscription = subscription_for(
-                batches.listener,
-                event_types,
-                name=name or listener_name(function),
-                timeout_seconds=timeout_seconds,
-                store_keywords=self._store_keywords,
-            )
-            self._add(replace(subscription, listener=function))
-            return function
-
-        return subscribe
 
     def consume_event(self, wait_seconds: int | None = None) -> int:
         """Poll once and process what came; return the number of settled deliveries.
@@ -330,11 +199,95 @@ class ExchangeMessageConsumer:
             wait_seconds = self.options.wait_seconds
         else:
             check_whole_seconds("wait_seconds", wait_seconds, 0, self.driver.capabilities.max_wait_seconds)
-        if not self._batches.store_is_available:
+        if not self._store_is_available:
             self.check_store()
-            self._batches.store_is_available = True
-        deliveries = self._receiver.receive(self._limit, wait_seconds)
-        return self._batches.process(deliveries, is_given_up) if deliveries else 0
+            self._store_is_available = True
+        deliveries = self.receive(self._limit, wait_seconds)
+        return self._process(deliveries, is_given_up) if deliveries else 0
+
+    def receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
+        """Take at most ``limit`` deliveries, to be processed and settled, or released, before their deadlines.
+
+        Return ``[]`` at once while the consumer is paused, or over a limit. What was received is released if a hook or a gate
+        raises after it.
+        """
+        gates = self.gates
+        is_limited = not gates.is_open
+        if is_limited:
+            limit = gates.allowed(limit)
+            if limit <= 0:
+                return []
+        # Deadlines count from before the request, the only moment that is known not to be too late: a process may be
+        # held up just when the answer comes. The wait must not use up the time that is left for the work.
+        seconds = min(
+            self.options.visibility_timeout_seconds + wait_seconds, self._longest_visibility_seconds
+        )
+        if not (is_limited or self._around_poll):
+            return self.driver.receive(self.queue, limit, wait_seconds, visibility_timeout_seconds=seconds)
+        received: list[Delivery] = []
+
+        def poll() -> list[Delivery]:
+            deliveries = self.driver.receive(
+                self.queue, limit, wait_seconds, visibility_timeout_seconds=seconds
+            )
+            received.extend(deliveries)
+            return deliveries  # a hook may do to it what it likes
+
+        try:
+            wrapped(poll, self._around_poll)
+            if is_limited:
+                gates.received(len(received))
+        except BaseException:
+            if received:
+                self._settler.defer([(lease, 0) for lease in self._keeper.hold(received)])
+            raise
+        return received
+
+    def _process(self, deliveries: Sequence[Delivery], is_given_up: Callable[[], bool] | None) -> int:
+        """Process the deliveries one after the other, and settle them together; return the number of settled ones.
+
+        A suspected poison message comes last and is settled alone. Once ``is_given_up`` returns True none begins any more.
+        """
+        leases = self._keeper.hold(deliveries)
+        finished: list[tuple[Lease, Outcome]] = []
+        settled = 0
+        batches = [leases]
+        for delivery in deliveries:
+            if delivery.receive_count >= SUSPECT_RECEIVES:
+                batches = self._suspects.last_and_alone(leases)
+                break
+        try:
+            for batch in batches:
+                first = len(finished)
+                try:
+                    for lease in batch:
+                        if is_given_up is not None and is_given_up():
+                            break
+                        finished.append((lease, self.processor.process(lease)))
+                finally:
+                    settled += sum(self._settler.settle(finished[first:]))
+                if batch is not batches[0]:
+                    self._suspects.survived()
+        except BaseException as error:
+            # The store is unavailable, or the process is asked to end: what is finished was settled all the same, the
+            # rest is released.
+            self._store_is_available = not isinstance(error, StoreUnavailableError)
+            self._release_rest(leases, finished)
+            raise
+        if len(finished) < len(leases):  # given up: nothing of the rest may begin and use up an attempt
+            self._release_rest(leases, finished)
+        return settled
+
+    def _release_rest(self, leases: Sequence[Lease], finished: Sequence[tuple[Lease, Outcome]]) -> None:
+        done = {lease for lease, _ in finished}
+        of_store = self.processor.failures.of_store
+        self._settler.defer(
+            [
+                (lease, 0 if self._store_is_available else of_store(lease).delay_seconds)
+                for lease in leases
+                if lease not in done
+            ]
+        )
 
     def run(self, *, concurrency: int = 10, grace_seconds: float = 25.0) -> int:
         """Consume until the process is stopped; the short form of ``Worker(consumer).run()``."""
@@ -371,13 +324,6 @@ class ExchangeMessageConsumer:
         """Receive again. Idempotent, from any thread."""
         self.gates.resume()
 
-    def receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
-        """Take at most ``limit`` deliveries, to be processed and settled, or released, before their deadlines.
-
-        Return ``[]`` at once while the consumer is paused, or over a limit.
-        """
-        return self._receiver.receive(limit, wait_seconds)
-
     def settler(
         self, keeper: LeaseKeeper, suspects: Suspects, broker: SettlingBroker | None = None
     ) -> Settler:
@@ -399,24 +345,6 @@ class ExchangeMessageConsumer:
             self.store.check()
             self.processor.attempts.release_unanswered()
 
-    # --- the rest is private -----------------------------------------------------------------------
-
-    @property
-    def _store_keywords(self) -> tuple[str, ...]:
-        return () if self.store is None else self.store.keyword_names
-
     @property
     def _keeps_rejected(self) -> bool:
         return self.queue.is_fifo and self.options.on_reject == "block"
-
-    def _add(self, subscription: Subscription) -> None:
-        store = self.store
-        if store is not None and store.listeners_are_async not in (None, subscription.is_async):
-            raise ConfigurationError(
-                f"listener {subscription.name} must {'not ' if subscription.is_async else ''}be `async def`: "
-                f"{type(store).__name__} works with {'a synchronous' if subscription.is_async else 'an asynchronous'} "
-                "session here"
-            )
-        for event_class in subscription.event_classes.values():
-            self.serializer.check_event_class(event_class)
-        self.subscriptions.add(subscription)

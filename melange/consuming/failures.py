@@ -6,9 +6,9 @@ import logging
 
 from melange.backoff import Backoff, dependable
 from melange.consuming.leases import Lease
+from melange.consuming.listener import ListenerCall
 from melange.consuming.options import RetryPolicy
 from melange.consuming.outcomes import DeadLetter, Defer, Outcome
-from melange.consuming.subscriptions import ListenerCall
 from melange.errors import DeduplicationError, Reject, Retry, TimeLimitExceeded
 from melange.messages import log_fields
 

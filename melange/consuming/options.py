@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -145,15 +144,6 @@ def check_choice(name: str, value: object, *choices: str) -> None:
     """Raise ``ConfigurationError`` unless ``value`` is one of the choices."""
     if value not in choices:
         raise ConfigurationError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
-
-
-def check_time_limit(timeout_seconds: float | None) -> None:
-    """Raise ``ConfigurationError`` unless it is a time limit or None."""
-    if timeout_seconds is None:
-        return
-    is_number = isinstance(timeout_seconds, (int, float)) and not isinstance(timeout_seconds, bool)
-    if not is_number or not 0 < timeout_seconds < math.inf:
-        raise ConfigurationError(f"timeout_seconds must be above 0, or None, not {timeout_seconds!r}")
 
 
 def resolved_deduplication(

@@ -142,10 +142,9 @@ class Poller:
         if limit <= 0:
             self._changes.wait_for(lambda: self.stopping.is_set() or self._allowance() > 0, 1.0)
             return
-        processor = self._consumer.processor
-        limited_runs = processor.attempts.limited_runs
-        if processor.failures.timed_out_count and limited_runs.hanging > MOST_HANGING:
-            self._give_up_hanging(limited_runs.hanging)
+        time_limits = self._consumer.time_limits
+        if self._consumer.processor.failures.timed_out_count and time_limits.hanging > MOST_HANGING:
+            self._give_up_hanging(time_limits.hanging)
             return
         clock = self._consumer.driver.clock
         started = clock.monotonic()

@@ -6,9 +6,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from melange.consuming.listener import EventType
+from melange.consuming.listener import EventType, resolve_event_types
 from melange.consuming.options import QueueOptions
-from melange.consuming.subscriptions import resolve_event_types
 from melange.drivers.base import (
     NO_DEAD_LETTER_QUEUE,
     BrokerAdministration,

@@ -71,7 +71,7 @@ class QueueWorker:
         self._isolation = isolation
         self._suspects = suspects
         self._part = part
-        consumer.processor.concurrency = part.share
+        consumer.concurrency = part.share
         self._batch = consumer.driver.capabilities.max_receive_batch
         self._has_lanes = consumer.queue.is_fifo or consumer.options.ordered_by is not None
         self._lanes = LaneWork(

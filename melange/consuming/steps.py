@@ -10,12 +10,11 @@ from contextvars import Context
 from functools import partial
 from typing import NamedTuple
 
-from melange.consuming.attempts import Steps
 from melange.consuming.concurrency import Places, Task
 from melange.consuming.event_loop import EventLoop, how_it_ended
 from melange.consuming.leases import Lease
 from melange.consuming.outcomes import Outcome
-from melange.consuming.processor import DeliveryProcessor
+from melange.consuming.processor import DeliveryProcessor, Steps
 from melange.consuming.threads import Threads
 
 MOST_IN_A_TURN = 32

@@ -1,94 +1,29 @@
-"""The listeners of a consumer, checked once when they are subscribed."""
+"""The listeners of a consumer: subscribed, unsubscribed, and found by the type of an event."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import threading
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Concatenate, TypeVar, overload
 
-from melange.callables import annotated_types, is_asynchronous
-from melange.consuming.leases import Lease
-from melange.consuming.listener import EventType, ExchangeListener
-from melange.consuming.options import check_time_limit
-from melange.deduplication.base import Claimed
-from melange.errors import ConfigurationError, DuplicateHandlerError, nearest
+from melange.consuming.listener import (
+    EventType,
+    ExchangeListener,
+    Subscription,
+    listener_name,
+    subscription_for,
+)
+from melange.consuming.time_limit import TimeLimits
+from melange.deduplication.base import DeduplicationStore
+from melange.errors import ConfigurationError, DuplicateHandlerError, HandlerNotFoundError
 from melange.events import EventMessage
-from melange.messages import Delivery
+from melange.serialization.serializer import EventSerializer
 
-
-class ListenerCall(NamedTuple):
-    """One listener about to run for one delivery; a named tuple, at half the cost of a frozen dataclass.
-
-    ``attempt`` is the number of the run, 1 for the first. ``claimed`` is None without a deduplication store.
-    """
-
-    subscription: Subscription
-    event: Any
-    event_type_name: str
-    lease: Lease
-    attempt: int
-    claimed: Claimed | None
-
-    @property
-    def listener_name(self) -> str:
-        """The listener's stable name."""
-        return self.subscription.name
-
-    @property
-    def delivery(self) -> Delivery:
-        """The delivery of the event."""
-        return self.lease.delivery
-
-
-# The keywords that ``process`` may have, and their values.
-_KEYWORDS: dict[str, Callable[[ListenerCall], object]] = {
-    "message_id": lambda call: call.lease.delivery.message.message_id,
-    "event_type_name": lambda call: call.event_type_name,
-    "headers": lambda call: call.lease.delivery.message.headers,
-    "attempt": lambda call: call.attempt,
-    "receive_count": lambda call: call.lease.delivery.receive_count,
-    "queue_name": lambda call: call.lease.delivery.queue.name,
-    "lease_lost": lambda call: call.lease.is_lost,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """A subscribed listener.
-
-    ``keywords`` are those of its ``process``, empty for the event alone. ``event_classes`` are the classes of the objects
-    that it receives, by type name.
-    """
-
-    listener: object
-    name: str
-    event_type_names: frozenset[str]
-    event_classes: Mapping[str, type[EventMessage]]
-    process: Callable[..., object]
-    keywords: tuple[str, ...]
-    is_async: bool
-    timeout_seconds: float | None
-
-    def accepts(self, event_type_name: str) -> bool:
-        """Return True if the listener wants events of this type."""
-        return not self.event_type_names or event_type_name in self.event_type_names
-
-    def run(self, call: ListenerCall) -> object:
-        """Call the listener and return its result. Its exceptions are not caught."""
-        if not self.keywords:
-            return self.process(call.event)
-        return self.process(call.event, **{name: _value_of(name, call) for name in self.keywords})
-
-
-def _value_of(keyword: str, call: ListenerCall) -> object:
-    if keyword in _KEYWORDS:
-        return _KEYWORDS[keyword](call)
-    assert call.claimed is not None  # a store with keywords is always used
-    return call.claimed.keywords[keyword]
+ListenerFunction = TypeVar("ListenerFunction", bound=Callable[..., object])
+EventT = TypeVar("EventT", bound=EventMessage)
+Result = TypeVar("Result")
 
 
 class Subscriptions:
@@ -154,145 +89,150 @@ def _is_same(one: object, other: object) -> bool:
     return one is other or (isinstance(one, types.MethodType) and one == other)
 
 
-def subscription_for(
-    listener: object,
-    event_types: Sequence[EventType] | None = None,
-    *,
-    name: str | None = None,
-    timeout_seconds: float | None = None,
-    store_keywords: tuple[str, ...] = (),
-) -> Subscription:
-    """Return an ``ExchangeListener``, a function or another callable ready to be called.
+class ListenerRegistry:
+    """Subscribes the listeners of one queue: the base of consumers.
 
-    ``store_keywords`` are those that the consumer's deduplication store offers.
-
-    Raises:
-        ConfigurationError: it is not a listener, does not name event types, or asks for keywords that do not exist.
+    Listeners may be added and removed at any time from any thread. ``concurrency`` is how many deliveries of the queue run at
+    once: a batch listener waits for no more events.
     """
-    if isinstance(listener, type):
-        raise ConfigurationError(
-            f"subscribe an object, not the class: consumer.subscribe({listener.__name__}())"
-        )
-    process: Callable[..., object]
-    if isinstance(listener, ExchangeListener):
-        process = listener.process
-        name = name or listener.name or type(listener).__qualname__
-        event_types = listener.listens_to()
-        timeout_seconds = listener.timeout_seconds if timeout_seconds is None else timeout_seconds
-    elif callable(listener):
-        process = listener
-        name = name or listener_name(listener)
-    else:
-        raise ConfigurationError(
-            f"{listener!r} is not an ExchangeListener; a function is subscribed with @consumer.listener('EventTypeName')"
-        )
-    if not isinstance(name, str):
-        raise ConfigurationError(f"the name of a listener must be text, not {name!r}")
-    check_time_limit(timeout_seconds)
-    names, classes = resolve_event_types(f"listens_to of {name}", event_types)
-    subscription = Subscription(
-        listener=listener,
-        name=name,
-        event_type_names=names,
-        event_classes=classes,
-        process=process,
-        keywords=_keywords_of(name, process, (*_KEYWORDS, *store_keywords)),
-        is_async=is_asynchronous(process),
-        timeout_seconds=timeout_seconds,
-    )
-    _check_annotation(subscription)
-    return subscription
 
+    def __init__(
+        self,
+        queue_name: str,
+        serializer: EventSerializer,
+        store: DeduplicationStore | None,
+        time_limits: TimeLimits,
+    ) -> None:
+        self.subscriptions = Subscriptions()
+        self.serializer = serializer
+        self.store = store
+        self.time_limits = time_limits
+        self.concurrency = 1
+        self._queue_name = queue_name
+        self._store_keywords = () if store is None else store.keyword_names
 
-def listener_name(function: Any) -> str:
-    """Return the stable name of a function that has no other."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return str(name)
+    def subscribe(self, listener: ExchangeListener) -> None:
+        """Add a listener, to be run after those that are there.
 
+        Raises:
+            ConfigurationError: it is not a listener, or asks for something that does not exist.
+            DuplicateHandlerError: a listener of this name is there already.
+        """
+        if not isinstance(listener, (ExchangeListener, type)):
+            raise ConfigurationError(
+                f"{listener!r} is not an ExchangeListener; a function is subscribed with "
+                "@consumer.listener('EventTypeName')"
+            )
+        self._add(subscription_for(listener, store_keywords=self._store_keywords))
 
-def resolve_event_types(
-    origin: str, event_types: Sequence[EventType] | None
-) -> tuple[frozenset[str], dict[str, type[EventMessage]]]:
-    """Return the type names, and the classes by type name; ``origin`` names their source in errors.
+    def unsubscribe(self, listener: object) -> None:
+        """Remove a listener object, or a function that was subscribed with ``listener``.
 
-    Raises:
-        ConfigurationError: it is not a sequence of type names and event classes.
-    """
-    if isinstance(event_types, (str, type)) or not isinstance(event_types, (Iterable, type(None))):
-        raise ConfigurationError(
-            f"{origin} must be a sequence of event types, such as [{event_types!r}], not {event_types!r} itself"
-        )
-    names: set[str] = set()
-    classes: dict[str, type[EventMessage]] = {}
-    for event_type in event_types or ():
-        if isinstance(event_type, str) and event_type:
-            names.add(event_type)
-        elif isinstance(event_type, type) and issubclass(event_type, EventMessage):
-            names.add(event_type.event_type_name)
-            other = classes.setdefault(event_type.event_type_name, event_type)
-            if other is not event_type:
-                raise DuplicateHandlerError(
-                    f"both {_place(other)} and {_place(event_type)} are the event type {event_type.event_type_name!r}: "
-                    "give one of them another event_type_name, or listen to the name instead of the class"
+        Raises:
+            HandlerNotFoundError: it is not subscribed.
+        """
+        if not self.subscriptions.remove(listener):
+            raise HandlerNotFoundError(f"{listener!r} is not subscribed to queue {self._queue_name}")
+
+    @overload  # a function for one class takes that class
+    def listener(  # type: ignore[overload-overlap]
+        self, event_type: type[EventT], /, *, name: str | None = ..., timeout_seconds: float | None = ...
+    ) -> Callable[
+        [Callable[Concatenate[EventT, ...], Result]], Callable[Concatenate[EventT, ...], Result]
+    ]: ...
+
+    @overload
+    def listener(
+        self, *event_types: EventType, name: str | None = ..., timeout_seconds: float | None = ...
+    ) -> Callable[[ListenerFunction], ListenerFunction]: ...
+
+    def listener(
+        self, *event_types: EventType, name: str | None = None, timeout_seconds: float | None = None
+    ) -> Callable[[Any], Any]:
+        """Subscribe the decorated function for these event types, for all when there are none.
+
+        ``@consumer.listener("ProductAdded")``; the function, or another callable, takes what ``ExchangeListener.process``
+        may. Its ``__qualname__`` is the listener's stable name unless ``name`` gives another. ``timeout_seconds`` limits
+        one run.
+        """
+        if any(callable(one) and not isinstance(one, type) for one in event_types):
+            raise ConfigurationError(
+                "write @consumer.listener() with parentheses; event types go inside them"
+            )
+
+        def subscribe(function: ListenerFunction) -> ListenerFunction:
+            self._add(
+                subscription_for(
+                    function,
+                    event_types,
+                    name=name,
+                    timeout_seconds=timeout_seconds,
+                    store_keywords=self._store_keywords,
                 )
-        else:
-            raise ConfigurationError(
-                f"{origin} contains {event_type!r}, which is neither an event type name nor a class that inherits from "
-                "EventMessage"
             )
-    return frozenset(names), classes
+            return function
 
+        return subscribe
 
-def _keywords_of(
-    listener_name: str, process: Callable[..., object], offered: tuple[str, ...]
-) -> tuple[str, ...]:
-    try:
-        parameters = list(inspect.signature(process).parameters.values())
-    except (ValueError, TypeError):  # some callables in C have no signature: they receive the event alone
-        return ()
-    if not parameters or parameters[0].kind not in (
-        parameters[0].POSITIONAL_ONLY,
-        parameters[0].POSITIONAL_OR_KEYWORD,
-        parameters[0].VAR_POSITIONAL,
-    ):
-        raise ConfigurationError(f"process of {listener_name} must take the event as its first argument")
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return offered
-    wanted = [parameter for parameter in parameters[1:] if parameter.kind is not parameter.VAR_POSITIONAL]
-    for parameter in wanted:
-        if parameter.default is parameter.empty and (
-            parameter.name not in offered or parameter.kind is parameter.POSITIONAL_ONLY
-        ):
-            raise ConfigurationError(
-                f"process of {listener_name} asks for {parameter.name!r}{_advice(parameter.name, offered)}; it can "
-                f"have {', '.join(offered)} as keywords"
+    def batch_listener(
+        self,
+        *event_types: EventType,
+        max_events: int = 100,
+        max_seconds: float = 1.0,
+        name: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Callable[[ListenerFunction], ListenerFunction]:
+        """Subscribe the decorated function for lists of events, for bulk inserts and calls: ``@consumer.batch_listener(...)``.
+
+        It takes a list of events, and their ``message_ids`` if it has such a parameter; it may be ``async def``. With an
+        inbox of asynchronous sessions an ``async def`` function may have the parameter ``sessions``: one for each event, with
+        the transaction that has the event's mark. It needs a worker, and a batch never has more events than the worker runs at once: set its ``concurrency`` to ``max_events``.
+        Each event has its own claim, mark and attempts. If the function raises, all of its events have failed, or with
+        ``PartialFailure`` those that it names. A batch has one event of a FIFO group at most, so the order is kept.
+
+        Args:
+            event_types: as for ``listener``.
+            max_events: the most events of a batch.
+            max_seconds: how long a batch waits for more events, from its first one on.
+            name: as for ``listener``.
+            timeout_seconds: the limit of one run, with the wait for other events.
+        """
+        # It brings asyncio, which plain listeners do without.
+        from melange.consuming.batch_listeners import BatchListener  # noqa: PLC0415
+
+        def subscribe(function: ListenerFunction) -> ListenerFunction:
+            if self.store is not None and self.store.listeners_are_async is False:
+                raise ConfigurationError(
+                    f"batch listener {name or listener_name(function)} needs an inbox of asynchronous sessions, "
+                    "Inbox(async_sessionmaker(...)): its events wait for each other on an event loop"
+                )
+            batches = BatchListener(
+                function,
+                max_events=max_events,
+                max_seconds=max_seconds,
+                concurrency=lambda: self.concurrency,
+                give_up=self.time_limits.give_up,
             )
-    return tuple(parameter.name for parameter in wanted if parameter.name in offered)
-
-
-def _advice(keyword: str, offered: tuple[str, ...]) -> str:
-    if keyword == "session":
-        return ", which comes from an inbox: give the consumer deduplication=Inbox(...)"
-    return nearest(keyword, offered)
-
-
-def _check_annotation(subscription: Subscription) -> None:
-    """Raise ``ConfigurationError`` if the listener's annotation is another event class than the one it listens to."""
-    try:
-        taken = annotated_types(subscription.process, advice="")
-    except ConfigurationError:  # no annotation, or none that can be checked
-        return
-    if not any(issubclass(kind, EventMessage) for kind in taken):
-        return
-    for event_class in subscription.event_classes.values():
-        if not issubclass(event_class, taken):
-            raise ConfigurationError(
-                f"listener {subscription.name} listens to {_place(event_class)}, and its first parameter is annotated "
-                f"with {' | '.join(map(_place, taken))}: name the same class in both"
+            subscription = subscription_for(
+                batches.listener,
+                event_types,
+                name=name or listener_name(function),
+                timeout_seconds=timeout_seconds,
+                store_keywords=self._store_keywords,
             )
+            self._add(replace(subscription, listener=function))
+            return function
 
+        return subscribe
 
-def _place(event_class: type) -> str:
-    return f"{event_class.__module__}.{event_class.__qualname__}"
+    def _add(self, subscription: Subscription) -> None:
+        store = self.store
+        if store is not None and store.listeners_are_async not in (None, subscription.is_async):
+            raise ConfigurationError(
+                f"listener {subscription.name} must {'not ' if subscription.is_async else ''}be `async def`: "
+                f"{type(store).__name__} works with {'a synchronous' if subscription.is_async else 'an asynchronous'} "
+                "session here"
+            )
+        for event_class in subscription.event_classes.values():
+            self.serializer.check_event_class(event_class)
+        self.subscriptions.add(subscription)

@@ -1,17 +1,25 @@
-"""Runs of plain listeners with a time limit; for asynchronous ones see ``event_loop.within``."""
+"""Time limits of listeners: which one a run has, and how plain ones are run within it.
+
+For coroutines see ``event_loop.within``.
+"""
 
 from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from melange.errors import TimeLimitExceeded
+from melange.errors import ConfigurationError, TimeLimitExceeded
+
+if TYPE_CHECKING:
+    from melange.consuming.leases import Lease
+    from melange.consuming.listener import ListenerCall, Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +60,64 @@ class _Local(threading.local):
 _local = _Local()
 
 
-class LimitedRuns:
-    """Runs calls with a time limit, and counts the threads of those that were given up and still hang. Thread-safe."""
+def check_time_limit(timeout_seconds: float | None) -> None:
+    """Raise ``ConfigurationError`` unless it is a time limit or None."""
+    if timeout_seconds is None:
+        return
+    is_number = isinstance(timeout_seconds, (int, float)) and not isinstance(timeout_seconds, bool)
+    if not is_number or not 0 < timeout_seconds < math.inf:
+        raise ConfigurationError(f"timeout_seconds must be above 0, or None, not {timeout_seconds!r}")
 
-    def __init__(self) -> None:
+
+class TimeLimits:
+    """Runs the listeners of a consumer within their time limits, and counts the threads that still hang. Thread-safe.
+
+    ``default_seconds`` is the limit of listeners that have none of their own; None for no limit.
+    """
+
+    def __init__(self, default_seconds: float | None) -> None:
+        check_time_limit(default_seconds)
+        self.default_seconds = default_seconds
         self._given_up: list[threading.Thread] = []
+
+    def of_listener(self, listener: Subscription) -> float | None:
+        """Return the time limit of the listener; None without a limit."""
+        return self.default_seconds if listener.timeout_seconds is None else listener.timeout_seconds
+
+    def of_run(self, listener: Subscription, lease: Lease) -> float | None:
+        """Return the time limit of one run: that of the listener, or what is left to the process if that is less."""
+        limit = self.of_listener(listener)
+        if lease.cutoff == math.inf:
+            return limit
+        left = lease.seconds_to_cutoff
+        return left if limit is None else min(left, limit)
+
+    def was_cut_short(self, call: ListenerCall, error: TimeLimitExceeded) -> bool:
+        """Return True if the end of the process ended the run, and left it less than its share of the time."""
+        limit = self.of_listener(call.subscription)
+        return error.limit_seconds < min(call.lease.fair_seconds, math.inf if limit is None else limit)
+
+    def run(self, call: ListenerCall) -> object:
+        """Call the listener and return its result, in time; an asynchronous one has its limit when it is awaited.
+
+        Raises:
+            TimeLimitExceeded: it took longer.
+        """
+        listener = call.subscription
+        limit = self.of_run(listener, call.lease)
+        if limit is None or listener.is_async:
+            return listener.run(call)
+        return self._run_on_companion(lambda: listener.run(call), limit, f"listener {listener.name}")
+
+    def limited(self, call: ListenerCall, result: Awaitable[object]) -> Awaitable[object]:
+        """Return the awaitable result of a listener, with its time limit."""
+        limit = self.of_run(call.subscription, call.lease)
+        if limit is None:
+            return result
+        # It brings asyncio, half of what importing melange costs, and plain listeners do without.
+        from melange.consuming.event_loop import within  # noqa: PLC0415
+
+        return within(limit, result, f"listener {call.listener_name}")
 
     @property
     def hanging(self) -> int:
@@ -70,7 +131,7 @@ class LimitedRuns:
         self._given_up.append(thread)
         logger.error("%s is given up; its thread is at\n%s", what, _stack_of(thread))
 
-    def run(self, call: Callable[[], Any], timeout_seconds: float, what: str) -> Any:
+    def _run_on_companion(self, call: Callable[[], Any], timeout_seconds: float, what: str) -> Any:
         """Return the result of ``call``, or raise its exception.
 
         It runs on a thread that the calling thread keeps for this, so that thread-local state (for example a database

@@ -10,8 +10,8 @@ from typing import Any
 from django.db import close_old_connections
 from django.utils.decorators import sync_and_async_middleware
 
+from melange.consuming.listener import ListenerCall
 from melange.consuming.outcomes import Outcome
-from melange.consuming.subscriptions import ListenerCall
 from melange.django.outbox import unit_of_work
 from melange.middleware import Middleware
 

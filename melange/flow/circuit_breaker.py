@@ -15,8 +15,8 @@ from melange.messages import Delivery, Queue
 from melange.middleware import Middleware
 
 if TYPE_CHECKING:
+    from melange.consuming.listener import ListenerCall
     from melange.consuming.outcomes import Outcome
-    from melange.consuming.subscriptions import ListenerCall
 
 logger = logging.getLogger(__name__)
 

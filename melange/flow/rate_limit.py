@@ -13,8 +13,8 @@ from melange.messages import Queue
 from melange.middleware import Middleware
 
 if TYPE_CHECKING:
+    from melange.consuming.listener import ListenerCall
     from melange.consuming.outcomes import Outcome
-    from melange.consuming.subscriptions import ListenerCall
     from melange.deduplication.redis_connection import RedisSource
 
 _RECEIVED_AT_ONCE = 10

@@ -11,8 +11,8 @@ from opentelemetry import metrics
 from opentelemetry.metrics import Histogram, MeterProvider
 
 from melange.clock import Clock, SystemClock
+from melange.consuming.listener import ListenerCall
 from melange.consuming.outcomes import Acknowledge, DeadLetter, Outcome
-from melange.consuming.subscriptions import ListenerCall
 from melange.errors import Failure
 from melange.messages import Delivery, Message, Queue, Topic
 from melange.middleware import Middleware, Publish

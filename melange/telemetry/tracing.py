@@ -15,8 +15,8 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
 
+from melange.consuming.listener import ListenerCall
 from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Outcome
-from melange.consuming.subscriptions import ListenerCall
 from melange.errors import Failure, MessageTooLargeError, shortened
 from melange.messages import CORRELATION_HEADER, Delivery, Message, Queue, Topic
 from melange.middleware import Middleware, Publish

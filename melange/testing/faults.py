@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from melange.consuming.subscriptions import Subscription
+from melange.consuming.listener import Subscription
 from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
 from melange.errors import ConfigurationError, DeduplicationError, DriverConnectionError
 from melange.events import EventMessage

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.failures import StoreUnavailableError
 from melange.consuming.leases import Lease, LeaseKeeper
+from melange.consuming.listener import ListenerCall
 from melange.consuming.outcomes import LEAVE, Outcome
 from melange.consuming.poison_messages import Suspects
-from melange.consuming.subscriptions import ListenerCall
 from melange.deduplication.base import RunCoroutine
 from melange.errors import DeduplicationError, DriverConnectionError, TimeLimitExceeded
 from melange.middleware import Middleware
@@ -79,7 +79,7 @@ class RunConsumer(Middleware):
         processor = self.consumer.processor
         attempts, store = processor.attempts, self.consumer.store
         before, attempts.run_coroutine = attempts.run_coroutine, run_coroutine
-        processor.concurrency = 1  # a batch listener does not wait for other events
+        self.consumer.concurrency = 1  # a batch listener does not wait for other events
         attempts.store = self._faults.store_for(store) or store
         try:
             return processor.process(lease)
@@ -131,7 +131,7 @@ class RunConsumer(Middleware):
         return call._replace(subscription=replace(call.subscription, process=slow))
 
     def _pass_time(self, call: ListenerCall, seconds: float) -> None:
-        limit = self.consumer.processor.attempts.time_limit_of(call.subscription, call.lease)
+        limit = self.consumer.time_limits.of_run(call.subscription, call.lease)
         lease, visibility = call.lease, self.consumer.options.visibility_timeout_seconds
         left = seconds if limit is None else min(seconds, limit)
         while left > 0:

@@ -11,8 +11,8 @@ from types import CodeType
 from typing import Any
 
 from melange.callables import qualified_name
+from melange.consuming.listener import ListenerCall
 from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Outcome
-from melange.consuming.subscriptions import ListenerCall
 from melange.cqrs import CommandBus
 from melange.messages import CAUSATION_HEADER, Message
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Union, runtime_checkable
 
 from melange.consuming.consumer import ExchangeMessageConsumer
-from melange.consuming.listener import EventType
+from melange.consuming.listener import EventType, resolve_event_types
 from melange.consuming.queue_declaration import DEAD_LETTER_RETENTION_SECONDS
-from melange.consuming.subscriptions import resolve_event_types
 from melange.consuming.worker import Worker
 from melange.drivers.base import MessagingDriver, NoDeadLetterQueue
 from melange.drivers.declarations import collect as collect_object
@@ -140,7 +139,7 @@ def _queues_of(consumer: ExchangeMessageConsumer) -> Iterator[DeclaredQueue]:
             DeclaredListener(
                 one.name,
                 tuple(sorted(one.event_type_names)),
-                consumer.timeout_seconds if one.timeout_seconds is None else one.timeout_seconds,
+                consumer.time_limits.of_listener(one),
             )
             for one in consumer.subscriptions.all
         ),

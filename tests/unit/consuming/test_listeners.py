@@ -12,7 +12,8 @@ from melange import (
     HandlerNotFoundError,
     MemoryDeduplicationStore,
 )
-from melange.consuming.subscriptions import Subscriptions, subscription_for
+from melange.consuming.listener import subscription_for
+from melange.consuming.subscriptions import Subscriptions
 from melange.deduplication import Claimed
 
 

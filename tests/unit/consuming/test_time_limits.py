@@ -405,7 +405,7 @@ def test_listeners_that_hang_many_times_stop_nobody_else(consumer_of, start, gat
     publish(driver, *range(60))
 
     eventually(lambda: sorted(finished) == list(range(0, 60, 2)))
-    eventually(lambda: consumer.processor.attempts.limited_runs.hanging > 20)
+    eventually(lambda: consumer.time_limits.hanging > 20)
     assert worker.health().ready
     gate.set()
 
@@ -426,7 +426,7 @@ def test_threads_that_were_given_up_and_have_ended_do_not_count(consumer_of, sta
     for number in range(4):
         publish(driver, number)
         eventually(lambda: left_in(driver) == 0)
-        eventually(lambda: not consumer.processor.attempts.limited_runs.hanging)
+        eventually(lambda: not consumer.time_limits.hanging)
 
     assert worker.health().ready
     assert runs.count(1) == 4
