@@ -46,6 +46,10 @@ class Proxy:
         self._rates = rates
         self._random = random.Random(seed)
 
+    def disturb(self, rates: Mapping[str, float]) -> None:
+        """Disturb requests at these rates from now on."""
+        self._rates = rates
+
     async def serve(self, started: threading.Event) -> None:
         """Forward until ``stop()``; connections that are still open end then."""
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()

@@ -29,14 +29,19 @@ RATES = {
 
 
 def broker_faults(services: Services, seed: int, *, messages: int, workers: int) -> RowResult:
-    """Publish and consume through a proxy; the publishes that come twice make two copies of one message."""
+    """Publish and consume through a proxy; the publishes that come twice make two copies of one message.
+
+    The proxy disturbs nothing until the workers poll: a start that gets no answer in three attempts ends with an error, and
+    here nobody would start the process again.
+    """
     port = urlsplit(services.sns_sqs_url).port
     assert port
     with (
-        disturbing(port, RATES, seed) as proxy,
+        disturbing(port, {}, seed) as proxy,
         Stage(services, "broker faults", seed, endpoint_url=f"http://127.0.0.1:{proxy.port}") as stage,
     ):
         stage.start_workers(workers)
+        proxy.disturb(RATES)
         stage.publish(Job(work_seconds=stage.random.uniform(0, 0.05)) for _ in range(messages))
         stage.wait_until_empty()
         codes = stage.stop_workers()

@@ -390,7 +390,7 @@ class TestLostConnections:
         outside, driver = apart(postgres_server.url), JudgingDriver()
         relay = start_relay(driver, engine, poll_seconds=3_600)
         outside.write("a0")
-        eventually(lambda: driver.accepted == ["a0"])
+        eventually(lambda: relay.health().ready and driver.accepted == ["a0"])
 
         getattr(postgres_server, end)()
         eventually(lambda: "trying again" in caplog.text)
