@@ -1,26 +1,29 @@
-"""The handler of a Lambda function: a consumer's listeners on the records of an invocation."""
+"""The handler of a Lambda function: the records of an invocation, read as deliveries, and a consumer's listeners on them."""
 
 from __future__ import annotations
 
+import base64
 import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
-from melange.aws_lambda.records import SNS, from_sns, from_sqs, queue_name_of, records_of
 from melange.clock import Clock
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Outcome
 from melange.consuming.poison_messages import Suspects
 from melange.drivers.base import Capabilities, MessagingDriver
-from melange.errors import ConfigurationError, DriverError, Failure, MelangeError, is_number
+from melange.errors import ConfigurationError, DriverError, Failure, MelangeError, is_number, shortened
 from melange.messages import Delivery
 
 if TYPE_CHECKING:
     from asyncio import Runner
 
 logger = logging.getLogger(__name__)
+
+SQS = "aws:sqs"
+SNS = "aws:sns"
 
 
 class LambdaContext(Protocol):
@@ -95,7 +98,7 @@ class LambdaHandler:
             InvocationFailed: a record of SNS was not handled.
             ConfigurationError: the event is not one of SQS or SNS, or comes from a queue without a consumer.
         """
-        source, records = records_of(event)
+        source, records = _records_of(event)
         if source == SNS:
             self._handle_sns(records, context)
             return {"batchItemFailures": []}
@@ -108,7 +111,7 @@ class LambdaHandler:
             batch = _Invocation(consumer, context, self._grace_seconds, fair_seconds, self._run_coroutine)
             group = _group_of(record) if consumer.queue.is_fifo else None
             try:
-                delivery = batch.delivery(from_sqs(record))
+                delivery = batch.delivery(_from_sqs(record))
             except DriverError as error:
                 logger.warning("a record of queue %r comes back later: %s", consumer.queue.name, error)
                 failed.append(record["messageId"])
@@ -140,7 +143,7 @@ class LambdaHandler:
             batch = _Invocation(
                 consumer, context, self._grace_seconds, fair_seconds, self._run_coroutine, is_queue=False
             )
-            if not batch.handle(batch.delivery(from_sns(record))):
+            if not batch.handle(batch.delivery(_from_sns(record))):
                 failed.append(record["Sns"]["MessageId"])
         if failed:
             raise InvocationFailed(
@@ -149,7 +152,7 @@ class LambdaHandler:
             )
 
     def _consumer_of(self, record: Mapping[str, Any]) -> ExchangeMessageConsumer:
-        name = queue_name_of(record)
+        name = _queue_name_of(record)
         consumer = self._consumers.get(name)
         if consumer is None:
             raise ConfigurationError(
@@ -172,7 +175,7 @@ class LambdaHandler:
 
 def _group_of(record: Mapping[str, Any]) -> tuple[str, str]:
     group: str = (record.get("attributes") or {}).get("MessageGroupId", "")
-    return queue_name_of(record), group
+    return _queue_name_of(record), group
 
 
 def _fair_share(context: LambdaContext | None, grace_seconds: float) -> float:
@@ -275,3 +278,70 @@ class _Subscription(_EventSource):
 
     def defer(self, deliveries: Sequence[Delivery], seconds: int) -> list[Failure[Delivery]]:
         return []
+
+
+# The records of an event, in the form in which SQS itself returns messages:
+# https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event and
+# https://docs.aws.amazon.com/lambda/latest/dg/with-sns.html
+
+
+def _records_of(event: object) -> tuple[str, list[Mapping[str, Any]]]:
+    """Return the source of an event, ``SQS`` or ``SNS``, and its records.
+
+    Raises:
+        ConfigurationError: it is another event.
+    """
+    records = event.get("Records") if isinstance(event, dict) else None
+    if isinstance(records, list) and all(isinstance(record, dict) for record in records):
+        sources = {record.get("eventSource") or record.get("EventSource") for record in records}
+        if not records:
+            return SQS, records
+        if sources in ({SQS}, {SNS}):
+            return sources.pop(), records
+    found = f"keys {shortened(sorted(map(str, event)))}" if isinstance(event, dict) else type(event).__name__
+    raise ConfigurationError(
+        f"this function was invoked with something else than records of SQS or SNS ({found}): connect it to a queue with an "
+        "event source mapping, or to a topic with a subscription. Events of EventBridge and S3 reach it through a queue"
+    )
+
+
+def _queue_name_of(record: Mapping[str, Any]) -> str:
+    """Return the name of the queue that a record of SQS comes from."""
+    return str(record["eventSourceARN"]).rpartition(":")[2]
+
+
+def _from_sqs(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of SQS as ``ReceiveMessage`` would have returned its message."""
+    return {
+        "MessageId": record["messageId"],
+        "ReceiptHandle": record["receiptHandle"],
+        "Body": record["body"],
+        "Attributes": record.get("attributes") or {},
+        "MessageAttributes": {
+            name: _attribute(attribute) for name, attribute in (record.get("messageAttributes") or {}).items()
+        },
+    }
+
+
+def _from_sns(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of SNS as ``ReceiveMessage`` would have returned it from a queue with raw delivery."""
+    notification = record["Sns"]
+    return {
+        "MessageId": notification["MessageId"],
+        "ReceiptHandle": "",
+        "Body": notification["Message"],
+        "Attributes": {},
+        "MessageAttributes": {
+            name: {"DataType": attribute.get("Type"), "StringValue": attribute.get("Value")}
+            for name, attribute in (notification.get("MessageAttributes") or {}).items()
+        },
+    }
+
+
+def _attribute(attribute: Mapping[str, Any]) -> dict[str, Any]:
+    raw = {"DataType": attribute.get("dataType")}
+    if attribute.get("stringValue") is not None:
+        raw["StringValue"] = attribute["stringValue"]
+    elif attribute.get("binaryValue") is not None:
+        raw["BinaryValue"] = base64.b64decode(attribute["binaryValue"])
+    return raw

@@ -7,8 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from melange.aws_lambda.lambda_handler import LambdaHandler
-from melange.aws_lambda.records import SQS
+from melange.aws_lambda.lambda_handler import SQS, LambdaHandler
 from melange.clock import Clock
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.drivers.sqs_rules import attributes_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
 from melange.clock import Clock, SystemClock
@@ -18,6 +19,24 @@ if TYPE_CHECKING:
     from melange.deduplication.redis_connection import RedisSource
 
 _RECEIVED_AT_ONCE = 10
+
+_REDIS_TIMEOUT_SECONDS = 2.0
+
+# The time is that of Redis, because the clocks of machines differ.
+_SPEND_IN_REDIS = """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local rate, burst, count = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local stored = redis.call('HMGET', KEYS[1], 'tokens', 'filled_at')
+local tokens = burst
+if stored[1] then
+    tokens = math.min(burst, tonumber(stored[1]) + math.max(0, now - tonumber(stored[2])) * rate)
+end
+tokens = tokens - count
+redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'filled_at', string.format('%.6f', now))
+redis.call('PEXPIRE', KEYS[1], math.ceil((burst - tokens) / rate * 1000) + 60000)
+return tostring(tokens)
+"""
 
 
 class Bucket(Protocol):
@@ -77,8 +96,6 @@ class RateLimit(Gate):
         if self._redis is None:
             self._bucket = LocalBucket(self._per_second, self._burst, clock)
             return
-        from melange.flow.redis_bucket import RedisBucket  # noqa: PLC0415 - brings the redis library
-
         name = self._name or f"{queue.address} {self._listener or ''}".rstrip()
         self._bucket = RedisBucket(self._redis, name, self._per_second, self._burst)
 
@@ -136,3 +153,21 @@ class LocalBucket:
             self._tokens = min(self._burst, filled) - count
             self._filled_at = now
             return self._tokens
+
+
+class RedisBucket:
+    """Tokens in Redis, shared by all processes that use its name. Raises ``DeduplicationError`` while Redis is unavailable."""
+
+    def __init__(self, redis: RedisSource, name: str, per_second: float, burst: float) -> None:
+        # It imports the redis library, which a limit of one process does without.
+        from melange.deduplication.redis_connection import connected, mapped_errors  # noqa: PLC0415 - see above
+
+        self._mapped_errors = mapped_errors
+        self._client, namespace = connected(redis, _REDIS_TIMEOUT_SECONDS)
+        digest = blake2b(name.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        self._key = f"{namespace}:rate:{digest}"
+        self._arguments = (repr(float(per_second)), repr(float(burst)))
+
+    def spend(self, count: int) -> float:
+        with self._mapped_errors("ask the rate limit"):
+            return float(self._client.eval(_SPEND_IN_REDIS, 1, self._key, *self._arguments, str(count)))

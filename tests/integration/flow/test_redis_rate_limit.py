@@ -7,7 +7,7 @@ import pytest
 from melange import DeduplicationError, ExchangeMessageConsumer, QueueMessagePublisher, QueueOptions
 from melange.drivers.memory import InMemoryDriver
 from melange.flow import RateLimit
-from melange.flow.redis_bucket import RedisBucket
+from melange.flow.rate_limit import RedisBucket
 from waiting import eventually
 
 
