@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError, TimeoutError  # noqa: A004 - SQLAlchemy names it so
 
-from melange.errors import ConfigurationError
+from melange.errors import ConfigurationError, DeduplicationError, MelangeError
 
 _READ_ONLY = (
     "it is read-only here, and nothing is published or handled that cannot be marked: connect to the primary server, with "
@@ -36,6 +39,22 @@ def _advice(words: str, sqlstate: str | None) -> str | None:
     if sqlstate == "42501":
         return _GRANT
     return None
+
+
+@contextmanager
+def mapped_errors(action: str) -> Iterator[None]:
+    """Raise ``DeduplicationError`` for errors of the database or the connection in the block."""
+    try:
+        yield
+    except MelangeError:
+        raise
+    except Exception as error:  # drivers for an event loop raise exceptions that SQLAlchemy does not wrap
+        raise unavailable(action, error) from error
+
+
+def unavailable(action: str, error: Exception) -> DeduplicationError:
+    """Return the error with the failed action and the reason."""
+    return DeduplicationError(f"can't {action}: {explained(error)}")
 
 
 def require_whole_password(engine: Engine) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session
 
 from melange.clock import Clock, SystemClock
 from melange.deduplication.base import (
@@ -18,8 +23,19 @@ from melange.deduplication.base import (
 )
 from melange.errors import ConfigurationError, DeduplicationError, is_number
 from melange.outbox import inbox_statements
-from melange.outbox.inbox_sessions import MakeSession, Sessions
-from melange.outbox.inbox_transaction import InboxClaim, open_claim
+from melange.outbox.database_errors import mapped_errors
+from melange.outbox.inbox_transaction import (
+    InboxClaim,
+    OpenedSession,
+    Result,
+    database_of,
+    open_claim,
+    transaction_on,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +78,7 @@ class Inbox(DeduplicationStore):
     ) -> None:
         if not is_number(retention_seconds) or not 0 < retention_seconds < math.inf:
             raise ConfigurationError(f"retention_seconds has to be above 0, not {retention_seconds!r}")
-        self._sessions = Sessions(make_session)
+        self._sessions = _Sessions(make_session)
         self.listeners_are_async = self._sessions.are_async
         self._retention = timedelta(seconds=retention_seconds)
         self._clock = clock or SystemClock()
@@ -227,3 +243,68 @@ class Inbox(DeduplicationStore):
             "give the message back",
             lambda connection: inbox_statements.give_back(connection, claim.key, claim.token, began=began),
         )
+
+
+# --- sessions ----------------------------------------------------------------------------------
+
+MakeSession: TypeAlias = "Callable[[], Session] | Callable[[], AsyncSession]"
+
+
+class _Sessions:
+    """Opens sessions with ``make_session``, each new."""
+
+    def __init__(self, make_session: MakeSession) -> None:
+        self._make_session = make_session
+        self._run_coroutine: RunCoroutine | None = None
+        if not callable(make_session) or isinstance(make_session, Engine):
+            raise ConfigurationError(
+                f"an inbox takes a maker of sessions, sessionmaker(engine), not {type(make_session).__name__}"
+            )
+        if hasattr(make_session, "registry"):
+            raise ConfigurationError(
+                "an inbox takes a sessionmaker, not a scoped_session: each delivery needs a session of its own"
+            )
+        # It connects at its first use.
+        self.are_async = not isinstance(self._made(), Session)
+
+    def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
+        """Work with asynchronous sessions on that event loop, to which their connections belong from now on."""
+        if self.are_async and self._run_coroutine not in (None, run_coroutine):
+            raise ConfigurationError(
+                "the connections of an asynchronous inbox belong to the event loop of the worker that began with it: "
+                "make another engine and another Inbox for another worker"
+            )
+        self._run_coroutine = run_coroutine
+
+    def open(self) -> OpenedSession:
+        """Return a new session, which the caller closes."""
+        return OpenedSession(self._made(), self._run_coroutine)
+
+    def run(self, action: str, work: Callable[[Connection], Result]) -> Result:
+        """Call ``work`` with a connection to the database of the marks, commit, and return the result.
+
+        Raises:
+            DeduplicationError: the database is unavailable; the text says that ``action`` was not possible.
+        """
+
+        def in_transaction(session: Session) -> Result:
+            database = database_of(session)
+            with mapped_errors(action), transaction_on(database) as connection:
+                return work(connection)
+
+        return self.open().run(in_transaction)
+
+    def _made(self) -> Session | AsyncSession:
+        session: Any = self._make_session()
+        sync_session = getattr(session, "sync_session", session)
+        if not isinstance(sync_session, Session):
+            raise ConfigurationError(
+                f"an inbox takes a sessionmaker or another maker of sessions, and this one made {session!r}"
+            )
+        if sync_session.twophase:
+            raise ConfigurationError(
+                "an inbox does not support sessions with twophase=True, because their commits can stay undecided: leave it "
+                "out, and keep what a listener writes in the database of its mark"
+            )
+        result: Session | AsyncSession = session
+        return result

@@ -43,7 +43,7 @@ _MARKS = cast(Table, InboxMark.__table__)
 _ATTEMPTS = cast(Table, InboxAttempts.__table__)
 
 
-class Key(NamedTuple):
+class _Row(NamedTuple):
     """A deduplication key and a claim's token, in the form of the tables."""
 
     key_digest: str
@@ -53,7 +53,7 @@ class Key(NamedTuple):
     token_digest: str
 
     @classmethod
-    def of(cls, key: DeduplicationKey, token: str) -> Key:
+    def of(cls, key: DeduplicationKey, token: str) -> _Row:
         """Return what the tables hold of them."""
         return cls(
             key.digest().hex(),
@@ -73,7 +73,7 @@ def _legible(text: str, length: int) -> str:
     return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()[:length]
 
 
-# --- statements: built once, because building one takes longer than executing it ---
+# --- statements: built once, because building one takes longer than executing it -----------------
 
 _IS_KEY = _ATTEMPTS.c.key_digest == bindparam("key")
 _FIND_MARK = select(_MARKS.c.token_digest).where(_MARKS.c.key_digest == bindparam("key"))
@@ -148,7 +148,7 @@ _OLD_MARKS = _old(_MARKS, _MARKS.c.done_at)
 _OLD_ATTEMPTS = _old(_ATTEMPTS, _ATTEMPTS.c.leased_until)
 
 
-# --- what is done with them ---
+# --- what is done with them ---------------------------------------------------------------------
 
 
 def take_lock(connection: Connection, key: DeduplicationKey) -> bool:
@@ -187,7 +187,7 @@ def count_attempt(
             f"an inbox is on {' or '.join(_COUNT_ATTEMPT)}, and its sessions are bound to {connection.dialect.name}: "
             "use another deduplication store"
         )
-    row = Key.of(key, token)
+    row = _Row.of(key, token)
     attempt: int | None = connection.scalar(
         statement,
         {
@@ -230,7 +230,7 @@ def write_mark(connection: Connection, key: DeduplicationKey, token: str, done_a
     Raises:
         IntegrityError: the key is marked already.
     """
-    connection.execute(_WRITE_MARK, {**Key.of(key, token)._asdict(), "done_at": done_at})
+    connection.execute(_WRITE_MARK, {**_Row.of(key, token)._asdict(), "done_at": done_at})
     forget_attempts(connection, key)
 
 

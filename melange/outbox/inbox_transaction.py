@@ -1,37 +1,76 @@
-"""A claim of the inbox: the attempt, counted first, and the transaction of the listener."""
+"""The transaction of a listener in the inbox: claimed after its attempt was counted, guarded, and committed with the mark."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import Transaction
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
 
-from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey
+from melange.deduplication.base import Claimed, ClaimRefusal, DeduplicationKey, RunCoroutine
 from melange.errors import ConfigurationError
 from melange.outbox import inbox_statements
-from melange.outbox.inbox_sessions import (
-    Database,
-    OpenedSession,
-    connection_to,
-    database_of,
-    interrupt,
-    mapped_errors,
-    refuse_everything,
-    refuse_writes_elsewhere,
-    transaction_on,
-    unavailable,
-)
+from melange.outbox.database_errors import explained, mapped_errors, require_whole_password, unavailable
+from melange.outbox.tables import InboxMark
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+logger = logging.getLogger(__name__)
+
+Database: TypeAlias = "Engine | Connection"
+Result = TypeVar("Result")
 
 _RULE = (
     "the inbox commits its session, together with the mark, when the listener has returned. What may fail on its own "
     "goes into `with session.begin_nested():`"
 )
 _MARK = "mark the message"
+
+
+class OpenedSession:
+    """One session, used from the calling thread, with its connection in this thread or an event loop.
+
+    ``offered`` is the session that the maker returned.
+    """
+
+    def __init__(self, offered: Session | AsyncSession, run_coroutine: RunCoroutine | None) -> None:
+        self.offered = offered
+        self._run_coroutine = run_coroutine
+
+    def run(self, work: Callable[[Session], Result]) -> Result:
+        """Call ``work`` with the session and return its result. Blocks."""
+        if isinstance(self.offered, Session):
+            return work(self.offered)
+        if self._run_coroutine is None:
+            raise ConfigurationError(
+                "an inbox with asynchronous sessions needs the event loop of a worker: use consumer.run()"
+            )
+        result: Result = self._run_coroutine(self.offered.run_sync(work))
+        return result
+
+    @property
+    def session(self) -> Session:
+        """The session, or the one below an asynchronous one."""
+        return self.offered if isinstance(self.offered, Session) else self.offered.sync_session
+
+    def close(self) -> None:
+        """Roll back what was not committed, and release the connection. Never raises."""
+        try:
+            self.run(Session.close)
+        except Exception as error:  # the connection is broken: its transaction is rolled back by that
+            logger.debug("a session could not be closed: %s", type(error).__name__)
+            try:
+                self.run(Session.invalidate)
+            except Exception:
+                logger.debug("the connection of the session could not be closed", exc_info=True)
 
 
 class InboxClaim(Claimed):
@@ -68,8 +107,8 @@ class InboxClaim(Claimed):
 
         Otherwise the rollback would wait for its statement, and what it does later would hold a connection and locks.
         """
-        refuse_everything(self._opened.session, self._connection)
-        interrupt(self._connection)
+        _refuse_everything(self._opened.session, self._connection)
+        _interrupt(self._connection)
 
     def end(self) -> None:
         """Roll back what was not committed, and release the connection. Never raises."""
@@ -79,13 +118,13 @@ class InboxClaim(Claimed):
         """Open the transaction; return False if another one works on the key."""
         self._opened, self._database = opened, database
         self._transaction = session.begin()
-        connection = self._connection = connection_to(session, database)
+        connection = self._connection = _connection_to(session, database)
         self._transaction_of_connection = connection.get_transaction()
         if not inbox_statements.take_lock(connection, self.key):
             return False
         _begin_on_sqlite(connection)
         event.listen(session, "before_commit", self._before_commit)
-        refuse_writes_elsewhere(session, connection)
+        _refuse_writes_elsewhere(session, connection)
         return True
 
     def _before_commit(self, session: Session) -> None:
@@ -96,7 +135,7 @@ class InboxClaim(Claimed):
     def _commit(self, session: Session, done_at: datetime) -> bool:
         self._require_own_transaction(session)
         session.flush()  # the listener's unwritten changes: if they cannot be written, the listener has failed
-        connection = connection_to(session, self._database)
+        connection = _connection_to(session, self._database)
         try:
             inbox_statements.write_mark(connection, self.key, self.token, done_at)
             self._may_commit = True
@@ -119,7 +158,7 @@ class InboxClaim(Claimed):
     def _require_own_transaction(self, session: Session) -> None:
         """Raise ``ConfigurationError`` if the listener's work is not in the claim's transaction."""
         is_open = session.get_transaction() is self._transaction and (
-            not self._transaction.is_active or self._is_own(connection_to(session, self._database))
+            not self._transaction.is_active or self._is_own(_connection_to(session, self._database))
         )
         if not is_open:
             raise ConfigurationError(
@@ -204,3 +243,109 @@ def _commit_or_forget(session: Session, connection: Connection) -> None:
         if not connection.closed:  # otherwise it was committed, and a hook after the commit has failed
             connection.invalidate()
         raise
+
+
+# --- one connection for mark and effect ---------------------------------------------------------
+
+
+def database_of(session: Session) -> Database:
+    """Return the engine or connection that the session writes to, and that has the marks.
+
+    Raises:
+        ConfigurationError: the session has none for them, or its errors would show a part of a password.
+    """
+    # A session that reads from a replica decides in ``get_bind`` if the call is for a flush.
+    is_flushing = session._flushing
+    session._flushing = True
+    try:
+        database = session.get_bind(InboxMark.__mapper__)
+    except UnboundExecutionError:
+        raise ConfigurationError(
+            f"the sessions of this inbox are not bound to a database for {InboxMark.__tablename__}: use "
+            "sessionmaker(engine), or sessionmaker(engine, binds={...}) with the engine that the listeners write to"
+        ) from None
+    finally:
+        session._flushing = is_flushing
+    require_whole_password(database.engine)
+    return database
+
+
+def _connection_to(session: Session, database: Database) -> Connection:
+    """Return the session's own connection to that database, in the session's transaction."""
+    return session.connection(bind_arguments={"bind": database})
+
+
+@contextmanager
+def transaction_on(database: Database) -> Iterator[Connection]:
+    """Provide a connection in its own transaction, committed at the end of the block."""
+    if isinstance(database, Engine):
+        with database.begin() as connection:
+            yield connection
+    else:  # a session that a test has bound to a connection, which may be in the test's transaction
+        with database.begin_nested() if database.in_transaction() else database.begin():
+            yield database
+
+
+def _refuse_writes_elsewhere(session: Session, own: Connection) -> None:
+    """Let the session's transaction write only on the connection that is committed with the mark.
+
+    The listener may read elsewhere, for example from a replica.
+    """
+    # Most sessions have one engine, and need no watching. SQLAlchemy 2.0 keeps ``binds`` under its private name.
+    binds = getattr(session, "binds", getattr(session, "_Session__binds", True))
+    if not binds and type(session).get_bind is Session.get_bind:
+        return
+
+    def watch(*, connection: Connection, **_: object) -> None:
+        if connection is not own:
+            event.listen(connection, "before_cursor_execute", _refuse_writes, named=True)
+
+    event.listen(session, "after_begin", watch, named=True)
+
+
+_WRITES = re.compile(
+    r"\s*(insert|update|delete|merge|replace|truncate|copy|create|alter|drop)\b", re.IGNORECASE
+)
+
+
+def _refuse_writes(*, statement: str, context: Any, **_: object) -> None:
+    if context.isinsert or context.isupdate or context.isdelete or _WRITES.match(statement):
+        raise ConfigurationError(
+            "a listener wrote with the inbox's session to another database, or over another connection, than the one its "
+            "mark is in, so that they can't be committed together: bind melange's tables and the listener's to one engine "
+            "(get_bind, binds=), or write with a session of the listener's own what may happen twice"
+        )
+
+
+# --- listeners that were given up ---------------------------------------------------------------
+
+_INTERRUPTING_SECONDS = 5.0
+
+
+def _refuse_everything(session: Session, connection: Connection) -> None:
+    """Let no statement begin on the connection any more, and the session begin no other transaction."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConfigurationError(
+            "this run of the listener exceeded its time limit and was given up: its transaction is rolled back"
+        )
+
+    event.listen(session, "after_transaction_create", refuse)
+    event.listen(connection, "before_cursor_execute", refuse)
+
+
+def _interrupt(connection: Connection) -> None:
+    """End the statement that another thread waits for, if there is one and the driver can. It raises nothing.
+
+    The connection must not be closed instead: the thread would go on to read from the next one with its file descriptor.
+    """
+    try:
+        driver: Any = connection.connection.driver_connection
+        if hasattr(driver, "cancel_safe"):  # psycopg from 3.2
+            driver.cancel_safe(timeout=_INTERRUPTING_SECONDS)
+        elif hasattr(driver, "cancel"):  # psycopg2
+            driver.cancel()
+        elif hasattr(driver, "interrupt"):  # sqlite3
+            driver.interrupt()
+    except Exception as error:
+        logger.warning("a statement of a listener that was given up goes on: %s", explained(error))
