@@ -19,7 +19,7 @@ from melange.cli import logs
 from melange.cli.failures import TRY_AGAIN, WRONG_USAGE, complain, failures_shown
 from melange.cli.options import log_options
 from melange.cli.serving import listening_options, serve_until_signal
-from melange.engine.disorder import Disorder
+from melange.engine.standard import Disorder
 from melange.errors import ConfigurationError
 from melange.server import Broker, Server
 from melange.server.callers import DEFAULT_ACCOUNT, DEFAULT_REGION, Key

@@ -1,12 +1,15 @@
-"""FIFO queues: order within a message group, and deduplication."""
+"""FIFO queues: order within a message group, and deduplication of topics and queues."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from typing import Generic, TypeVar
 
-from melange.engine.deduplication import DeduplicationWindow
+from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS
 from melange.engine.queue import VISIBLE, Copy, MessageT, StoredQueue
+
+AnswerT = TypeVar("AnswerT")
 
 SEARCHED_MESSAGES = 120_000
 """How far SQS looks into a FIFO queue for a group that is not blocked.
@@ -31,8 +34,6 @@ class FifoQueue(StoredQueue[MessageT]):
     deduplicates_by_group = False
     """True lets an id occur once in each group, instead of once in the queue."""
 
-    _window: DeduplicationWindow[int]
-
     def __init__(self, numbers: Iterator[int], name_dead_letter: Callable[[Copy[MessageT]], str]) -> None:
         super().__init__(numbers)
         self._name_dead_letter = name_dead_letter
@@ -44,7 +45,7 @@ class FifoQueue(StoredQueue[MessageT]):
         self._out_of_sight: deque[Copy[MessageT]] = (
             deque()
         )  # behind so many others that SQS does not look at it
-        self._window = DeduplicationWindow()
+        self._window: DeduplicationWindow[int] = DeduplicationWindow()
 
     @property
     def window(self) -> DeduplicationWindow[int]:
@@ -55,6 +56,27 @@ class FifoQueue(StoredQueue[MessageT]):
         """Keep the deduplication ids in this window from now on, which has them all."""
         self._window = window
 
+    def put(
+        self,
+        message: MessageT,
+        now: float,
+        group_id: str | None = None,
+        deduplication_id: str | None = None,
+        *,
+        delay_seconds: float = 0,
+        origin: int | None = None,
+    ) -> Copy[MessageT] | None:
+        if not self._is_indexed:
+            self._index(now)  # which completes the window
+        if self.number_of_first(group_id, deduplication_id, now) is not None:
+            return None
+        return super().put(
+            message, now, group_id, deduplication_id, delay_seconds=delay_seconds, origin=origin
+        )
+
+    def number_of_first(self, group_id: str | None, deduplication_id: str | None, now: float) -> int | None:
+        return self._window.find(self._deduplication_key(group_id, deduplication_id), now)
+
     def purge(self) -> None:
         self._window.clear()  # SQS accepts an id again after a purge
         super().purge()
@@ -64,6 +86,10 @@ class FifoQueue(StoredQueue[MessageT]):
             self._out_of_sight.append(copy)
         else:
             self._join_group(copy)
+        # Last: an exception in between must not leave an id without its message. A dead letter was sent elsewhere.
+        key = self._deduplication_key(copy.group_id, copy.deduplication_id)
+        if copy.source is None and self._window.find(key, copy.sent_at) is None:
+            self._window.remember(key, copy.sent_at, copy.number)
 
     def _join_group(self, copy: Copy[MessageT]) -> None:
         self._in_sight += 1
@@ -108,15 +134,8 @@ class FifoQueue(StoredQueue[MessageT]):
         self._out_of_sight.clear()
         self._in_sight = 0
 
-    def _index(self, now: float) -> None:
-        self._is_indexed = False
-        for copy in self.copies_by_number.values():
-            key = self._deduplication_key(copy.group_id, copy.deduplication_id)
-            if self._window.find(key, copy.sent_at) is None:
-                self._window.remember(key, copy.sent_at, copy.number)
-        super()._index(now)
-
     def _deduplication_key(self, group_id: str | None, deduplication_id: str | None) -> object:
+        """Return what a message has in common with its duplicates."""
         return (group_id, deduplication_id) if self.deduplicates_by_group else deduplication_id
 
     def _leave_line(self, copy: Copy[MessageT]) -> None:
@@ -132,3 +151,52 @@ class FifoQueue(StoredQueue[MessageT]):
     ) -> Copy[MessageT]:
         # As SQS does: the age starts again.
         return copy.moved_to(next(self._numbers), now, self._name_dead_letter(copy), source)
+
+
+class DeduplicationWindow(Generic[AnswerT]):
+    """The deduplication ids of a topic or queue of the last five minutes, and the answer that the first use of each was given.
+
+    An id is remembered from its first use, whatever happens to the message, and a repetition does not
+    extend that. Forgetting costs as much as remembering.
+    """
+
+    __slots__ = ("_by_age", "_first_uses")
+
+    def __init__(self) -> None:
+        self._first_uses: dict[Hashable, tuple[float, AnswerT]] = {}
+        self._by_age: deque[tuple[float, Hashable]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._first_uses)
+
+    def find(self, deduplication_id: Hashable, now: float) -> AnswerT | None:
+        """Return the answer to the first use of the id within the last five minutes; None if there was none."""
+        first = self._first_uses.get(deduplication_id)
+        return first[1] if first is not None and first[0] > now else None
+
+    def remember(self, deduplication_id: Hashable, used_at: float, answer: AnswerT) -> None:
+        """Remember an id that the window does not hold, and forget ids that are too old."""
+        first_uses, by_age = self._first_uses, self._by_age
+        while by_age and by_age[0][0] <= used_at:
+            oldest = by_age[0][1]
+            first = first_uses.get(oldest)
+            if first is not None and first[0] <= used_at:
+                del first_uses[oldest]
+            by_age.popleft()
+        self.restore(deduplication_id, used_at + DEDUPLICATION_SECONDS, answer)
+
+    def restore(self, deduplication_id: Hashable, until: float, answer: AnswerT) -> None:
+        """Remember an id until then, which is not before the time of any other id."""
+        self._by_age.append((until, deduplication_id))
+        self._first_uses[deduplication_id] = until, answer
+
+    def entries(self) -> list[tuple[Hashable, float, AnswerT]]:
+        """Return the ids, until when each is remembered, and the answers; in the order of those times."""
+        return [
+            (key, until, self._first_uses[key][1]) for until, key in self._by_age if key in self._first_uses
+        ]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._first_uses.clear()
+        self._by_age.clear()

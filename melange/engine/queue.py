@@ -1,4 +1,4 @@
-"""Queues as SQS keeps them: visibility, delays, retention, dead letters; and the standard queue.
+"""What all queues have, as SQS keeps them: visibility, delays, retention, dead letters.
 
 The copies are the truth. Lines, groups, deadlines and counts are only an index of them. An exception may strike in the
 middle of any operation: Ctrl-C, the time limit of a test. CPython raises those at calls and at the end of a loop
@@ -10,23 +10,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import Generic, NamedTuple, TypeVar
 
 from melange.drivers.sqs_rules import DEFAULT_RETENTION_SECONDS, MAX_IN_FLIGHT
-from melange.engine.deduplication import DeduplicationWindow
-from melange.engine.tenants import Tenants
 from melange.engine.waiting import Waiters
 
 MessageT = TypeVar("MessageT")
 
 VISIBLE = -math.inf
 """The ``visible_at`` of a copy that waits to be received."""
-
-_GONE = math.inf
-"""The ``visible_at`` of an object that still stands in a line and is no longer the copy."""
 
 _SPARE_DEADLINES = 1_000
 """The number of outdated deadlines that are kept before they are removed."""
@@ -116,7 +110,6 @@ class StoredQueue(ABC, Generic[MessageT]):
         self.on_retired: Callable[[Copy[MessageT], StoredQueue[MessageT] | None], None] | None = None
         """Called with a copy that is too old and None, or with a dead letter and the queue that has it now."""
         self._numbers = numbers
-        self._window: DeduplicationWindow[int] | None = None
         self.copies_by_number: dict[int, Copy[MessageT]] = {}
         """In the order of arrival. For looking only."""
         self._is_indexed = True
@@ -153,11 +146,9 @@ class StoredQueue(ABC, Generic[MessageT]):
         delay_seconds: float = 0,
         origin: int | None = None,
     ) -> Copy[MessageT] | None:
-        """Store a message and return its copy; None if the queue has had its deduplication id before."""
+        """Store a message and return its copy; None if a FIFO queue has had its deduplication id before."""
         if not self._is_indexed:
             self._index(now)
-        if self._window is not None and self.number_of_first(group_id, deduplication_id, now) is not None:
-            return None
         if self.waiters:
             self.waiters.wake_one()
         number = next(self._numbers)
@@ -169,17 +160,12 @@ class StoredQueue(ABC, Generic[MessageT]):
             self._add_deadline(copy.visible_at, [number])
         self.copies_by_number[number] = copy
         self._line_up(copy)
-        if self._window is not None:
-            # Only now: an exception in between must not leave an id without its message.
-            self._window.remember(self._deduplication_key(group_id, deduplication_id), now, number)
         self._is_indexed = True
         return copy
 
     def number_of_first(self, group_id: str | None, deduplication_id: str | None, now: float) -> int | None:
         """Return the number of the copy that had this deduplication id within the last five minutes, or None."""
-        if self._window is None:
-            return None
-        return self._window.find(self._deduplication_key(group_id, deduplication_id), now)
+        return None
 
     def take(self, limit: int, now: float, visibility_timeout_seconds: float) -> list[Copy[MessageT]]:
         """Hide and return up to ``limit`` visible copies; dead-letter those received too often.
@@ -273,10 +259,6 @@ class StoredQueue(ABC, Generic[MessageT]):
         self._is_indexed = False
         self.copies_by_number.clear()
         self._index(math.inf)
-
-    def _deduplication_key(self, group_id: str | None, deduplication_id: str | None) -> object:
-        """Return what a message has in common with its duplicates."""
-        return deduplication_id
 
     @abstractmethod
     def _line_up(self, copy: Copy[MessageT]) -> None:
@@ -379,76 +361,3 @@ class StoredQueue(ABC, Generic[MessageT]):
                 if any(self._is_due_then(number, deadline) for number in numbers)
             ]
             heapify(self._deadlines)
-
-
-class StandardQueue(StoredQueue[MessageT]):
-    """A queue in the order of arrival; a message that comes back goes to the end, so that it does not delay others."""
-
-    def __init__(self, numbers: Iterator[int]) -> None:
-        super().__init__(numbers)
-        self._line: deque[Copy[MessageT]] = deque()
-        self._tenants: Tenants[Copy[MessageT]] = Tenants()
-
-    def _line_up(self, copy: Copy[MessageT]) -> None:
-        if copy.visible_at == VISIBLE:
-            self._line.append(copy)
-        elif copy.group_id is not None and copy.was_received:
-            self._tenants.count(copy.group_id, 1)
-
-    def _select(self, limit: int) -> list[Copy[MessageT]]:
-        line, tenants = self._line, self._tenants
-        selected: list[Copy[MessageT]] = []
-        if tenants.overtaken:
-            selected = self._of_overtaken(limit, noisy=False)
-        while line and len(selected) < limit:
-            copy = line.popleft()
-            tenant = copy.group_id
-            if copy.visible_at == _GONE:
-                continue
-            if tenant is None:
-                selected.append(copy)
-            elif tenants.is_noisy(tenant, self._in_flight):
-                tenants.overtake(tenant, copy)
-            else:
-                tenants.count(tenant, 1)
-                selected.append(copy)
-        if len(selected) < limit and tenants.overtaken:
-            selected += self._of_overtaken(limit - len(selected), noisy=True)
-        return selected
-
-    def _of_overtaken(self, limit: int, *, noisy: bool) -> list[Copy[MessageT]]:
-        selected: list[Copy[MessageT]] = []
-        for copy in self._tenants.take(limit, self._in_flight, noisy=noisy):
-            if copy.visible_at == _GONE:
-                self._remove(copy)  # it was counted
-            else:
-                selected.append(copy)
-        return selected
-
-    def _come_back(self, copy: Copy[MessageT]) -> None:
-        self._line.append(copy)
-        if copy.was_received:
-            self._remove(copy)
-
-    def _remove(self, copy: Copy[MessageT]) -> None:
-        if copy.group_id is not None:
-            self._tenants.count(copy.group_id, -1)
-
-    def _leave_line(self, copy: Copy[MessageT]) -> None:
-        copy.visible_at = _GONE  # looking for it in the line would take long
-
-    def _hide(self, copy: Copy[MessageT], until: float) -> Copy[MessageT]:
-        hidden = copy.moved_to(copy.number, copy.sent_at, copy.deduplication_id, self)
-        hidden.carried, hidden.source, hidden.received_at = copy.carried, copy.source, copy.received_at
-        hidden.visible_at = until
-        self.copies_by_number[copy.number] = hidden
-        self._leave_line(copy)
-        if copy.was_received:
-            self._in_flight += 1
-            if copy.group_id is not None:
-                self._tenants.count(copy.group_id, 1)
-        return hidden
-
-    def _clear_lines(self) -> None:
-        self._line.clear()
-        self._tenants.clear()

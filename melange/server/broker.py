@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from melange.clock import Clock, SystemClock
-from melange.engine.disorder import Disorder
+from melange.engine.standard import Disorder
 from melange.errors import ConfigurationError
 from melange.messages import new_uuid
 from melange.server.errors import ServiceError

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS
-from melange.engine.deduplication import DeduplicationWindow
+from melange.engine.fifo import DeduplicationWindow
 from melange.engine.queue import Copy
 from melange.server.sqs.messages import SentMessage
 

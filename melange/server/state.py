@@ -10,8 +10,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from melange.engine.deduplication import DeduplicationWindow
-from melange.engine.fifo import FifoQueue
+from melange.engine.fifo import DeduplicationWindow, FifoQueue
 from melange.engine.queue import VISIBLE, Copy
 from melange.server.sns.filter_policies import FilterPolicy
 from melange.server.sns.http_deliveries import Delivery

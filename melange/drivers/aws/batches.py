@@ -196,7 +196,9 @@ def run_batch(
 def _outcomes(answer: Answer) -> dict[str, Entry | None]:
     """Return the failure, or None, of each entry in the answer."""
     try:
-        entries: dict[str, Entry | None] = {entry["Id"]: None for entry in answer.get("Successful") or ()}
+        entries: dict[str, Entry | None] = {}
+        for entry in answer.get("Successful") or ():
+            entries[entry["Id"]] = None
         for entry in answer.get("Failed") or ():
             entries[entry["Id"]] = entry
         return entries
@@ -216,10 +218,9 @@ def _size_at_most(message: Message) -> int:
 
 
 def _tens_by_queue(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-    addresses = dict.fromkeys([delivery.queue.address for delivery in deliveries])
-    for address in addresses:
-        of_queue = deliveries
-        if len(addresses) > 1:
-            of_queue = [delivery for delivery in deliveries if delivery.queue.address == address]
+    by_queue: dict[str, list[Delivery]] = {}
+    for delivery in deliveries:
+        by_queue.setdefault(delivery.queue.address, []).append(delivery)
+    for of_queue in by_queue.values():
         for start in range(0, len(of_queue), MAX_BATCH):
             yield of_queue[start : start + MAX_BATCH]

@@ -10,10 +10,9 @@ from dataclasses import replace
 from melange.drivers.base import Binding, EventFilter, NoDeadLetterQueue, QueueDepth
 from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, NamePrefix, QueueSpec
 from melange.drivers.sqs_rules import FIFO_SUFFIX, MAX_VISIBILITY_SECONDS, check_queue_name, check_topic_name
-from melange.engine.deduplication import DeduplicationWindow
-from melange.engine.disorder import Disorder
-from melange.engine.fifo import FifoQueue
+from melange.engine.fifo import DeduplicationWindow, FifoQueue
 from melange.engine.queue import Copy, StoredQueue
+from melange.engine.standard import Disorder
 from melange.errors import (
     ConfigurationError,
     LeaseLostError,

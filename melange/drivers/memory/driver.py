@@ -30,7 +30,7 @@ from melange.drivers.sqs_rules import (
     check_message,
     check_whole_seconds,
 )
-from melange.engine.disorder import Disorder
+from melange.engine.standard import Disorder
 from melange.engine.waiting import Waiter
 from melange.errors import (
     ConfigurationError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from melange.engine.deduplication import DeduplicationWindow
+from melange.engine.fifo import DeduplicationWindow
 from melange.server.calls import Call
 from melange.server.errors import ServiceError, invalid_parameter
 from melange.server.policies import Access, Policy
