@@ -29,6 +29,9 @@ EntryOf = Callable[[ItemT], Entry]
 
 _IDS = tuple(map(str, range(MAX_BATCH)))
 
+_SMALL_MESSAGE_CHARACTERS = 2_000
+"""Ten bodies of this length fit any batch, in four-byte characters and with melange's own attributes."""
+
 _SYSTEM_ATTRIBUTES = (
     "ApproximateReceiveCount",
     "MessageDeduplicationId",
@@ -38,14 +41,16 @@ _SYSTEM_ATTRIBUTES = (
 )
 
 
-def send_messages(
+def send(
     calls: BrokerCalls,
     operation: Operation,
     target: Topic | Queue,
-    messages: Sequence[Message],
-    entry_of: EntryOf[Message],
-) -> list[Failure[Message]]:
-    """Send checked messages batch by batch; report each message that was not sent.
+    items: Sequence[ItemT],
+    entry_of: EntryOf[ItemT],
+    *,
+    size_of: Callable[[ItemT], int],
+) -> list[Failure[ItemT]]:
+    """Send messages, or deliveries again, batch by batch; report each one that was not sent. Each alone must fit.
 
     Stop if a later batch would break the order, or if the broker is unavailable: each further batch would wait
     through the same retries.
@@ -53,41 +58,50 @@ def send_messages(
     Raises:
         MelangeError: the broker refused the first call as a whole, and nothing has happened.
     """
-    if len(messages) == 1:
-        return run_batch(calls, operation, target, messages, entry_of)
-    failures: list[Failure[Message]] = []
-    batches = list(split_by_size(messages, target.max_message_bytes))
+    if len(items) == 1:
+        return _run_batch(calls, operation, target, items, entry_of)
+    failures: list[Failure[ItemT]] = []
+    batches = list(_split_by_size(items, target.max_message_bytes, size_of))
     for index, batch in enumerate(batches):
         try:
-            failed = run_batch(calls, operation, target, batch, entry_of)
+            failed = _run_batch(calls, operation, target, batch, entry_of)
         except MelangeError as error:
             if index == 0:
                 raise
-            failed = [Failure(message, error) for message in batch]
+            failed = [Failure(item, error) for item in batch]
         failures += failed
         if failed and (target.is_fifo or any(isinstance(f.error, DriverConnectionError) for f in failed)):
             not_sent = DriverError(
                 f"not sent, because an earlier message of the call failed: {failed[0].error}"
             )
-            failures += [Failure(message, not_sent) for rest in batches[index + 1 :] for message in rest]
+            failures += [Failure(item, not_sent) for rest in batches[index + 1 :] for item in rest]
             break
     return failures
 
 
-def split_by_size(messages: Sequence[Message], max_bytes: int) -> Iterator[Sequence[Message]]:
-    """Split messages into batches of at most ten messages and ``max_bytes``; each message alone fits."""
+def size_at_most(message: Message) -> int:
+    """Return a number of bytes that the message does not exceed, as the broker counts them."""
+    # An exact count costs more than the rest of splitting, so small messages are estimated.
+    if message.headers or len(message.body) > _SMALL_MESSAGE_CHARACTERS:
+        return message_size(message)
+    return 4 * len(message.body) + 4_096
+
+
+def _split_by_size(
+    items: Sequence[ItemT], max_bytes: int, size_of: Callable[[ItemT], int]
+) -> Iterator[Sequence[ItemT]]:
     start = size = 0
-    for index, message in enumerate(messages):
-        added = _size_at_most(message)
+    for index, item in enumerate(items):
+        added = size_of(item)
         if index > start and (index - start == MAX_BATCH or size + added > max_bytes):
-            yield messages[start:index]
+            yield items[start:index]
             start, size = index, 0
         size += added
-    if start < len(messages):
-        yield messages[start:]
+    if start < len(items):
+        yield items[start:]
 
 
-def receive_from(
+def receive(
     calls: BrokerCalls,
     queue: Queue,
     limit: int,
@@ -126,7 +140,7 @@ def receive_from(
     return deliveries
 
 
-def settle_deliveries(
+def settle(
     calls: BrokerCalls, operation: Operation, deliveries: Sequence[Delivery], entry_of: EntryOf[Delivery]
 ) -> list[Failure[Delivery]]:
     """Settle deliveries in tens, per queue. A delivery past its deadline is reported and not settled."""
@@ -140,13 +154,13 @@ def settle_deliveries(
             failures += [Failure(d, lease_lost(d.queue.name)) for d in batch if now >= d.deadline]
         if held:
             try:
-                failures += run_batch(calls, operation, held[0].queue, held, entry_of)
+                failures += _run_batch(calls, operation, held[0].queue, held, entry_of)
             except MelangeError as error:
                 failures += [Failure(delivery, error) for delivery in held]
     return failures
 
 
-def run_batch(
+def _run_batch(
     calls: BrokerCalls,
     operation: Operation,
     target: Topic | Queue,
@@ -204,17 +218,6 @@ def _outcomes(answer: Answer) -> dict[str, Entry | None]:
         return entries
     except (TypeError, LookupError, AttributeError) as error:
         raise UnreadableAnswer("it does not say what became of the entries") from error
-
-
-_SMALL_MESSAGE_CHARACTERS = 2_000
-"""Ten bodies of this length fit any batch, in four-byte characters and with melange's own attributes."""
-
-
-def _size_at_most(message: Message) -> int:
-    # An exact count costs more than the rest of splitting, so small messages are estimated.
-    if message.headers or len(message.body) > _SMALL_MESSAGE_CHARACTERS:
-        return message_size(message)
-    return 4 * len(message.body) + 4_096
 
 
 def _tens_by_queue(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from melange.drivers.aws import operations
-from melange.drivers.aws.batches import receive_from, run_batch
+from melange.drivers.aws import batches, operations
 from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.operations import Entry, Parameters
 from melange.drivers.aws.queues import SqsQueues
@@ -30,7 +29,7 @@ from melange.drivers.sqs_rules import (
     OWN_ATTRIBUTES,
     PUBLISHED_AT_ATTRIBUTE,
 )
-from melange.errors import ConfigurationError, Failure, MelangeError
+from melange.errors import ConfigurationError, Failure
 from melange.messages import DEAD_LETTER_HEADER, TRACE_HEADERS, Delivery, Queue
 
 _SOURCE_ATTRIBUTE = "DeadLetterQueueSourceArn"
@@ -67,7 +66,7 @@ class SqsDeadLetters:
         return {self._queues.name_of(url): url for url in urls}
 
     def browse(self, queue: Queue, *, visibility_timeout_seconds: int) -> list[FoundDeadLetter]:
-        deliveries = receive_from(
+        deliveries = batches.receive(
             self._calls,
             queue,
             MAX_BATCH,
@@ -101,21 +100,14 @@ class SqsDeadLetters:
             delivery.receipt_handle: _entry_of(delivery, target, notes.get(delivery.receipt_handle))
             for delivery in deliveries
         }
-        failures: list[Failure[Delivery]] = []
-        for index, batch in enumerate(_batches(deliveries, entries, target.max_message_bytes)):
-            try:
-                failures += run_batch(
-                    self._calls,
-                    operations.SEND,
-                    target,
-                    batch,
-                    lambda delivery: entries[delivery.receipt_handle],
-                )
-            except MelangeError as error:
-                if index == 0:
-                    raise
-                failures += [Failure(delivery, error) for delivery in batch]
-        return failures
+        return batches.send(
+            self._calls,
+            operations.SEND,
+            target,
+            deliveries,
+            lambda delivery: entries[delivery.receipt_handle],
+            size_of=lambda delivery: _size_of_entry(entries[delivery.receipt_handle]),
+        )
 
 
 class SqsMoves:
@@ -195,21 +187,8 @@ def _entry_of(delivery: Delivery, target: Queue, note: str | None) -> Entry:
     return entry
 
 
-def _batches(
-    deliveries: Sequence[Delivery], entries: Mapping[str, Entry], max_bytes: int
-) -> Iterator[list[Delivery]]:
-    batch: list[Delivery] = []
-    size = 0
-    for delivery in deliveries:
-        entry = entries[delivery.receipt_handle]
-        added = _size_of(entry["MessageBody"], entry["MessageAttributes"])
-        if batch and (len(batch) == MAX_BATCH or size + added > max_bytes):
-            yield batch
-            batch, size = [], 0
-        batch.append(delivery)
-        size += added
-    if batch:
-        yield batch
+def _size_of_entry(entry: Entry) -> int:
+    return _size_of(entry["MessageBody"], entry["MessageAttributes"])
 
 
 def _time(milliseconds: int) -> datetime:

@@ -11,8 +11,7 @@ import boto3
 from botocore.config import Config
 
 from melange.clock import Clock, SystemClock
-from melange.drivers.aws import operations
-from melange.drivers.aws.batches import receive_from, send_messages, settle_deliveries
+from melange.drivers.aws import batches, operations
 from melange.drivers.aws.calls import BrokerCalls
 from melange.drivers.aws.clients import DEFAULT_CALL_TIMEOUT_SECONDS, Clients
 from melange.drivers.aws.operations import Entry
@@ -173,7 +172,9 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         self._calls.check_open()
         for message in messages:
             check_message(message, max_bytes=topic.max_message_bytes, is_fifo=topic.is_fifo)
-        return send_messages(self._calls, operations.PUBLISH, topic, messages, publish_entry)
+        return batches.send(
+            self._calls, operations.PUBLISH, topic, messages, publish_entry, size_of=batches.size_at_most
+        )
 
     def send(
         self, queue: Queue, messages: Sequence[Message], *, delay_seconds: int = 0
@@ -187,7 +188,9 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         for message in messages:
             check_message(message, max_bytes=queue.max_message_bytes, is_fifo=queue.is_fifo)
         entry_of = partial(send_entry, delay_seconds=delay_seconds)
-        return send_messages(self._calls, operations.SEND, queue, messages, entry_of)
+        return batches.send(
+            self._calls, operations.SEND, queue, messages, entry_of, size_of=batches.size_at_most
+        )
 
     def receive(
         self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
@@ -198,13 +201,13 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         check_whole_seconds(
             "visibility_timeout_seconds", visibility_timeout_seconds, 0, MAX_VISIBILITY_SECONDS
         )
-        return receive_from(
+        return batches.receive(
             self._calls, queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
         )
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
         self._calls.check_open()
-        return settle_deliveries(self._calls, operations.DELETE, deliveries, _handle_of)
+        return batches.settle(self._calls, operations.DELETE, deliveries, _handle_of)
 
     def defer(self, deliveries: Sequence[Delivery], seconds: int) -> list[Failure[Delivery]]:
         """Make the deliveries visible again after ``seconds``; see ``MessagingDriver.defer``.
@@ -217,7 +220,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         def entry_of(delivery: Delivery) -> Entry:
             return {**_handle_of(delivery), "VisibilityTimeout": min(seconds, self._seconds_left(delivery))}
 
-        return settle_deliveries(self._calls, operations.CHANGE_VISIBILITY, deliveries, entry_of)
+        return batches.settle(self._calls, operations.CHANGE_VISIBILITY, deliveries, entry_of)
 
     def dead_letter(self, delivery: Delivery, note: str) -> None:
         """Send a copy of the message to the dead-letter queue; see ``MessagingDriver.dead_letter``.

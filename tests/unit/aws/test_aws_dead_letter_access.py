@@ -107,6 +107,25 @@ def test_a_fifo_queue_keeps_the_group_and_gets_the_same_deduplication_id_again(b
     assert entries[0]["MessageDeduplicationId"] == entries[1]["MessageDeduplicationId"]
 
 
+def test_nothing_is_sent_to_a_fifo_queue_after_a_dead_letter_that_failed(broker) -> None:
+    broker.will_answer("ReceiveMessage", received(MessageGroupId="north"))
+    broker.will_answer(
+        "SendMessageBatch",
+        batch_answer({"0": {"Code": "InvalidMessageContents", "SenderFault": True}}),
+        batch_answer(),
+    )
+    access = broker.driver().dead_letter_access
+    ((found,), (later,)) = (access.browse(DEAD_LETTERS, visibility_timeout_seconds=60) for _ in range(2))
+    target = Queue(
+        "stock.fifo", f"{URL}stock.fifo", is_fifo=True, max_message_bytes=50
+    )  # one fits, two do not
+
+    failures = access.resend([found.delivery, later.delivery._replace(receipt_handle="later")], target)
+
+    assert [failure.item.receipt_handle for failure in failures] == ["handle", "later"]
+    assert len(broker.sent["SendMessageBatch"]) == 1
+
+
 def test_what_sqs_moved_names_its_source_and_its_time(broker) -> None:
     broker.will_answer(
         "ReceiveMessage",
@@ -129,7 +148,9 @@ def test_sources_are_read_page_by_page(broker) -> None:
     sources = broker.driver().dead_letter_access.sources(DEAD_LETTERS)
 
     assert sources == {"stock": f"{URL}stock", "audit": f"{URL}audit"}
-    assert broker.sent["ListDeadLetterSourceQueues"][1]["NextToken"] == "more"
+    first, second = broker.sent["ListDeadLetterSourceQueues"]
+    assert first["MaxResults"]  # SQS gives a token for more only to callers that set it
+    assert second["NextToken"] == "more"
 
 
 def test_a_move_always_names_its_destination(broker) -> None:
