@@ -129,7 +129,7 @@ def _classes(origin: str, event_types: Iterable[object]) -> tuple[type, ...]:
 _Compiled = dict[type, tuple[Handler, ...]]
 
 _all_routes: WeakSet[Routes] = WeakSet()
-_when_unheard: dict[object, tuple[EventSubscription, Handler]] = {}
+_where_not_subscribed: dict[object, tuple[EventSubscription, Handler]] = {}
 _lock = threading.RLock()  # the garbage collector may remove one of the above while we hold it
 
 
@@ -191,13 +191,13 @@ class Routes:
         handlers = list(accepting.values())
         if any(isinstance(one, Recorder) for one in handlers):
             return handlers
-        for subscription, handler in tuple(_when_unheard.values()):
+        for subscription, handler in tuple(_where_not_subscribed.values()):
             if subscription.accepts(event_type) and subscription.identity not in accepting:
                 handlers.insert(0, EventSubscription(handler, handler, (), is_asynchronous=False))
         return handlers
 
 
-def call_when_unheard(subscription: EventSubscription, handler: Handler) -> Callable[[], None]:
+def call_where_not_subscribed(subscription: EventSubscription, handler: Handler) -> Callable[[], None]:
     """Have ``handler`` called with events that a subscription is for, wherever it is not subscribed, on every bus.
 
     Not inside of ``DomainEventBus.recording()``, which keeps the events. The handler is called before the subscribers; what
@@ -206,10 +206,10 @@ def call_when_unheard(subscription: EventSubscription, handler: Handler) -> Call
     key = object()
 
     def end() -> None:
-        _when_unheard.pop(key, None)
+        _where_not_subscribed.pop(key, None)
         _forget_compiled()
 
-    _when_unheard[key] = (subscription, handler)
+    _where_not_subscribed[key] = (subscription, handler)
     _forget_compiled()
     return end
 

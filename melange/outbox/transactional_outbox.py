@@ -31,8 +31,7 @@ from melange.errors import (
 )
 from melange.messages import CAUSATION_HEADER, Message, caused_by, message_being_handled, new_uuid
 from melange.middleware import Middleware, checked_middleware, prepared
-from melange.publishing.delays import due_time
-from melange.publishing.outgoing import Event, message_from, own_headers
+from melange.publishing.outgoing import Event, due_time, message_from, own_headers
 from melange.serialization.serializer import EventSerializer
 
 Key = str | int | UUID
@@ -199,7 +198,7 @@ class TransactionalOutbox(ABC):
         message = message_from(
             self._serializer,
             event,
-            event_type_name=event_type_name,
+            event_type_name,
             headers=headers,
             message_id=message_id,
             message_group_id=key_text if is_fifo and message_group_id is None else message_group_id,

@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from melange.drivers.base import MessagingDriver
 from melange.drivers.sqs_rules import MAX_BATCH
-from melange.errors import ConfigurationError, DriverConnectionError, Failure, InvalidMessageError
+from melange.errors import ConfigurationError, DriverConnectionError, Failure, InvalidMessageError, is_number
 from melange.messages import Message
 
 IDLE_SECONDS = 2.0
@@ -39,10 +39,13 @@ class Gathering:
     max_calls: int = 4
 
     def __post_init__(self) -> None:
-        if not 0 <= self.linger_seconds <= 10:
+        if not is_number(self.linger_seconds) or not 0 <= self.linger_seconds <= 10:
             raise ConfigurationError(f"linger_seconds must be 0 to 10, not {self.linger_seconds!r}")
-        if isinstance(self.max_calls, bool) or not 1 <= self.max_calls <= 100:
-            raise ConfigurationError(f"max_calls must be 1 to 100, not {self.max_calls!r}")
+        is_whole = isinstance(self.max_calls, int) and not isinstance(self.max_calls, bool)
+        if not is_whole or not 1 <= self.max_calls <= 100:
+            raise ConfigurationError(
+                f"max_calls must be a whole number from 1 to 100, not {self.max_calls!r}"
+            )
 
 
 Answer = list[Failure[Message]] | BaseException

@@ -1,18 +1,24 @@
-"""Messages made of events, ready for the broker: ids, types, headers, groups, delays."""
+"""Outgoing messages: what they are made of (ids, types, headers, groups, delays), and the topic or queue they go to."""
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any, Generic, TypedDict, TypeVar
 
+from melange.clock import Clock
 from melange.drivers.base import MessagingDriver
+from melange.drivers.declarations import are_collected
 from melange.drivers.sqs_rules import MAX_DELAY_SECONDS
 from melange.errors import (
     ConfigurationError,
     EncodeError,
     InvalidMessageError,
+    InvalidNameError,
+    is_number,
 )
 from melange.events import EventMessage
 from melange.messages import (
@@ -20,13 +26,17 @@ from melange.messages import (
     NO_HEADERS,
     RESERVED_HEADER_PREFIX,
     Message,
+    Queue,
+    Topic,
     caused_by,
     handled_message,
     new_uuid,
 )
-from melange.middleware import prepared
-from melange.publishing.delays import delay_of
 from melange.serialization.serializer import EventSerializer
+
+_LONGEST_SECONDS = 10 * 366 * 86_400
+
+DestinationT = TypeVar("DestinationT", bound=Topic | Queue)
 
 Event = Mapping[str, Any] | EventMessage
 
@@ -67,74 +77,32 @@ class SendBatchOptions(PublishBatchOptions, total=False):
     deliver_at: datetime | None
 
 
-def prepared_message(driver: MessagingDriver, name: str, message: Message) -> Message:
-    """Return a message that another thread publishes."""
-    return prepared(driver.middleware, name, message) if driver.middleware else message
+class IdOptions(TypedDict, total=False):
+    """The keywords of all of them, without the delays."""
+
+    headers: Mapping[str, str] | None
+    message_id: str | IdOf | None
+    message_group_id: str | IdOf | None
+    message_deduplication_id: str | IdOf | None
 
 
-def make_message(
-    driver: MessagingDriver,
-    event: Event,
-    event_type_name: str | None,
-    is_fifo: bool,
-    options: PublishOptions,
-) -> Message:
-    return message_from(
-        driver.serializer,
-        event,
-        event_type_name=event_type_name,
-        headers=headers_of(options.get("headers")),
-        message_id=options.get("message_id"),
-        message_group_id=options.get("message_group_id"),
-        message_deduplication_id=options.get("message_deduplication_id"),
-        is_fifo=is_fifo,
-    )
+class MessageOptions(IdOptions, total=False):
+    """The keywords of all of them."""
 
-
-def make_messages(
-    driver: MessagingDriver,
-    events: Iterable[Event],
-    event_type_name: str | None,
-    is_fifo: bool,
-    options: PublishBatchOptions,
-) -> list[Message]:
-    return messages_from(
-        driver.serializer,
-        events,
-        event_type_name=event_type_name,
-        headers=headers_of(options.get("headers")),
-        message_id=options.get("message_id"),
-        message_group_id=options.get("message_group_id"),
-        message_deduplication_id=options.get("message_deduplication_id"),
-        is_fifo=is_fifo,
-    )
-
-
-def delay_in_queue(driver: MessagingDriver, delay_seconds: int, deliver_at: datetime | None) -> int:
-    if isinstance(delay_seconds, int) and delay_seconds > MAX_DELAY_SECONDS:
-        raise ConfigurationError(
-            f"delay_seconds must be at most {MAX_DELAY_SECONDS}, the longest delay of a queue, not {delay_seconds!r}: use "
-            "Outbox.publish(..., delay_seconds=), which has no limit"
-        )
-    delay = delay_of(delay_seconds, deliver_at, driver.clock)
-    if deliver_at is not None and delay > MAX_DELAY_SECONDS:
-        raise InvalidMessageError(
-            f"deliver_at= is {delay:,} s from now, and a queue delays a message by at most {MAX_DELAY_SECONDS} s: use "
-            "Outbox.publish(..., deliver_at=), which has no limit"
-        )
-    return delay
+    delay_seconds: int
+    deliver_at: datetime | None
 
 
 def message_from(
     serializer: EventSerializer,
     event: Event,
-    *,
     event_type_name: str | None,
+    *,
     headers: Mapping[str, str],
-    message_id: str | None,
-    message_group_id: str | None,
-    message_deduplication_id: str | None,
     is_fifo: bool,
+    message_id: str | None = None,
+    message_group_id: str | None = None,
+    message_deduplication_id: str | None = None,
 ) -> Message:
     """Return the event as a message, with an id and the time; ``headers`` are ``own_headers``."""
     event_type_name, body = serializer.encode(event, event_type_name)
@@ -159,13 +127,13 @@ def message_from(
 def messages_from(
     serializer: EventSerializer,
     events: Iterable[Event],
-    *,
     event_type_name: str | None,
-    headers: Mapping[str, str],
-    message_id: IdOf | None,
-    message_group_id: str | IdOf | None,
-    message_deduplication_id: IdOf | None,
     is_fifo: bool,
+    *,
+    headers: Mapping[str, str] | None = None,
+    message_id: str | IdOf | None = None,
+    message_group_id: str | IdOf | None = None,
+    message_deduplication_id: str | IdOf | None = None,
 ) -> list[Message]:
     """Return the events as messages; ids may be functions of the event.
 
@@ -174,16 +142,17 @@ def messages_from(
     """
     if not isinstance(events, Iterable):
         raise EncodeError(f"a batch takes a list or another iterable of events, not {type(events).__name__}")
+    headers = headers_of(headers)
     return [
         message_from(
             serializer,
             event,
-            event_type_name=event_type_name,
+            event_type_name,
             headers=headers,
+            is_fifo=is_fifo,
             message_id=_id_of(event, message_id),
             message_group_id=_id_of(event, message_group_id),
             message_deduplication_id=_id_of(event, message_deduplication_id),
-            is_fifo=is_fifo,
         )
         for event in events
     ]
@@ -217,3 +186,130 @@ def own_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
                 f"the header name {name!r} is reserved: names that begin with 'melange-' belong to melange: choose another"
             )
     return MappingProxyType(dict(headers))
+
+
+def delay_in_queue(driver: MessagingDriver, delay_seconds: int, deliver_at: datetime | None) -> int:
+    if isinstance(delay_seconds, int) and delay_seconds > MAX_DELAY_SECONDS:
+        raise ConfigurationError(
+            f"delay_seconds must be at most {MAX_DELAY_SECONDS}, the longest delay of a queue, not {delay_seconds!r}: use "
+            "Outbox.publish(..., delay_seconds=), which has no limit"
+        )
+    delay = _delay_of(delay_seconds, deliver_at, driver.clock)
+    if deliver_at is not None and delay > MAX_DELAY_SECONDS:
+        raise InvalidMessageError(
+            f"deliver_at= is {delay:,} s from now, and a queue delays a message by at most {MAX_DELAY_SECONDS} s: use "
+            "Outbox.publish(..., deliver_at=), which has no limit"
+        )
+    return delay
+
+
+def due_time(delay_seconds: float | None, deliver_at: datetime | None, clock: Clock) -> datetime | None:
+    """Return when a message is due; None for now.
+
+    Raises:
+        ConfigurationError: both are given, the delay is not a number from 0 to ten years, or the time is naive.
+    """
+    if delay_seconds is not None and deliver_at is not None:
+        raise ConfigurationError("give delay_seconds= or deliver_at=, not both")
+    if delay_seconds is not None:
+        if not is_number(delay_seconds) or not 0 <= delay_seconds <= _LONGEST_SECONDS:
+            raise ConfigurationError(
+                f"delay_seconds must be a number from 0 to {_LONGEST_SECONDS:,}, not {delay_seconds!r}"
+            )
+        return clock.now() + timedelta(seconds=delay_seconds) if delay_seconds else None
+    if deliver_at is None:
+        return None
+    if not isinstance(deliver_at, datetime) or deliver_at.utcoffset() is None:
+        raise ConfigurationError(
+            f"deliver_at must be an aware datetime, such as datetime.now(UTC) + timedelta(hours=1), not {deliver_at!r}"
+        )
+    return deliver_at if deliver_at > clock.now() else None
+
+
+def _delay_of(delay_seconds: int, deliver_at: datetime | None, clock: Clock) -> int:
+    """Return the delay in whole seconds, rounded up, so that a message never comes before its time.
+
+    Raises:
+        ConfigurationError: as ``due_time``.
+    """
+    if deliver_at is None:
+        return delay_seconds
+    due_at = due_time(delay_seconds or None, deliver_at, clock)
+    return 0 if due_at is None else math.ceil((due_at - clock.now()).total_seconds())
+
+
+class _Lookup:
+    """A look-up that a thread does for all that need the same at that time; ``error`` is what it raised."""
+
+    error: BaseException | None = None
+
+    def __init__(self, driver: MessagingDriver) -> None:
+        self.driver = driver
+        self.has_ended = threading.Event()
+
+
+class Destination(Generic[DestinationT]):
+    """A topic or queue, looked up once for the driver in use, and again if the driver changes or it was deleted.
+
+    ``find`` may create it. ``find_again`` must not: a topic that was deleted would come back without subscriptions, and
+    everything published to it would be lost.
+    """
+
+    def __init__(
+        self,
+        *,
+        find: Callable[[MessagingDriver], DestinationT],
+        find_again: Callable[[MessagingDriver], DestinationT],
+    ) -> None:
+        self._find: Callable[[MessagingDriver], DestinationT] = find
+        self._find_again: Callable[[MessagingDriver], DestinationT] = find_again
+        self._lock = threading.Lock()
+        self._lookup: _Lookup | None = None
+        self._found: tuple[MessagingDriver, DestinationT] | None = None
+        self._gone_on: MessagingDriver | None = None
+
+    def on(self, driver: MessagingDriver) -> DestinationT:
+        found = self._found
+        if found is not None and found[0] is driver:
+            return found[1]
+        if are_collected():
+            raise ConfigurationError(
+                "nothing can be published while the declarations of the program are collected: name a function that only "
+                "creates publishers and consumers"
+            )
+        while True:
+            with self._lock:
+                if self._found is not None and self._found[0] is driver:
+                    return self._found[1]
+                running = self._lookup
+                if running is None or running.driver is not driver:
+                    lookup = self._lookup = _Lookup(driver)
+                    break
+            # Those that wait share its result: one after the other, each would wait for all before it in an outage.
+            running.has_ended.wait()
+            if isinstance(running.error, Exception):
+                raise running.error
+        return self._look_up(lookup)
+
+    def _look_up(self, lookup: _Lookup) -> DestinationT:
+        driver = lookup.driver
+        find = self._find_again if self._gone_on is driver else self._find
+        try:
+            destination = find(driver)
+            self._found = (driver, destination)
+            return destination
+        except BaseException as error:
+            lookup.error = error
+            raise
+        finally:
+            if self._lookup is lookup:
+                self._lookup = None
+            lookup.has_ended.set()
+
+    def is_gone(self, driver: MessagingDriver) -> None:
+        self._found, self._gone_on = None, driver
+
+
+def require_text(kind: str, name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise InvalidNameError(kind, name, "give its name as text, or its ARN")

@@ -1,42 +1,167 @@
-"""Publishing events to a topic."""
+"""Publishing events to a topic, and what publishers of topics and queues have in common."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
-from typing import Unpack
+from typing import Generic, Unpack
 
 from melange.drivers.base import MessagingDriver, find_topic
 from melange.drivers.declarations import collect
+from melange.drivers.registry import DriverManager, require_driver
 from melange.errors import (
     DriverConnectionError,
     Failure,
+    PublishError,
     TopicNotFoundError,
 )
 from melange.events import EventMessage
-from melange.messages import (
-    NO_HEADERS,
-    Message,
-    handled_message,
-)
-from melange.middleware import publish_through
-from melange.publishing.destination import Destination, accepted_ids, ids_of, require_text
+from melange.messages import NO_HEADERS, Message, Topic, handled_message
+from melange.middleware import prepared, publish_through
 from melange.publishing.gathering import Gatherer, Gathering, hand_over
 from melange.publishing.outgoing import (
+    Destination,
+    DestinationT,
     Event,
     IdOf,
+    IdOptions,
+    MessageOptions,
     PublishBatchOptions,
     PublishOptions,
+    delay_in_queue,
     headers_of,
-    make_message,
-    make_messages,
     message_from,
     messages_from,
-    prepared_message,
+    require_text,
 )
 
 
-class ExchangeMessagePublisher:
+class Publisher(ABC, Generic[DestinationT]):
+    """What publishers to topics and to queues have in common: events become messages, and callers may share calls."""
+
+    def __init__(
+        self,
+        name: str,
+        driver: MessagingDriver | None,
+        destination: Destination[DestinationT],
+        gather: Gathering | None,
+    ) -> None:
+        require_driver(driver)
+        self._name = name
+        self._driver = driver
+        self._destination = destination
+        self._is_fifo = name.endswith(".fifo")
+        self._shares_calls = gather is not None
+        self._gatherer = Gatherer(self._deliver, gather or Gathering(), is_fifo=self._is_fifo)
+
+    @abstractmethod
+    def _deliver(
+        self, driver: MessagingDriver, messages: Sequence[Message], delay_seconds: int
+    ) -> list[Failure[Message]]:
+        """Give messages to the broker, through the middleware; return the failed ones."""
+
+    def _publish_one(
+        self,
+        event: Event,
+        event_type_name: str | None,
+        *,
+        headers: Mapping[str, str] | None,
+        message_id: str | None,
+        message_group_id: str | None,
+        message_deduplication_id: str | None,
+        delay_seconds: int | None = None,
+        deliver_at: datetime | None = None,
+    ) -> str:
+        driver = self._driver or DriverManager.instance().get_driver()
+        delay = 0 if delay_seconds is None else delay_in_queue(driver, delay_seconds, deliver_at)
+        message = message_from(
+            driver.serializer,
+            event,
+            event_type_name,
+            headers=NO_HEADERS if not headers and handled_message.get() is None else headers_of(headers),
+            is_fifo=self._is_fifo,
+            message_id=message_id,
+            message_group_id=message_group_id,
+            message_deduplication_id=message_deduplication_id,
+        )
+        if self._shares_calls:
+            message = prepared(driver.middleware, self._name, message)
+            failures = hand_over(self._gatherer, driver, (message,), delay)
+        else:
+            failures = self._deliver(driver, (message,), delay)
+        if failures:
+            raise failures[0].error
+        return message.message_id
+
+    async def _publish_one_async(
+        self, what: str, event: Event, event_type_name: str | None, **options: Unpack[MessageOptions]
+    ) -> str:
+        from melange.publishing.async_publishing import take_turn  # noqa: PLC0415 - it brings asyncio
+
+        await take_turn(what)
+        (message,), failures = await self._hand_over_async(what, (event,), event_type_name, **options)
+        if failures:
+            raise failures[0].error
+        return message.message_id
+
+    def _publish_batch(
+        self, events: Iterable[Event], event_type_name: str | None, **options: Unpack[MessageOptions]
+    ) -> list[str]:
+        driver, messages, delay = self._made(events, event_type_name, **options)
+        if not messages:
+            return []
+        try:
+            failures = self._deliver(driver, messages, delay)
+        except DriverConnectionError as error:
+            failures = [Failure(message, error) for message in messages]
+        return _ids_of(messages, failures)
+
+    async def _publish_batch_async(
+        self,
+        what: str,
+        events: Iterable[Event],
+        event_type_name: str | None,
+        **options: Unpack[MessageOptions],
+    ) -> list[str]:
+        return _ids_of(*await self._hand_over_async(what, events, event_type_name, **options))
+
+    async def _hand_over_async(
+        self,
+        what: str,
+        events: Iterable[Event],
+        event_type_name: str | None,
+        **options: Unpack[MessageOptions],
+    ) -> tuple[list[Message], list[Failure[Message]]]:
+        """Return the messages, and the failed ones."""
+        from melange.publishing.async_publishing import hand_over_async  # noqa: PLC0415 - it brings asyncio
+
+        driver, messages, delay = self._made(events, event_type_name, **options)
+        messages = [prepared(driver.middleware, self._name, message) for message in messages]
+        if not messages:
+            return [], []
+        try:
+            return messages, await hand_over_async(self._gatherer, driver, messages, delay, what)
+        except DriverConnectionError as error:
+            return messages, [Failure(message, error) for message in messages]
+
+    def _made(
+        self,
+        events: Iterable[Event],
+        event_type_name: str | None,
+        delay_seconds: int = 0,
+        deliver_at: datetime | None = None,
+        **options: Unpack[IdOptions],
+    ) -> tuple[MessagingDriver, list[Message], int]:
+        """Return the driver, the messages of the events, and their delay in seconds."""
+        driver = self._driver or DriverManager.instance().get_driver()
+        delay = delay_in_queue(driver, delay_seconds, deliver_at)
+        messages = messages_from(driver.serializer, events, event_type_name, self._is_fifo, **options)
+        return driver, messages, delay
+
+
+class ExchangeMessagePublisher(Publisher[Topic]):
     """Publishes events to one topic; every queue bound to it gets its own copy.
 
     The topic is declared at the first publish, on the driver given, or else the one in use then. Thread-safe.
@@ -58,21 +183,14 @@ class ExchangeMessagePublisher:
         ``gather`` lets the ``publish`` of several threads share calls to the broker; ``publish_async`` does so always.
         """
         require_text("topic", topic)
-        self.topic_name = topic
-        self.event_types = event_types
-        collect(self)
-        self._topic = Destination(
-            driver,
+        destination = Destination[Topic](
             find=lambda driver: find_topic(driver, topic, declare=declare),
             find_again=lambda driver: find_topic(driver, topic, declare=False),
         )
-        self._is_fifo = topic.endswith(".fifo")
-        self._shares_calls = gather is not None
-        self._gatherer = Gatherer(
-            lambda driver, messages, _: self._publish(driver, messages),
-            gather or Gathering(),
-            is_fifo=self._is_fifo,
-        )
+        super().__init__(topic, driver, destination, gather)
+        self.topic_name = topic
+        self.event_types = event_types
+        collect(self)
 
     def publish(
         self,
@@ -105,25 +223,14 @@ class ExchangeMessagePublisher:
                 publishing fails until it exists again.
             DriverError: the broker is unavailable or refused it.
         """
-        driver = self._topic.driver
-        message = message_from(
-            driver.serializer,
+        return self._publish_one(
             event,
-            event_type_name=event_type_name,
-            headers=NO_HEADERS if not headers and handled_message.get() is None else headers_of(headers),
+            event_type_name,
+            headers=headers,
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
-            is_fifo=self._is_fifo,
         )
-        if self._shares_calls:
-            message = prepared_message(driver, self.topic_name, message)
-            failures = hand_over(self._gatherer, driver, (message,), 0)
-        else:
-            failures = self._publish(driver, (message,))
-        if failures:
-            raise failures[0].error
-        return message.message_id
 
     async def publish_async(
         self, event: Event, event_type_name: str | None = None, **options: Unpack[PublishOptions]
@@ -136,17 +243,7 @@ class ExchangeMessagePublisher:
         Raises:
             ConfigurationError: no event loop of asyncio runs here.
         """
-        from melange.publishing.async_publishing import hand_over_async, take_turn  # noqa: PLC0415 - it brings asyncio
-
-        await take_turn("publish_async")
-        driver = self._topic.driver
-        message = prepared_message(
-            driver, self.topic_name, make_message(driver, event, event_type_name, self._is_fifo, options)
-        )
-        failures = await hand_over_async(self._gatherer, driver, (message,), 0, "publish_async")
-        if failures:
-            raise failures[0].error
-        return message.message_id
+        return await self._publish_one_async("publish_async", event, event_type_name, **options)
 
     def publish_batch(
         self,
@@ -167,18 +264,14 @@ class ExchangeMessagePublisher:
             EncodeError, InvalidMessageError: as ``publish``; nothing was sent.
             PublishError: some were not accepted: it has the accepted ids, and the other messages with their errors.
         """
-        driver = self._topic.driver
-        messages = messages_from(
-            driver.serializer,
+        return self._publish_batch(
             events,
-            event_type_name=event_type_name,
-            headers=headers_of(headers),
+            event_type_name,
+            headers=headers,
             message_id=message_id,
             message_group_id=message_group_id,
             message_deduplication_id=message_deduplication_id,
-            is_fifo=self._is_fifo,
         )
-        return accepted_ids(messages, lambda messages: self._publish(driver, messages))
 
     async def publish_batch_async(
         self,
@@ -190,27 +283,25 @@ class ExchangeMessagePublisher:
 
         If the awaiting task is cancelled, each of them may be published or not.
         """
-        from melange.publishing.async_publishing import hand_over_async  # noqa: PLC0415
+        return await self._publish_batch_async("publish_batch_async", events, event_type_name, **options)
 
-        driver = self._topic.driver
-        messages = [
-            prepared_message(driver, self.topic_name, message)
-            for message in make_messages(driver, events, event_type_name, self._is_fifo, options)
-        ]
-        if not messages:
-            return []
+    def _deliver(
+        self, driver: MessagingDriver, messages: Sequence[Message], delay_seconds: int
+    ) -> list[Failure[Message]]:
         try:
-            failures = await hand_over_async(self._gatherer, driver, messages, 0, "publish_batch_async")
-        except DriverConnectionError as error:
-            failures = [Failure(message, error) for message in messages]
-        return ids_of(messages, failures)
-
-    def _publish(self, driver: MessagingDriver, messages: Sequence[Message]) -> list[Failure[Message]]:
-        try:
-            topic = self._topic.on(driver)
+            topic = self._destination.on(driver)
             if driver.middleware:
                 return publish_through(driver.middleware, topic, messages, partial(driver.publish, topic))
             return driver.publish(topic, messages)
         except TopicNotFoundError:
-            self._topic.is_gone(driver)
+            self._destination.is_gone(driver)
             raise
+
+
+def _ids_of(messages: Sequence[Message], failures: list[Failure[Message]]) -> list[str]:
+    """Return the ids, or raise one ``PublishError`` with the failed messages."""
+    if not failures:
+        return [message.message_id for message in messages]
+    failed = {failure.item.message_id for failure in failures}
+    succeeded = [message.message_id for message in messages if message.message_id not in failed]
+    raise PublishError(succeeded, failures) from failures[0].error

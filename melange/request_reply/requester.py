@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 from melange.drivers.base import BrokerAdministration, MessagingDriver
 from melange.drivers.inspection import Inspectable
+from melange.drivers.registry import DriverManager
 from melange.errors import (
     ConfigurationError,
     DecodeError,
@@ -31,7 +32,7 @@ from melange.errors import (
 from melange.events import EventMessage
 from melange.messages import Delivery, Message, Queue, new_uuid
 from melange.publishing import Event, QueueMessagePublisher
-from melange.publishing.destination import Destination
+from melange.publishing.outgoing import Destination
 from melange.request_reply.replying import IN_REPLY_TO_HEADER, REPLY_QUEUE_PREFIX, REPLY_TO_HEADER
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class Requester:
         self._waiting: dict[str, Future[Message]] = {}
         self._reply_queue: Queue | None = None
         # Askers that come together in an outage wait for one call, and not for each other's.
-        self._reply_queues = Destination(self._given_driver, find=self._start, find_again=self._start)
+        self._reply_queues = Destination[Queue](find=self._start, find_again=self._start)
 
     @overload
     def ask(self, event: Event, *, timeout_seconds: float, reply: type[ReplyT]) -> ReplyT: ...
@@ -158,7 +159,9 @@ class Requester:
                 raise DriverClosedError
             self._waiting[request_id] = future
         try:
-            return self._reply_queues.on(self._driver or self._reply_queues.driver)
+            return self._reply_queues.on(
+                self._driver or self._given_driver or DriverManager.instance().get_driver()
+            )
         except BaseException:
             self._waiting.pop(request_id, None)
             raise

@@ -375,7 +375,15 @@ def test_on_trio_there_is_an_error_with_advice(publisher):
 
 
 @pytest.mark.parametrize(
-    "options", [{"linger_seconds": -1}, {"linger_seconds": 11}, {"max_calls": 0}, {"max_calls": True}]
+    "options",
+    [
+        {"linger_seconds": -1},
+        {"linger_seconds": 11},
+        {"linger_seconds": "1"},
+        {"max_calls": 0},
+        {"max_calls": True},
+        {"max_calls": 2.5},
+    ],
 )
 def test_numbers_out_of_bounds_are_refused(options):
     with pytest.raises(ConfigurationError, match=next(iter(options))):

@@ -41,7 +41,7 @@ def size_of(event):
     message = message_from(
         EventSerializer.instance(),
         event,
-        event_type_name=None,
+        None,
         headers={},
         message_id=None,
         message_group_id=None,
