@@ -22,7 +22,8 @@ from melange.cli.serving import listening_options, serve_until_signal
 from melange.engine.standard import Disorder
 from melange.errors import ConfigurationError
 from melange.server import Broker, Server
-from melange.server.callers import DEFAULT_ACCOUNT, DEFAULT_REGION, Key
+from melange.server.authentication import Key
+from melange.server.calls import DEFAULT_ACCOUNT, DEFAULT_REGION
 from melange.server.server import DEFAULT_PORT
 
 logger = logging.getLogger(__name__)

@@ -29,9 +29,9 @@ from melange.console.pages import (
     topics,
 )
 from melange.console.rendering import render
+from melange.server.authentication import refusal_of
 from melange.server.control import CONSOLE_PREFIX
 from melange.server.http import Request, Response
-from melange.server.origins import refusal_of
 from melange.server.socket_listener import SocketListener
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,7 @@ from melange.console.model import Binding, Draft, Message, Messages, Overview, Q
 from melange.console.reading import dead_letter_of, draft_of, topic_arn_of, without_note_of
 from melange.messages import new_uuid
 from melange.server.broker import Broker
-from melange.server.callers import Caller
-from melange.server.calls import Call, Operation, Parameters
+from melange.server.calls import Call, Caller, Operation, Parameters
 from melange.server.errors import ServiceError
 from melange.server.faults import Faults
 from melange.server.snapshots import Snapshots

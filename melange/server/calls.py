@@ -1,17 +1,34 @@
-"""A call of a client, as the operations of the services see it."""
+"""A call of a client and its caller, as the operations of the services see them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from melange.server.callers import Caller
 from melange.server.errors import ServiceError
 
 if TYPE_CHECKING:
     from melange.server.broker import Broker
 
+DEFAULT_ACCOUNT = "000000000000"
+DEFAULT_REGION = "us-east-1"
+
 Parameters = dict[str, Any]
+
+
+class Caller(NamedTuple):
+    """The sender of a request, as its credential scope names it."""
+
+    access_key_id: str = ""
+    account: str = DEFAULT_ACCOUNT
+    region: str = DEFAULT_REGION
+    service: str = ""
+    user_agent: str = ""
+
+    @property
+    def user_id(self) -> str:
+        """The id that SQS shows as the sender's."""
+        return f"AIDA{self.account}USER"
 
 
 def _is_there() -> bool:

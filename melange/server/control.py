@@ -12,9 +12,8 @@ from melange.errors import ConfigurationError
 from melange.server.broker import LONGEST_ADVANCE_SECONDS, Broker
 from melange.server.faults import Faults
 from melange.server.http import Request, Response
-from melange.server.snapshots import NAME, Snapshots
+from melange.server.snapshots import NAME, Snapshots, from_json, to_json
 from melange.server.state import State
-from melange.server.state_json import from_json, to_json
 
 PREFIX = "/_melange/"
 CONSOLE_PREFIX = f"{PREFIX}console/"

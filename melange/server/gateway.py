@@ -9,17 +9,16 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from melange.messages import new_uuid
+from melange.server.authentication import Key, identify, refusal_of, verify
 from melange.server.broker import Broker
-from melange.server.callers import Caller, Key, identify, verify
-from melange.server.calls import Call, Operation, Parameters
+from melange.server.calls import Call, Caller, Operation, Parameters
 from melange.server.control import CONSOLE_PREFIX, PREFIX, Control
 from melange.server.errors import ServiceError
 from melange.server.faults import Fault, Faults, entries_of, with_failures, without_entries
 from melange.server.http import Request, Response
 from melange.server.operation_table import MESSAGE_OPERATIONS, OPERATIONS
-from melange.server.origins import refusal_of
 from melange.server.protocols import json_protocol, query_protocol
-from melange.server.protocols.botocore_models import VERSIONS
+from melange.server.protocols.query_protocol import VERSIONS
 from melange.server.snapshots import Snapshots
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from melange.server.callers import Caller
+    from melange.server.calls import Caller
 
 EventKind = Literal[
     "published",

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from melange.server.authentication import Key
 from melange.server.broker import Broker
-from melange.server.callers import Key
 from melange.server.faults import Faults
 from melange.server.gateway import Gateway
 from melange.server.http import Request, Response

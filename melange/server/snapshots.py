@@ -1,19 +1,20 @@
-"""Snapshots of a broker under names, so that a test or a developer can come back to a state."""
+"""Snapshots of a broker under names or as files, so that a test or a developer can come back to a state."""
 
 from __future__ import annotations
 
+import json
 import re
 import threading
-from typing import TYPE_CHECKING
+from dataclasses import asdict
 
 from melange.errors import ConfigurationError
 from melange.server.broker import Broker
-
-if TYPE_CHECKING:
-    from melange.server.state import State
+from melange.server.state import KeptCopy, KeptId, State, content_of, key_of, message_of
 
 MAX_SNAPSHOTS = 100
 NAME = r"[A-Za-z0-9_.-]{1,80}"
+
+_FORMAT = 1
 
 
 class Snapshots:
@@ -69,3 +70,32 @@ class Snapshots:
         """Return the snapshots by name, in the order in which the names were used first."""
         with self._lock:
             return dict(self._states)
+
+
+def to_json(state: State) -> str:
+    """Return the text of a snapshot file."""
+    copies = [kept._replace(message=content_of(kept.message)) for kept in state.copies]  # type: ignore[arg-type]
+    document = {"melange_server_snapshot": _FORMAT} | asdict(state) | {"copies": copies}
+    return json.dumps(document)
+
+
+def from_json(text: str | bytes) -> State:
+    """Return the state of a snapshot file.
+
+    Raises:
+        ConfigurationError: it is not one.
+    """
+    try:
+        document = json.loads(text)
+        if document.pop("melange_server_snapshot") != _FORMAT:
+            raise ConfigurationError("the snapshot was not written by this version of melange server")
+        document["copies"] = [
+            KeptCopy(number, arn, message_of(content), *rest)
+            for number, arn, content, *rest in document["copies"]
+        ]
+        document["ids"] = [
+            KeptId(arn, key_of(key), until, answer) for arn, key, until, answer in document["ids"]
+        ]
+        return State(**document)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ConfigurationError("the body is not a snapshot of melange server") from None

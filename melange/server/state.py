@@ -6,6 +6,7 @@ Functions that take a broker need ``broker.lock``, which their callers hold.
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -257,3 +258,36 @@ def _put_copies(broker: Broker, kept_copies: list[KeptCopy], later: float) -> No
         broker.bytes_kept += copy.message.memory
     for arn, queue in broker.queues.items():
         queue.stored.keep_copies_in(copies[arn])
+
+
+# --- messages and ids as JSON ------------------------------------------------------------------------
+
+
+def content_of(message: SentMessage) -> str:
+    """Return the JSON text of a message."""
+    attributes = {
+        name: {
+            key: {"base64": b64encode(value).decode()} if isinstance(value, bytes) else value
+            for key, value in attribute.items()
+        }
+        for name, attribute in message.attributes.items()
+    }
+    return json.dumps([message.body, attributes, message.sender_id, message.trace_header])
+
+
+def message_of(content: str) -> SentMessage:
+    """Return the message of a JSON text."""
+    body, attributes, sender_id, trace_header = json.loads(content)
+    read = {
+        name: {
+            key: b64decode(value["base64"]) if isinstance(value, dict) else value
+            for key, value in attribute.items()
+        }
+        for name, attribute in attributes.items()
+    }
+    return SentMessage(body, read, sender_id=sender_id, trace_header=trace_header)
+
+
+def key_of(value: Any) -> Hashable:
+    """Return a deduplication id that was JSON: one by group is a pair."""
+    return tuple(value) if isinstance(value, list) else value

@@ -14,21 +14,25 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melange.engine.fifo import FifoQueue
+from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS
+from melange.engine.fifo import DeduplicationWindow, FifoQueue
+from melange.engine.queue import Copy
 from melange.errors import ConfigurationError
-from melange.server.change_tracking import KeptCopies, KeptWindow
 from melange.server.errors import ServiceError
+from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.queues import Queue
 from melange.server.state import (
     KeptCopy,
     KeptId,
     State,
     arns_by_stored_queue,
+    content_of,
     kept_copy,
+    key_of,
+    message_of,
     restore,
     topology_of,
 )
-from melange.server.state_json import content_of, key_of, message_of
 
 if TYPE_CHECKING:
     from melange.server.broker import Broker
@@ -161,17 +165,17 @@ class Storage:
     def _keep_new_ones(self) -> None:
         """Have new queues and topics say what changes."""
         for queue in self._broker.queues.values():
-            if not isinstance(queue.stored.copies_by_number, KeptCopies):
+            if not isinstance(queue.stored.copies_by_number, _KeptCopies):
                 self._keep_queue(queue)
         for topic in self._broker.topics.values():
-            if not isinstance(topic.window, KeptWindow):
-                topic.window = KeptWindow(self, topic.arn, topic.window)
+            if not isinstance(topic.window, _KeptWindow):
+                topic.window = _KeptWindow(self, topic.arn, topic.window)
 
     def _keep_queue(self, queue: Queue) -> None:
         copies = queue.stored.copies_by_number
-        queue.stored.keep_copies_in(KeptCopies(self, queue.arn, copies))
+        queue.stored.keep_copies_in(_KeptCopies(self, queue.arn, copies))
         if isinstance(queue.stored, FifoQueue):
-            queue.stored.keep_window_in(KeptWindow(self, queue.arn, queue.stored.window))
+            queue.stored.keep_window_in(_KeptWindow(self, queue.arn, queue.stored.window))
         for number in copies.keys() - self._stored:
             self.message_changed(queue.arn, number)
 
@@ -310,3 +314,47 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+class _KeptCopies(dict[int, Copy[SentMessage]]):
+    """The copies of a queue; says which of them come and go."""
+
+    def __init__(self, storage: Storage, queue_arn: str, copies: dict[int, Copy[SentMessage]]) -> None:
+        super().__init__(copies)
+        self._storage = storage
+        self._queue_arn = queue_arn
+
+    def __setitem__(self, number: int, copy: Copy[SentMessage]) -> None:
+        super().__setitem__(number, copy)
+        self._storage.message_changed(self._queue_arn, number)
+
+    def __delitem__(self, number: int) -> None:
+        super().__delitem__(number)
+        self._storage.message_changed(self._queue_arn, number)
+
+    def clear(self) -> None:
+        for number in self:
+            self._storage.message_changed(self._queue_arn, number)
+        super().clear()
+
+
+class _KeptWindow(DeduplicationWindow[Any]):
+    """A deduplication window; says what it remembers."""
+
+    __slots__ = ("_arn", "_storage")
+
+    def __init__(self, storage: Storage, arn: str, window: DeduplicationWindow[Any]) -> None:
+        super().__init__()
+        self._storage = storage
+        self._arn = arn
+        for key, until, answer in window.entries():
+            self.restore(key, until, answer)
+            storage.id_remembered(arn, key, until, answer)
+
+    def remember(self, deduplication_id: Hashable, used_at: float, answer: Any) -> None:
+        super().remember(deduplication_id, used_at, answer)
+        self._storage.id_remembered(self._arn, deduplication_id, used_at + DEDUPLICATION_SECONDS, answer)
+
+    def clear(self) -> None:
+        super().clear()
+        self._storage.ids_forgotten(self._arn)

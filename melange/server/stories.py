@@ -20,7 +20,7 @@ from melange.server.sqs.messages import SentMessage
 
 if TYPE_CHECKING:
     from melange.server.broker import Broker
-    from melange.server.callers import Caller
+    from melange.server.calls import Caller
 
 _TYPE_ATTRIBUTES = (EVENT_TYPE_ATTRIBUTE, "event_type_name", "event_type", "eventType", "type", "MessageType")
 """Attributes that programs keep the type of a message in; the first one that is there counts."""

@@ -14,7 +14,8 @@ from melange.server.broker import Broker
 from melange.server.gateway import Gateway
 from melange.server.http import Request
 from melange.server.operation_table import OPERATIONS
-from melange.server.protocols.botocore_models import VERSIONS, input_shape
+from melange.server.protocols import input_shape
+from melange.server.protocols.query_protocol import VERSIONS
 
 SQS_ARN = "arn:aws:sqs:us-east-1:000000000000:"
 SNS_ARN = "arn:aws:sns:us-east-1:000000000000:"

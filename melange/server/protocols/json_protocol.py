@@ -12,7 +12,7 @@ from typing import Any
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from melange.server.errors import ServiceError
-from melange.server.protocols.botocore_models import input_shape
+from melange.server.protocols import input_shape
 
 Reader = Callable[[Any], Any]
 

@@ -11,14 +11,39 @@ from xml.sax.saxutils import escape
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from melange.server.errors import ServiceError, no_such_queue
-from melange.server.protocols.botocore_models import (
-    NAMESPACES,
-    input_shape,
-    operation_model,
-    sqs_query_name,
-)
+from melange.server.protocols import input_shape, operation_model
 
 CONTENT_TYPE = "text/xml"
+
+VERSIONS = {"2012-11-05": "sqs", "2010-03-31": "sns", "2011-06-15": "sts"}
+"""The service that a version of the Query protocol belongs to."""
+
+_NAMESPACES = {
+    "sqs": "http://queue.amazonaws.com/doc/2012-11-05/",
+    "sns": "http://sns.amazonaws.com/doc/2010-03-31/",
+    "sts": "https://sts.amazonaws.com/doc/2011-06-15/",
+}
+
+_SQS_NAMES = {
+    "AWSAccountIdList": "AWSAccountId",
+    "ActionNameList": "ActionName",
+    "AttributeNameList": "AttributeName",
+    "BinaryList": "BinaryListValue",
+    "ListMessageMoveTasksResultEntryList": "ListMessageMoveTasksResultEntry",
+    "MessageAttributeNameList": "MessageAttributeName",
+    "MessageBodyAttributeMap": "MessageAttribute",
+    "MessageBodySystemAttributeMap": "MessageSystemAttribute",
+    "MessageList": "Message",
+    "MessageSystemAttributeList": "MessageSystemAttributeName",
+    "MessageSystemAttributeMap": "Attribute",
+    "QueueAttributeMap": "Attribute",
+    "QueueUrlList": "QueueUrl",
+    "StringList": "StringListValue",
+    "TagKeyList": "TagKey",
+    "TagMap": "Tag",
+}
+"""What SQS calls the items of its lists and maps in the Query protocol. botocore's model speaks JSON and has lost it."""
+
 _MAX_ITEMS = 1_000
 """The most items of one list that are read."""
 
@@ -44,7 +69,7 @@ def write(service: str, operation: str, result: Mapping[str, Any], request_id: s
         inside = "".join(_write_members(service, model.output_shape, result))
         written = f"<{operation}Result>{inside}</{operation}Result>" if inside else f"<{operation}Result/>"
     return (
-        f'<?xml version="1.0"?><{operation}Response xmlns="{NAMESPACES[service]}">{written}'
+        f'<?xml version="1.0"?><{operation}Response xmlns="{_NAMESPACES[service]}">{written}'
         f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{operation}Response>"
     ).encode(errors="replace")
 
@@ -57,7 +82,7 @@ def write_error(service: str, error: ServiceError, request_id: str) -> bytes:
             "exist.", "exist for this wsdl version."
         )  # as SQS says in this protocol only
     return (
-        f'<?xml version="1.0"?><ErrorResponse xmlns="{NAMESPACES[service]}"><Error><Type>{error.fault}</Type>'
+        f'<?xml version="1.0"?><ErrorResponse xmlns="{_NAMESPACES[service]}"><Error><Type>{error.fault}</Type>'
         f"<Code>{_escape(error.code)}</Code><Message>{_escape(message)}</Message>"
         f"{'<Detail/>' if service == 'sqs' else ''}</Error>"
         f"<RequestId>{request_id}</RequestId></ErrorResponse>"
@@ -104,7 +129,7 @@ def _read_structure(service: str, shape: StructureShape, fields: Fields) -> dict
     found: dict[str, Any] = {}
     for name, member in shape.members.items():
         if service == "sqs" and isinstance(member, (ListShape, MapShape)):
-            field = fields.get(sqs_query_name(member.name, name))
+            field = fields.get(_sqs_name(member.name, name))
         else:
             field = fields.get(member.serialization.get("name", name), fields.get(name))
         if field is not None and not (field == "" and isinstance(member, (ListShape, MapShape))):
@@ -140,6 +165,13 @@ def _key_and_value(service: str, shape: MapShape) -> tuple[str, str]:
     return shape.key.serialization.get("name", "key"), shape.value.serialization.get("name", "value")
 
 
+def _sqs_name(shape_name: str, member_name: str) -> str:
+    """Return the name under which SQS's Query protocol lists the items of a shape."""
+    if member_name == "AttributeNames" and shape_name == "MessageSystemAttributeList":
+        return "AttributeName"
+    return _SQS_NAMES.get(shape_name) or shape_name.removesuffix("List")
+
+
 def _read_scalar(shape: Shape, value: str, name: str) -> Any:
     try:
         if shape.type_name in {"integer", "long"}:
@@ -158,13 +190,13 @@ def _write(service: str, shape: Shape, name: str, value: Any) -> str:
         return f"<{name}>{''.join(_write_members(service, shape, value))}</{name}>"
     if isinstance(shape, ListShape):
         if service == "sqs":
-            item_name = sqs_query_name(shape.name, name)
+            item_name = _sqs_name(shape.name, name)
             return "".join(_write(service, shape.member, item_name, item) for item in value)
         item_name = shape.member.serialization.get("name", "member")
         return f"<{name}>{''.join(_write(service, shape.member, item_name, item) for item in value)}</{name}>"
     if isinstance(shape, MapShape):
         key_name, value_name = _key_and_value(service, shape)
-        pair_name = sqs_query_name(shape.name, name) if service == "sqs" else "entry"
+        pair_name = _sqs_name(shape.name, name) if service == "sqs" else "entry"
         pairs = "".join(
             f"<{pair_name}><{key_name}>{_escape(key)}</{key_name}>{_write(service, shape.value, value_name, item)}</{pair_name}>"
             for key, item in value.items()

@@ -6,8 +6,7 @@ import json
 import re
 from typing import Any
 
-from melange.server.callers import DEFAULT_REGION
-from melange.server.calls import Call, Parameters, page
+from melange.server.calls import DEFAULT_REGION, Call, Parameters, page
 from melange.server.errors import ServiceError, invalid_value, missing_parameter, no_such_queue, sqs_error
 from melange.server.policies import permission
 from melange.server.sqs.queue_attributes import (

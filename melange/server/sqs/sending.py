@@ -24,7 +24,7 @@ from melange.server.sqs.queues import Queue, find_queue
 
 if TYPE_CHECKING:
     from melange.server.broker import Broker
-    from melange.server.callers import Caller
+    from melange.server.calls import Caller
 
 _MAX_BATCH_BYTES = 1_048_576
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from melange.server.broker import Broker
-from melange.server.callers import Caller
-from melange.server.calls import Call
+from melange.server.calls import Call, Caller
 from melange.server.errors import ServiceError
 from melange.server.operation_table import OPERATIONS
 from melange.testing import ManualClock

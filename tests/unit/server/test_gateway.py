@@ -9,8 +9,8 @@ from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from melange.server.authentication import Key
 from melange.server.broker import Broker
-from melange.server.callers import Key
 from melange.server.gateway import Gateway
 from melange.server.http import Request, Response
 

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from melange.server.callers import Caller
+from melange.server.calls import Caller
 from unit.server.given import Client, refused
 
 

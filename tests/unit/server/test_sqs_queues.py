@@ -198,7 +198,7 @@ def test_a_duplicate_is_answered_with_the_id_and_number_of_the_first(client):
 
 
 def test_accounts_and_regions_are_apart(client):
-    from melange.server.callers import Caller  # noqa: PLC0415 - beside what it makes
+    from melange.server.calls import Caller  # noqa: PLC0415 - beside what it makes
 
     other_account = Client(client.broker, caller=Caller("x", account="111111111111"))
     other_region = Client(client.broker, caller=Caller("x", region="eu-west-1"))
@@ -211,7 +211,7 @@ def test_accounts_and_regions_are_apart(client):
 
 
 def test_queues_of_two_regions_have_two_addresses(client):
-    from melange.server.callers import Caller  # noqa: PLC0415 - beside what it makes
+    from melange.server.calls import Caller  # noqa: PLC0415 - beside what it makes
 
     other_region = Client(client.broker, caller=Caller("x", region="eu-west-1"))
     first, second = client.queue(), other_region.queue()
