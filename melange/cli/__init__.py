@@ -1,1 +1,1 @@
-"""The ``melange`` command: workers, and the outbox, from the shell. Needs the extra ``melange[cli]``."""
+"""The ``melange`` command: its groups are packages, other commands modules. Needs the extra ``melange[cli]``."""

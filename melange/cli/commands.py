@@ -1,12 +1,52 @@
-"""The command ``melange``, and where its subcommands are."""
+"""The command ``melange``, and the groups that import a command only when it is asked for."""
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Collection, Mapping
 from importlib.resources import files
+from typing import Any
 
 import click
 
-from melange.cli.lazy_group import LazyGroup
+from melange.cli.failures import WRONG_USAGE, complain
+from melange.errors import nearest
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is asked for: what it needs takes time to import, or may be missing.
+
+    ``commands`` has the place of each by its name, as ``module:attribute``. If a module of ``needed`` is missing,
+    ``advice`` is shown.
+    """
+
+    def __init__(
+        self, *, commands: Mapping[str, str], needed: Collection[str] = (), advice: str = "", **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._places = commands
+        self._needed = needed
+        self._advice = advice
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._places)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._places:
+            if ctx.resilient_parsing:  # of a shell that completes what is typed
+                return None
+            ctx.fail(f"No such command {cmd_name!r}{nearest(cmd_name, self._places)}.")
+        module_name, _, attribute = self._places[cmd_name].partition(":")
+        try:
+            command = getattr(importlib.import_module(module_name), attribute)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] not in self._needed:
+                raise
+            complain(self._advice)
+            sys.exit(WRONG_USAGE)
+        assert isinstance(command, click.Command)
+        return command
 
 
 @click.command(short_help="Print the guide: the library on three pages.")

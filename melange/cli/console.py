@@ -9,9 +9,8 @@ import click
 
 from melange.cli import logs
 from melange.cli.failures import WRONG_USAGE, complain, failures_shown
-from melange.cli.options import log_options
-from melange.cli.serving import listening_options, serve_until_signal
-from melange.drivers.aws import AwsDriver
+from melange.cli.options import listening_options, log_options
+from melange.cli.server import serve_until_signal
 
 _PORT = 4567
 
@@ -44,9 +43,10 @@ def console(
     if missing:
         complain(f"melange console needs {missing}: pip install '.[server]' in a checkout of melange")
         sys.exit(WRONG_USAGE)
-    # Only now: they need what may be missing.
+    # They need what may be missing, and take long to import, which `melange --help` should not.
     from melange.console.aws import AwsBackend  # noqa: PLC0415
     from melange.console.console import ConsoleServer  # noqa: PLC0415
+    from melange.drivers.aws import AwsDriver  # noqa: PLC0415
 
     with failures_shown(), AwsDriver(region_name=region, endpoint_url=endpoint_url, prefix=prefix) as driver:
         backend = AwsBackend(driver, allows_purging=allow_purge)

@@ -89,3 +89,22 @@ def log_options(command: _Command) -> _Command:
         help="Lines for people, or objects for programs.",
     )
     return level(log_format(command))
+
+
+def listening_options(default_port: int, clients: str) -> Callable[[_Command], _Command]:
+    """Return ``--host``, ``--port`` and ``--allowed-host`` for a command that ``clients`` reach over HTTP."""
+    host = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+    port = click.option(
+        "--port",
+        default=default_port,
+        show_default=True,
+        type=click.IntRange(0, 65_535),
+        help="The port to listen on; 0 takes a free one.",
+    )
+    allowed = click.option(
+        "--allowed-host",
+        "allowed_hosts",
+        multiple=True,
+        help=f"A name with dots under which {clients}.",
+    )
+    return lambda command: host(port(allowed(command)))

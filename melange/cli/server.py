@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -10,21 +9,25 @@ import re
 import resource
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Protocol
 
 import click
 
 from melange.cli import logs
 from melange.cli.failures import TRY_AGAIN, WRONG_USAGE, complain, failures_shown
-from melange.cli.options import log_options
-from melange.cli.serving import listening_options, serve_until_signal
+from melange.cli.options import listening_options, log_options
 from melange.engine.standard import Disorder
 from melange.errors import ConfigurationError
 from melange.server import Broker, Server
 from melange.server.authentication import Key
 from melange.server.calls import DEFAULT_ACCOUNT, DEFAULT_REGION
 from melange.server.server import DEFAULT_PORT
+from melange.signals import calling_on_signal, wait_until_set
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +142,7 @@ def server(
 def _allow_connections() -> None:
     """Take as many open files as this user may have: each connection is one, and 1,024 are the usual default."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # some systems say that there is no limit, and have one
+    with suppress(OSError, ValueError):  # some systems say that there is no limit, and have one
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
@@ -192,3 +195,35 @@ def _read_keys(path: Path) -> dict[str, Key]:
             )
         keys[found[1]] = Key(found[2], found[3] or DEFAULT_ACCOUNT)
     return keys
+
+
+class Served(AbstractContextManager[Any], Protocol):
+    """Something that answers over HTTP until its block ends."""
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+
+
+def serve_until_signal(
+    name: str,
+    start: Callable[[], Served],
+    host: str,
+    port: int,
+    prepare: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Start what listens on the address, ``prepare`` its URL, say that it is ready, and serve until SIGTERM or SIGINT.
+
+    Ends the process if the address cannot be used.
+    """
+    stopping = threading.Event()
+    with calling_on_signal(stopping.set):
+        try:
+            running = start()
+        except OSError as error:
+            complain(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port")
+            sys.exit(TRY_AGAIN)
+        with running:
+            prepare(running.url)
+            click.echo(f"melange {name} is ready at {running.url}")
+            wait_until_set(stopping)

@@ -12,8 +12,7 @@ import click
 
 from melange.cli import logs
 from melange.cli.failures import failures_shown
-from melange.cli.health_file import HealthFile, health_shown
-from melange.cli.health_port import health_served, of_one, of_processes
+from melange.cli.health import HealthFile, health_served, health_shown, of_one, of_processes
 from melange.cli.options import (
     LAST_PORT,
     health_file_option,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from melange.cli.lazy_group import LazyGroup
+from melange.cli.commands import LazyGroup
 
 
 @click.group(
@@ -12,11 +12,11 @@ from melange.cli.lazy_group import LazyGroup
     commands={
         "list": "melange.cli.dead_letters.list_and_show:list_command",
         "show": "melange.cli.dead_letters.list_and_show:show",
-        "retry": "melange.cli.dead_letters.retry_and_remove:retry",
-        "remove": "melange.cli.dead_letters.retry_and_remove:remove",
-        "export": "melange.cli.dead_letters.export_and_import:export",
-        "import": "melange.cli.dead_letters.export_and_import:import_command",
-        "move": "melange.cli.dead_letters.move:move",
+        "retry": "melange.cli.dead_letters.actions:retry",
+        "remove": "melange.cli.dead_letters.actions:remove",
+        "export": "melange.cli.dead_letters.actions:export",
+        "import": "melange.cli.dead_letters.actions:import_command",
+        "move": "melange.cli.dead_letters.actions:move",
     },
     needed=("rich",),
     advice="melange dead-letters needs rich: pip install '.[cli]' in a checkout of melange",

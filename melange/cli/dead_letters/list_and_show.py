@@ -1,4 +1,4 @@
-"""``melange dead-letters list`` and ``show``."""
+"""``melange dead-letters list`` and ``show``: dead letters as groups and in full, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -7,35 +7,32 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from melange.cli.dead_letters.describing import (
-    as_json,
-    body_of,
-    complain_of_missing,
-    lines_of,
-    overview,
-    overview_of_source,
-    summary,
-)
 from melange.cli.dead_letters.options import (
-    place,
-    place_options,
+    broker_options,
+    connect,
     queue_argument,
     selection_options,
+    unseen,
 )
 from melange.cli.failures import TRY_AGAIN
+from melange.cli.logs import printable
 from melange.cli.options import json_option
-from melange.cli.readable import age_since, counted
-from melange.cli.terminal import progress, show_table
+from melange.cli.terminal import age_since, counted, progress, show_table
 from melange.drivers.base import QueueDepth
+from melange.errors import DecodeError
 from melange.operations import DeadLetter, DeadLetters, Group, Selection
 from melange.operations.dead_letter import ASPECTS, DEFAULT_ASPECTS, Aspect, grouped
+from melange.serialization.json import from_json
+from melange.serialization.masking import masked_body, sensitive_names
+from melange.serialization.serializer import EventSerializer
 
 _LONGEST_CELL = 80
+_HIDDEN = "hidden: name the program with --app, so that sensitive fields can be masked, or use --unmasked"
 
 
 @click.command("list", short_help="Show groups of dead letters, with counts.")
@@ -53,7 +50,7 @@ _LONGEST_CELL = 80
     "--limit", type=click.IntRange(min=1), default=100_000, show_default=True, help="How many to look at."
 )
 @json_option
-@place_options
+@broker_options
 def list_command(
     *,
     queue_name_given: str,
@@ -72,8 +69,8 @@ def list_command(
     """
     if one_by_one and aspects:
         raise click.UsageError("--messages or --group-by: a message is not a group")
-    with place(app, driver_name) as where:
-        letters = where.dead_letters(queue_name_given)
+    with connect(app, driver_name) as broker:
+        letters = broker.dead_letters(queue_name_given)
         depth, source_depth = letters.measure(), letters.measure_source()
         count = 0
         with progress("Looking", depth.visible) as advance:
@@ -83,13 +80,13 @@ def list_command(
                 count += steps
                 advance(steps)
 
-            browsing = letters.browse(selection, limit=limit, on_progress=looked, stopping=where.stopping)
+            browsing = letters.browse(selection, limit=limit, on_progress=looked, stopping=broker.stopping)
             with closing(browsing):
                 if one_by_one:
-                    rows = [summary(letter) for letter in browsing]
+                    rows = [_summary(letter) for letter in browsing]
                     selected = len(rows)
                 else:
-                    groups = grouped(browsing, where.driver.clock.now(), aspects or DEFAULT_ASPECTS)
+                    groups = grouped(browsing, broker.driver.clock.now(), aspects or DEFAULT_ASPECTS)
                     rows = [_group_row(group) for group in groups]
                     selected = sum(group.count for group in groups)
         if in_json:
@@ -97,13 +94,13 @@ def list_command(
             depths = {**_depth(letters, depth), "source": _source_depth(letters, source_depth)}
             click.echo(json.dumps({**depths, "seen": count, "selected": selected, **found}, indent=2))
         else:
-            click.echo(overview(letters, depth))
-            if line := overview_of_source(letters, source_depth):
+            click.echo(_overview(letters, depth))
+            if line := _overview_of_source(letters, source_depth):
                 click.echo(line)
             _show(rows, one_by_one=one_by_one)
             for note in _notes(letters, depth, count, selected, limit):
                 click.echo(note)
-        sys.exit(TRY_AGAIN if where.stopping() else 0)
+        sys.exit(TRY_AGAIN if broker.stopping() else 0)
 
 
 @click.command(short_help="Show dead letters in full.")
@@ -112,7 +109,7 @@ def list_command(
 @click.option("--limit", type=click.IntRange(min=1), default=5, show_default=True, help="How many to show.")
 @click.option("--unmasked", is_flag=True, help="Show sensitive fields.")
 @json_option
-@place_options
+@broker_options
 def show(
     *,
     queue_name_given: str,
@@ -127,23 +124,24 @@ def show(
 
     ID is a message id, as `list` shows it. Ends with 1 if an ID was not found.
     """
-    with place(app, driver_name) as where:
-        letters = where.dead_letters(queue_name_given)
+    with connect(app, driver_name) as broker:
+        letters = broker.dead_letters(queue_name_given)
         typed = frozenset() if selection.dead_since else selection.message_ids
         limit = max(limit, len(typed))
-        browsing = letters.browse(selection, limit=limit, stopping=where.stopping)
+        browsing = letters.browse(selection, limit=limit, stopping=broker.stopping)
         with closing(browsing):
             found = _each_id_once(browsing, len(typed))
-        bodies = [body_of(letter, where.serializer, unmasked=unmasked) for letter in found]
+        bodies = [_body_of(letter, broker.serializer, unmasked=unmasked) for letter in found]
         if in_json:
-            rows = [as_json(letter, body) for letter, body in zip(found, bodies, strict=True)]
+            rows = [_as_json(letter, body) for letter, body in zip(found, bodies, strict=True)]
             click.echo(json.dumps(rows, indent=2))
         else:
             for letter, body in zip(found, bodies, strict=True):
-                click.echo("\n".join(lines_of(letter, body)))
+                click.echo("\n".join(_lines_of(letter, body)))
             if not found:
                 click.echo("no dead letter is selected")
-        complain_of_missing(typed - {letter.message_id for letter in found}, letters)
+        if missing := typed - {letter.message_id for letter in found}:
+            raise unseen(missing, letters)
 
 
 def _each_id_once(browsing: Iterator[DeadLetter], wanted: int) -> list[DeadLetter]:
@@ -236,3 +234,112 @@ def _notes(letters: DeadLetters, depth: QueueDepth, count: int, selected: int, l
             f"about {depth.visible - count:,} more wait behind these in their groups (--group-by group): "
             "they can be seen when those were retried or removed"
         )
+
+
+def _overview(letters: DeadLetters, depth: QueueDepth) -> str:
+    """Return one line about the whole dead-letter queue."""
+    about = "about " if letters.counts_are_estimates else ""
+    line = f"{letters.queue.name}: {about}{counted(depth.visible, 'dead letter')}"
+    if depth.in_flight:
+        line += f", and {about}{depth.in_flight:,} in flight elsewhere, which cannot be seen"
+    return printable(line)
+
+
+def _overview_of_source(letters: DeadLetters, depth: QueueDepth | None) -> str | None:
+    """Return one line about the queue where the messages failed; None if it is not known which."""
+    if letters.source is None or depth is None:
+        return None
+    about = "about " if letters.counts_are_estimates else ""
+    line = f"{letters.source.name}: {about}{counted(depth.visible, 'message')}, {about}{depth.in_flight:,} in flight"
+    if depth.delayed:
+        line += f", {about}{depth.delayed:,} delayed"
+    return printable(line)
+
+
+def _body_of(letter: DeadLetter, serializer: EventSerializer | None, *, unmasked: bool) -> str | None:
+    """Return the body for printing; None if it cannot be masked.
+
+    It can if the program is known: then a type that declares sensitive fields is among those that were imported.
+    """
+    body = letter.message.body
+    if unmasked:
+        return body
+    if serializer is None and sensitive_names(letter.event_type_name) is None:
+        return None
+    return masked_body(body, letter.event_type_name, serializer)
+
+
+def _as_json(letter: DeadLetter, body: str | None) -> dict[str, Any]:
+    """Return the dead letter as a JSON object; ``body`` is parsed where it is JSON."""
+    return {
+        **_summary(letter),
+        "headers": dict(letter.headers),
+        "published_at": _text(letter.message.published_at),
+        "message_group_id": letter.message.message_group_id,
+        "problem": letter.problem,
+        "body": _HIDDEN if body is None else _parsed(body),
+    }
+
+
+def _summary(letter: DeadLetter) -> dict[str, Any]:
+    """Return what identifies a dead letter, without its content."""
+    return {
+        "message_id": letter.message_id,
+        "event_type_name": letter.event_type_name,
+        "reason": letter.reason,
+        "origin": letter.origin,
+        "listener_name": letter.listener_name,
+        "attempts": letter.attempts,
+        "queue_name": letter.queue_name,
+        "dead_since": _text(letter.dead_since),
+        "receive_count": letter.receive_count,
+    }
+
+
+def _lines_of(letter: DeadLetter, body: str | None) -> Iterator[str]:
+    """Yield the dead letter as lines for people; no content can look like another line."""
+    yield printable(f"message {letter.message_id}")
+    facts = {
+        "reason": letter.reason,
+        "listener": letter.listener_name,
+        "attempts": letter.attempts,
+        "queue": letter.queue_name,
+        "dead since": _moment(letter.dead_since),
+        "type": letter.event_type_name,
+        "published": _moment(letter.message.published_at),
+        "group": letter.message.message_group_id,
+        "receives": f"{letter.receive_count}, this look included",
+        "problem": letter.problem,
+    }
+    for name, value in facts.items():
+        if value is not None:
+            yield f"  {name:<12}{printable(str(value))}"
+    for name, value in letter.headers.items():
+        yield printable(f"  header      {name}: {value}")
+    yield "  body"
+    for line in [_HIDDEN] if body is None else _pretty(body):
+        yield f"    {printable(line)}"
+
+
+def _pretty(body: str) -> list[str]:
+    parsed = _parsed(body)
+    if isinstance(parsed, (dict, list)):
+        return json.dumps(parsed, indent=2, ensure_ascii=False).split("\n")
+    return body.split("\n")
+
+
+def _parsed(body: str) -> Any:
+    try:
+        return from_json(body)
+    except DecodeError:
+        return body
+
+
+def _moment(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {age_since(moment)} ago"
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -1,36 +1,39 @@
-"""What the commands for dead letters share: which broker, which queue, which letters."""
+"""What the commands for dead letters share: which broker, which queue, which letters, and what is said of those left."""
 
 from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TextIO, TypeVar
 
 import click
 
-from melange.cli.failures import failures_shown
+from melange.cli.failures import complain, failures_shown
 from melange.cli.options import duration
 from melange.cli.targets import described, load
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.worker import Worker
 from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager
-from melange.errors import ConfigurationError
+from melange.errors import ConfigurationError, MelangeError
 from melange.operations import DeadLetters, Selection, exported_letters
 from melange.serialization.serializer import EventSerializer
 from melange.signals import calling_on_signal
+
+_MOST_IDS = 10
+_MOST_FAILURES = 10
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a command works.
+class Broker:
+    """The broker that a command works on.
 
-    ``serializer`` is that of the program, and None if no program was named.
+    ``serializer`` is that of the program, and None if no program was named. ``stopping`` returns True after a signal.
     """
 
     driver: MessagingDriver
@@ -38,11 +41,12 @@ class Place:
     stopping: Callable[[], bool]
 
     def dead_letters(self, queue_name: str) -> DeadLetters:
+        """Return the dead letters of a queue."""
         return DeadLetters(queue_name, self.driver)
 
 
 @contextmanager
-def place(app: str | None, driver_name: str | None) -> Iterator[Place]:
+def connect(app: str | None, driver_name: str | None) -> Iterator[Broker]:
     """Connect to the broker of the program ``app``, or to that of the driver; show what fails, and end the process.
 
     The first SIGINT or SIGTERM lets the command end soon, and release what it holds; a second one ends it at once.
@@ -61,7 +65,7 @@ def place(app: str | None, driver_name: str | None) -> Iterator[Place]:
             driver, serializer = _of_program(app)
         stopping = threading.Event()
         with driver, calling_on_signal(stopping.set):
-            yield Place(driver, serializer, stopping.is_set)
+            yield Broker(driver, serializer, stopping.is_set)
 
 
 def _of_program(app: str) -> tuple[MessagingDriver, EventSerializer]:
@@ -79,7 +83,7 @@ def _of_program(app: str) -> tuple[MessagingDriver, EventSerializer]:
     return found, found.serializer
 
 
-def place_options(command: _Command) -> _Command:
+def broker_options(command: _Command) -> _Command:
     """Add ``--app`` and ``--driver``."""
     app = click.option(
         "--app",
@@ -202,3 +206,21 @@ def selection_options(*, with_ids: bool) -> Callable[[_Command], Callable[..., A
 
 
 queue_argument = click.argument("queue_name_given", metavar="QUEUE")
+
+
+def unseen(ids: Iterable[str], letters: DeadLetters) -> MelangeError:
+    """Return the error for ids that were not seen in the queue. It ends the command with 1."""
+    ids = sorted(ids)
+    shown = ", ".join(ids[:_MOST_IDS])
+    more = f" and {len(ids) - _MOST_IDS:,} more" if len(ids) > _MOST_IDS else ""
+    return MelangeError(
+        f"not seen in {letters.queue.name}: {shown}{more}. It may be in flight elsewhere, or retried already"
+    )
+
+
+def complain_of_failures(errors: Sequence[tuple[str, str]]) -> None:
+    """Write the first errors, each with the id of its message."""
+    for message_id, error in errors[:_MOST_FAILURES]:
+        complain(f"message {message_id}: {error}")
+    if len(errors) > _MOST_FAILURES:
+        complain(f"and {len(errors) - _MOST_FAILURES:,} more: --json lists them all")

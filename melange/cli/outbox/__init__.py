@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from melange.cli.lazy_group import LazyGroup
+from melange.cli.commands import LazyGroup
 
 
 @click.group(

@@ -15,8 +15,7 @@ from melange.cli.failures import TRY_AGAIN, complain, failures_shown
 from melange.cli.logs import printable
 from melange.cli.options import duration, json_option
 from melange.cli.outbox.database import administration_of, database_url_option, dialect_of
-from melange.cli.readable import age, age_since, counted, seconds_since
-from melange.cli.terminal import progress, show_table
+from melange.cli.terminal import age, age_since, counted, progress, seconds_since, show_table
 from melange.outbox import FailedMessage, ScheduledMessage, TopicStatus, create_statements
 
 _Listed = TypeVar("_Listed", FailedMessage, ScheduledMessage)

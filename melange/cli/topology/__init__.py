@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from melange.cli.commands import LazyGroup
 from melange.cli.failures import TRY_AGAIN
-from melange.cli.lazy_group import LazyGroup
 
 
 class _Group(LazyGroup):
@@ -25,11 +25,11 @@ class _Group(LazyGroup):
     short_help="Compare, create and export topics and queues.",
     cls=_Group,
     commands={
-        "apply": "melange.cli.topology.apply:apply",
-        "doctor": "melange.cli.topology.plan_and_doctor:doctor",
+        "apply": "melange.cli.topology.plan_apply_doctor:apply",
+        "doctor": "melange.cli.topology.plan_apply_doctor:doctor",
         "export": "melange.cli.topology.export_and_graph:export",
         "graph": "melange.cli.topology.export_and_graph:graph",
-        "plan": "melange.cli.topology.plan_and_doctor:plan",
+        "plan": "melange.cli.topology.plan_apply_doctor:plan",
     },
     needed=("rich",),
     advice="melange topology needs rich: pip install '.[cli]' in a checkout of melange",

@@ -1,6 +1,7 @@
 """What the command says, and the codes with which it ends when nothing runs."""
 
 import json
+import subprocess
 import sys
 from importlib.metadata import version
 from importlib.resources import files
@@ -85,6 +86,23 @@ def test_asking_for_one_command_does_not_import_another(run, monkeypatch) -> Non
     monkeypatch.setitem(sys.modules, "melange.cli.outbox", None)  # an import of it fails
 
     assert run("worker", "--help").exit_code == 0
+
+
+def test_the_help_imports_no_client_and_no_templates() -> None:
+    program = """
+import sys
+from melange.cli.commands import melange
+melange(["--help"], standalone_mode=False)
+print(*{name.partition('.')[0] for name in sys.modules})
+"""
+
+    printed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert "worker" in printed
+    packages = set(printed.splitlines()[-1].split())
+    assert not packages & {"boto3", "cryptography", "jinja2", "redis", "rich", "sqlalchemy"}
 
 
 def test_several_processes_are_not_even_started_for_a_target_of_another_form(run) -> None:

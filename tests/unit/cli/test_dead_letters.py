@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from melange.cli.dead_letters import actions
+
 SHOP = """
 import json
 from dataclasses import dataclass, field
@@ -43,6 +45,28 @@ def add(message_id, reason, body, minutes, **headers):
 add("m-1", "no answer from 10.0.0.1", {"event_type_name": "OrderPlaced", "order": 1}, 5, tenant="north")
 add("m-2", "no answer from 10.0.0.2", {"event_type_name": "OrderPlaced", "order": 2}, 125)
 add("m-3", "[bold]declined[/bold]\\n\\x1b[31m", {"event_type_name": "CardDeclined", "order": 3, "card": "4111"}, 5)
+"""
+
+
+ENDLESS_MOVE = """
+import signal
+from melange.drivers.dead_letters import MoveTask
+
+
+class EndlessMoves:
+    looks = 0
+
+    def start(self, queue, destination, *, messages_per_second=None):
+        pass
+
+    def recent(self, queue):
+        self.looks += 1
+        if self.looks == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return [MoveTask("running", "billing", 1, 3, None, datetime.now(UTC))]
+
+
+driver.dead_letter_access.moves = EndlessMoves()
 """
 
 
@@ -270,6 +294,12 @@ class TestMove:
         assert letters("move") == (0, "moving to billing: see --status and --cancel\n", "")
         assert ids_in("billing") == ["m-1", "m-2", "m-3"]
         assert "completed  billing  3      3" in letters("move", "--status")[1]
+
+    def test_a_signal_while_it_waits_ends_with_1(self, letters, write, monkeypatch) -> None:
+        monkeypatch.setattr(actions, "_POLL_SECONDS", 0)
+        write("endless.py", SHOP + ENDLESS_MOVE)
+
+        assert letters("move", "--wait", app="endless:driver")[0] == 1
 
     def test_nothing_to_cancel_ends_with_1(self, letters) -> None:
         assert letters("move", "--cancel") == (1, "", "Error: no move is running\n")

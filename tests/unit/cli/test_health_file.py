@@ -6,8 +6,8 @@ import time
 import pytest
 
 from melange import ExchangeMessageConsumer, QueueOptions, Worker
-from melange.cli import health_file
-from melange.cli.health_file import STALE_SECONDS, HealthFile, health_shown
+from melange.cli import health
+from melange.cli.health import STALE_SECONDS, HealthFile, health_shown
 from melange.drivers.memory import InMemoryDriver
 from waiting import eventually
 
@@ -16,7 +16,7 @@ DEADLINE_SECONDS = 30
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr(health_file, "TOUCH_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(health, "TOUCH_EVERY_SECONDS", 0.01)
 
 
 @pytest.fixture

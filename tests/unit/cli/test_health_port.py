@@ -8,7 +8,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from melange import ExchangeMessageConsumer, QueueOptions, Worker
-from melange.cli.health_port import health_served, of_one, of_processes
+from melange.cli.health import health_served, of_one, of_processes
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import MelangeError
 from waiting import eventually
