@@ -1,14 +1,24 @@
-"""Probes over HTTP say whether the worker does its work."""
+"""The health file is there while the worker does its work, and probes over HTTP say the same."""
 
 import json
+import os
 import socket
+import time
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
 from melange import ExchangeMessageConsumer, QueueOptions, Worker
-from melange.cli.health import health_served, of_one, of_processes
+from melange.cli import health
+from melange.cli.health import (
+    STALE_SECONDS,
+    HealthFile,
+    health_served,
+    health_shown,
+    of_one,
+    of_processes,
+)
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import MelangeError
 from waiting import eventually
@@ -28,6 +38,12 @@ def worker():
         worker.stop(DEADLINE_SECONDS)
 
 
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.setattr(health, "TOUCH_EVERY_SECONDS", 0.01)
+    return tmp_path / "health"
+
+
 def get(port: int, path: str, method: str = "GET") -> tuple[int, object]:
     request = Request(f"http://127.0.0.1:{port}{path}", method=method)
     try:
@@ -36,6 +52,46 @@ def get(port: int, path: str, method: str = "GET") -> tuple[int, object]:
     except HTTPError as error:
         with error:
             return error.code, json.loads(error.read() or "null")
+
+
+def test_the_file_is_there_while_the_worker_is_ready_and_gone_afterwards(worker, path) -> None:
+    with health_shown(worker, HealthFile(path)):
+        existed_before = path.exists()
+        worker.start()
+        eventually(path.exists)
+
+    assert not existed_before
+    assert not path.exists()
+
+
+def test_the_file_goes_when_the_worker_stops(worker, path) -> None:
+    with health_shown(worker, HealthFile(path)):
+        worker.start()
+        eventually(path.exists)
+        worker.stop(DEADLINE_SECONDS)
+
+        eventually(lambda: not path.exists())
+
+
+def test_a_file_that_a_dead_process_left_is_not_fresh(path) -> None:
+    file = HealthFile(path)
+    file.show(ready=True)
+    was_fresh = file.is_fresh()
+    long_ago = time.time() - 2 * STALE_SECONDS
+    os.utime(path, (long_ago, long_ago))
+
+    assert was_fresh
+    assert not file.is_fresh()
+
+
+def test_a_file_that_cannot_be_written_is_logged_once(tmp_path, caplog) -> None:
+    file = HealthFile(tmp_path / "nowhere" / "health")
+
+    file.show(ready=True)
+    file.show(ready=True)
+
+    assert len(caplog.records) == 1
+    assert not file.is_fresh()
 
 
 def test_a_worker_is_ready_from_its_first_poll_to_its_stop(worker) -> None:
