@@ -43,6 +43,7 @@ _PURGE_EVERY = 500
 """Completions between two purges; each deletes up to twice as many, so that none is left behind for long."""
 _PURGE_BATCH = 1_000
 _MOST_NEVER_RAN = 1_000
+_MOST_TOKENS = 20
 
 
 class Inbox(DeduplicationStore):
@@ -85,8 +86,8 @@ class Inbox(DeduplicationStore):
         self._lock = threading.Lock()
         self._claims: dict[DeduplicationKey, InboxClaim | None] = {}
         """None while a claim is being made."""
-        self._never_ran: dict[DeduplicationKey, str] = {}
-        """Tokens of claims that failed half-way: their attempt may be counted, and is used by the next."""
+        self._never_ran: dict[DeduplicationKey, list[str]] = {}
+        """Tokens of claims that failed half-way: the attempt of one may be counted, and is used by the next."""
         self._completions = 0
 
     def use_event_loop(self, run_coroutine: RunCoroutine) -> None:
@@ -107,7 +108,7 @@ class Inbox(DeduplicationStore):
                 held = self._claims[key]
                 return held if held is not None and held.token == token else ClaimRefusal.BUSY
             self._claims[key] = None  # no other thread of this process meanwhile
-            never_ran = self._never_ran.pop(key, None)
+            never_ran = self._never_ran.pop(key, [])
         claim: InboxClaim | ClaimRefusal | None = None
         try:
             claim = open_claim(
@@ -125,7 +126,7 @@ class Inbox(DeduplicationStore):
                 else:
                     del self._claims[key]
                 if claim is None and len(self._never_ran) < _MOST_NEVER_RAN:
-                    self._never_ran[key] = token
+                    self._never_ran[key] = [*never_ran, token][:_MOST_TOKENS]
         return claim
 
     def complete(self, claimed: Claimed) -> bool:

@@ -6,7 +6,7 @@ Keys are stored as digests, in text form, because a key may contain text that a 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
@@ -107,7 +107,7 @@ def _count_attempt(insert_into: Any, *conditions: ColumnElement[bool]) -> Execut
     is_done = exists().where(_MARKS.c.key_digest == bindparam("key"))
     row = select(*new_row.values()).where(~is_done, *conditions)
     counting = insert_into(_ATTEMPTS).from_select(list(new_row), row)
-    is_same_attempt = _ATTEMPTS.c.token_digest.in_([bindparam("token"), bindparam("never_ran")])
+    is_same_attempt = _ATTEMPTS.c.token_digest.in_(bindparam("same_attempt", expanding=True))
     is_free = or_(
         _ATTEMPTS.c.token_digest.is_(None),
         is_same_attempt,
@@ -175,11 +175,11 @@ def count_attempt(
     *,
     now: datetime,
     leased_until: datetime,
-    never_ran: str | None,
+    never_ran: Sequence[str],
 ) -> int | ClaimRefusal:
     """Return the number of the new attempt, or the refusal; the caller commits.
 
-    ``never_ran`` is the token of a claim of this process that was counted but did not run: its number is used now.
+    ``never_ran`` are tokens of claims of this process that did not run: if one of them was counted, its number is used now.
     """
     statement = _COUNT_ATTEMPT.get(connection.dialect.name)
     if statement is None:
@@ -196,7 +196,7 @@ def count_attempt(
             "listener_name": row.listener_name,
             "message_id": row.message_id,
             "token": row.token_digest,
-            "never_ran": digest_of(never_ran) if never_ran is not None else row.token_digest,
+            "same_attempt": [row.token_digest, *map(digest_of, never_ran)],
             "now": now,
             "leased_until": leased_until,
             **(_lock_of(key) if connection.dialect.name == "postgresql" else {}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -176,11 +176,11 @@ def open_claim(
     *,
     now: datetime,
     lease_seconds: float,
-    never_ran: str | None,
+    never_ran: Sequence[str],
 ) -> InboxClaim | ClaimRefusal:
     """Count the attempt in its own transaction, which no crash undoes, then open the listener's.
 
-    ``never_ran`` is as in ``count_attempt``. The session is closed unless there is a claim.
+    ``never_ran`` are as in ``count_attempt``. The session is closed unless there is a claim.
     """
     leased_until = now + timedelta(seconds=lease_seconds)
 

@@ -199,6 +199,22 @@ def test_an_outage_of_the_database_uses_up_no_attempt(database, troubled_engine,
     assert inbox.abandon(claimed)
 
 
+def test_an_outage_after_a_claim_that_failed_half_way_uses_up_no_attempt(database, troubled_engine, key):
+    engine, trouble = troubled_engine
+    inbox = Inbox(sessionmaker(engine))
+    trouble.append(1)  # the attempt is counted, and the listener's transaction cannot begin
+    for number in range(3):
+        with pytest.raises(DeduplicationError):
+            inbox.claim(key, f"token-{number}", 30)
+        trouble[0] = 0  # and then nothing can
+
+    trouble.clear()
+
+    claimed = inbox.claim(key, "token", 30)
+    assert claimed.attempt == 1
+    assert inbox.abandon(claimed)
+
+
 def test_a_message_can_be_claimed_after_no_session_could_be_made(database, key):
     makers = [database.sessions]
 
