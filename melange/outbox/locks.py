@@ -163,28 +163,32 @@ class SqliteLocks(Locks):
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._changing = threading.Lock()
         self._file_lock: FileLock | None = None
         self._holder: int | None = None
+        """The thread that works: ``relay_pending`` may be called beside a relay that was started."""
 
     def acquire(self) -> bool:
-        if self._file_lock is None:
-            path = self._database_path()
-            if not path:  # in memory, without other processes
-                return True
-            self._file_lock = FileLock(f"{path}-relay.lock", timeout=0, thread_local=False)
-        if self._file_lock.is_locked:
-            return self._holder == threading.get_ident()  # ``relay_pending`` beside a relay that was started
-        try:
-            self._file_lock.acquire()
-        except Timeout:
-            return False
-        self._holder = threading.get_ident()
-        return True
+        with self._changing:
+            if self._holder is not None:
+                return self._holder == threading.get_ident()
+            if self._file_lock is None:
+                path = self._database_path()
+                if not path:  # in memory, without other processes
+                    return True
+                self._file_lock = FileLock(f"{path}-relay.lock", timeout=0, thread_local=False)
+            try:
+                self._file_lock.acquire()
+            except Timeout:
+                return False
+            self._holder = threading.get_ident()
+            return True
 
     def release(self) -> None:
-        if self._file_lock is not None and self._holder == threading.get_ident():
-            self._holder = None
-            self._file_lock.release()
+        with self._changing:
+            if self._file_lock is not None and self._holder == threading.get_ident():
+                self._holder = None
+                self._file_lock.release()
 
     def choose(
         self, connection: Connection, limit: int, among: ColumnElement[bool]

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool
 
+from melange.clock import Clock
 from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager, require_driver
 from melange.errors import ConfigurationError, DriverClosedError, MelangeError, OutboxError, is_number
@@ -179,14 +180,14 @@ class OutboxRelay(Lifecycle):
             ConfigurationError: no driver was chosen, or its settings are wrong; likewise.
             OutboxError: the database is unavailable or read-only, or another relay works on SQLite.
         """
-        topics = TopicPublisher(self._chosen_driver(), declare=self._declare)
-        schedule = self._schedule()
+        driver = self._chosen_driver()
+        topics = TopicPublisher(driver, declare=self._declare)
         try:
             if not self._locks.acquire():
                 raise OutboxError("another relay works on this SQLite database: it publishes what is pending")
             try:
-                schedule.release_if_due()
-                count = self._relay_all(self._batch_relay(topics), on_progress)
+                self._schedule(driver.clock).release_if_due()
+                count = self._relay_all(self._batch_relay(topics, driver.clock), on_progress)
             finally:
                 self._locks.release()
         except (SQLAlchemyError, OSError) as error:
@@ -213,8 +214,8 @@ class OutboxRelay(Lifecycle):
             topics = TopicPublisher(driver, declare=self._declare)
             self._loop = RelayLoop(
                 self._locks,
-                self._batch_relay(topics),
-                self._schedule(),
+                self._batch_relay(topics, driver.clock),
+                self._schedule(driver.clock),
                 driver.clock,
                 poll_seconds=self._poll_seconds,
                 keep_sent_seconds=self._keep_sent_seconds,
@@ -232,18 +233,18 @@ class OutboxRelay(Lifecycle):
             logger.info("the relay has stopped")
             self._ended.set()
 
-    def _batch_relay(self, topics: TopicPublisher) -> BatchRelay:
+    def _batch_relay(self, topics: TopicPublisher, clock: Clock) -> BatchRelay:
         return BatchRelay(
             topics,
             self._locks,
-            self._chosen_driver().clock,
+            clock,
             limit=self._batch_size,
             max_attempts=self._max_attempts,
             is_stopping=self._stopping.is_set,
         )
 
-    def _schedule(self) -> Schedule:
-        return Schedule(self._locks, self._chosen_driver().clock, self._poll_seconds)
+    def _schedule(self, clock: Clock) -> Schedule:
+        return Schedule(self._locks, clock, self._poll_seconds)
 
     def _chosen_driver(self) -> MessagingDriver:
         return self._driver or DriverManager.instance().get_driver()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
+from filelock import FileLock
 from sqlalchemy import StaticPool, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
@@ -12,6 +15,7 @@ from sqlalchemy.orm import Session
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import ConfigurationError, OutboxError
 from melange.outbox import Outbox, OutboxAdministration, OutboxRelay, metadata
+from melange.outbox.locks import locks_for
 from outbox_behaviours.databases import named
 
 
@@ -51,6 +55,27 @@ def test_relay_pending_keeps_off_while_a_relay_is_at_work(
     relay.stop(30)
     database.write("a1")
     assert relay_pending() == 1
+
+
+def test_of_two_threads_that_ask_at_once_one_gets_the_database(database, monkeypatch) -> None:
+    asking = threading.Barrier(1)
+
+    class SlowLock(FileLock):
+        def acquire(self, *arguments, **options):
+            with suppress(threading.BrokenBarrierError):  # the other thread may not come here
+                asking.wait()
+            return super().acquire(*arguments, **options)
+
+    monkeypatch.setattr("melange.outbox.locks.FileLock", SlowLock)
+    locks = locks_for(database.engine)
+    assert locks.acquire()
+    locks.release()
+    asking = threading.Barrier(2, timeout=0.5)
+
+    with ThreadPoolExecutor(2) as threads:
+        granted = list(threads.map(lambda _: locks.acquire(), range(2)))
+
+    assert sorted(granted) == [False, True]
 
 
 def test_a_lock_that_cannot_be_had_is_told_and_waited_for(
