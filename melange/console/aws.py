@@ -15,7 +15,17 @@ from dataclasses import replace
 from typing import Any
 
 from melange.console.backend import Controls, Log, NotFoundError, RefusedError
-from melange.console.model import Binding, Draft, Message, Messages, Overview, Queue, Topic
+from melange.console.model import (
+    FIRST_MESSAGES,
+    Binding,
+    Draft,
+    Message,
+    MessageQuery,
+    Messages,
+    Overview,
+    Queue,
+    Topic,
+)
 from melange.console.reading import dead_letter_of, draft_of
 from melange.drivers.aws.driver import AwsDriver
 from melange.drivers.aws.inspection import Subscription
@@ -84,23 +94,14 @@ class AwsBackend:
         look = self._looks.get(queue_arn)
         return look[0] if look else None
 
-    def messages(
-        self,
-        queue_arn: str,
-        *,
-        after: str | None = None,
-        limit: int = 50,
-        text: str = "",
-        state: str = "",
-        newest_first: bool = False,
-    ) -> Messages:
-        found = [one for one in self._seen(queue_arn) if _has(one, text.casefold())]
-        found = [one for one in found if state in {"", one.state}]
-        found.sort(key=lambda message: message.sent_at, reverse=newest_first)
+    def messages(self, queue_arn: str, query: MessageQuery = FIRST_MESSAGES) -> Messages:
+        text = query.text.casefold()
+        found = [one for one in self._seen(queue_arn) if _has(one, text) and query.state in {"", one.state}]
+        found.sort(key=lambda message: message.sent_at, reverse=query.newest_first)
         keys = [message.key for message in found]
-        start = keys.index(after) + 1 if after in keys else 0
-        shown = found[start : start + limit]
-        return Messages(shown, shown[-1].key if start + limit < len(found) else None)
+        start = keys.index(query.after) + 1 if query.after in keys else 0
+        shown = found[start : start + query.limit]
+        return Messages(shown, shown[-1].key if start + query.limit < len(found) else None)
 
     def message(self, queue_arn: str, key: str) -> Message:
         for message in self._seen(queue_arn):
@@ -191,7 +192,8 @@ class AwsBackend:
 
     def _forget(self, queue_arn: str) -> None:
         self._looks.pop(queue_arn, None)
-        self._overview_at = -DEPTH_SECONDS
+        with self._lock:  # depths that are being asked for are from before the change
+            self._overview = None
 
     def _dead_letters(self, queue_arn: str) -> DeadLetters:
         queue = self.overview().queue(queue_arn)

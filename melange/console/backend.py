@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from melange.console.model import Disorder, Draft, Message, Messages, Overview, Snapshot
+from melange.console.model import (
+    FIRST_MESSAGES,
+    Disorder,
+    Draft,
+    Message,
+    MessageQuery,
+    Messages,
+    Overview,
+    Snapshot,
+)
 from melange.server.stories import Story
 
 
@@ -64,17 +73,8 @@ class Backend(Protocol):
     def looked_at(self, queue_arn: str) -> float | None:
         """Return the time of the last look; None if there was none."""
 
-    def messages(
-        self,
-        queue_arn: str,
-        *,
-        after: str | None = None,
-        limit: int = 50,
-        text: str = "",
-        state: str = "",
-        newest_first: bool = False,
-    ) -> Messages:
-        """Return messages behind the one with the key ``after``, those with ``text`` and in ``state`` if they are given."""
+    def messages(self, queue_arn: str, query: MessageQuery = FIRST_MESSAGES) -> Messages:
+        """Return the messages of a queue that the query selects."""
 
     def message(self, queue_arn: str, key: str) -> Message:
         """Return one message."""

@@ -8,7 +8,18 @@ from contextlib import contextmanager
 from melange.console.backend import Controls, Log, NotFoundError, RefusedError
 from melange.console.local_controls import LocalControls, LocalLog
 from melange.console.local_messages import LocalMessages, StoredCopy, number_of
-from melange.console.model import Binding, Draft, Message, Messages, Overview, Queue, Topic, Traffic
+from melange.console.model import (
+    FIRST_MESSAGES,
+    Binding,
+    Draft,
+    Message,
+    MessageQuery,
+    Messages,
+    Overview,
+    Queue,
+    Topic,
+    Traffic,
+)
 from melange.console.reading import dead_letter_of, draft_of, topic_arn_of, without_note_of
 from melange.messages import new_uuid
 from melange.server.broker import Broker
@@ -74,31 +85,21 @@ class LocalBackend:
     def looked_at(self, queue_arn: str) -> float | None:
         return self.now()
 
-    def messages(
-        self,
-        queue_arn: str,
-        *,
-        after: str | None = None,
-        limit: int = 50,
-        text: str = "",
-        state: str = "",
-        newest_first: bool = False,
-    ) -> Messages:
+    def messages(self, queue_arn: str, query: MessageQuery = FIRST_MESSAGES) -> Messages:
         found: list[Message] = []
-        text, is_search = text.casefold(), bool(text or state)
+        text, is_search = query.text.casefold(), bool(query.text or query.state)
         with self._broker.lock:
             queue = self._messages.find(queue_arn)
-            start = last = number_of(after) if after else 0
+            walk = self._messages.walk_back if query.newest_first else self._messages.walk
+            start = last = number_of(query.after) if query.after else 0
             searched = 0
-            for copy, blocked_by in (
-                self._messages.walk_back(queue) if newest_first else self._messages.walk(queue)
-            ):
-                if start and (copy.number >= start if newest_first else copy.number <= start):
+            for copy, blocked_by in walk(queue):
+                if start and (copy.number >= start if query.newest_first else copy.number <= start):
                     continue
-                if len(found) == limit or (is_search and searched == SEARCHED_MESSAGES):
-                    return Messages(found, str(last), is_cut=len(found) < limit)
+                if len(found) == query.limit or (is_search and searched == SEARCHED_MESSAGES):
+                    return Messages(found, str(last), is_cut=len(found) < query.limit)
                 searched, last = searched + 1, copy.number
-                if state and self._messages.state(copy, blocked_by) != state:
+                if query.state and self._messages.state(copy, blocked_by) != query.state:
                     continue
                 if not text or self._messages.has(copy, text):
                     found.append(self._messages.message(queue, copy, blocked_by))

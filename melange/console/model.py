@@ -177,6 +177,21 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageQuery:
+    """Which messages of a queue: at most ``limit`` behind the key ``after``, those with ``text`` and in ``state`` if given."""
+
+    after: str | None = None
+    limit: int = 50
+    text: str = ""
+    state: str = ""
+    newest_first: bool = False
+
+
+FIRST_MESSAGES = MessageQuery()
+"""The oldest messages of any kind."""
+
+
+@dataclass(frozen=True, slots=True)
 class Messages:
     """Some messages of a queue, in the order of arrival. ``next_key`` is where the next ones begin; None at the end.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from melange.console.backend import Backend, RefusedError
-from melange.console.model import Message
+from melange.console.model import Message, MessageQuery
 from melange.console.pages import Page, Redirect, Visit, confirmation
 from melange.console.reading import dead_letter_of, event_type_of
 
@@ -69,7 +69,7 @@ def retry(visit: Visit) -> Page | Redirect:
 def groups_of(backend: Backend, queue_arn: str) -> list[Group]:
     """Return the groups of the first messages in a queue, the largest first."""
     groups: dict[str, Group] = {}
-    for message in backend.messages(queue_arn, limit=GROUPED_MESSAGES).messages:
+    for message in backend.messages(queue_arn, MessageQuery(limit=GROUPED_MESSAGES)).messages:
         letter = dead_letter_of(message)
         # Half a surrogate pair, which JSON can write, has no place in an address.
         kind = letter.kind.encode("utf-8", "backslashreplace").decode()

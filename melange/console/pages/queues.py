@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from melange.console.backend import RefusedError
-from melange.console.charts import chart_of
-from melange.console.model import STATES, Message, Messages, Overview, Queue
+from melange.console.charts import Sample, chart_of
+from melange.console.model import STATES, Message, MessageQuery, Messages, Overview, Queue
 from melange.console.pages import Page, Redirect, Visit, confirmation
 from melange.console.pages.dead_letters import groups_of, with_reason
-from melange.console.reading import dead_letter_of, preview, read
+from melange.console.reading import Reading, dead_letter_of, preview, read
+from melange.operations import DeadLetter
 
 PAGE_SIZE = 50
 
@@ -22,63 +24,62 @@ _CONFIRMATIONS = {
 
 def show(visit: Visit) -> Page:
     overview, queue = visit.find_queue()
-    query, backend = visit.query, visit.backend
-    text, state, reason = query.get("text", "").strip(), query.get("state", ""), query.get("reason", "")
+    typed, backend = visit.query, visit.backend
+    query = MessageQuery(
+        after=typed.get("after"),
+        limit=PAGE_SIZE,
+        text=typed.get("text", "").strip(),
+        state=typed.get("state", ""),
+        newest_first=typed.get("order") == "newest",
+    )
+    reason = typed.get("reason", "")
     groups = groups_of(backend, queue.arn) if queue.holds_dead_letters else []
-    if reason:
-        found = Messages(with_reason(groups, reason))
-    else:
-        found = backend.messages(
-            queue.arn,
-            after=query.get("after"),
-            limit=PAGE_SIZE,
-            text=text,
-            state=state,
-            newest_first=query.get("order") == "newest",
-        )
-    samples = visit.history.of(queue.arn)
+    found = Messages(with_reason(groups, reason)) if reason else backend.messages(queue.arn, query)
     return Page(
         "queue.html",
         {
             "overview": overview,
             "queue": queue,
             "found": found,
-            "rows": [
-                (
-                    message,
-                    read(message),
-                    preview(message),
-                    dead_letter_of(message) if queue.holds_dead_letters else None,
-                )
-                for message in found.messages
-            ],
+            "rows": [_row(queue, message) for message in found.messages],
             "groups": groups,
-            "text": text,
-            "state": state,
+            "text": query.text,
+            "state": query.state,
             "reason": reason,
             "looked_at": backend.looked_at(queue.arn),
-            "order": query.get("order", ""),
-            "after": query.get("after", ""),
+            "order": typed.get("order", ""),
+            "after": typed.get("after", ""),
             "states": STATES,
             "others": _targets(overview, queue),
-            "depth_charts": {
-                "visible": chart_of(visible=[one.visible for one in samples]),
-                "in flight": chart_of(in_flight=[one.in_flight for one in samples]),
-                "delayed": chart_of(delayed=[one.delayed for one in samples]),
-            },
-            "rate_chart": chart_of(
-                arriving=[one.arriving for one in samples],
-                received=[one.receiving for one in samples],
-                deleted=[one.deleting for one in samples],
-            ),
+            **_charts(visit.history.of(queue.arn)),
         },
     )
+
+
+def _row(queue: Queue, message: Message) -> tuple[Message, Reading, str, DeadLetter | None]:
+    letter = dead_letter_of(message) if queue.holds_dead_letters else None
+    return message, read(message), preview(message), letter
+
+
+def _charts(samples: Sequence[Sample]) -> dict[str, Any]:
+    return {
+        "depth_charts": {
+            "visible": chart_of(visible=[one.visible for one in samples]),
+            "in flight": chart_of(in_flight=[one.in_flight for one in samples]),
+            "delayed": chart_of(delayed=[one.delayed for one in samples]),
+        },
+        "rate_chart": chart_of(
+            arriving=[one.arriving for one in samples],
+            received=[one.receiving for one in samples],
+            deleted=[one.deleting for one in samples],
+        ),
+    }
 
 
 def look(visit: Visit) -> Redirect:
     arn = visit.arguments[0]
     visit.backend.look(arn)
-    number = len(visit.backend.messages(arn, limit=1_000).messages)
+    number = len(visit.backend.messages(arn, MessageQuery(limit=1_000)).messages)
     return Redirect(f"queues/{arn}", f"Seen: {_counted(number)}.")
 
 
@@ -135,7 +136,7 @@ def show_message(visit: Visit) -> Page:
 
 
 def _following(visit: Visit, key: str) -> Sequence[Message]:
-    return visit.backend.messages(visit.arguments[0], after=key, limit=1).messages
+    return visit.backend.messages(visit.arguments[0], MessageQuery(after=key, limit=1)).messages
 
 
 def release(visit: Visit) -> Redirect:

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
@@ -229,3 +230,26 @@ def test_the_command_serves_the_console(server, sqs):
             process.terminate()
 
     assert process.returncode == 0
+
+
+def test_depths_from_before_a_change_are_not_shown_after_it(server, sqs, monkeypatch):
+    url = sqs.create_queue(QueueName="orders")["QueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody="1")
+    with AwsDriver(session=boto3.Session(**ACCESS), endpoint_url=server.url) as driver:
+        backend = AwsBackend(driver, allows_purging=True)
+        purging = threading.Thread(target=backend.purge, args=[arn_of("orders")])
+        ask = backend._account.queues
+
+        def ask_while_another_purges():
+            found = ask()
+            purging.start()
+            purging.join(0.5)  # it may wait for this answer
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backend._account, "queues", ask_while_another_purges)
+            [before] = backend.overview().queues
+            purging.join()
+
+        [after] = backend.overview().queues
+    assert (before.visible, after.visible) == (1, 0)

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from melange.console.model import MessageQuery
+
 
 def test_looking_at_messages_does_not_receive_them(browser):
     url = browser.client.queue("orders")
@@ -65,8 +67,8 @@ def test_messages_come_in_pages(browser):
     browser.client.send(url, *map(str, range(5)))
     arn = browser.client.arn(url)
 
-    first = browser.backend.messages(arn, limit=3)
-    second = browser.backend.messages(arn, limit=3, after=first.next_key)
+    first = browser.backend.messages(arn, MessageQuery(limit=3))
+    second = browser.backend.messages(arn, MessageQuery(limit=3, after=first.next_key))
 
     assert [message.body for message in first.messages] == ["0", "1", "2"]
     assert [message.body for message in second.messages] == ["3", "4"]
@@ -80,8 +82,8 @@ def test_messages_come_with_the_newest_first(browser, name):
     browser.client.send(url, *map(str, range(5)), **group)
     arn = browser.client.arn(url)
 
-    first = browser.backend.messages(arn, limit=3, newest_first=True)
-    second = browser.backend.messages(arn, limit=3, newest_first=True, after=first.next_key)
+    first = browser.backend.messages(arn, MessageQuery(limit=3, newest_first=True))
+    second = browser.backend.messages(arn, MessageQuery(limit=3, newest_first=True, after=first.next_key))
 
     assert [message.body for message in first.messages] == ["4", "3", "2"]
     assert [message.body for message in second.messages] == ["1", "0"]
@@ -94,7 +96,7 @@ def test_a_search_finds_text_in_bodies_attributes_and_ids(browser, text):
     browser.client.send(url, "order 1")
     browser.client.send(url, "order 2: tea", MessageAttributes=kind)
 
-    found = browser.backend.messages(browser.client.arn(url), text=text)
+    found = browser.backend.messages(browser.client.arn(url), MessageQuery(text=text))
 
     assert [message.body for message in found.messages] == ["order 2: tea"]
 
@@ -104,7 +106,7 @@ def test_messages_are_filtered_by_state(browser):
     browser.client.send(url, "1", "2")
     browser.client.receive(url, MaxNumberOfMessages=1)
 
-    found = browser.backend.messages(browser.client.arn(url), state="in flight")
+    found = browser.backend.messages(browser.client.arn(url), MessageQuery(state="in flight"))
 
     assert [message.body for message in found.messages] == ["1"]
 
