@@ -206,7 +206,6 @@ def _subscription(
     queue: DeclaredQueue, binding: DeclaredBinding, now: ObservedSubscription, found: ObservedQueue
 ) -> Iterator[Finding]:
     resource = f"{binding.topic} -> {queue.name}"
-    only_it = f"{PRUNE} --only '{resource}'"
     if not now.is_raw:
         yield Finding(
             "raw-delivery",
@@ -217,6 +216,25 @@ def _subscription(
             "filters by headers of a queue behind it fail.",
             APPLY,
         )
+    yield from _broker_filter(queue, binding, now)
+    if now.dead_letter_queue is None:
+        has_one = found.dead_letter_queue is not None
+        yield Finding(
+            "subscription-dead-letters",
+            "warning",
+            resource,
+            "the subscription has no dead-letter queue",
+            "What SNS cannot deliver, while a policy or key is wrong say, is lost; the queue's own dead-letter queue "
+            "holds only what has reached the queue.",
+            APPLY if has_one else "give the queue a dead-letter queue in the program, then " + APPLY,
+        )
+
+
+def _broker_filter(
+    queue: DeclaredQueue, binding: DeclaredBinding, now: ObservedSubscription
+) -> Iterator[Finding]:
+    resource = f"{binding.topic} -> {queue.name}"
+    only_it = f"{PRUNE} --only '{resource}'"
     if now.other_filter is not None:
         yield Finding(
             "filter-drops",
@@ -241,17 +259,6 @@ def _subscription(
                 "The broker drops all other events before the queue.",
                 only_it,
             )
-    if now.dead_letter_queue is None:
-        has_one = found.dead_letter_queue is not None
-        yield Finding(
-            "subscription-dead-letters",
-            "warning",
-            resource,
-            "the subscription has no dead-letter queue",
-            "What SNS cannot deliver, while a policy or key is wrong say, is lost; the queue's own dead-letter queue "
-            "holds only what has reached the queue.",
-            APPLY if has_one else "give the queue a dead-letter queue in the program, then " + APPLY,
-        )
 
 
 def _filter_for(queue: DeclaredQueue) -> str:
