@@ -28,6 +28,9 @@ MAX_DECIMAL_DIGITS = 4_300
 MAX_DECIMAL_EXPONENT = 6_144
 """As in IEEE 754's decimal128."""
 
+MOST_FLAG_BITS = 16
+"""Python keeps every combination that it has seen, so a sender could fill the memory with combinations of more."""
+
 
 TEXT = frozenset({"text"})
 INTEGER = frozenset({"integer"})
@@ -141,7 +144,7 @@ def enum_conversion(enum_type: type[Enum], unknown: Enum | None = None) -> Conve
     expectation = f"a {enum_type.__name__}"
     members = enum_type.__members__
     if issubclass(enum_type, Flag):
-        known = reduce(or_, (member.value for member in members.values()), 0)
+        known = flag_bits(enum_type)
         # Python keeps every combination that it has seen, so unknown bits would fill the memory.
         return Conversion(
             expectation,
@@ -159,6 +162,11 @@ def enum_conversion(enum_type: type[Enum], unknown: Enum | None = None) -> Conve
     return Conversion(
         expectation, write, read if unknown is None else _or_unknown(read, unknown), shapes or TEXT, choices
     )
+
+
+def flag_bits(flag_type: type[Flag]) -> int:
+    """Return all bits of the members of ``flag_type``."""
+    return reduce(or_, (member.value for member in flag_type.__members__.values()), 0)
 
 
 def _or_unknown(read: Callable[[Any], Enum], unknown: Enum) -> Callable[[Any], Enum]:

@@ -13,9 +13,7 @@ import types
 import typing
 from collections.abc import Callable
 from enum import Enum, Flag
-from functools import reduce
-from operator import or_
-from typing import Any, Literal, NotRequired, Required, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from melange.errors import ConfigurationError
 from melange.events import (
@@ -27,40 +25,53 @@ from melange.events import (
     Occurrence,
     is_pydantic_model,
 )
-from melange.serialization.class_checks import (
-    check_decorated,
-    check_kind,
-    constructor_arguments,
-    foreign_kind,
-    own_annotations,
-    refusal,
-    resolved_hints,
-)
 from melange.serialization.conversions import (
     ANYTHING,
     ANYTHING_HASHABLE,
     CONVERSIONS,
+    MOST_FLAG_BITS,
     enum_conversion,
+    flag_bits,
     literal_conversion,
 )
-from melange.serialization.dataclass_field import OCCURRED_ON, DataclassField, Member
-from melange.serialization.derived_schema import DerivedSchema
-from melange.serialization.fields import Deferred, Field, FixedTuple, Items, Nullable, Scalar
-from melange.serialization.mappings import KeyedMapping, TextMapping, key_conversion
-from melange.serialization.records import Item, NamedTupleField, TypedDictField
-from melange.serialization.type_expressions import (
+from melange.serialization.fields import (
+    Deferred,
+    Field,
+    FixedTuple,
+    Items,
+    KeyedMapping,
+    Nullable,
+    Scalar,
+    TextMapping,
+    key_conversion,
+)
+from melange.serialization.introspection import (
+    check_decorated,
+    check_kind,
+    constructor_arguments,
+    foreign_kind,
     is_alias,
+    is_required_key,
+    own_annotations,
+    refusal,
+    resolved_hints,
     substituted,
     types_by_owner,
     without_alias,
     without_wrappers,
 )
+from melange.serialization.records import (
+    OCCURRED_ON,
+    DataclassField,
+    Item,
+    Member,
+    NamedTupleField,
+    TypedDictField,
+)
+from melange.serialization.typed_events import DerivedSchema
 from melange.serialization.unions import AmbiguousUnionError, Tagged, union_of
 
 _deriving = threading.Lock()
-
-_MOST_FLAG_BITS = 16
-"""Python keeps every combination that it has seen, so a sender could fill the memory with combinations of more."""
 
 _CONTAINERS = {
     list: list,
@@ -278,9 +289,9 @@ class _Derivation:
         return complete
 
     def _enum(self, enum_type: type[Enum]) -> Field:
-        if issubclass(enum_type, Flag) and _number_of_bits(enum_type) > _MOST_FLAG_BITS:
+        if issubclass(enum_type, Flag) and flag_bits(enum_type).bit_count() > MOST_FLAG_BITS:
             raise _UnsupportedAnnotationError(
-                f"{enum_type.__qualname__} with more than {_MOST_FLAG_BITS} bits"
+                f"{enum_type.__qualname__} with more than {MOST_FLAG_BITS} bits"
             )
         unknown = self._metadata.get("unknown")
         if isinstance(unknown, enum_type) and not isinstance(unknown, Flag):
@@ -327,7 +338,7 @@ class _Derivation:
             made.items = {
                 name: Item(
                     self._field_of(class_, name, hint, variables, in_set=False),
-                    _is_required(hint, default=name in class_.__required_keys__),
+                    is_required_key(hint, default=name in class_.__required_keys__),
                 )
                 for name, hint in hints.items()
             }
@@ -350,21 +361,6 @@ def _key(class_: type, field: dataclasses.Field[Any], taken: set[str]) -> str:
     if issubclass(class_, EventMessage) and key in (EVENT_TYPE_KEY, EVENT_VERSION_KEY):
         raise refusal(class_, field.name, f"has the name {key!r} on the wire, which belongs to melange")
     return key
-
-
-def _is_required(hint: Any, *, default: bool) -> bool:
-    # With postponed annotations the class itself does not see the qualifiers.
-    while (origin := get_origin(hint)) is not None and not isinstance(origin, type):
-        if origin is Required or getattr(origin, "_name", None) == "Required":
-            return True
-        if origin is NotRequired or getattr(origin, "_name", None) == "NotRequired":
-            return False
-        hint = get_args(hint)[0] if origin not in (Union, Literal) else None
-    return default
-
-
-def _number_of_bits(flag_type: type[Flag]) -> int:
-    return reduce(or_, (member.value for member in flag_type.__members__.values()), 0).bit_count()
 
 
 def _literal(annotation: Any, values: tuple[Any, ...]) -> Field:

@@ -1,24 +1,27 @@
-"""The fields of derived schemas: they can read what they write, and both ways refuse the wrong type.
+"""The fields of derived schemas for single values, lists, sets, tuples and mappings.
 
-So the publisher sees its own mistake, not its consumers. Refusals are marshmallow's ``ValidationError``, as in schemas
-written by hand. They name the field and never quote a value.
+Each can read what it writes, and both ways refuse the wrong type, so that the publisher sees its own mistake, not its
+consumers. Refusals are marshmallow's ``ValidationError``, as in schemas written by hand. They
+name the field and never quote a value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count, repeat
 from typing import Any, Protocol
 
 from marshmallow import ValidationError
 
-from melange.serialization.conversions import REFUSALS, Conversion
+from melange.serialization.conversions import INTEGER, REFUSALS, TEXT, Conversion
 
 MOST_PROBLEMS = 5
 """The limit of reported problems of a value: hostile bodies have a hundred thousand."""
 
 _MOST_COLLISIONS = 100
 
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 
 ARRAY = frozenset({"array"})
 OBJECT = frozenset({"object"})
@@ -148,6 +151,62 @@ class FixedTuple:
         return tuple(convert_each(count(), self._loads, value))
 
 
+class TextMapping:
+    """A mapping with text keys. Errors show ``*`` for a key, which belongs to the payload."""
+
+    shapes = OBJECT
+
+    def __init__(self, item: Field) -> None:
+        self.item = item
+
+    def matches(self, value: Any) -> bool:
+        return isinstance(value, Mapping)
+
+    def dump(self, value: Any) -> Any:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise ValidationError("Must be an object.")
+        return dict(
+            zip(value, convert_each(repeat("*"), repeat(self.item.dump), value.values()), strict=True)
+        )
+
+    def load(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValidationError("Must be an object.")
+        return dict(
+            zip(value, convert_each(repeat("*"), repeat(self.item.load), value.values()), strict=True)
+        )
+
+
+class KeyedMapping:
+    """A mapping with keys of another type, each of them as text."""
+
+    shapes = OBJECT
+
+    def __init__(self, key: Scalar, item: Field) -> None:
+        self._key = key
+        self._values = TextMapping(item)
+
+    def matches(self, value: Any) -> bool:
+        return isinstance(value, Mapping)
+
+    def dump(self, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValidationError("Must be an object.")
+        refuse_collisions(value)
+        return self._values.dump(self._converted(self._key.dump, value))
+
+    def load(self, value: Any) -> Any:
+        return self._converted(self._key.load, self._values.load(value))
+
+    def _converted(self, convert: Callable[[Any], Any], value: Mapping[Any, Any]) -> dict[Any, Any]:
+        keys = convert_each(repeat("*"), repeat(convert), value)
+        refuse_collisions(keys)
+        converted = dict(zip(keys, value.values(), strict=True))
+        if len(converted) != len(keys):
+            raise ValidationError("Must not have two keys for one value.")
+        return converted
+
+
 class Deferred:
     """A field that stands for itself, as an alias that contains itself does."""
 
@@ -208,3 +267,44 @@ def refuse_collisions(items: Collection[Any]) -> None:
             if len(alike) == _MOST_COLLISIONS:
                 raise ValidationError("Must not have so many items with the same hash.")
             alike.append(item)
+
+
+def key_conversion(conversion: Conversion) -> Conversion | None:
+    """Return the conversion to text and back for the keys of a mapping; None if there is none."""
+    if conversion.choices is not None:
+        return _chosen(conversion, conversion.choices)
+    if conversion.shapes == TEXT:
+        return conversion
+    if conversion.shapes == INTEGER:
+        return Conversion(
+            conversion.expectation,
+            lambda value: str(conversion.write(value)),
+            lambda text: conversion.read(_integer(text)),
+        )
+    return None
+
+
+def _integer(text: Any) -> int:
+    if not isinstance(text, str) or not _INTEGER.fullmatch(text):
+        raise ValueError
+    return int(text)
+
+
+def _chosen(conversion: Conversion, choices: Mapping[Any, Any]) -> Conversion | None:
+    """Return the conversion of an enumeration or of literals; None if two would have the same text."""
+    texts = {_text(written): value for written, value in choices.items()}
+    if len(texts) != len(choices):
+        return None
+
+    def read(text: Any) -> Any:
+        if not isinstance(text, str):
+            raise TypeError
+        return texts[text] if text in texts else conversion.read(text)
+
+    return Conversion(conversion.expectation, lambda value: _text(conversion.write(value)), read)
+
+
+def _text(written: Any) -> str:
+    if isinstance(written, bool):
+        return "true" if written else "false"
+    return str(written)

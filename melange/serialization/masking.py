@@ -15,10 +15,10 @@ from marshmallow import Schema, fields
 
 from melange.errors import DecodeError, EncodeError
 from melange.events import EVENT_TYPE_KEY, EventMessage, is_pydantic_model
+from melange.serialization.introspection import is_alias, without_alias, without_wrappers
 from melange.serialization.json import from_json, to_json
 from melange.serialization.schema import nested_fields
 from melange.serialization.serializer import EventSerializer
-from melange.serialization.type_expressions import is_alias, without_alias, without_wrappers
 
 MASK = "***"
 """What is printed in place of a sensitive value."""

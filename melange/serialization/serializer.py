@@ -15,8 +15,8 @@ from melange.serialization.versions import Upcaster, Upcasters, check_version
 if TYPE_CHECKING:
     from marshmallow import Schema
 
-    from melange.serialization.derived_schema import DerivedSchema
     from melange.serialization.schema import EventSchema
+    from melange.serialization.typed_events import DerivedSchema
 
 UpcasterFunction = TypeVar("UpcasterFunction", bound=Upcaster)
 

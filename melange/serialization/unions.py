@@ -7,9 +7,8 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from melange.serialization.dataclass_field import DataclassField
 from melange.serialization.fields import OBJECT, Field, Scalar
-from melange.serialization.records import TypedDictField
+from melange.serialization.records import DataclassField, TypedDictField
 
 DEFAULT_TAG = "type"
 """The key of the class's name, in objects that have no key of their own to tell them apart."""

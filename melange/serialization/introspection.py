@@ -1,11 +1,30 @@
-"""Checks of the classes that schemas are derived from, and the errors that say what to change."""
+"""What the classes say that schemas are derived from: their annotations as types, and what their constructors take.
+
+A class that cannot be an event is refused here, with an error that says what to change.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import sys
-from typing import Any, ClassVar, get_origin, get_type_hints
+import types
+from collections.abc import Mapping
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NewType,
+    NotRequired,
+    Required,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from melange.errors import ConfigurationError
 from melange.events import (
@@ -144,3 +163,94 @@ def refusal(class_: type, field_name: str, problem: str) -> ConfigurationError:
         f"no schema can be derived for {full_name(class_)}: its field {field_name!r} {problem}. "
         f"Change the annotation, {_ADVICE}"
     )
+
+
+# typing_extensions has the same names for older versions of Python, as objects of its own.
+_QUALIFIERS = frozenset({"Annotated", "NotRequired", "ReadOnly", "Required"})
+
+TypesOfVariables = Mapping[Any, Any]
+
+
+def without_wrappers(annotation: Any) -> Any:
+    """Return what is within ``NewType``, ``Annotated``, ``Required`` and the like."""
+    while True:
+        origin = get_origin(annotation)
+        if isinstance(annotation, NewType):
+            annotation = annotation.__supertype__
+        elif origin in (Annotated, Required, NotRequired) or getattr(origin, "_name", None) in _QUALIFIERS:
+            annotation = get_args(annotation)[0]
+        else:
+            return annotation
+
+
+def is_alias(annotation: Any) -> bool:
+    """Return True for ``type X = ...``, also for one of typing_extensions."""
+    return type(annotation).__name__ == "TypeAliasType"
+
+
+def without_alias(annotation: Any) -> Any:
+    """Return what the alias stands for, with its arguments in place of its variables."""
+    origin = get_origin(annotation)
+    if origin is None:
+        return _value_of(annotation)
+    return substituted(
+        _value_of(origin), dict(zip(origin.__type_params__, get_args(annotation), strict=False))
+    )
+
+
+def _value_of(alias: Any) -> Any:
+    # Before Python 3.12 an alias names what is defined after it in quotes.
+    holder = types.SimpleNamespace(__annotations__={"value": alias.__value__})
+    names = vars(sys.modules[alias.__module__]) if alias.__module__ in sys.modules else {}
+    return get_type_hints(holder, globalns=names, include_extras=True)["value"]
+
+
+def substituted(annotation: Any, types_of_variables: TypesOfVariables) -> Any:
+    """Return the annotation with types in place of its variables: the given one, a default, the bound, or Any."""
+    if isinstance(annotation, TypeVar) or type(annotation).__name__ == "TypeVar":
+        return types_of_variables.get(annotation, _type_of_free(annotation))
+    variables = getattr(annotation, "__parameters__", ())
+    if not variables or isinstance(annotation, type):
+        return annotation
+    return annotation[
+        tuple(types_of_variables.get(variable, _type_of_free(variable)) for variable in variables)
+    ]
+
+
+def _type_of_free(variable: Any) -> Any:
+    if getattr(variable, "has_default", lambda: False)():
+        return variable.__default__
+    return variable.__bound__ or Any
+
+
+def types_by_owner(class_: type, arguments: tuple[Any, ...]) -> dict[type, TypesOfVariables]:
+    """Return for a class and each of its generic bases what their type variables stand for.
+
+    For each by itself, because two classes may use one variable for different types.
+    """
+    found: dict[type, TypesOfVariables] = {}
+    pending = [(class_, arguments)]
+    for owner, given in pending:
+        if owner in found:
+            continue
+        types_of_variables = dict(zip(getattr(owner, "__parameters__", ()), given, strict=False))
+        found[owner] = types_of_variables
+        for base in vars(owner).get("__orig_bases__", owner.__bases__):
+            origin = get_origin(base) or base
+            if isinstance(origin, type) and origin is not Generic:
+                pending.append(
+                    (origin, tuple(substituted(one, types_of_variables) for one in get_args(base)))
+                )
+    return found
+
+
+def is_required_key(hint: Any, *, default: bool) -> bool:
+    """Return True if a key of a typed dict must be there, by the qualifiers in its annotation, else by the class."""
+    # With postponed annotations the class itself does not see the qualifiers.
+    while (origin := get_origin(hint)) is not None and not isinstance(origin, type):
+        if origin is Required or getattr(origin, "_name", None) == "Required":
+            return True
+        if origin is NotRequired or getattr(origin, "_name", None) == "NotRequired":
+            return False
+        hint = get_args(hint)[0] if origin not in (Union, Literal) else None
+    return default
