@@ -17,7 +17,6 @@ from melange.clock import Clock, SystemClock
 from melange.engine.standard import Disorder
 from melange.errors import ConfigurationError
 from melange.messages import new_uuid
-from melange.server.errors import ServiceError
 from melange.server.journal import Journal
 from melange.server.sns.http_deliveries import HttpDeliveries
 from melange.server.sns.signing import Signer
@@ -164,7 +163,7 @@ class Broker:
             try:
                 self._clear()
                 restore(self, snapshot, is_as_new=True)
-            except (LookupError, TypeError, ValueError, AttributeError, ServiceError) as error:
+            except Exception as error:  # a damaged file can raise anything
                 self._clear()
                 restore(self, before, is_as_new=True)
                 raise ConfigurationError(f"the snapshot is damaged: {error!r:.200}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,9 @@ DEFAULT_ACCOUNT = "000000000000"
 DEFAULT_REGION = "us-east-1"
 
 Parameters = dict[str, Any]
+
+_PAGE_TOKEN = re.compile(r"[0-9]{1,9}")
+"""Tokens of pages are the number of their first item."""
 
 
 class Caller(NamedTuple):
@@ -65,9 +69,8 @@ def page(items: list[Any], token: str | None, size: int) -> tuple[list[Any], str
     Raises:
         ServiceError: the token is not one of ours.
     """
-    try:
-        start = int(token or "0")
-    except ValueError:
-        raise ServiceError("InvalidParameterValue", "Invalid or expired next token.") from None
+    if token and not _PAGE_TOKEN.fullmatch(token):
+        raise ServiceError("InvalidParameterValue", "Invalid or expired next token.")
+    start = int(token or 0)
     end = start + size
     return items[start:end], str(end) if end < len(items) else None

@@ -33,10 +33,8 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str) -> Policy:
-        """Return the policy of a JSON document. Statements that are not objects never apply."""
-        document = json.loads(text)
-        statements = _as_list(document.get("Statement"))
-        return cls([statement for statement in statements if isinstance(statement, dict)])
+        """Return the policy of a JSON document that is well formed."""
+        return cls(_as_list(json.loads(text).get("Statement")))
 
     def allows(self, access: Access) -> bool:
         """Return True if a statement allows the access and none denies it."""
@@ -58,6 +56,16 @@ class Policy:
                 self._known.clear()
             self._known[access] = effects
         return effects
+
+
+def is_well_formed(document: Mapping[str, Any]) -> bool:
+    """Return True if the statements of a policy document are objects, and so are their conditions."""
+    return all(
+        isinstance(statement, dict)
+        and isinstance(statement.get("Condition", {}), dict)
+        and all(isinstance(conditions, dict) for conditions in statement.get("Condition", {}).values())
+        for statement in _as_list(document.get("Statement"))
+    )
 
 
 def permission(label: str, accounts: list[str], actions: list[str], resource: str) -> dict[str, Any]:

@@ -157,8 +157,10 @@ class Storage:
 
     def close(self) -> None:
         """Write what has changed, and close the file. Idempotent."""
-        self.commit()
-        self._connection.close()
+        try:
+            self.commit()
+        finally:
+            self._connection.close()
 
     # --- writing -----------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from melange.server.sns.notifications import HttpMessage, Notification, envelope
 from melange.server.sns.topics import Subscription, Topic
 from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.queues import Queue
-from melange.server.sqs.sending import put
+from melange.server.sqs.sending import check_memory, put
 
 if TYPE_CHECKING:
     from melange.server.broker import Broker
@@ -119,6 +119,7 @@ def _put(queue: Queue, notification: Notification, text: str, attributes: Mappin
         return "the message is too large"
     topic_is_fifo = notification.topic.is_fifo
     try:
+        check_memory(queue.broker, message.memory)
         put(
             queue,
             message,

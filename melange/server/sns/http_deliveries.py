@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from melange.server.errors import ServiceError
+from melange.server.sns.delivering import dead_letter
 from melange.server.sns.notifications import HttpMessage, Notification
 from melange.server.sns.topics import Subscription
 
@@ -209,8 +210,6 @@ class HttpDeliveries:
             self._give_up(delivery, reason)
 
     def _give_up(self, delivery: Delivery, reason: str) -> None:
-        from melange.server.sns.delivering import dead_letter  # noqa: PLC0415 - delivering needs this module
-
         message = delivery.message
         logger.info("no delivery to the endpoint of %s: %s", delivery.subscription.arn, reason)
         if message.notification is not None:

@@ -8,8 +8,15 @@ from typing import Any
 
 from melange.server.calls import Call, Parameters, page
 from melange.server.errors import ServiceError, invalid_parameter
-from melange.server.policies import permission
-from melange.server.sns.topics import OWNER_ACTIONS, Topic, check_topic_arn, find_topic, topic_arn
+from melange.server.policies import is_well_formed, permission
+from melange.server.sns.topics import (
+    OWNER_ACTIONS,
+    Topic,
+    check_delivery_policy,
+    check_topic_arn,
+    find_topic,
+    topic_arn,
+)
 
 PAGE_SIZE = 100
 
@@ -60,8 +67,10 @@ def delete_topic(call: Call) -> Parameters:
     arn = check_topic_arn(call, call.parameters.get("TopicArn"))
     with call.broker.lock:
         topic = call.broker.topics.pop(arn, None)
-        for subscription in topic.subscriptions.values() if topic else ():
-            call.broker.subscriptions.pop(subscription.arn, None)
+        if topic is not None:
+            topic.window.clear()  # another topic may have its name
+            for subscription_arn in topic.subscriptions:
+                call.broker.subscriptions.pop(subscription_arn, None)
     return {}
 
 
@@ -181,9 +190,20 @@ def _check_document(name: str, value: str, prefix: str) -> str:
         document = None
     if not isinstance(document, dict):
         raise invalid_parameter(f"{prefix}{name}: failed to parse JSON")
-    if name == "Policy" and not isinstance(document.get("Statement"), list | dict):
+    if name == "DeliveryPolicy":
+        _check_delivery_policy(document, prefix)
+    if name != "Policy":
+        return value
+    if not isinstance(document.get("Statement"), list | dict) or not is_well_formed(document):
         raise invalid_parameter("Policy Error: null")
-    if name == "Policy" and isinstance(document["Statement"], dict):
+    if isinstance(document["Statement"], dict):
         document["Statement"] = [document["Statement"]]
         return json.dumps(document)
     return value
+
+
+def _check_delivery_policy(document: dict[str, Any], prefix: str) -> None:
+    policy = document.get("http") or {}
+    if not isinstance(policy, dict):
+        raise invalid_parameter(f"{prefix}DeliveryPolicy: http must be an object")
+    check_delivery_policy(policy, "defaultHealthyRetryPolicy", "defaultRequestPolicy", prefix)

@@ -41,11 +41,11 @@ class Signer:
     @property
     def key_as_text(self) -> str | None:
         """The key and its certificate as PEM, for keeping; None if nothing was signed yet."""
-        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - of an extra, and slow to import
-
         with self._lock:
             if self._key is None:
                 return None
+            from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - of an extra, and slow to import
+
             key = self._key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,

@@ -12,7 +12,7 @@ from melange.server.errors import ServiceError, invalid_parameter
 from melange.server.sns.filter_policies import FilterPolicy, FilterPolicyError, NestedPolicyError
 from melange.server.sns.managing_topics import PAGE_SIZE
 from melange.server.sns.notifications import subscription_confirmation
-from melange.server.sns.topics import Subscription, Topic, find_topic
+from melange.server.sns.topics import Subscription, Topic, check_delivery_policy, find_topic
 
 _PROTOCOLS = {"http", "https", "email", "email-json", "sms", "sqs", "application", "lambda", "firehose"}
 _TO_BE_CONFIRMED = {"http", "https", "email", "email-json"}
@@ -216,6 +216,8 @@ def _check_attribute(subscription: Subscription, name: str, value: str, prefix: 
         if not value or (name == "FilterPolicy" and value.strip() == "{}"):
             return ""
         document = _parse(name, value, prefix)
+        if name == "DeliveryPolicy":
+            check_delivery_policy(document, "healthyRetryPolicy", "requestPolicy", prefix)
         if name == "RedrivePolicy":
             _check_redrive_policy(subscription, document, prefix)
         return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from melange.engine.fifo import DeduplicationWindow
@@ -207,6 +208,19 @@ class Topic:
                 }
             ],
         }
+
+
+def check_delivery_policy(policy: Mapping[str, Any], retry_name: str, request_name: str, prefix: str) -> None:
+    """Raise if the retry policy, or the content type, of deliveries over HTTP cannot be followed."""
+    retry, request = policy.get(retry_name) or {}, policy.get(request_name) or {}
+    for name, one in ((retry_name, retry), (request_name, request)):
+        if not isinstance(one, dict):
+            raise invalid_parameter(f"{prefix}DeliveryPolicy: {name} must be an object")
+    for name, value in retry.items():
+        if isinstance(_RETRY_POLICY.get(name), int) and (type(value) is not int or value < 0):
+            raise invalid_parameter(f"{prefix}DeliveryPolicy: {name} must be a whole number")
+    if not isinstance(request.get("headerContentType", ""), str):
+        raise invalid_parameter(f"{prefix}DeliveryPolicy: headerContentType must be text")
 
 
 def topic_arn(region: str, account: str, name: str) -> str:

@@ -22,7 +22,7 @@ Attributes = Mapping[str, Mapping[str, Any]]
 NO_ATTRIBUTES: Attributes = {}
 
 TRACE_HEADER = "AWSTraceHeader"
-OVERHEAD_BYTES = 700
+_OVERHEAD_BYTES = 700
 """About the memory of a message besides its text."""
 
 _SAFE_BYTES = bytes({*range(0x20, 0x7F), 0x09, 0x0A, 0x0D})
@@ -54,7 +54,7 @@ class SentMessage:
     @property
     def memory(self) -> int:
         """About the bytes of memory that it takes."""
-        return self.size + OVERHEAD_BYTES
+        return self.size + _OVERHEAD_BYTES
 
 
 def md5(data: bytes) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from melange.drivers.queue_spec import MAX_RECEIVE_COUNT
 from melange.server.errors import ServiceError, invalid_value
+from melange.server.policies import is_well_formed
 
 DEFAULTS = {
     "DelaySeconds": "0",
@@ -122,6 +123,8 @@ def _check_json(name: str, value: str) -> str:
         raise _invalid(name)
     if name == "RedrivePolicy":
         return _check_redrive_policy(value, document)
+    if name == "Policy" and not is_well_formed(document):
+        raise _invalid(name)
     if name == "RedriveAllowPolicy":
         _check_redrive_allow_policy(document)
     if len(value.encode()) > _MAX_POLICY_BYTES:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS
@@ -28,14 +28,12 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(?:\.fifo)?")
 _HANDLE = re.compile(r"([0-9]{1,18})-([0-9]{1,9})-([0-9a-f]{32})")
 
 
-class Attempt:
+class Attempt(NamedTuple):
     """What a receive with a ReceiveRequestAttemptId has returned, so that it can be returned again."""
 
-    __slots__ = ("handles", "until")
-
-    def __init__(self, handles: list[tuple[int, int]], until: float) -> None:
-        self.handles = handles
-        self.until = until
+    receives: list[tuple[int, int]]
+    """The number of each copy, and that of its receive."""
+    until: float
 
 
 class Queue:
@@ -70,14 +68,9 @@ class Queue:
             self.stored.deduplicates_by_group = self.attributes["DeduplicationScope"] == "messageGroup"
 
     @property
-    def policy(self) -> Policy | None:
-        """The access policy, or None if only its account may use the queue."""
-        return self._policy
-
-    @property
-    def redrive_policy(self) -> dict[str, object]:
-        """The dead-letter queue's ARN and the number of receives, or nothing."""
-        found: dict[str, object] = json.loads(self.attributes.get("RedrivePolicy") or "{}")
+    def redrive_policy(self) -> dict[str, Any]:
+        """The ``deadLetterTargetArn`` and the ``maxReceiveCount``, or nothing."""
+        found: dict[str, Any] = json.loads(self.attributes.get("RedrivePolicy", "{}"))
         return found
 
     def set_attributes(self, changes: dict[str, str]) -> None:
@@ -99,18 +92,18 @@ class Queue:
         self.delay_seconds = int(attributes["DelaySeconds"])
         self.max_message_bytes = int(attributes["MaximumMessageSize"])
         self.hashes_content = attributes.get("ContentBasedDeduplication") == "true"
-        self._policy = Policy.parse(attributes["Policy"]) if "Policy" in attributes else None
+        self.policy = Policy.parse(attributes["Policy"]) if "Policy" in attributes else None
+        """The access policy, or None if only its account may use the queue."""
         self.modified_at = self.broker.now()
         self.find_dead_letter_queue()
 
     def find_dead_letter_queue(self) -> None:
         """Look again for the queue that the redrive policy names: it may have come or gone."""
         policy = self.redrive_policy
-        target = self.broker.queues.get(str(policy.get("deadLetterTargetArn")))
+        target = self.broker.queues.get(policy.get("deadLetterTargetArn", ""))
         self.stored.dead_letters = target.stored if target else None
         self._dead_letter_arn = target.arn if target else ""
-        count = policy.get("maxReceiveCount")
-        self.stored.max_receive_count = count if isinstance(count, int) else None
+        self.stored.max_receive_count = policy.get("maxReceiveCount")
 
     def handle_of(self, copy: Copy[SentMessage]) -> str:
         """Return the handle by which the copy's receiver settles it."""
@@ -155,16 +148,12 @@ class Queue:
             raise invalid_value(handle, "ReceiptHandle", "The receipt handle has expired.")
         return copy
 
-    def forget_attempts(self, now: float) -> None:
-        """Forget receives that can no longer be repeated."""
-        for attempt_id in [key for key, attempt in self.attempts.items() if attempt.until <= now]:
-            del self.attempts[attempt_id]
-
     def remember_attempt(self, attempt_id: str, copies: list[Copy[SentMessage]], now: float) -> None:
         """Keep what a receive returns for the five minutes in which it can be repeated."""
-        self.forget_attempts(now)
-        handles = [(copy.number, copy.receive_count) for copy in copies]
-        self.attempts[attempt_id] = Attempt(handles, now + DEDUPLICATION_SECONDS)
+        for expired in [key for key, attempt in self.attempts.items() if attempt.until <= now]:
+            del self.attempts[expired]
+        receives = [(copy.number, copy.receive_count) for copy in copies]
+        self.attempts[attempt_id] = Attempt(receives, now + DEDUPLICATION_SECONDS)
 
     def purge(self) -> None:
         """Remove all messages."""

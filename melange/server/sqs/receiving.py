@@ -121,7 +121,7 @@ def _repeat(
     if attempt is None or attempt.until <= now:
         return []
     copies = []
-    for number, receive_count in attempt.handles:
+    for number, receive_count in attempt.receives:
         copy = queue.stored.copies_by_number.get(number)
         if copy is None or copy.receive_count != receive_count or copy.visible_at <= now:
             return []

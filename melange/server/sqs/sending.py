@@ -11,7 +11,6 @@ from melange.server.errors import ServiceError, invalid_value, missing_parameter
 from melange.server.sqs.batches import check_entries, for_each
 from melange.server.sqs.messages import (
     NO_ATTRIBUTES,
-    OVERHEAD_BYTES,
     SentMessage,
     attributes_md5,
     attributes_size,
@@ -64,15 +63,11 @@ def put(
 ) -> tuple[str, int]:
     """Store a message and return its id and its sequence number; those of the first one if it is a duplicate.
 
-    ``published_id`` is the id that it has in its topic, if SNS sends it.
-
-    Raises:
-        ServiceError: the server's memory is full.
+    ``published_id`` is the id that it has in its topic, if SNS sends it. The memory is not checked, so that a message
+    that moves is never lost.
     """
     broker = queue.broker
-    memory = message.size + OVERHEAD_BYTES
-    if broker.max_bytes is not None:
-        check_memory(broker, memory)
+    memory = message.memory
     now = broker.now()
     copy = queue.stored.put(
         message, now, group_id=group_id, deduplication_id=deduplication_id, delay_seconds=delay_seconds
@@ -89,7 +84,7 @@ def put(
 
 
 def check_memory(broker: Broker, size: int) -> None:
-    """Raise if messages would take more memory than the server may use for them."""
+    """Raise SQS's error if messages would take more memory than the server may use for them."""
     if broker.max_bytes is not None and broker.bytes_kept + size > broker.max_bytes:
         raise ServiceError(
             "OverLimit",
@@ -119,6 +114,7 @@ def _send(call: Call, queue: Queue, entry: Parameters) -> Parameters:
             "InvalidParameterValue",
             f"One or more parameters are invalid. Reason: Message must be shorter than {queue.max_message_bytes} bytes.",
         )
+    check_memory(call.broker, message.memory)
     group_id, deduplication_id = _ids(queue, entry)
     message_id, number = put(
         queue,

@@ -1,6 +1,8 @@
 """Snapshots: everything that a server has, taken and restored, by name or as a file."""
 
 import json
+import subprocess
+import sys
 
 import boto3
 import pytest
@@ -163,6 +165,37 @@ def test_a_damaged_snapshot_changes_nothing(sqs, queue_url, control) -> None:
     assert status == 400
     assert "damaged" in answer["error"]
     assert bodies(sqs, queue_url) == ["before"]
+
+
+def test_a_snapshot_with_a_damaged_filter_changes_nothing(client, sqs, queue_url, control) -> None:
+    sns = client("sns")
+    topic = sns.create_topic(Name="events")["TopicArn"]
+    endpoint = "arn:aws:sqs:eu-west-1:000000000000:orders"
+    filtered = {"FilterPolicy": '{"colour": ["red"]}'}
+    subscription = sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=endpoint, Attributes=filtered)
+    control("PUT", "snapshots/start")
+    _, file = control("GET", "snapshots/start")
+    file["topology"]["subscriptions"][0]["attributes"]["FilterPolicy"] = '{"colour": []}'
+    control("PUT", "snapshots/damaged", file)
+
+    status, answer = control("POST", "snapshots/damaged/restore")
+
+    assert status == 400
+    assert "damaged" in answer["error"]
+    [left] = sns.list_subscriptions()["Subscriptions"]
+    assert left["SubscriptionArn"] == subscription["SubscriptionArn"]
+
+
+def test_a_snapshot_needs_no_library_for_signatures() -> None:
+    program = """
+import sys
+sys.modules["cryptography"] = None
+from melange.server import Broker
+broker = Broker()
+broker.restore(broker.snapshot())
+"""
+
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_snapshots_are_listed_and_deleted(control) -> None:

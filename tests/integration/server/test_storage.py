@@ -135,6 +135,23 @@ def test_fifo_queues_keep_their_order_and_know_duplicates(tmp_path, clients_of) 
     assert numbers == sorted(numbers)
 
 
+def test_a_fifo_topic_of_the_name_of_a_deleted_one_knows_none_of_its_ids(tmp_path, clients_of) -> None:
+    topic = {"Name": "orders.fifo", "Attributes": {"FifoTopic": "true"}}
+    message = {"Message": "1", "MessageGroupId": "a", "MessageDeduplicationId": "1"}
+    with Server(data=tmp_path) as server:
+        _, sns = clients_of(server.url)
+        topic_arn = sns.create_topic(**topic)["TopicArn"]
+        first = sns.publish(TopicArn=topic_arn, **message)
+        sns.delete_topic(TopicArn=topic_arn)
+
+    with Server(data=tmp_path) as server:
+        _, sns = clients_of(server.url)
+        sns.create_topic(**topic)
+        second = sns.publish(TopicArn=topic_arn, **message)
+
+    assert second["MessageId"] != first["MessageId"]
+
+
 def test_the_answer_of_a_receive_attempt_is_not_kept(tmp_path, clients_of) -> None:
     """The page says so: repeated after a restart, the receive gets nothing until the visibility timeout ends."""
     with Server(data=tmp_path) as server:

@@ -157,6 +157,39 @@ def test_a_topic_that_cannot_be_found_is_told_from_one_that_cannot_exist(client,
         client.sns("Publish", TopicArn=arn, Message="m")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DeliveryPolicy", '{"http": "text"}'),
+        ("DeliveryPolicy", '{"http": {"defaultHealthyRetryPolicy": "text"}}'),
+        ("DeliveryPolicy", '{"http": {"defaultHealthyRetryPolicy": {"numRetries": "3"}}}'),
+        ("DeliveryPolicy", '{"http": {"defaultRequestPolicy": {"headerContentType": 1}}}'),
+        ("Policy", '{"Statement": ["text"]}'),
+        ("Policy", '{"Statement": [{"Condition": {"StringEquals": "text"}}]}'),
+    ],
+)
+def test_a_document_that_could_not_be_followed_later_is_refused(client, name, value):
+    topic = client.topic()
+
+    with refused("InvalidParameter"):
+        client.sns("SetTopicAttributes", TopicArn=topic, AttributeName=name, AttributeValue=value)
+
+
+def test_a_retry_policy_of_a_subscription_that_could_not_be_followed_is_refused(client):
+    topic, url = client.topic(), client.queue()
+
+    with refused("InvalidParameter"):
+        client.subscribe(topic, url, DeliveryPolicy='{"healthyRetryPolicy": {"minDelayTarget": -1}}')
+
+
+@pytest.mark.parametrize("token", ["-5", "text", "1" * 10])
+def test_a_token_that_no_page_had_is_refused(client, token):
+    client.topic()
+
+    with refused("InvalidParameterValue"):
+        client.sns("ListTopics", NextToken=token)
+
+
 def test_one_wrong_entry_of_a_fifo_batch_fails_all(client):
     topic, url = client.topic("events.fifo"), client.queue("orders.fifo")
     client.subscribe(topic, url)

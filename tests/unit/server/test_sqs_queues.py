@@ -47,6 +47,19 @@ def test_moved_dead_letters_go_back_to_their_source_as_new_messages(client):
     assert {message["Attributes"]["ApproximateReceiveCount"] for message in messages} == {"1"}
 
 
+def test_a_move_loses_nothing_while_memory_is_full():
+    client = Client(max_bytes=10_000)
+    url, dead = dead_letter_pair(client)
+    client.send(url, "order")
+    client.receive(url, VisibilityTimeout=0)
+    assert client.receive(url) == []
+    client.broker.max_bytes = 1
+
+    client.sqs("StartMessageMoveTask", SourceArn=client.arn(dead))
+
+    eventually(lambda: client.bodies(url) == ["order"])
+
+
 def test_a_task_that_has_ended_cannot_be_cancelled(client):
     _, dead = dead_letter_pair(client)
     source_arn = client.arn(dead)
@@ -100,6 +113,8 @@ def test_creating_a_queue_again_compares_what_is_set_now(client):
         ("DelaySeconds", "-1", "InvalidAttributeValue"),
         ("MaximumMessageSize", "1023", "InvalidAttributeValue"),
         ("Policy", "no JSON", "InvalidAttributeValue"),
+        ("Policy", '{"Statement": ["text"]}', "InvalidAttributeValue"),
+        ("Policy", '{"Statement": {"Condition": "text"}}', "InvalidAttributeValue"),
         ("RedrivePolicy", "[]", "InvalidAttributeValue"),
         ("RedrivePolicy", '{"maxReceiveCount": 1}', "InvalidParameterValue"),
         ("RedrivePolicy", '{"deadLetterTargetArn": "none", "maxReceiveCount": 1}', "InvalidParameterValue"),
