@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, get_args
 
 from melange.errors import ConfigurationError, nearest
-from melange.server.calls import Parameters
+from melange.server.calls import Call, Operation, Parameters
 from melange.server.errors import ServiceError
+from melange.server.http import Response
 
 FaultKind = Literal[
     "throttle", "error", "delay", "hang", "drop-request", "drop-answer", "cut-answer", "repeat", "partial"
@@ -19,6 +21,11 @@ FaultKind = Literal[
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
 LONGEST_SECONDS = 3_600.0
+
+_NOTHING = Response(200, "text/plain", b"", sent="nothing")
+"""No answer at all: the connection is closed."""
+
+_LOOK_FOR_CLIENT_SECONDS = 0.1
 
 _ENTRIES = ("Entries", "PublishBatchRequestEntries")
 
@@ -78,19 +85,64 @@ class Fault:
             self.service in {"", service} and self.operation in {"", operation} and self.name in {"", name}
         ):
             return False
-        if self.kind == "partial" and entries_of(parameters) is None:
+        if self.kind == "partial" and _entries_of(parameters) is None:
             return False
         if self._random.random() >= self.rate:
             return False
         self.struck += 1
         return True
 
-    def choose_failing(self, entries: list[Parameters]) -> list[Parameters]:
-        """Return the entries of a batch that fail."""
-        chosen = [entry for entry in entries if self._random.random() < 0.5]
-        return chosen or [self._random.choice(entries)]
+    def disturb(
+        self, service: str, operation: Operation, call: Call, write: Callable[[Parameters], Response]
+    ) -> Response:
+        """Return the answer to a call that it strikes; ``write`` makes answers of results. Blocks as long as a delay.
 
-    def error(self, service: str) -> ServiceError:
+        Raises:
+            ServiceError: the answer is an error, of the fault or of the operation.
+        """
+        if self.kind in {"throttle", "error"}:
+            raise self._error(service)
+        if self.kind == "drop-request":
+            return _NOTHING
+        if self.kind in {"delay", "hang"}:
+            _wait_for(self.seconds, call.is_client_there)
+            if self.kind == "hang":
+                return _NOTHING
+        if self.kind == "partial":
+            return write(self._execute_in_part(operation, call))
+        if self.kind == "repeat":
+            operation(call)
+        answer = write(operation(call))
+        if self.kind == "drop-answer":
+            return _NOTHING
+        return answer._replace(sent="half") if self.kind == "cut-answer" else answer
+
+    def described(self) -> dict[str, Any]:
+        """Return its options, and how often it has struck."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def _execute_in_part(self, operation: Operation, call: Call) -> Parameters:
+        """Execute a batch without some of its entries, and return its result with those as failed ones."""
+        entries = _entries_of(call.parameters) or []
+        chosen = [entry for entry in entries if self._random.random() < 0.5]
+        failing = chosen or [self._random.choice(entries)]
+        left = [entry for entry in entries if entry not in failing]
+        result: Parameters = {}
+        if left:
+            given = {key: left if key in _ENTRIES else value for key, value in call.parameters.items()}
+            result = operation(call._replace(parameters=given))
+        failed = [
+            {
+                "Id": entry.get("Id", ""),
+                "SenderFault": False,
+                "Code": "InternalError",
+                "Message": "A fault that was asked for.",
+            }
+            for entry in failing
+        ]
+        return {"Successful": [], **result, "Failed": [*result.get("Failed", []), *failed]}
+
+    def _error(self, service: str) -> ServiceError:
         """Return what the service answers to a throttled or a failed call."""
         if self.kind == "throttle" and service == "sns":
             return ServiceError("Throttling", "Rate exceeded", 400)
@@ -98,10 +150,6 @@ class Fault:
             return ServiceError("RequestThrottled", "The request was denied due to request throttling.", 403)
         code = "InternalFailure" if self.status == 500 else "ServiceUnavailable"
         return ServiceError(code, "A fault that was asked for.", self.status)
-
-    def described(self) -> dict[str, Any]:
-        """Return its options, and how often it has struck."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
 
 class Faults:
@@ -162,7 +210,7 @@ class Faults:
             )
 
 
-def entries_of(parameters: Parameters) -> list[Parameters] | None:
+def _entries_of(parameters: Parameters) -> list[Parameters] | None:
     """Return the entries of a batch; None if the call is none, or its batch is empty."""
     for key in _ENTRIES:
         if parameters.get(key):
@@ -171,26 +219,11 @@ def entries_of(parameters: Parameters) -> list[Parameters] | None:
     return None
 
 
-def without_entries(parameters: Parameters, failing: list[Parameters]) -> Parameters:
-    """Return the parameters of a batch without these entries."""
-    return {
-        key: [entry for entry in value if entry not in failing] if key in _ENTRIES else value
-        for key, value in parameters.items()
-    }
-
-
-def with_failures(result: Parameters, failing: list[Parameters]) -> Parameters:
-    """Return the result of a batch with these entries as failed ones."""
-    failed = [
-        {
-            "Id": entry["Id"],
-            "SenderFault": False,
-            "Code": "InternalError",
-            "Message": "A fault that was asked for.",
-        }
-        for entry in failing
-    ]
-    return {"Successful": [], **result, "Failed": [*result.get("Failed", []), *failed]}
+def _wait_for(seconds: float, is_client_there: Callable[[], bool]) -> None:
+    """Wait in real time, as long as the client does."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and is_client_there():
+        time.sleep(min(left, _LOOK_FOR_CLIENT_SECONDS))
 
 
 def _name_in(parameters: Mapping[str, Any]) -> str:

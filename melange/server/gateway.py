@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -14,7 +14,7 @@ from melange.server.broker import Broker
 from melange.server.calls import Call, Caller, Operation, Parameters
 from melange.server.control import CONSOLE_PREFIX, PREFIX, Control
 from melange.server.errors import ServiceError
-from melange.server.faults import Fault, Faults, entries_of, with_failures, without_entries
+from melange.server.faults import Faults
 from melange.server.http import Request, Response
 from melange.server.operation_table import MESSAGE_OPERATIONS, OPERATIONS
 from melange.server.protocols import json_protocol, query_protocol
@@ -26,11 +26,6 @@ logger = logging.getLogger(__name__)
 _UNKNOWN_OPERATION = "UnknownOperationException"
 _TARGET_PREFIX = "AmazonSQS."
 _MAX_FIELDS = 10_000
-
-_NOTHING = Response(200, "text/plain", b"", sent="nothing")
-"""No answer at all: the connection is closed."""
-
-_LOOK_FOR_CLIENT_SECONDS = 0.1
 
 
 class _Route(NamedTuple):
@@ -95,8 +90,8 @@ class Gateway:
                 operation = _committed(operation, is_topology_changed=is_topology_changed)
             fault = self._faults.choose(route.service, route.operation, call.parameters)
             if fault is not None:
-                return _disturbed(fault, route, operation, call, request_id)
-            return _success(route, operation(call), request_id)
+                return fault.disturb(route.service, operation, call, partial(_success, route, request_id))
+            return _success(route, request_id, operation(call))
         except ServiceError as error:
             return _failure(route, error, request_id)
         except Exception:
@@ -138,41 +133,6 @@ def _committed(operation: Operation, *, is_topology_changed: bool) -> Operation:
     return execute
 
 
-def _disturbed(fault: Fault, route: _Route, operation: Operation, call: Call, request_id: str) -> Response:
-    """Return the answer to a call that a fault strikes.
-
-    Raises:
-        ServiceError: the answer is an error, of the fault or of the operation.
-    """
-    if fault.kind in {"throttle", "error"}:
-        raise fault.error(route.service)
-    if fault.kind == "drop-request":
-        return _NOTHING
-    if fault.kind in {"delay", "hang"}:
-        _wait_for(fault.seconds, call.is_client_there)
-        if fault.kind == "hang":
-            return _NOTHING
-    failing: list[Parameters] = []
-    if fault.kind == "partial":
-        failing = fault.choose_failing(entries_of(call.parameters) or [])
-        call = call._replace(parameters=without_entries(call.parameters, failing))
-    if fault.kind == "repeat":
-        operation(call)
-    left = entries_of(call.parameters)
-    result = operation(call) if not failing or left else {}
-    answer = _success(route, with_failures(result, failing) if failing else result, request_id)
-    if fault.kind == "drop-answer":
-        return _NOTHING
-    return answer._replace(sent="half") if fault.kind == "cut-answer" else answer
-
-
-def _wait_for(seconds: float, is_client_there: Callable[[], bool]) -> None:
-    """Wait in real time, as long as the client does."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0 and is_client_there():
-        time.sleep(min(left, _LOOK_FOR_CLIENT_SECONDS))
-
-
 def _route(request: Request, caller: Caller) -> _Route:
     target = request.headers.get("x-amz-target", "")
     if target:
@@ -205,7 +165,7 @@ def _parameters(request: Request, route: _Route) -> Parameters:
     return query_protocol.read(route.service, route.operation, route.form)
 
 
-def _success(route: _Route, result: Parameters, request_id: str) -> Response:
+def _success(route: _Route, request_id: str, result: Parameters) -> Response:
     headers = {"x-amzn-RequestId": request_id}
     if route.is_json:
         return Response(200, json_protocol.CONTENT_TYPE, json_protocol.write(result), headers)
