@@ -31,12 +31,12 @@ TESTS = (
     "tests/unit/cqrs",
     "tests/unit/test_callables.py",
     "tests/unit/test_events.py",
-    "tests/unit/test_serialization.py",
-    "tests/unit/test_derived_schemas.py",
-    "tests/unit/test_event_types.py",
-    "tests/unit/test_event_versions.py",
-    "tests/unit/test_aws_events.py",
-    "tests/unit/test_lazy_annotations.py",
+    "tests/unit/serialization/test_serializer.py",
+    "tests/unit/serialization/test_derived_schemas.py",
+    "tests/unit/serialization/test_event_types.py",
+    "tests/unit/serialization/test_versions.py",
+    "tests/unit/serialization/test_aws_events.py",
+    "tests/unit/serialization/test_lazy_annotations.py",
 )
 
 
