@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
 from melange.consuming.consumer import ExchangeMessageConsumer
+from melange.consuming.gates import Gate
 from melange.consuming.listener import EventType
 from melange.consuming.options import Deduplication, QueueOptions, RetryPolicy
 from melange.consuming.worker import Worker
@@ -27,6 +28,7 @@ class ConsumerOptions(TypedDict, total=False):
     middleware: Sequence[Middleware]
     event_type: EventTypeOf | None
     timeout_seconds: float | None
+    flow: Sequence[Gate]
 
 
 class ThreadedExchangeMessageConsumer(ExchangeMessageConsumer):

@@ -1,5 +1,6 @@
 """The consumer that polls on a thread of its own."""
 
+import inspect
 import threading
 import time
 
@@ -8,10 +9,12 @@ import pytest
 from melange import (
     ConfigurationError,
     DriverConnectionError,
+    ExchangeMessageConsumer,
     ExchangeMessagePublisher,
     QueueOptions,
     ThreadedExchangeMessageConsumer,
 )
+from melange.consuming.threaded_consumer import ConsumerOptions
 from melange.drivers.memory import InMemoryDriver
 
 EVENT = {"event_type_name": "ProductAdded", "product_id": 1}
@@ -162,3 +165,11 @@ def test_it_survives_errors_and_says_so(store, caplog):
         assert processed.wait(DEADLINE_SECONDS)
         assert consumer.shutdown(DEADLINE_SECONDS)
     assert caplog.text.count("polling queue stock failed") == 3
+
+
+def test_type_checkers_know_all_keywords_of_a_consumer():
+    parameters = inspect.signature(ExchangeMessageConsumer).parameters.values()
+
+    keywords = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+    assert ConsumerOptions.__annotations__.keys() == keywords
