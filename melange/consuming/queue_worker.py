@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from melange.clock import Clock
+from melange.consuming.async_listeners import LoopTasks, SteppedWork
 from melange.consuming.concurrency import AHEAD, Changes, Places, QueuePart, Task
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.event_loop import EventLoop
@@ -19,7 +20,6 @@ from melange.consuming.outcomes import Acknowledge, Defer, Outcome
 from melange.consuming.poison_messages import SUSPECT_RECEIVES, Isolation, Suspects, shuffled
 from melange.consuming.polling import Poller
 from melange.consuming.settling import Acknowledger, Settler
-from melange.consuming.steps import LoopTasks, SteppedWork
 from melange.consuming.threads import Threads
 from melange.messages import Delivery
 

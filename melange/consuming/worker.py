@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from melange.asynchronous import running_loop
+from melange.consuming.async_listeners import LoopTasks
 from melange.consuming.concurrency import Changes, Places, parts_of
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.event_loop import EventLoop
@@ -19,7 +20,6 @@ from melange.consuming.health import WorkerHealth, health_of
 from melange.consuming.ordering import RetryTimers
 from melange.consuming.poison_messages import Isolation, Suspects
 from melange.consuming.queue_worker import QueueWorker
-from melange.consuming.steps import LoopTasks
 from melange.consuming.threads import Threads
 from melange.errors import ConfigurationError, is_number
 from melange.lifecycle import Lifecycle

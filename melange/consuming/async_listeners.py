@@ -1,4 +1,4 @@
-"""The work on a delivery on the event loop, step by step, without a thread that waits for its coroutine."""
+"""Work on deliveries with asynchronous listeners, step by step, without a thread that waits for a coroutine."""
 
 from __future__ import annotations
 
