@@ -35,6 +35,17 @@ async def in_thread(call: Callable[[], Result], what: str) -> Result:
 
     If this is cancelled, the call goes on, and its result is discarded.
     """
+    future, _ = start_in_thread(call, what)
+    return await future
+
+
+def start_in_thread(call: Callable[[], Result], what: str) -> tuple[asyncio.Future[Result], threading.Thread]:
+    """Make a blocking call on a daemon thread of its own, in this context; return the future of its result, and the thread.
+
+    Raises:
+        ConfigurationError: no event loop of asyncio runs in this thread.
+        RuntimeError: the system cannot start a thread.
+    """
     loop = running_loop(what)
     future: asyncio.Future[Result] = loop.create_future()
 
@@ -58,8 +69,9 @@ async def in_thread(call: Callable[[], Result], what: str) -> Result:
         else:
             schedule(loop, settle, result, None)
 
-    threading.Thread(target=run, name="melange-async", daemon=True).start()
-    return await future
+    thread = threading.Thread(target=run, name="melange-async", daemon=True)
+    thread.start()
+    return future, thread
 
 
 def schedule(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:

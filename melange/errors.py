@@ -38,7 +38,7 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeGuard, TypeVar
 
 from melange.messages import Delivery, Message
 
@@ -272,7 +272,7 @@ class PartialFailure(Exception):
 
     def __init__(self, errors: Mapping[int, Exception]) -> None:
         for number, error in errors.items() if isinstance(errors, Mapping) else [(None, None)]:
-            if isinstance(number, bool) or not isinstance(number, int) or not isinstance(error, Exception):
+            if not is_whole_number(number) or not isinstance(error, Exception):
                 raise TypeError(
                     "PartialFailure takes a dict of exceptions by places, such as {2: ValueError('no price')}"
                 )
@@ -301,6 +301,11 @@ def shortened(text: object, limit: int = 80) -> str:
 def is_number(value: object) -> bool:
     """Return True for an int or a float, which may be infinite; False for NaN, True and False."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def is_whole_number(value: object) -> TypeGuard[int]:
+    """Return True for an int; False for True and False."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def nearest(name: str, known_names: Iterable[str]) -> str:

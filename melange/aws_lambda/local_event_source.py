@@ -11,7 +11,7 @@ from melange.aws_lambda.lambda_handler import SQS, LambdaHandler
 from melange.clock import Clock
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.drivers.sqs_rules import attributes_of
-from melange.errors import ConfigurationError
+from melange.errors import ConfigurationError, is_whole_number
 from melange.messages import Delivery
 from melange.signals import calling_on_signal
 from melange.topology.checks import LAMBDA_VISIBILITY_FACTOR
@@ -42,7 +42,7 @@ class LocalEventSource:
         """
         if not isinstance(handle, LambdaHandler):
             raise ConfigurationError(f"a local event source takes what handler(...) returned, not {handle!r}")
-        if isinstance(timeout_seconds, bool) or not 1 <= timeout_seconds <= LONGEST_TIMEOUT_SECONDS:
+        if not is_whole_number(timeout_seconds) or not 1 <= timeout_seconds <= LONGEST_TIMEOUT_SECONDS:
             raise ConfigurationError(f"timeout_seconds must be from 1 to 900, not {timeout_seconds!r}")
         self._handle = handle
         self._timeout_seconds = timeout_seconds

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from melange.asynchronous import start_in_thread
 from melange.callables import is_asynchronous, is_awaitable, place
-from melange.errors import ConfigurationError, PartialFailure, is_number
+from melange.errors import ConfigurationError, PartialFailure, is_number, is_whole_number
 from melange.messages import handled_message
 
 logger = logging.getLogger(__name__)
@@ -142,40 +143,27 @@ class BatchListener:
             await result  # type: ignore[misc] # an awaitable
 
     async def _on_a_thread(self, call: Callable[[], object]) -> object:
-        """Return the result of the call, run on a daemon thread: those of asyncio would keep a stopping process alive."""
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[object] = loop.create_future()
+        """Return the result of the call, run on a thread of its own; report the thread if the call does not end in time."""
 
-        def end(result: object, error: BaseException | None) -> None:
-            if ended.done():  # the worker has stopped meanwhile
-                return
-            if error is None:
-                ended.set_result(result)
-            elif isinstance(error, Exception) and not isinstance(error, StopIteration):
-                ended.set_exception(error)
-            else:  # SystemExit would end the event loop
-                ended.set_exception(RuntimeError(f"a batch listener raised {type(error).__name__}"))
-
-        def run() -> None:
-            result, error = None, None
+        def contained() -> object:
             try:
-                result = call()
-            except BaseException as raised:  # passed on to the loop
-                error = raised
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(end, result, error)
+                return call()
+            except Exception:
+                raise
+            except BaseException as error:  # SystemExit would end the event loop
+                raise RuntimeError(f"a batch listener raised {type(error).__name__}") from error
 
-        thread = threading.Thread(target=run, name="melange-batch", daemon=True)
+        what = f"batch listener {place(self._function)}"
         try:
-            thread.start()
+            ended, thread = start_in_thread(contained, what)
         except RuntimeError as error:  # the system cannot start a thread; that must not use up attempts
-            logger.warning("batch listener %s runs on the event loop: %s", place(self._function), error)
+            logger.warning("%s runs on the event loop: %s", what, error)
             return call()
         try:
             return await ended
         except asyncio.CancelledError:
             if thread.is_alive():
-                self._give_up(thread, f"batch listener {place(self._function)}")
+                self._give_up(thread, what)
             raise
 
 
@@ -217,7 +205,7 @@ def _asked_for(function: Callable[..., object]) -> frozenset[str]:
 
 
 def _check(max_events: int, max_seconds: float) -> None:
-    if isinstance(max_events, bool) or not isinstance(max_events, int) or not 1 <= max_events <= MOST_EVENTS:
+    if not is_whole_number(max_events) or not 1 <= max_events <= MOST_EVENTS:
         raise ConfigurationError(
             f"max_events must be a whole number from 1 to {MOST_EVENTS:,}, not {max_events!r}"
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from melange.consuming.leases import Lease
-from melange.errors import ConfigurationError, nearest
+from melange.errors import ConfigurationError, is_whole_number, nearest
 
 AHEAD = 30
 """The least number of deliveries in flight beyond those being processed: ten that wait, ten being received, ten being
@@ -66,7 +66,7 @@ def _check(queue_names: Sequence[str], weights: Mapping[str, int]) -> None:
             raise ConfigurationError(
                 f"weights= names queue {name!r}, which this worker does not have{nearest(name, queue_names)}"
             )
-        if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= 1_000:
+        if not is_whole_number(weight) or not 1 <= weight <= 1_000:
             raise ConfigurationError(
                 f"the weight of queue {name!r} must be a whole number from 1 to 1,000, not {weight!r}"
             )

@@ -14,7 +14,7 @@ from melange.consuming.leases import Lease
 from melange.consuming.time_limit import check_time_limit
 from melange.deduplication.base import Claimed
 from melange.errors import ConfigurationError, DuplicateHandlerError, nearest
-from melange.events import EventMessage
+from melange.events import EventMessage, full_name
 from melange.messages import Delivery
 
 EventType = str | type[EventMessage]
@@ -206,7 +206,7 @@ def resolve_event_types(
             other = classes.setdefault(event_type.event_type_name, event_type)
             if other is not event_type:
                 raise DuplicateHandlerError(
-                    f"both {_place(other)} and {_place(event_type)} are the event type {event_type.event_type_name!r}: "
+                    f"both {full_name(other)} and {full_name(event_type)} are the event type {event_type.event_type_name!r}: "
                     "give one of them another event_type_name, or listen to the name instead of the class"
                 )
         else:
@@ -261,10 +261,6 @@ def _check_annotation(subscription: Subscription) -> None:
     for event_class in subscription.event_classes.values():
         if not issubclass(event_class, taken):
             raise ConfigurationError(
-                f"listener {subscription.name} listens to {_place(event_class)}, and its first parameter is annotated "
-                f"with {' | '.join(map(_place, taken))}: name the same class in both"
+                f"listener {subscription.name} listens to {full_name(event_class)}, and its first parameter is annotated "
+                f"with {' | '.join(map(full_name, taken))}: name the same class in both"
             )
-
-
-def _place(event_class: type) -> str:
-    return f"{event_class.__module__}.{event_class.__qualname__}"

@@ -11,7 +11,7 @@ from melange.backoff import Backoff
 from melange.deduplication.base import NO_DEDUPLICATION, DeduplicationStore, NoDeduplication
 from melange.deduplication.memory import MemoryDeduplicationStore
 from melange.drivers.base import MessagingDriver, NoDeadLetterQueue
-from melange.errors import ConfigurationError
+from melange.errors import ConfigurationError, is_whole_number
 
 MAX_ATTEMPTS = 1_000
 DEFAULT_BACKOFF = Backoff()
@@ -37,7 +37,7 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         attempts = self.max_attempts
-        if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts <= MAX_ATTEMPTS:
+        if not is_whole_number(attempts) or not 1 <= attempts <= MAX_ATTEMPTS:
             raise ConfigurationError(
                 f"max_attempts must be a whole number from 1 to {MAX_ATTEMPTS}, not {attempts!r}"
             )

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from melange.errors import ConfigurationError, TimeLimitExceeded
+from melange.errors import ConfigurationError, TimeLimitExceeded, is_number
 
 if TYPE_CHECKING:
     from melange.consuming.leases import Lease
@@ -62,10 +62,7 @@ _local = _Local()
 
 def check_time_limit(timeout_seconds: float | None) -> None:
     """Raise ``ConfigurationError`` unless it is a time limit or None."""
-    if timeout_seconds is None:
-        return
-    is_number = isinstance(timeout_seconds, (int, float)) and not isinstance(timeout_seconds, bool)
-    if not is_number or not 0 < timeout_seconds < math.inf:
+    if timeout_seconds is not None and not (is_number(timeout_seconds) and 0 < timeout_seconds < math.inf):
         raise ConfigurationError(f"timeout_seconds must be above 0, or None, not {timeout_seconds!r}")
 
 

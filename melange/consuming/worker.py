@@ -21,7 +21,7 @@ from melange.consuming.ordering import RetryTimers
 from melange.consuming.poison_messages import Isolation, Suspects
 from melange.consuming.queue_worker import QueueWorker
 from melange.consuming.threads import Threads
-from melange.errors import ConfigurationError, is_number
+from melange.errors import ConfigurationError, is_number, is_whole_number
 from melange.lifecycle import Lifecycle
 
 logger = logging.getLogger(__name__)
@@ -302,7 +302,7 @@ def _check(
     addresses = [consumer.queue.address for consumer in consumers]
     if not addresses or len(set(addresses)) < len(addresses):
         raise ConfigurationError("a worker needs at least one consumer, and each its own queue")
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < len(consumers):
+    if not is_whole_number(concurrency) or concurrency < len(consumers):
         raise ConfigurationError(
             f"concurrency must be a whole number and at least {len(consumers)}, one for each queue, not {concurrency!r}"
         )

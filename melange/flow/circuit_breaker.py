@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from melange.clock import Clock, SystemClock
 from melange.consuming.gates import FlowState, Gate
-from melange.errors import ConfigurationError, Reject, Retry, is_number
+from melange.errors import ConfigurationError, Reject, Retry, is_number, is_whole_number
 from melange.messages import Delivery, Queue
 from melange.middleware import Middleware
 
@@ -50,7 +50,7 @@ class CircuitBreaker(Gate, Middleware):
         first_pause_seconds: float = 5.0,
         longest_pause_seconds: float = 300.0,
     ) -> None:
-        if isinstance(window, bool) or not isinstance(window, int) or window < 2:
+        if not is_whole_number(window) or window < 2:
             raise ConfigurationError(f"window must be a whole number of at least 2, not {window!r}")
         if not is_number(share) or not 0 < share <= 1:
             raise ConfigurationError(f"share must be above 0 and at most 1, not {share!r}")

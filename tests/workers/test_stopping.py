@@ -198,6 +198,25 @@ def test_a_listener_may_stop_its_worker_on_whatever_thread_it_runs(kind):
     assert worker.stop()
 
 
+def test_a_plain_batch_listener_may_stop_its_worker():
+    driver = InMemoryDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1))
+    answers = []
+
+    @consumer.batch_listener(name="listener", max_events=1)
+    def stop(events):
+        answers.append(worker.stop())
+
+    send(driver, consumer.queue, 1)
+    worker = worker_on(consumer)
+    worker.start()
+
+    eventually(lambda: worker.has_ended)
+
+    assert answers == [False]
+    assert worker.stop()
+
+
 def test_another_thread_that_a_listener_started_waits_for_the_end():
     driver = InMemoryDriver()
     consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1))

@@ -88,7 +88,7 @@ def test_the_handler_knows_the_time_of_its_invocation(harness) -> None:
     assert (started, deleted) == ([0], 0)
 
 
-@pytest.mark.parametrize("timeout_seconds", [0, 901, True])
+@pytest.mark.parametrize("timeout_seconds", [0, 901, True, 1.5, "30"])
 def test_a_time_that_lambda_does_not_have_is_refused(harness, timeout_seconds) -> None:
     consumer = ExchangeMessageConsumer("shipping")
 

@@ -351,7 +351,7 @@ def test_a_plain_batch_uses_no_attempts_when_no_thread_can_be_started(
     start = threading.Thread.start
 
     def refuse(thread):
-        if thread.name == "melange-batch":
+        if thread.name == "melange-async":
             raise RuntimeError("can't start new thread")
         start(thread)
 
