@@ -61,6 +61,13 @@ def _of_queue(
             "--function-response-types ReportBatchItemFailures",
         )
         return
+    yield from _of_mapping(where, mapping)
+    window: int = mapping.get("MaximumBatchingWindowInSeconds") or 0
+    yield from _of_visibility(where, queue, timeout_seconds, window)
+    yield from _of_dead_letters(where, queue)
+
+
+def _of_mapping(where: str, mapping: Mapping[str, Any]) -> Iterator[Finding]:
     update = f"aws lambda update-event-source-mapping --uuid {mapping['UUID']}"
     if "ReportBatchItemFailures" not in (mapping.get("FunctionResponseTypes") or ()):
         yield Finding(
@@ -80,7 +87,9 @@ def _of_queue(
             "nothing invokes the function with its messages",
             f"{update} --enabled",
         )
-    window = mapping.get("MaximumBatchingWindowInSeconds") or 0
+
+
+def _of_visibility(where: str, queue: ObservedQueue, timeout_seconds: int, window: int) -> Iterator[Finding]:
     wanted = LAMBDA_VISIBILITY_FACTOR * timeout_seconds + window
     if queue.visibility_timeout_seconds < wanted:
         yield Finding(
@@ -93,6 +102,9 @@ def _of_queue(
             "asks for six times the timeout, in addition to the batching window",
             f"aws sqs set-queue-attributes --queue-url {queue.address} --attributes VisibilityTimeout={wanted}",
         )
+
+
+def _of_dead_letters(where: str, queue: ObservedQueue) -> Iterator[Finding]:
     if queue.max_receive_count is None:
         yield Finding(
             "dead-letters",

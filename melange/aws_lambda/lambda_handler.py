@@ -103,32 +103,17 @@ class LambdaHandler:
             self._handle_sns(records, context)
             return {"batchItemFailures": []}
         fair_seconds = _fair_share(context, self._grace_seconds)
-        failed: list[str] = []
-        stopped_groups: set[tuple[str, str]] = set()
+        invocations: dict[str, _Invocation] = {}
+        failed: list[BatchItemFailure] = []
         for record in records:
-            consumer = self._consumer_of(record)
-            consumer.require_listeners()
-            batch = _Invocation(consumer, context, self._grace_seconds, fair_seconds, self._run_coroutine)
-            group = _group_of(record) if consumer.queue.is_fifo else None
-            try:
-                delivery = batch.delivery(_from_sqs(record))
-            except DriverError as error:
-                logger.warning("a record of queue %r comes back later: %s", consumer.queue.name, error)
-                failed.append(record["messageId"])
-                if group is not None:
-                    stopped_groups.add(group)
-                continue
-            # The rest of a group waits for the one that failed, or the order would be lost.
-            if group in stopped_groups or batch.is_over:
-                batch.release(delivery)
-                is_gone = False
-            else:
-                is_gone = batch.handle(delivery)
-            if not is_gone:
-                failed.append(record["messageId"])
-                if group is not None:
-                    stopped_groups.add(group)
-        return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+            name = _queue_name_of(record)
+            if name not in invocations:
+                invocations[name] = _Invocation(
+                    self._consumer_of(name), context, self._grace_seconds, fair_seconds, self._run_coroutine
+                )
+            if not invocations[name].handle_record(record):
+                failed.append({"itemIdentifier": record["messageId"]})
+        return {"batchItemFailures": failed}
 
     def _handle_sns(self, records: Sequence[Mapping[str, Any]], context: LambdaContext | None) -> None:
         if len(self._consumers) > 1:
@@ -136,23 +121,26 @@ class LambdaHandler:
                 "a function that is subscribed to topics takes one consumer: make a handler for each function"
             )
         (consumer,) = self._consumers.values()
-        consumer.require_listeners()
-        fair_seconds = _fair_share(context, self._grace_seconds)
-        failed = []
-        for record in records:
-            batch = _Invocation(
-                consumer, context, self._grace_seconds, fair_seconds, self._run_coroutine, is_queue=False
-            )
-            if not batch.handle(batch.delivery(_from_sns(record))):
-                failed.append(record["Sns"]["MessageId"])
+        invocation = _Invocation(
+            consumer,
+            context,
+            self._grace_seconds,
+            _fair_share(context, self._grace_seconds),
+            self._run_coroutine,
+            is_queue=False,
+        )
+        failed = [
+            record["Sns"]["MessageId"]
+            for record in records
+            if not invocation.handle(invocation.delivery(_from_sns(record)))
+        ]
         if failed:
             raise InvocationFailed(
                 f"{len(failed)} of {len(records)} records of SNS were not handled: {', '.join(failed)}; see the log. "
                 "Lambda invokes the function again"
             )
 
-    def _consumer_of(self, record: Mapping[str, Any]) -> ExchangeMessageConsumer:
-        name = _queue_name_of(record)
+    def _consumer_of(self, name: str) -> ExchangeMessageConsumer:
         consumer = self._consumers.get(name)
         if consumer is None:
             raise ConfigurationError(
@@ -171,11 +159,6 @@ class LambdaHandler:
         if self._runner is None:
             self._runner = asyncio.Runner()
         return self._runner.run(contained(coroutine), context=contextvars.copy_context())
-
-
-def _group_of(record: Mapping[str, Any]) -> tuple[str, str]:
-    group: str = (record.get("attributes") or {}).get("MessageGroupId", "")
-    return _queue_name_of(record), group
 
 
 def _fair_share(context: LambdaContext | None, grace_seconds: float) -> float:
@@ -198,17 +181,17 @@ class _Invocation:
         *,
         is_queue: bool = True,
     ) -> None:
+        consumer.require_listeners()
         self._consumer = consumer
+        self._stopped_groups: set[str] = set()
         self._clock = consumer.driver.clock
-        self._seconds = (
-            float(consumer.options.visibility_timeout_seconds)
-            if context is None
-            else context.get_remaining_time_in_millis() / 1000
-        )
-        self._ends_at = self._clock.monotonic() + self._seconds
-        self._cutoff = self._ends_at - grace_seconds
+        seconds = float(consumer.options.visibility_timeout_seconds)
+        if context is not None:
+            seconds = context.get_remaining_time_in_millis() / 1000
+        ends_at = self._clock.monotonic() + seconds
+        self._cutoff = ends_at - grace_seconds
+        self._deadline = ends_at - grace_seconds / 2  # after it nothing can be settled for certain
         self._fair_seconds = fair_seconds
-        self._deadline = self._ends_at - grace_seconds / 2  # after it nothing can be settled for certain
         # Nothing is renewed: the queue's visibility timeout outlasts the invocation.
         keeper = LeaseKeeper(consumer.driver, consumer.options.visibility_timeout_seconds, consumer.store)
         self._settler = consumer.settler(
@@ -220,6 +203,28 @@ class _Invocation:
     def is_over(self) -> bool:
         """True if no record should begin any more."""
         return self._clock.monotonic() >= self._cutoff
+
+    def handle_record(self, record: Mapping[str, Any]) -> bool:
+        """Handle a record of SQS, if there is time; return True if its message may be deleted.
+
+        The rest of a FIFO group waits for a message of it that comes back, or the order would be lost.
+        """
+        group = None
+        if self._consumer.queue.is_fifo:
+            group = str((record.get("attributes") or {}).get("MessageGroupId", ""))
+        is_gone = False
+        try:
+            delivery = self.delivery(_from_sqs(record))
+        except DriverError as error:
+            logger.warning("a record of queue %r comes back later: %s", self._consumer.queue.name, error)
+        else:
+            if group in self._stopped_groups or self.is_over:
+                self.release(delivery)
+            else:
+                is_gone = self.handle(delivery)
+        if not is_gone and group is not None:
+            self._stopped_groups.add(group)
+        return is_gone
 
     def delivery(self, raw: Mapping[str, Any]) -> Delivery:
         """Return a record as a delivery; its lease ends with the invocation."""

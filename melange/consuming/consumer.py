@@ -94,12 +94,8 @@ class ExchangeMessageConsumer(ListenerRegistry):
             raise ConfigurationError(f"event_type= takes a function of body and headers, not {event_type!r}")
         self.driver = DriverManager.instance().get_driver() if driver is None else driver
         capabilities = self.driver.capabilities
-        check_whole_seconds(
-            "visibility_timeout_seconds",
-            queue.visibility_timeout_seconds,
-            1,
-            capabilities.max_visibility_seconds,
-        )
+        visibility, longest = queue.visibility_timeout_seconds, capabilities.max_visibility_seconds
+        check_whole_seconds("visibility_timeout_seconds", visibility, 1, longest)
         check_whole_seconds("wait_seconds", queue.wait_seconds, 0, capabilities.max_wait_seconds)
         time_limits = TimeLimits(timeout_seconds)
         deduplication, store = resolved_deduplication(deduplication, self.driver)
@@ -120,35 +116,38 @@ class ExchangeMessageConsumer(ListenerRegistry):
         hooks_of_gates = [hook for gate in flow for hook in gate.hooks]
         self.middleware = (*self.driver.middleware_for(self), *middleware, *hooks_of_gates)
         super().__init__(self.queue.name, self.driver.serializer, store, time_limits)
+        self.event_type = event_type
+        self.processor = self._new_processor(retry, deduplication)
+        self._backoff = dependable(retry.backoff)
+        self._around_poll = [partial(one.around_poll, self.queue) for one in self.middleware]
+        self._longest_visibility_seconds = longest
+        self._store_is_available = True
+        self._suspects = Suspects()
+        self._keeper = LeaseKeeper(self.driver, visibility, store)
+        self._settler = self.settler(self._keeper, self._suspects)
+        # On FIFO a failure has to stop the rest of its group, and to release the followers would count as a receive of
+        # each: one at a time, no message pays for another.
+        self._limit = 1 if self.queue.is_fifo else capabilities.max_receive_batch
+
+    def _new_processor(self, retry: RetryPolicy, deduplication: Deduplication) -> DeliveryProcessor:
         failures = Failures(retry, rejected_stay=self._keeps_rejected or self.queue.dead_letter_queue is None)
         attempts = Attempts(
             self.serializer,
-            store,
+            self.store,
             failures,
             deduplication=deduplication,
             middleware=self.middleware,
-            time_limits=time_limits,
+            time_limits=self.time_limits,
         )
-        self.processor = DeliveryProcessor(
+        return DeliveryProcessor(
             self.subscriptions,
             self.serializer,
             attempts,
             failures,
             middleware=self.middleware,
-            event_type=event_type,
-            on_unhandled=queue.on_unhandled,
+            event_type=self.event_type,
+            on_unhandled=self.options.on_unhandled,
         )
-        self._backoff = dependable(retry.backoff)
-        self.event_type = event_type
-        self._around_poll = [partial(one.around_poll, self.queue) for one in self.middleware]
-        self._longest_visibility_seconds = capabilities.max_visibility_seconds
-        self._store_is_available = True
-        self._suspects = Suspects()
-        self._keeper = LeaseKeeper(self.driver, queue.visibility_timeout_seconds, store)
-        self._settler = self.settler(self._keeper, self._suspects)
-        # On FIFO a failure has to stop the rest of its group, and to release the followers would count as a receive of
-        # each: one at a time, no message pays for another.
-        self._limit = 1 if self.queue.is_fifo else capabilities.max_receive_batch
 
     def consume_event(self, wait_seconds: int | None = None) -> int:
         """Poll once and process what came; return the number of settled deliveries.
