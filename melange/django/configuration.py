@@ -39,7 +39,7 @@ class Configuration:
         """Return the configuration of the project.
 
         Raises:
-            ConfigurationError: ``MELANGE`` is not a dict, or has an unknown key.
+            ConfigurationError: ``MELANGE`` is not a dict, has an unknown key, or options for no driver.
         """
         given = getattr(settings, "MELANGE", {})
         known = [one.name.upper() for one in fields(cls)]
@@ -50,6 +50,12 @@ class Configuration:
                 raise ConfigurationError(
                     f"the setting MELANGE has no key {key!r}{nearest(str(key), known)}; its keys: {', '.join(known)}"
                 )
+        of_driver = [key for key in ("DRIVER_OPTIONS", "MIDDLEWARE") if given.get(key)]
+        if of_driver and given.get("DRIVER") is None:
+            raise ConfigurationError(
+                f"MELANGE has {' and '.join(of_driver)} without DRIVER, where they would have no effect: name the driver, "
+                "or give them to use_driver"
+            )
         return cls(**{key.lower(): value for key, value in given.items()})
 
     def made_consumers(self) -> list[ExchangeMessageConsumer]:
