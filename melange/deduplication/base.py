@@ -80,9 +80,9 @@ class DeduplicationStore(ABC):
     """Remembers which listeners have finished which messages, which are running, and their attempts.
 
     Claim a listener before it runs, complete it when it has returned, and abandon it when it has failed. Never mark it
-    before it has run, because a crash would then lose the message. All methods are thread-safe. A store may keep a database transaction open
-    between ``claim`` and ``complete`` (its own ``Claimed`` is handed back to it), so that effect and mark are committed
-    together.
+    before it has run, because a crash would then lose the message. All methods are thread-safe. A store may keep a database
+    transaction open between ``claim`` and ``complete`` (its own ``Claimed`` is handed back to it), so that effect and mark
+    are committed together.
 
     ``claim`` counts attempts in the same atomic step, so a process that dies during a run has used one. Attempts are kept
     as long as marks.
@@ -95,8 +95,8 @@ class DeduplicationStore(ABC):
 
     ``keyword_names`` are additional keywords that listeners may have, for example a session. ``listeners_are_async`` is
     True if the store supports only asynchronous listeners, False if it supports only plain ones. ``outlives_process`` is
-    True if attempts and marks survive a crash. ``answers_at_once`` is
-    True if no method waits for anything, and none raises ``DeduplicationError``: a worker then calls it on its event loop.
+    True if attempts and marks survive a crash. ``answers_at_once`` is True if no method waits for anything, and none raises
+    ``DeduplicationError``: a worker then calls it on its event loop.
     """
 
     keyword_names: tuple[str, ...] = ()

@@ -18,8 +18,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 from melange.errors import ConfigurationError
 from melange.events import (
     DERIVED_SCHEMA,
-    EVENT_TYPE_KEY,
-    EVENT_VERSION_KEY,
     OCCURRED_ON_KEY,
     EventMessage,
     Occurrence,
@@ -57,6 +55,7 @@ from melange.serialization.introspection import (
     resolved_hints,
     substituted,
     types_by_owner,
+    wire_name,
     without_alias,
     without_wrappers,
 )
@@ -170,7 +169,7 @@ class _Derivation:
             has_default = (
                 field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
             )
-            key = _key(class_, field, {member.key for member in members})
+            key = wire_name(class_, field, {member.key for member in members})
             members.append(Member(field.name, key, derived, is_argument and not has_default, is_argument))
         made.complete(members, has_other_arguments=has_others)
 
@@ -349,18 +348,6 @@ class _Derivation:
 
 def _ambiguity(class_: type, name: str, error: AmbiguousUnionError) -> ConfigurationError:
     return refusal(class_, name, f"is a union that cannot be read: {error}")
-
-
-def _key(class_: type, field: dataclasses.Field[Any], taken: set[str]) -> str:
-    """Return the field's name on the wire."""
-    key = field.metadata.get("name", field.name)
-    if not isinstance(key, str) or not key:
-        raise refusal(class_, field.name, "has a 'name' in its metadata that is not text, or empty")
-    if key in taken:
-        raise refusal(class_, field.name, f"has the name {key!r} on the wire, which another field has")
-    if issubclass(class_, EventMessage) and key in (EVENT_TYPE_KEY, EVENT_VERSION_KEY):
-        raise refusal(class_, field.name, f"has the name {key!r} on the wire, which belongs to melange")
-    return key
 
 
 def _literal(annotation: Any, values: tuple[Any, ...]) -> Field:

@@ -157,6 +157,18 @@ def constructor_arguments(dataclass_type: type) -> tuple[set[str] | None, bool]:
     return None if takes_anything else taken, bool(taken - names)
 
 
+def wire_name(class_: type, field: dataclasses.Field[Any], taken: set[str]) -> str:
+    """Return the field's name on the wire."""
+    key = field.metadata.get("name", field.name)
+    if not isinstance(key, str) or not key:
+        raise refusal(class_, field.name, "has a 'name' in its metadata that is not text, or empty")
+    if key in taken:
+        raise refusal(class_, field.name, f"has the name {key!r} on the wire, which another field has")
+    if issubclass(class_, EventMessage) and key in (EVENT_TYPE_KEY, EVENT_VERSION_KEY):
+        raise refusal(class_, field.name, f"has the name {key!r} on the wire, which belongs to melange")
+    return key
+
+
 def refusal(class_: type, field_name: str, problem: str) -> ConfigurationError:
     """Return the error about a field for which no schema can be derived."""
     return ConfigurationError(

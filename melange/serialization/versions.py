@@ -43,7 +43,7 @@ class Upcasters:
         Raises:
             DecodeError: a function failed.
         """
-        if event_type_name not in self.types or not isinstance(data, dict):
+        if not isinstance(data, dict):
             return data
         version = version_of(data)
         while (upcaster := self._functions.get((event_type_name, version))) is not None:
@@ -59,15 +59,15 @@ class Upcasters:
         return data
 
 
-def version_of(data: dict[str, Any]) -> int:
+def version_of(data: Any) -> int:
     """Return the version of a body: 1 unless it says another; what is not an integer is a field of others."""
-    version = data.get(EVENT_VERSION_KEY, 1)
+    version = data.get(EVENT_VERSION_KEY, 1) if isinstance(data, dict) else 1
     return version if type(version) is int else 1
 
 
 def check_version(event_class: type[EventMessage], data: Any) -> None:
     """Raise ``DecodeError`` for a body that is of another version than the class."""
-    version = version_of(data) if isinstance(data, dict) else 1
+    version = version_of(data)
     if version == event_class.event_version:
         return
     problem = (
