@@ -8,8 +8,8 @@ from typing import Any
 from melange.console.backend import NotFoundError
 from melange.console.model import Message, State
 from melange.engine.queue import Copy
-from melange.server.bodies import decoded
 from melange.server.broker import Broker
+from melange.server.contents import decoded
 from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.queues import Queue
 from melange.server.sqs.receiving import system_attributes

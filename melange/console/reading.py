@@ -16,8 +16,7 @@ from melange.drivers.dead_letters import FoundDeadLetter
 from melange.drivers.sqs_rules import MESSAGE_ID_ATTRIBUTE, PUBLISHED_AT_ATTRIBUTE
 from melange.messages import Queue as DeliveryQueue
 from melange.operations.dead_letter import DeadLetter, dead_letter_from, event_type_in
-from melange.server.bodies import decoded, summary, task_in
-from melange.server.stories import type_in
+from melange.server.contents import decoded, summary, task_in, type_in
 
 _MAX_PRETTY_CHARACTERS = 262_144
 

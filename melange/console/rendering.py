@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from melange.console.model import name_of, place_of
-from melange.server.bodies import summary
+from melange.server.contents import summary
 from melange.server.control import CONSOLE_PREFIX
 
 _UNSEEN = re.compile(

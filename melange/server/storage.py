@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,24 @@ CREATE TABLE http_deliveries (id INTEGER PRIMARY KEY, content TEXT NOT NULL);
 """
 
 
+@dataclass(slots=True)
+class _Changes:
+    """What is not in the file yet."""
+
+    messages: dict[tuple[str, int], None] = field(default_factory=dict)
+    """The queue's ARN and the message's number, in order: they came, changed or went."""
+    ids: dict[tuple[str, Hashable], tuple[float, Any]] = field(default_factory=dict)
+    """Until when, and for which answer, a topic or queue knows a deduplication id."""
+    cleared_windows: set[str] = field(default_factory=set)
+    deliveries: set[int] = field(default_factory=set)
+    is_topology_changed: bool = False
+    are_tasks_changed: bool = False
+    is_all_changed: bool = False
+
+    def __bool__(self) -> bool:
+        return self != _Changes()
+
+
 class Storage:
     """The file of one broker. Everything but the constructor needs ``broker.lock``, which its callers hold.
 
@@ -67,15 +86,10 @@ class Storage:
 
     def __init__(self, directory: Path, broker: Broker) -> None:
         self._broker = broker
-        self._changed: dict[tuple[str, int], None] = {}
-        self._remembered: dict[tuple[str, Hashable], tuple[float, Any]] = {}
+        self._changes = _Changes()
         self._stored: set[int] = set()
-        self._forgotten: set[str] = set()
-        self._deliveries: set[int] = set()
-        self._is_topology_changed = False
-        self._are_tasks_changed = False
+        """The numbers of the messages in the file."""
         self._is_signing_key_kept = False
-        self._is_all_changed = False
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._connection = _open(directory / FILE_NAME)
@@ -87,35 +101,36 @@ class Storage:
 
     def message_changed(self, queue_arn: str, number: int) -> None:
         """Remember that a message has come, changed or gone."""
-        self._changed[queue_arn, number] = None
+        self._changes.messages[queue_arn, number] = None
 
     def id_remembered(self, arn: str, deduplication_id: Hashable, until: float, answer: Any) -> None:
         """Remember that a topic or queue has had a deduplication id."""
-        self._remembered[arn, deduplication_id] = until, answer
+        self._changes.ids[arn, deduplication_id] = until, answer
 
     def ids_forgotten(self, arn: str) -> None:
         """Remember that a topic or queue accepts all deduplication ids again."""
-        self._forgotten.add(arn)
-        for key in [key for key in self._remembered if key[0] == arn]:
-            del self._remembered[key]
+        self._changes.cleared_windows.add(arn)
+        for key in [key for key in self._changes.ids if key[0] == arn]:
+            del self._changes.ids[key]
 
     def delivery_changed(self, delivery_id: int) -> None:
         """Remember that a delivery over HTTP has come, failed or gone."""
-        self._deliveries.add(delivery_id)
+        self._changes.deliveries.add(delivery_id)
 
     def move_tasks_changed(self) -> None:
         """Remember that a message move task has gone on."""
-        self._are_tasks_changed = True
+        self._changes.are_tasks_changed = True
 
     def all_changed(self) -> None:
         """Remember that nothing in the file is true any more."""
-        self._is_all_changed = self._is_topology_changed = self._are_tasks_changed = True
+        changes = self._changes
+        changes.is_all_changed = changes.is_topology_changed = changes.are_tasks_changed = True
         self._is_signing_key_kept = False
         self._stored.clear()
 
     def topology_changed(self) -> None:
         """Remember that a topic, queue or subscription may have come, changed or gone; or the clock."""
-        self._is_topology_changed = True
+        self._changes.is_topology_changed = True
 
     def commit(self) -> None:
         """Write what has changed.
@@ -123,21 +138,15 @@ class Storage:
         Raises:
             ServiceError: it cannot be written now; the next commit tries again.
         """
-        if self._is_topology_changed:
+        if self._changes.is_topology_changed:
             self._keep_new_ones()
-        if not (
-            self._changed
-            or self._remembered
-            or self._forgotten
-            or self._deliveries
-            or self._are_tasks_changed
-            or self._is_topology_changed
-        ):
+        if not self._changes:
             return
+        has_signed = self._broker.signer.has_signed
         try:
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
-                if self._is_all_changed:
+                if self._changes.is_all_changed:
                     for table in ("messages", "deduplication_ids", "http_deliveries"):
                         self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
                 inserted, removed = self._write_messages()
@@ -148,12 +157,8 @@ class Storage:
             raise ServiceError("InternalFailure", f"The data cannot be written: {error}.", 500) from error
         self._stored.update(inserted)
         self._stored.difference_update(removed)
-        self._changed.clear()
-        self._remembered.clear()
-        self._forgotten.clear()
-        self._deliveries.clear()
-        self._is_topology_changed = self._are_tasks_changed = self._is_all_changed = False
-        self._is_signing_key_kept = self._broker.signer.has_signed
+        self._changes = _Changes()
+        self._is_signing_key_kept = has_signed
 
     def close(self) -> None:
         """Write what has changed, and close the file. Idempotent."""
@@ -188,7 +193,7 @@ class Storage:
         updates: list[tuple[Any, ...]] = []
         rows: list[tuple[Any, ...]] = []
         sources = arns_by_stored_queue(self._broker)
-        for arn, number in self._changed:
+        for arn, number in self._changes.messages:
             queue = self._broker.queues.get(arn)
             copy = None if queue is None else queue.stored.copies_by_number.get(number)
             if copy is None:
@@ -211,19 +216,21 @@ class Storage:
 
     def _write_deduplication_ids(self) -> None:
         execute = self._connection.executemany
-        if self._remembered:
+        if self._changes.ids:
             execute("DELETE FROM deduplication_ids WHERE until <= ?", [(self._broker.now(),)])
-        execute("DELETE FROM deduplication_ids WHERE arn = ?", ((arn,) for arn in self._forgotten))
+        execute(
+            "DELETE FROM deduplication_ids WHERE arn = ?", ((arn,) for arn in self._changes.cleared_windows)
+        )
         execute(
             "INSERT OR REPLACE INTO deduplication_ids VALUES (?, ?, ?, ?)",
             (
                 (arn, json.dumps(key), until, json.dumps(answer))
-                for (arn, key), (until, answer) in self._remembered.items()
+                for (arn, key), (until, answer) in self._changes.ids.items()
             ),
         )
 
     def _write_deliveries(self) -> None:
-        found = {one: self._broker.http_deliveries.find(one) for one in self._deliveries}
+        found = {one: self._broker.http_deliveries.find(one) for one in self._changes.deliveries}
         self._connection.executemany(
             "DELETE FROM http_deliveries WHERE id = ?",
             ((one,) for one, kept in found.items() if kept is None),
@@ -238,9 +245,9 @@ class Storage:
         state: dict[str, Any] = {"next_number": broker.next_number}
         if not self._is_signing_key_kept and broker.signer.has_signed:
             state["signing_key"] = broker.signer.key_as_text
-        if self._are_tasks_changed or self._is_topology_changed:
+        if self._changes.are_tasks_changed or self._changes.is_topology_changed:
             state["move_tasks"] = [task.kept() for task in broker.move_tasks.values()]
-        if self._is_topology_changed:
+        if self._changes.is_topology_changed:
             state |= {
                 "id_prefix": broker.id_prefix,
                 "advanced_seconds": broker.clock.advanced_seconds,
@@ -274,7 +281,7 @@ class Storage:
                 )
                 self._stored.update(copy.number for copy in kept.copies)
                 restore(self._broker, kept, is_as_new=False)
-            self._is_topology_changed = True
+            self._changes.is_topology_changed = True
             self.commit()
 
     def _copies(self) -> list[KeptCopy]:

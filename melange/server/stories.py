@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from melange.drivers.sqs_rules import EVENT_TYPE_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, message_from_attributes
+from melange.drivers.sqs_rules import MESSAGE_ID_ATTRIBUTE, message_from_attributes
 from melange.messages import DEAD_LETTER_HEADER
-from melange.server.bodies import decoded, task_in
+from melange.server.contents import decoded, task_in, type_in
 from melange.server.journal import Entry, EventKind
 from melange.server.sns.notifications import Notification
 from melange.server.sqs.messages import SentMessage
@@ -21,9 +21,6 @@ from melange.server.sqs.messages import SentMessage
 if TYPE_CHECKING:
     from melange.server.broker import Broker
     from melange.server.calls import Caller
-
-_TYPE_ATTRIBUTES = (EVENT_TYPE_ATTRIBUTE, "event_type_name", "event_type", "eventType", "type", "MessageType")
-"""Attributes that programs keep the type of a message in; the first one that is there counts."""
 
 Key = int | str | tuple[str]
 """A message by its number, by its id in a topic, or by melange's own id, which is in a tuple."""
@@ -87,11 +84,6 @@ class Story:
         """Return True if a body, an attribute or a reason has this text, in whatever case."""
         text = text.casefold()
         return any(text in part.casefold() for event in self.events for part in _texts(event))
-
-
-def type_in(attributes: Mapping[str, str]) -> str:
-    """Return the type that attributes give their message; "" if they give none."""
-    return next((attributes[name] for name in _TYPE_ATTRIBUTES if attributes.get(name)), "")
 
 
 def find_stories(

@@ -9,8 +9,8 @@ from melange.console.backend import Log, NotFoundError
 from melange.console.pages import Page, Visit
 from melange.console.reading import indented
 from melange.console.rendering import duration
-from melange.server.bodies import decoded
 from melange.server.calls import Caller
+from melange.server.contents import decoded
 from melange.server.stories import Event, Story
 
 _SHOWN_STORIES = 100

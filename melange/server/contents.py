@@ -1,13 +1,24 @@
-"""Bodies that are JSON in Base64, as Celery sends its tasks, so that they can be read and searched."""
+"""What a message says about itself to a reader: its type, and its text, which Celery sends as JSON in Base64."""
 
 from __future__ import annotations
 
 import json
 from base64 import b64decode
+from collections.abc import Mapping
 from typing import Any
+
+from melange.drivers.sqs_rules import EVENT_TYPE_ATTRIBUTE
+
+_TYPE_ATTRIBUTES = (EVENT_TYPE_ATTRIBUTE, "event_type_name", "event_type", "eventType", "type", "MessageType")
+"""Attributes that programs keep the type of a message in; the first one that is there counts."""
 
 _BEGINNINGS = ("ey", "ew")
 """Base64 of a brace with a quote or white space behind it. Bodies without it need no attempt."""
+
+
+def type_in(attributes: Mapping[str, str]) -> str:
+    """Return the type that attributes give their message; "" if they give none."""
+    return next((attributes[name] for name in _TYPE_ATTRIBUTES if attributes.get(name)), "")
 
 
 def decoded(body: str) -> str:
