@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TypeGuard
 
 from melange.errors import ConfigurationError, InvalidMessageError, InvalidNameError, MessageTooLargeError
-from melange.messages import JSON_CONTENT_TYPE, NO_HEADERS, TRACE_HEADERS, Message
+from melange.messages import JSON_CONTENT_TYPE, NO_HEADERS, TRACE_HEADERS, Message, Queue
 
 FIFO_SUFFIX = ".fifo"
 MAX_DELAY_SECONDS = 900
@@ -108,6 +108,28 @@ def check_message(message: Message, *, max_bytes: int, is_fifo: bool) -> None:
         size = message_size(message)
         if size > max_bytes:
             raise MessageTooLargeError(message_id, size, max_bytes)
+
+
+def check_delay(queue: Queue, delay_seconds: int) -> None:
+    """Raise unless messages to this queue may have this delay.
+
+    Raises:
+        ConfigurationError: it is not a whole number of seconds up to 900.
+        InvalidMessageError: the queue is FIFO.
+    """
+    check_whole_seconds("delay_seconds", delay_seconds, 0, MAX_DELAY_SECONDS)
+    if delay_seconds and queue.is_fifo:
+        raise InvalidMessageError(
+            f"queue {queue.name!r} is FIFO and has no delay for a single message: leave delay_seconds= out"
+        )
+
+
+def check_receive(limit: int, wait_seconds: int, visibility_timeout_seconds: int) -> None:
+    """Raise ``ConfigurationError`` unless a receive may have these arguments; more than ten are taken as ten."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ConfigurationError(f"limit must be a whole number of at least 1, not {limit!r}")
+    check_whole_seconds("wait_seconds", wait_seconds, 0, MAX_WAIT_SECONDS)
+    check_whole_seconds("visibility_timeout_seconds", visibility_timeout_seconds, 0, MAX_VISIBILITY_SECONDS)
 
 
 def check_whole_seconds(name: str, value: int, lowest: int, highest: int) -> None:
@@ -247,7 +269,8 @@ def message_from_attributes(
 ) -> Message:
     """Return the message with these attributes; attributes of other publishers become headers.
 
-    ``sent_at`` is the broker's time of sending, for messages that do not say when they were published. Other publishers may use our names. The result can always be sent again, for example to a dead-letter queue.
+    ``sent_at`` is the broker's time of sending, for messages that do not say when they were published. Other publishers
+    may use our names. The result can always be sent again, for example to a dead-letter queue.
     """
     message_id = attributes.get(MESSAGE_ID_ATTRIBUTE, "")
     event_type_name = attributes.get(EVENT_TYPE_ATTRIBUTE, "")

@@ -68,7 +68,7 @@ class FifoQueue(StoredQueue[MessageT]):
     ) -> Copy[MessageT] | None:
         if not self._is_indexed:
             self._index(now)  # which completes the window
-        if self.number_of_first(group_id, deduplication_id, now) is not None:
+        if self._window.find(self._deduplication_key(group_id, deduplication_id), now) is not None:
             return None
         return super().put(
             message, now, group_id, deduplication_id, delay_seconds=delay_seconds, origin=origin

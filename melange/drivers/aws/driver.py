@@ -32,10 +32,11 @@ from melange.drivers.base import (
 from melange.drivers.queue_spec import NamePrefix, QueueSpec
 from melange.drivers.sqs_rules import (
     MAX_BATCH,
-    MAX_DELAY_SECONDS,
     MAX_VISIBILITY_SECONDS,
     MAX_WAIT_SECONDS,
+    check_delay,
     check_message,
+    check_receive,
     check_whole_seconds,
 )
 from melange.errors import ConfigurationError, Failure, InvalidMessageError
@@ -180,11 +181,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
         self, queue: Queue, messages: Sequence[Message], *, delay_seconds: int = 0
     ) -> list[Failure[Message]]:
         self._calls.check_open()
-        check_whole_seconds("delay_seconds", delay_seconds, 0, MAX_DELAY_SECONDS)
-        if delay_seconds and queue.is_fifo:
-            raise InvalidMessageError(
-                f"queue {queue.name!r} is FIFO and has no delay for a single message: leave delay_seconds= out"
-            )
+        check_delay(queue, delay_seconds)
         for message in messages:
             check_message(message, max_bytes=queue.max_message_bytes, is_fifo=queue.is_fifo)
         entry_of = partial(send_entry, delay_seconds=delay_seconds)
@@ -195,12 +192,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
     def receive(
         self, queue: Queue, limit: int, wait_seconds: int, *, visibility_timeout_seconds: int = 30
     ) -> list[Delivery]:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ConfigurationError(f"limit must be a whole number of at least 1, not {limit!r}")
-        check_whole_seconds("wait_seconds", wait_seconds, 0, MAX_WAIT_SECONDS)
-        check_whole_seconds(
-            "visibility_timeout_seconds", visibility_timeout_seconds, 0, MAX_VISIBILITY_SECONDS
-        )
+        check_receive(limit, wait_seconds, visibility_timeout_seconds)
         return batches.receive(
             self._calls, queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
         )

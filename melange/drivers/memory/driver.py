@@ -23,21 +23,20 @@ from melange.drivers.memory.dead_letters import MemoryDeadLetters
 from melange.drivers.queue_spec import NamePrefix, QueueSpec
 from melange.drivers.sqs_rules import (
     MAX_BATCH,
-    MAX_DELAY_SECONDS,
     MAX_IN_FLIGHT,
     MAX_VISIBILITY_SECONDS,
     MAX_WAIT_SECONDS,
+    check_delay,
     check_message,
+    check_receive,
     check_whole_seconds,
 )
 from melange.engine.standard import Disorder
 from melange.engine.waiting import Waiter
 from melange.errors import (
-    ConfigurationError,
     DriverClosedError,
     DriverError,
     Failure,
-    InvalidMessageError,
     QueueNotFoundError,
 )
 from melange.messages import NO_HEADERS, Delivery, Message, Queue, Topic
@@ -142,17 +141,13 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
     def send(
         self, queue: Queue, messages: Sequence[Message], *, delay_seconds: int = 0
     ) -> list[Failure[Message]]:
-        check_whole_seconds("delay_seconds", delay_seconds, 0, MAX_DELAY_SECONDS)
+        check_delay(queue, delay_seconds)
         with self._lock:
             if self._closed:
                 raise DriverClosedError
             target = self._broker.queue(queue)
             put = target.stored.put
             max_bytes, is_fifo = target.queue.max_message_bytes, target.queue.is_fifo
-            if delay_seconds and is_fifo:
-                raise InvalidMessageError(
-                    f"queue {queue.name!r} is FIFO and has no delay for a single message: leave delay_seconds= out"
-                )
             for message in messages:
                 check_message(message, max_bytes=max_bytes, is_fifo=is_fifo)
             now = self.clock.monotonic()
@@ -176,7 +171,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             and 0 <= wait_seconds <= MAX_WAIT_SECONDS
             and 0 <= visibility_timeout_seconds <= MAX_VISIBILITY_SECONDS
         ):
-            _check_receive(limit, wait_seconds, visibility_timeout_seconds)
+            check_receive(limit, wait_seconds, visibility_timeout_seconds)
         limit = min(limit, MAX_BATCH)
         with self._lock:
             if self._closed:
@@ -312,13 +307,6 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         # Written out in the methods through which each message comes: a call costs more than the question.
         if self._closed:
             raise DriverClosedError
-
-
-def _check_receive(limit: int, wait_seconds: int, visibility_timeout_seconds: int) -> None:
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ConfigurationError(f"limit must be a whole number of at least 1, not {limit!r}")
-    check_whole_seconds("wait_seconds", wait_seconds, 0, MAX_WAIT_SECONDS)
-    check_whole_seconds("visibility_timeout_seconds", visibility_timeout_seconds, 0, MAX_VISIBILITY_SECONDS)
 
 
 def _gone(delivery: Delivery) -> DriverError:
