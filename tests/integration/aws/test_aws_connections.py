@@ -112,6 +112,27 @@ def test_an_answer_that_comes_byte_by_byte_ends_at_the_time_limit(ends):
     thread.join()
 
 
+def test_an_answer_that_stops_in_the_middle_is_not_waited_for_after_the_time_limit():
+    receives = []
+
+    class Counted(socket.socket):
+        def recv(self, *arguments):
+            receives.append(arguments)
+            return super().recv(*arguments)
+
+    Counted.__module__ = "socket"  # as a plain socket, which the system lets wait
+    ours, theirs = socket.socketpair()
+    with Counted(fileno=ours.detach()) as counted, theirs:
+        connection = Connection(counted, 0.2)
+        server = serve(theirs, 4, ANSWER[:20])
+
+        with pytest.raises(TimeoutError):
+            connection.exchange(b"POST")
+
+        server.join()
+    assert len(receives) == 1  # a second one would wait as long again
+
+
 def test_what_comes_after_the_answer_makes_a_connection_unusable(ends):
     ours, theirs = ends
     connection = Connection(ours, 30.0)

@@ -44,6 +44,22 @@ def test_two_messages_of_one_deduplication_id_are_both_dead_lettered(driver):
     assert bodies(driver.receive(dead_letters, 10, 0)) == ["first.fifo", "second.fifo"]
 
 
+@pytest.mark.parametrize("was_interrupted", [False, True])
+def test_the_id_of_a_dead_letter_is_not_taken_for_new_messages(driver, was_interrupted):
+    dead_letters = driver.declare_queue("dead-letters.fifo")
+    queue = driver.declare_queue("queue.fifo", dead_letter_queue=dead_letters, max_receive_count=1)
+    driver.send(queue, fifo_messages("poison"))
+    driver.defer(driver.receive(queue, 1, 0), 0)
+    driver.receive(queue, 1, 0)
+    (dead,) = driver.list_messages(dead_letters)
+    if was_interrupted:
+        driver._broker.queues[dead_letters.address].stored._is_indexed = False
+
+    driver.send(dead_letters, fifo_messages(dead.message_deduplication_id))
+
+    assert len(driver.list_messages(dead_letters)) == 2
+
+
 @pytest.fixture
 def _sees_three(monkeypatch):
     monkeypatch.setattr("melange.engine.fifo.SEARCHED_MESSAGES", 3)

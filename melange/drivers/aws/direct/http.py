@@ -90,8 +90,13 @@ class Connection:
     def _receive(self) -> bytes:
         """Return the next bytes of an answer. One that comes byte by byte has the same time limit for all of them."""
         is_first, self._is_first = self._is_first, False
-        if not (is_first and self._waits) and not self._is_pending():
-            self._readable.poll(self._milliseconds_left())
+        waits_by_itself = is_first and self._waits
+        if (
+            not waits_by_itself
+            and not self._is_pending()
+            and not self._readable.poll(self._milliseconds_left())
+        ):
+            raise TimeoutError("the answer is not complete")
         try:
             received: bytes = self._do(self._socket.recv, _RECEIVE_BYTES, select.POLLIN)
         except ConnectionResetError as error:
