@@ -20,6 +20,7 @@ from rich.progress import MofNCompleteColumn, Progress, TaskID
 
 from benchmarks import (
     asynchronous,
+    beside,
     deduplication,
     depth,
     importing,
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "groups",
         nargs="*",
         metavar="GROUP",
-        help=f"all by default: {', '.join(GROUPS)}; or walk, or aws, alone",
+        help=f"all by default: {', '.join(GROUPS)}; or walk, or aws, alone; or beside REVISION, "
+        "to compare this code with another commit",
     )
     parser.add_argument(
         "--quick", action="store_true", help="fewer repetitions, 100,000 messages queued or sent"
@@ -75,6 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(machine())
         with progress_bars() as progress:
             print(aws.measure(7 if options.quick else 25, options.python, progress))
+        return
+    if options.groups[:1] == ["beside"]:
+        if len(options.groups) != 2:
+            parser.error("write: beside REVISION")
+        print(machine())
+        with progress_bars() as progress:
+            print(beside.measure(options.groups[1], 28 if options.quick else 100, progress))
         return
     if options.groups == ["walk"]:
         with server(options.endpoint_url) as url:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.aws import contestant
+from benchmarks.child import Child
 from benchmarks.measuring import Cost
 
 HERE = Path(__file__).parent
@@ -88,45 +89,37 @@ def running_stub() -> Iterator[Stub]:
             process.kill()
 
 
-class Contestant:
+class Contestant(Child):
     """A contestant's process."""
 
     def __init__(self, name: str, python: Path, stub: Stub) -> None:
-        self.name = name
         self._stub = stub
         self._queue = name.replace(" ", "-")
-        command = [str(python), str(HERE / "contestant.py"), name, stub.url, self._queue]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment_variables(stub.url),
-        )
+        super().__init__(name, _command(name, python, stub, self._queue), environment_variables(stub.url))
         self._is_consuming = False
-        self._line()
+        self.answer()
 
     def publish(self, count: int) -> Cost:
         """Publish messages; return the cost of each."""
-        self._command(f"publish {WARM_UP_MESSAGES}")
-        cpu, wall = map(float, self._command(f"publish {count}").split())
+        self.ask(f"publish {WARM_UP_MESSAGES}")
+        cpu, wall = map(float, self.ask(f"publish {count}").split())
         return Cost(cpu / count, wall / count)
 
     def begin(self) -> None:
         """Begin to consume, and poll a queue in which nothing is."""
         self._is_consuming = True
-        self._tell("consume")
+        self.tell("consume")
         time.sleep(IDLE_SECONDS)
 
     def consume(self, count: int) -> Cost:
         """Consume messages until all are deleted; return the cost of each. Only what is deleted counts."""
         if not self._is_consuming:
             self._is_consuming = True
-            self._tell("consume")
+            self.tell("consume")
         self._consume(WARM_UP_MESSAGES)
-        used = float(self._command("used"))
+        used = float(self.ask("used"))
         seconds = self._consume(count)
-        return Cost((float(self._command("used")) - used) / count, seconds / count)
+        return Cost((float(self.ask("used")) - used) / count, seconds / count)
 
     def _consume(self, count: int) -> float:
         """Let messages be consumed; return the time from the filling of the queue to the last delete."""
@@ -143,45 +136,21 @@ class Contestant:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return 1024 * int(status.partition("VmRSS:")[2].split()[0])
 
-    def stop(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.communicate()
-
-    def _command(self, command: str) -> str:
-        self._tell(command)
-        return self._line()
-
-    def _tell(self, command: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{command}\n")
-        self.process.stdin.flush()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        if not line:
-            raise RuntimeError(f"{self.name} has ended")
-        return line
-
 
 def start_up(name: str, python: Path, stub: Stub) -> Cost:
     """Run a process that imports, builds what it needs, publishes ten messages and ends."""
-    command = [str(python), str(HERE / "contestant.py"), name, stub.url, "cold"]
     started = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment_variables(stub.url)
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write("publish 10\n")
-    process.stdin.flush()
-    process.stdout.readline(), process.stdout.readline()
+    child = Child(name, _command(name, python, stub, "cold"), environment_variables(stub.url))
+    child.ask("publish 10")
+    child.answer()
     wall = time.perf_counter() - started
-    times = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    process.kill()
-    process.communicate()
+    times = Path(f"/proc/{child.process.pid}/stat").read_text().rpartition(")")[2].split()
+    child.stop()
     return Cost((int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK"), wall)
+
+
+def _command(name: str, python: Path, stub: Stub, queue: str) -> list[str]:
+    return [str(python), str(HERE / "contestant.py"), name, stub.url, queue]
 
 
 def environment_variables(url: str) -> dict[str, str]:
