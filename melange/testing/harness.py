@@ -22,8 +22,7 @@ from melange.testing.harness_assertions import HarnessAssertions
 from melange.testing.harness_consumer import RunConsumer
 from melange.testing.harness_driver import HarnessDriver
 from melange.testing.harness_outboxes import Outboxes
-from melange.testing.history import History
-from melange.testing.history_text import tree_of
+from melange.testing.history import History, tree_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -164,9 +163,7 @@ class Harness(HarnessAssertions):
         end = self.clock.monotonic() + seconds
         yield
         while (now := self.clock.monotonic()) < end:
-            due = min(self.driver.next_due(), self._outboxes.next_due())
-            # Due times of settled messages may lie in the past.
-            self.clock.advance(min(due, end) - now if due > now else end - now)
+            self.clock.advance(min(self.driver.next_due(), self._outboxes.next_due(), end) - now)
             yield
 
     def _settle(self, run_coroutine: RunCoroutine) -> None:

@@ -13,8 +13,7 @@ from melange.messages import DEAD_LETTER_HEADER, Message
 from melange.testing.faults import is_meant
 from melange.testing.harness_consumer import RunConsumer
 from melange.testing.harness_driver import HarnessDriver
-from melange.testing.history import History, Run
-from melange.testing.history_text import tree_of
+from melange.testing.history import History, Run, tree_of
 
 EventT = TypeVar("EventT", bound=EventMessage)
 Where = Callable[[Any], object]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
     from melange.outbox import OutboxRelay
-    from melange.testing.harness_django_outboxes import DjangoOutboxes
 
 PAUSE_SECONDS = 1.0
 """How long an outbox rests after a relay could not publish."""
@@ -33,7 +34,9 @@ class Outboxes(Middleware):
         self._asynchronous: dict[str, URL] = {}
         self._own_engines: list[Engine] = []
         self._not_before: dict[Engine, float] = {}
-        self._in_django: DjangoOutboxes | None = None
+        self._django_aliases: set[str] = set()
+        self._django_engines: dict[str, Engine] = {}
+        self._watching = ExitStack()
 
     def add(self, engine: Engine) -> None:
         """Relay the outbox of this engine from now on."""
@@ -50,43 +53,49 @@ class Outboxes(Middleware):
     def start_watching(self) -> None:
         """Find outboxes when they are written to, if SQLAlchemy is installed, or Django with ``melange.django``."""
         if "melange.django.models" in sys.modules:
-            from melange.testing.harness_django_outboxes import DjangoOutboxes  # noqa: PLC0415
-
-            self._in_django = DjangoOutboxes(self._history.note_written)
+            self._watch_django()
         if find_spec("sqlalchemy") and find_spec("filelock"):
-            from sqlalchemy import event  # noqa: PLC0415
-
-            from melange.outbox import OutboxMessage, OutboxScheduledMessage  # noqa: PLC0415
-
-            event.listen(OutboxMessage, "after_insert", self._written)
-            event.listen(OutboxScheduledMessage, "after_insert", self._written)
+            self._watch_sqlalchemy()
 
     def stop_watching(self) -> None:
-        """End what ``start_watching`` began."""
-        if self._in_django is not None:
-            self._in_django.end()
-        if find_spec("sqlalchemy") and find_spec("filelock"):
-            from sqlalchemy import event  # noqa: PLC0415
-
-            from melange.outbox import OutboxMessage, OutboxScheduledMessage  # noqa: PLC0415
-
-            event.remove(OutboxMessage, "after_insert", self._written)
-            event.remove(OutboxScheduledMessage, "after_insert", self._written)
-        for engine in self._own_engines:
+        """End what ``start_watching`` began, and release the connections."""
+        self._watching.close()
+        for engine in (*self._own_engines, *self._django_engines.values()):
             engine.dispose()
 
-    def next_due(self) -> float:
-        """Return the clock's time of the next scheduled message, or at which a resting outbox is relayed again."""
-        resting = min(self._not_before.values(), default=float("inf"))
-        return min([resting, *(self._next_scheduled(engine) for engine in self._relays)])
+    def _watch_sqlalchemy(self) -> None:
+        from sqlalchemy import event  # noqa: PLC0415
 
-    def _next_scheduled(self, engine: Engine) -> float:
+        from melange.outbox import OutboxMessage, OutboxScheduledMessage  # noqa: PLC0415
+
+        for model in (OutboxMessage, OutboxScheduledMessage):
+            event.listen(model, "after_insert", self._written)
+            self._watching.callback(event.remove, model, "after_insert", self._written)
+
+    def _watch_django(self) -> None:
+        from django.db.models.signals import post_save  # noqa: PLC0415
+
+        from melange.django.models import OutboxMessage, OutboxScheduledMessage  # noqa: PLC0415
+
+        for model in (OutboxMessage, OutboxScheduledMessage):
+            post_save.connect(self._written_in_django, sender=model)
+            self._watching.callback(post_save.disconnect, self._written_in_django, sender=model)
+
+    def next_due(self) -> float:
+        """Return the clock's next time at which a scheduled message is due or a resting outbox is relayed; or infinity."""
+        now = self._clock.monotonic()
+        scheduled = (due for engine in self._relays for due in self._scheduled(engine))
+        # What is due already waits for something else, such as the end of its outbox's rest.
+        return min(
+            (due for due in (*self._not_before.values(), *scheduled) if due > now), default=float("inf")
+        )
+
+    def _scheduled(self, engine: Engine) -> Iterator[float]:
         from melange.outbox import OutboxAdministration  # noqa: PLC0415 - it imports SQLAlchemy
 
         for message in OutboxAdministration(engine).scheduled(1):
             if message.due_at is not None:
-                return self._clock.monotonic() + (message.due_at - self._clock.now()).total_seconds()
-        return float("inf")
+                yield self._clock.monotonic() + (message.due_at - self._clock.now()).total_seconds()
 
     def relay(self) -> int:
         """Publish what is committed; return the number of messages.
@@ -94,14 +103,20 @@ class Outboxes(Middleware):
         Raises:
             OutboxError: a database cannot be used.
             ConfigurationError: an outbox was written to through an asynchronous engine only, and the synchronous URL of
-                its database is not known.
+                its database is not known; or Django's database cannot be used by a relay, such as a SQLite in memory.
         """
-        for engine in self._in_django.engines() if self._in_django is not None else ():
-            self.add(engine)
+        for alias in sorted(self._django_aliases - self._django_engines.keys()):
+            self._add_django(alias)
         known = {str(engine.url.database) for engine in self._relays}
         for database in sorted(self._asynchronous.keys() - known):
             self.add(self._synchronous_engine(database))
         return sum(self._relay(engine) for engine in list(self._relays))
+
+    def _add_django(self, alias: str) -> None:
+        from melange.django.engines import engine_of  # noqa: PLC0415
+
+        self._django_engines[alias] = engine_of(alias)
+        self.add(self._django_engines[alias])
 
     def _synchronous_engine(self, database: str) -> Engine:
         from sqlalchemy import create_engine  # noqa: PLC0415
@@ -135,6 +150,10 @@ class Outboxes(Middleware):
             self._asynchronous[str(engine.url.database)] = engine.url
         else:
             self.add(engine)
+
+    def _written_in_django(self, instance: Any, using: str, **_: object) -> None:
+        self._history.note_written(instance.message_id)
+        self._django_aliases.add(using)
 
 
 def _synchronous(url: URL) -> URL | None:

@@ -53,7 +53,7 @@ class TestNegativeControls:
         ("broken_store", "test_name"),
         [
             (EndsWithItsLease, "test_a_claim_outlasts_its_lease"),
-            (CompletesWhatWasGivenBack, "test_who_gave_back_cannot_complete"),
+            (CompletesWhatWasGivenBack, "test_an_abandoned_claim_cannot_be_completed"),
         ],
     )
     def test_the_contract_catches_a_broken_store(

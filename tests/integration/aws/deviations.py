@@ -17,8 +17,8 @@ class Deviation:
 
 BATCHES = "tests/unit/aws/test_aws_batches.py"
 TRACES = "tests/unit/aws/test_aws_trace_context.py"
-FIFO = "melange/testing/driver_behaviours/fifo.py"
-DEAD_LETTERS = "melange/testing/driver_behaviours/dead_letters.py"
+FIFO = "melange/testing/driver_contract/fifo.py"
+DEAD_LETTERS = "melange/testing/driver_contract/dead_letters.py"
 """These run on LocalStack, on melange server and on the in-memory driver."""
 
 DEVIATIONS: dict[str, dict[str, Deviation]] = {
@@ -54,8 +54,7 @@ DEVIATIONS: dict[str, dict[str, Deviation]] = {
         ),
         "test_the_sources_of_a_dead_letter_queue_can_be_found": Deviation(
             rule="ListDeadLetterSourceQueues; MiniStack does not have it",
-            covered_by="melange/testing/driver_behaviours/dead_letter_access.py::"
-            "test_the_sources_of_a_dead_letter_queue_can_be_found",
+            covered_by=f"{DEAD_LETTERS}::test_the_sources_of_a_dead_letter_queue_can_be_found",
         ),
     },
     "localstack": {},

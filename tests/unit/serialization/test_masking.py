@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from melange import EventMessage, EventSchema, EventSerializer, masked_body
 from melange.messages import Message
 from melange.serialization.masking import sensitive_names
-from melange.testing.history_text import event_text
+from melange.testing.history import event_text
 
 Item = TypeVar("Item")
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import pytest
 
 # Before the parts are imported, so that their assertions show what they compared.
-pytest.register_assert_rewrite("melange.testing.driver_behaviours")
+for _part in ("case", "dead_letters", "declaring", "delivery", "fifo", "filters", "leases", "waiting"):
+    pytest.register_assert_rewrite(f"{__name__}.{_part}")
 
-from melange.testing.driver_behaviours.concurrency import Closing, Concurrency  # noqa: E402
-from melange.testing.driver_behaviours.dead_letter_access import DeadLetterAdministration  # noqa: E402
-from melange.testing.driver_behaviours.dead_letters import DeadLetters  # noqa: E402
-from melange.testing.driver_behaviours.declaring import Declaring  # noqa: E402
-from melange.testing.driver_behaviours.fifo import Fifo  # noqa: E402
-from melange.testing.driver_behaviours.filters import Filters, Refusals  # noqa: E402
-from melange.testing.driver_behaviours.leases import Leases  # noqa: E402
-from melange.testing.driver_behaviours.travelling import Travelling  # noqa: E402
-from melange.testing.driver_behaviours.waiting import Delays, Waiting  # noqa: E402
+from melange.testing.driver_contract.dead_letters import DeadLetterAdministration, DeadLetters  # noqa: E402
+from melange.testing.driver_contract.declaring import Declaring  # noqa: E402
+from melange.testing.driver_contract.delivery import Concurrency, Delivering  # noqa: E402
+from melange.testing.driver_contract.fifo import Fifo  # noqa: E402
+from melange.testing.driver_contract.filters import Filters, Refusals  # noqa: E402
+from melange.testing.driver_contract.leases import Leases  # noqa: E402
+from melange.testing.driver_contract.waiting import Closing, Delays, Waiting  # noqa: E402
 
 
 class DriverContract(
-    Travelling,
+    Delivering,
     Waiting,
     Leases,
     Delays,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from melange.errors import ConfigurationError, InvalidNameError, QueueNotFoundError, TopicNotFoundError
-from melange.testing.driver_behaviours.case import DriverCase, bodies, in_parallel, message
+from melange.testing.driver_contract.case import DriverCase, bodies, in_parallel, message
 
 
 class Declaring(DriverCase):

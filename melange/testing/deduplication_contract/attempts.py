@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey, DeduplicationStore
-from melange.testing.store_behaviours.claiming import StoreCase, claim_of, differing_in
+from melange.testing.deduplication_contract.claims import StoreCase, claim_of, differing_in
 
 
 class Attempts(StoreCase):

@@ -11,7 +11,7 @@ from melange.drivers.base import EventFilter
 from melange.drivers.sqs_rules import message_size
 from melange.errors import ConfigurationError, InvalidMessageError, MessageTooLargeError
 from melange.messages import Message, Queue, Topic
-from melange.testing.driver_behaviours.case import DriverCase, bodies, message
+from melange.testing.driver_contract.case import DriverCase, bodies, message
 
 
 class Refusals(DriverCase):

@@ -1,14 +1,22 @@
-"""Publish, send, receive: which queues get a message, and its content there."""
+"""What is published or sent arrives as it was, once, in the right queues only; between many threads too."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from melange.messages import Message, Queue
-from melange.testing.driver_behaviours.case import DriverCase, bodies, in_parallel, message
+from melange.messages import Delivery, Message, Queue, Topic
+from melange.testing.driver_contract.case import DriverCase, bodies, fifo_message, in_parallel, message
+
+_PUBLISHERS = 4
+_RECEIVERS = 4
+_GROUPS = 20
 
 
-class Travelling(DriverCase):
+class Delivering(DriverCase):
     """Messages arrive unchanged, in the right queues only."""
 
     def test_a_published_message_arrives_as_it_was(self) -> None:
@@ -22,7 +30,7 @@ class Travelling(DriverCase):
 
         self.publish(topic, published)
 
-        assert self._arrived(queue) == published
+        assert self.arrived(queue) == published
 
     def test_the_time_of_a_message_that_is_published_at_once_arrives(self) -> None:
         topic = self.topic()
@@ -32,7 +40,7 @@ class Travelling(DriverCase):
         self.publish(topic, published)
 
         # The broker's own time may stand for it; a busy machine takes its time between the two.
-        arrived = self._arrived(queue).published_at
+        arrived = self.arrived(queue).published_at
         assert arrived is not None
         assert published.published_at is not None
         assert abs(arrived - published.published_at) < timedelta(seconds=60)
@@ -44,7 +52,7 @@ class Travelling(DriverCase):
 
         self.publish(topic, message(published_at=None))
 
-        found = self._arrived(queue).published_at
+        found = self.arrived(queue).published_at
         assert found is None or abs(found - before) < timedelta(seconds=60)
 
     def test_a_sent_message_arrives_as_it_was(self) -> None:
@@ -53,7 +61,7 @@ class Travelling(DriverCase):
 
         self.send(queue, sent)
 
-        assert self._arrived(queue) == sent
+        assert self.arrived(queue) == sent
 
     def test_unicode_and_emoji_arrive_in_body_type_and_headers(self) -> None:
         topic = self.topic()
@@ -66,7 +74,7 @@ class Travelling(DriverCase):
 
         self.publish(topic, published)
 
-        assert self._arrived(queue) == published
+        assert self.arrived(queue) == published
 
     def test_more_than_ten_headers_and_empty_ones_arrive(self) -> None:
         topic = self.topic()
@@ -75,7 +83,7 @@ class Travelling(DriverCase):
 
         self.publish(topic, message(event_type_name="OrderPlaced", headers=headers))
 
-        assert self._arrived(queue).headers == headers
+        assert self.arrived(queue).headers == headers
 
     def test_headers_that_the_caller_changes_after_publishing_arrive_unchanged(self) -> None:
         topic = self.topic()
@@ -85,7 +93,7 @@ class Travelling(DriverCase):
         self.publish(topic, message(headers=headers))
         headers["tenant"] = "south"
 
-        assert self._arrived(queue).headers == {"tenant": "north"}
+        assert self.arrived(queue).headers == {"tenant": "north"}
 
     def test_each_queue_gets_its_own_copy(self) -> None:
         topic = self.topic()
@@ -173,7 +181,75 @@ class Travelling(DriverCase):
     def test_an_empty_queue_gives_nothing(self) -> None:
         self.expect_nothing(self.queue())
 
-    def _arrived(self, queue: Queue) -> Message:
-        (delivery,) = self.take(queue)
-        assert delivery.queue.name == queue.name
-        return delivery.message
+
+class Concurrency(DriverCase):
+    """With many publishers and receivers no message is lost, none comes twice, and groups keep their order."""
+
+    def test_many_messages_between_many_threads_arrive_once_each(self) -> None:
+        topic = self.topic()
+        queue = self.queue(topic)
+        shares = [
+            [message(f"{publisher}-{number}") for number in range(self.many_messages // _PUBLISHERS)]
+            for publisher in range(_PUBLISHERS)
+        ]
+        received: Counter[str] = Counter()
+
+        def note(deliveries: Sequence[Delivery]) -> None:
+            received.update(delivery.message.body for delivery in deliveries)
+
+        in_parallel(
+            *[lambda share=share: self._publish_in_tens(topic, share) for share in shares],
+            *self._receivers(queue, note, expected=sum(map(len, shares))),
+        )
+
+        assert received == Counter(published.body for share in shares for published in share)
+
+    def test_groups_keep_their_order_under_many_receivers(self) -> None:
+        self.needs("fifo")
+        topic = self.topic(fifo=True)
+        queue = self.queue(topic, fifo=True)
+        published = [
+            fifo_message(f"{number}", f"group-{number % _GROUPS}")
+            for number in range(self.many_fifo_messages)
+        ]
+        received: defaultdict[str | None, list[int]] = defaultdict(list)
+
+        def note(deliveries: Sequence[Delivery]) -> None:
+            for delivery in deliveries:
+                received[delivery.message.message_group_id].append(int(delivery.message.body))
+
+        in_parallel(
+            lambda: self._publish_in_tens(topic, published),
+            *self._receivers(queue, note, expected=len(published)),
+        )
+
+        assert received == {
+            f"group-{group}": list(range(group, len(published), _GROUPS)) for group in range(_GROUPS)
+        }
+
+    def _publish_in_tens(self, topic: Topic, messages: Sequence[Message]) -> None:
+        for start in range(0, len(messages), 10):
+            self.publish(topic, *messages[start : start + 10])
+
+    def _receivers(
+        self, queue: Queue, note: Callable[[Sequence[Delivery]], None], *, expected: int
+    ) -> list[Callable[[], None]]:
+        """Return receivers that note, then acknowledge, until all is there or nothing came for long."""
+        lock = threading.Lock()
+        noted = 0
+
+        def receive() -> None:
+            nonlocal noted
+            give_up_at = time.monotonic() + self.patience_seconds
+            while noted < expected and time.monotonic() < give_up_at:
+                deliveries = self.driver.receive(queue, 10, 0)
+                if not deliveries:
+                    threading.Event().wait(0.005)
+                    continue
+                with lock:
+                    note(deliveries)
+                    noted += len(deliveries)
+                self.acknowledge(*deliveries)
+                give_up_at = time.monotonic() + self.patience_seconds
+
+        return [receive] * _RECEIVERS

@@ -69,9 +69,8 @@ class DriverCase(ABC):
                 for topic in self._topics:
                     self.driver.delete_topic(topic)
         self.driver.close()
-        del (
-            self.driver
-        )  # pytest keeps this object until the end of the run, and a driver's clients take 10 MB
+        # pytest keeps this object until the end of the run, and a driver's clients take 10 MB.
+        del self.driver
 
     def needs(self, capability: str) -> None:
         """Skip the test unless the driver's capabilities have this one."""
@@ -91,7 +90,7 @@ class DriverCase(ABC):
     def administration(self) -> BrokerAdministration:
         """Return the driver as an administrator; skip the test if it does not offer that."""
         if not isinstance(self.driver, BrokerAdministration):
-            pytest.skip(f"{type(self.driver).__name__} offers no BrokerAdministration")
+            pytest.skip(f"{type(self.driver).__name__} does not offer BrokerAdministration")
         return self.driver
 
     def name(self, *, fifo: bool = False) -> str:
@@ -133,6 +132,12 @@ class DriverCase(ABC):
 
         self.until(enough, f"{count} deliveries from {queue.name}")
         return deliveries
+
+    def arrived(self, queue: Queue) -> Message:
+        """Receive one message."""
+        (delivery,) = self.take(queue)
+        assert delivery.queue.name == queue.name
+        return delivery.message
 
     def acknowledge(self, *deliveries: Delivery) -> None:
         """Acknowledge, and expect it to succeed."""

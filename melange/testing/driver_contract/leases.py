@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from melange.errors import Failure, LeaseLostError
 from melange.messages import Delivery
-from melange.testing.driver_behaviours.case import DriverCase, bodies, message
+from melange.testing.driver_contract.case import DriverCase, bodies, message
 
 
 class Leases(DriverCase):

@@ -6,7 +6,7 @@ import pytest
 
 from melange.errors import ConfigurationError, InvalidMessageError
 from melange.messages import Message, Queue, Topic
-from melange.testing.driver_behaviours.case import DriverCase, bodies, fifo_message, message
+from melange.testing.driver_contract.case import DriverCase, bodies, fifo_message, message
 
 
 class Fifo(DriverCase):

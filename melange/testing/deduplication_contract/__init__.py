@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 # Before the parts are imported, so that their assertions show what they compared.
-pytest.register_assert_rewrite("melange.testing.store_behaviours")
+pytest.register_assert_rewrite(f"{__name__}.attempts", f"{__name__}.claims")
 
-from melange.testing.store_behaviours.attempts import Attempts, AttemptsOfLeases  # noqa: E402
-from melange.testing.store_behaviours.claiming import Claiming  # noqa: E402
-from melange.testing.store_behaviours.leases import Leases, Transactions  # noqa: E402
+from melange.testing.deduplication_contract.attempts import Attempts, AttemptsOfLeases  # noqa: E402
+from melange.testing.deduplication_contract.claims import Claiming, Leases, Transactions  # noqa: E402
 
 
 class DeduplicationStoreContract(Claiming, Leases, Attempts, AttemptsOfLeases):

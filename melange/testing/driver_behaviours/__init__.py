@@ -1,1 +1,0 @@
-"""The parts of ``melange.testing.driver_contract``, by topic."""

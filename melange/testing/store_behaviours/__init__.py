@@ -1,1 +1,0 @@
-"""The contract of deduplication stores, part by part."""
