@@ -274,12 +274,13 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             return self._broker.queue(queue).messages()
 
     def next_due(self) -> float:
-        """Return the clock's time at which a message of any queue may become visible next; infinity if none will."""
+        """Return the clock's next time at which a message of any queue may become visible; infinity if none will."""
         with self._lock:
             self._check_open()
-            return min(
-                (queue.stored.next_deadline for queue in self._broker.queues.values()), default=math.inf
-            )
+            now = self.clock.monotonic()
+            deadlines = (queue.stored.next_deadline for queue in self._broker.queues.values())
+            # What became visible earlier stays where no receiver has come since.
+            return min((deadline for deadline in deadlines if deadline > now), default=math.inf)
 
     def purge_queue(self, queue: Queue) -> None:
         with self._lock:

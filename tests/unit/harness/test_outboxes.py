@@ -16,6 +16,7 @@ from melange.cqrs import Command, CommandBus
 from melange.middleware import Middleware
 from melange.outbox import Outbox, OutboxRelay, metadata
 from melange.testing import Harness
+from melange.testing.harness_outboxes import PAUSE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,21 @@ def test_an_outbox_whose_broker_fails_is_relayed_again_later(harness, engine) ->
     harness.advance(minutes=1)
 
     assert harness.published(OrderPlaced) == [OrderPlaced("1")]
+
+
+def test_an_event_that_is_due_while_the_broker_fails_comes_soon_after(harness, engine) -> None:
+    consumer = ExchangeMessageConsumer("shipping", "orders")
+    times = []
+    consumer.listener("OrderPlaced", name="ship")(lambda event: times.append(harness.clock.monotonic()))
+    with Session(engine) as session, session.begin():
+        soon = harness.clock.now() + timedelta(seconds=0.5)
+        Outbox(session).publish("orders", {}, "OrderPlaced", deliver_at=soon)
+    place(engine)
+    harness.faults.next_publish_fails()
+
+    harness.advance(hours=1)
+
+    assert times == [PAUSE_SECONDS, PAUSE_SECONDS]
 
 
 def test_a_scheduled_event_comes_when_time_has_passed(harness, engine) -> None:

@@ -187,6 +187,23 @@ def test_in_an_advance_each_thing_happens_at_its_own_time(harness) -> None:
     assert harness.clock.monotonic() == 3600
 
 
+def test_a_message_without_a_receiver_does_not_delay_the_others(harness) -> None:
+    ExchangeMessageConsumer("without-listeners", "orders")
+    consumer = ExchangeMessageConsumer("warehouse", "orders")
+    times = []
+
+    @consumer.listener(OrderPlaced)
+    def pack(event):
+        times.append(harness.clock.monotonic())
+        raise Retry(20) if len(times) < 3 else Reject("enough")
+
+    QueueMessagePublisher("without-listeners").send(OrderPlaced("2"), delay_seconds=10)
+    place()
+    harness.advance(hours=1)
+
+    assert times == [0, 20, 40]
+
+
 def test_an_infinite_loop_of_events_is_an_error_that_shows_it(harness, monkeypatch) -> None:
     monkeypatch.setattr("melange.testing.harness.MOST_STEPS", 50)
     consumer = ExchangeMessageConsumer("warehouse", "orders")
