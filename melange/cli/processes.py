@@ -143,9 +143,8 @@ class ProcessGroup:
             child.start()
             if self._is_paused:
                 child.tell(PAUSE)
-        except (
-            OSError
-        ) as error:  # no memory, no more processes or open files: temporary, or visible in the log
+        except OSError as error:
+            # No memory, no more processes or open files: temporary, or visible in the log.
             child.count_loss(None)
             self._replace(child, f"could not be started ({error})")
 

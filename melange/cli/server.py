@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import resource
 import subprocess
 import sys
 import threading
@@ -141,6 +140,10 @@ def server(
 
 def _allow_connections() -> None:
     """Take as many open files as this user may have: each connection is one, and 1,024 are the usual default."""
+    try:
+        import resource  # noqa: PLC0415 - Windows has none
+    except ImportError:
+        return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # some systems say that there is no limit, and have one
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -26,7 +26,7 @@ SEARCH = ("sns:GetSubscriptionAttributes", "sns:ListSubscriptions", "sqs:ListQue
 CHANGE_TOPICS = ("sns:CreateTopic", "sns:Subscribe")
 CHANGE_QUEUES = ("sqs:CreateQueue", "sqs:SetQueueAttributes", "sqs:TagQueue")
 CHANGE_SUBSCRIPTIONS = ("sns:SetSubscriptionAttributes", "sns:Unsubscribe")
-PRUNE = ("sqs:DeleteQueue",)
+DELETE_QUEUES = ("sqs:DeleteQueue",)
 DEAD_LETTERS = (
     "sqs:CancelMessageMoveTask",
     "sqs:ChangeMessageVisibility",
@@ -134,7 +134,7 @@ def _operating(topology: Topology, account: Account) -> list[Statement]:
         ),
         *_statements("ChangeQueues", CHANGE_QUEUES, own),
         *_statements("Search", (*SEARCH, *CHANGE_SUBSCRIPTIONS), ["*"]),
-        _statement("PruneQueues", PRUNE, [everything])
+        _statement("PruneQueues", DELETE_QUEUES, [everything])
         | {"Condition": {"StringEquals": {"aws:ResourceTag/melange-topology": topology.name}}},
         *_statements("WorkOnDeadLetters", DEAD_LETTERS, queues),
     ]

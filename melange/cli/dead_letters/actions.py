@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from melange.cli.dead_letters.options import (
-    Broker,
+    Connection,
     broker_options,
     complain_of_failures,
     connect,
@@ -74,8 +74,8 @@ def retry(
             raise click.UsageError("--edit and --body are for one ID, and only one of them")
     else:
         _check_selection(selection, everything=everything)
-    with connect(app, driver_name) as broker:
-        letters = broker.dead_letters(queue_name_given)
+    with connect(app, driver_name) as connection:
+        letters = connection.dead_letters(queue_name_given)
         if edit or body:
             (message_id,) = selection.message_ids
             new_body = body.read() if body else _edited(letters, message_id)
@@ -84,7 +84,7 @@ def retry(
             return
         with progress("Retrying", letters.measure().visible) as advance:
             report = letters.retry(
-                selection, to=to, rate=rate, limit=limit, on_progress=advance, stopping=broker.stopping
+                selection, to=to, rate=rate, limit=limit, on_progress=advance, stopping=connection.stopping
             )
         _show_report(report, letters, "retried", in_json=in_json)
 
@@ -113,8 +113,8 @@ def remove(
     Ends with 1 if some could not be removed, or if a signal came first.
     """
     _check_selection(selection, everything=everything)
-    with connect(app, driver_name) as broker:
-        letters = broker.dead_letters(queue_name_given)
+    with connect(app, driver_name) as connection:
+        letters = connection.dead_letters(queue_name_given)
         if not yes:
             what = "all dead letters" if everything else "the selected dead letters"
             click.confirm(
@@ -123,7 +123,7 @@ def remove(
                 err=True,
             )
         with progress("Removing", letters.measure().visible) as advance:
-            report = letters.remove(selection, limit=limit, on_progress=advance, stopping=broker.stopping)
+            report = letters.remove(selection, limit=limit, on_progress=advance, stopping=connection.stopping)
         _show_report(report, letters, "removed", in_json=in_json)
 
 
@@ -159,8 +159,8 @@ def move(
     """
     if (status or cancel) and (to or rate or wait or (status and cancel)):
         raise click.UsageError("--status and --cancel take no other option")
-    with connect(app, driver_name) as broker:
-        letters = broker.dead_letters(queue_name_given)
+    with connect(app, driver_name) as connection:
+        letters = connection.dead_letters(queue_name_given)
         if cancel:
             _cancel_move(letters, in_json=in_json)
         if not status:
@@ -168,12 +168,12 @@ def move(
             if not in_json:
                 click.echo(f"moving to {printable(destination.name)}: see --status and --cancel")
         if wait:
-            _wait(letters, broker)
+            _wait(letters, connection)
         tasks = letters.moves()
         if status or wait or in_json:
             _show_moves(tasks, letters, in_json=in_json)
         has_failed = bool(tasks) and tasks[0].status == "failed"
-        sys.exit(TRY_AGAIN if has_failed or broker.stopping() else 0)
+        sys.exit(TRY_AGAIN if has_failed or connection.stopping() else 0)
 
 
 @click.command(short_help="Write dead letters as lines of JSON.")
@@ -202,22 +202,24 @@ def export(
 
     `import` sends them to a queue again. Ends with 1 if an ID was not found.
     """
-    with connect(app, driver_name) as broker:
-        if masked and broker.serializer is None:
+    with connect(app, driver_name) as connection:
+        if masked and connection.serializer is None:
             raise click.UsageError("--masked needs --app: the program says which fields are sensitive")
-        letters = broker.dead_letters(queue_name_given)
+        letters = connection.dead_letters(queue_name_given)
         found: set[str] = set()
         with progress("Exporting", letters.measure().visible) as advance:
-            browsing = letters.browse(selection, limit=limit, on_progress=advance, stopping=broker.stopping)
+            browsing = letters.browse(
+                selection, limit=limit, on_progress=advance, stopping=connection.stopping
+            )
             with closing(browsing):
                 for letter in browsing:
-                    output.write(export_line(letter, masked=masked, serializer=broker.serializer) + "\n")
+                    output.write(export_line(letter, masked=masked, serializer=connection.serializer) + "\n")
                     found.add(letter.message_id)
         output.flush()
         click.echo(f"{counted(len(found), 'dead letter')} exported", err=True)
         if missing := selection.message_ids - found:
             raise unseen(missing, letters)
-        sys.exit(TRY_AGAIN if broker.stopping() else 0)
+        sys.exit(TRY_AGAIN if connection.stopping() else 0)
 
 
 @click.command("import", short_help="Send exported messages to a queue.")
@@ -232,9 +234,9 @@ def import_command(
 
     To a dead-letter queue they go with their reasons, to any other queue without. Ends with 1 if the broker refused some.
     """
-    with connect(app, driver_name) as broker:
+    with connect(app, driver_name) as connection:
         lines = list(file)
-        failures = import_lines(queue_name_given, lines, broker.driver)
+        failures = import_lines(queue_name_given, lines, connection.driver)
         sent = sum(1 for line in lines if line.strip()) - len(failures)
         if in_json:
             errors = [{"message_id": one.item.message_id, "error": str(one.error)} for one in failures]
@@ -313,10 +315,10 @@ def _cancel_move(letters: DeadLetters, *, in_json: bool) -> NoReturn:
     sys.exit(TRY_AGAIN if moved is None else 0)
 
 
-def _wait(letters: DeadLetters, broker: Broker) -> None:
+def _wait(letters: DeadLetters, connection: Connection) -> None:
     moved = 0
     with progress("Moving", letters.measure().visible) as advance:
-        while not broker.stopping():
+        while not connection.stopping():
             tasks = letters.moves()
             if tasks:
                 advance(tasks[0].moved - moved)

@@ -69,8 +69,8 @@ def list_command(
     """
     if one_by_one and aspects:
         raise click.UsageError("--messages or --group-by: a message is not a group")
-    with connect(app, driver_name) as broker:
-        letters = broker.dead_letters(queue_name_given)
+    with connect(app, driver_name) as connection:
+        letters = connection.dead_letters(queue_name_given)
         depth, source_depth = letters.measure(), letters.measure_source()
         count = 0
         with progress("Looking", depth.visible) as advance:
@@ -80,13 +80,15 @@ def list_command(
                 count += steps
                 advance(steps)
 
-            browsing = letters.browse(selection, limit=limit, on_progress=looked, stopping=broker.stopping)
+            browsing = letters.browse(
+                selection, limit=limit, on_progress=looked, stopping=connection.stopping
+            )
             with closing(browsing):
                 if one_by_one:
                     rows = [_summary(letter) for letter in browsing]
                     selected = len(rows)
                 else:
-                    groups = grouped(browsing, broker.driver.clock.now(), aspects or DEFAULT_ASPECTS)
+                    groups = grouped(browsing, connection.driver.clock.now(), aspects or DEFAULT_ASPECTS)
                     rows = [_group_row(group) for group in groups]
                     selected = sum(group.count for group in groups)
         if in_json:
@@ -100,7 +102,7 @@ def list_command(
             _show(rows, one_by_one=one_by_one)
             for note in _notes(letters, depth, count, selected, limit):
                 click.echo(note)
-        sys.exit(TRY_AGAIN if broker.stopping() else 0)
+        sys.exit(TRY_AGAIN if connection.stopping() else 0)
 
 
 @click.command(short_help="Show dead letters in full.")
@@ -124,14 +126,14 @@ def show(
 
     ID is a message id, as `list` shows it. Ends with 1 if an ID was not found.
     """
-    with connect(app, driver_name) as broker:
-        letters = broker.dead_letters(queue_name_given)
+    with connect(app, driver_name) as connection:
+        letters = connection.dead_letters(queue_name_given)
         typed = frozenset() if selection.dead_since else selection.message_ids
         limit = max(limit, len(typed))
-        browsing = letters.browse(selection, limit=limit, stopping=broker.stopping)
+        browsing = letters.browse(selection, limit=limit, stopping=connection.stopping)
         with closing(browsing):
             found = _each_id_once(browsing, len(typed))
-        bodies = [_body_of(letter, broker.serializer, unmasked=unmasked) for letter in found]
+        bodies = [_body_of(letter, connection.serializer, unmasked=unmasked) for letter in found]
         if in_json:
             rows = [_as_json(letter, body) for letter, body in zip(found, bodies, strict=True)]
             click.echo(json.dumps(rows, indent=2))

@@ -30,8 +30,8 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Broker:
-    """The broker that a command works on.
+class Connection:
+    """The broker that a command works on, until it ends.
 
     ``serializer`` is that of the program, and None if no program was named. ``stopping`` returns True after a signal.
     """
@@ -46,7 +46,7 @@ class Broker:
 
 
 @contextmanager
-def connect(app: str | None, driver_name: str | None) -> Iterator[Broker]:
+def connect(app: str | None, driver_name: str | None) -> Iterator[Connection]:
     """Connect to the broker of the program ``app``, or to that of the driver; show what fails, and end the process.
 
     The first SIGINT or SIGTERM lets the command end soon, and release what it holds; a second one ends it at once.
@@ -65,7 +65,7 @@ def connect(app: str | None, driver_name: str | None) -> Iterator[Broker]:
             driver, serializer = _of_program(app)
         stopping = threading.Event()
         with driver, calling_on_signal(stopping.set):
-            yield Broker(driver, serializer, stopping.is_set)
+            yield Connection(driver, serializer, stopping.is_set)
 
 
 def _of_program(app: str) -> tuple[MessagingDriver, EventSerializer]:
@@ -107,33 +107,39 @@ def _pairs(what: str) -> Callable[[click.Context, click.Parameter, tuple[str, ..
     return read
 
 
-_FILTERS = (
-    click.option("--reason", metavar="TEXT", help="Dead letters with this text in the reason, in any case."),
-    click.option("--listener", "listener_name", metavar="NAME", help="Dead letters of this listener."),
-    click.option("--type", "event_type_name", metavar="NAME", help="Dead letters of this event type."),
-    click.option(
+_FILTERS = {
+    "reason": click.option(
+        "--reason", metavar="TEXT", help="Dead letters with this text in the reason, in any case."
+    ),
+    "listener_name": click.option(
+        "--listener", "listener_name", metavar="NAME", help="Dead letters of this listener."
+    ),
+    "event_type_name": click.option(
+        "--type", "event_type_name", metavar="NAME", help="Dead letters of this event type."
+    ),
+    "queue_name": click.option(
         "--from-queue", "queue_name", metavar="NAME", help="Dead letters that failed in this queue."
     ),
-    click.option(
+    "origin": click.option(
         "--origin",
         type=click.Choice(["consumer", "broker", "unknown"]),
         help="Dead letters that a consumer rejected, that the broker moved, or of which neither is known.",
     ),
-    click.option(
+    "older_than_seconds": click.option(
         "--older-than",
         "older_than_seconds",
         type=duration,
         metavar="DURATION",
         help="Dead for longer than this: 90s, 15m, 12h, 7d.",
     ),
-    click.option(
+    "younger_than_seconds": click.option(
         "--younger-than",
         "younger_than_seconds",
         type=duration,
         metavar="DURATION",
         help="Dead for at most this time.",
     ),
-    click.option(
+    "headers": click.option(
         "--header",
         "headers",
         metavar="NAME=VALUE",
@@ -141,7 +147,7 @@ _FILTERS = (
         callback=_pairs("NAME"),
         help="Dead letters with this header.",
     ),
-    click.option(
+    "fields": click.option(
         "--field",
         "fields",
         metavar="PATH=VALUE",
@@ -149,19 +155,8 @@ _FILTERS = (
         callback=_pairs("PATH"),
         help="Dead letters with this field in the body, such as customer.id=17.",
     ),
-)
-_FILTER_NAMES = (
-    "reason",
-    "listener_name",
-    "event_type_name",
-    "queue_name",
-    "origin",
-    "older_than_seconds",
-    "younger_than_seconds",
-    "headers",
-    "fields",
-)
-
+}
+"""The filters by the names of their parameters, which are those of ``Selection``."""
 
 _exported_option = click.option(
     "--exported",
@@ -187,7 +182,7 @@ def selection_options(*, with_ids: bool) -> Callable[[_Command], Callable[..., A
     def add(command: _Command) -> Callable[..., Any]:
         @functools.wraps(command)
         def with_selection(*arguments: Any, **keywords: Any) -> Any:
-            filters = {name: keywords.pop(name) for name in _FILTER_NAMES}
+            filters = {name: keywords.pop(name) for name in _FILTERS}
             ids = frozenset(keywords.pop("message_ids", ()))
             exported = keywords.pop("exported", None)
             selection = Selection(message_ids=ids, **filters)
@@ -196,7 +191,7 @@ def selection_options(*, with_ids: bool) -> Callable[[_Command], Callable[..., A
             return command(*arguments, selection=selection, **keywords)
 
         result: Callable[..., Any] = with_selection
-        for option in reversed(_FILTERS):
+        for option in reversed(_FILTERS.values()):
             result = option(result)
         if with_ids:
             result = _exported_option(click.argument("message_ids", metavar="[ID]...", nargs=-1)(result))

@@ -16,7 +16,7 @@ GROUPED_MESSAGES = 1_000
 
 
 @dataclass(slots=True)
-class Group:
+class ReasonGroup:
     """Dead letters that failed for one reason; ``kind`` is the reason without numbers, ids and quoted values."""
 
     kind: str
@@ -66,14 +66,14 @@ def retry(visit: Visit) -> Page | Redirect:
     return Redirect(f"queues/{arn}", f"Moved back to where they failed: {number:,}.")
 
 
-def groups_of(backend: Backend, queue_arn: str) -> list[Group]:
+def groups_of(backend: Backend, queue_arn: str) -> list[ReasonGroup]:
     """Return the groups of the first messages in a queue, the largest first."""
-    groups: dict[str, Group] = {}
+    groups: dict[str, ReasonGroup] = {}
     for message in backend.messages(queue_arn, MessageQuery(limit=GROUPED_MESSAGES)).messages:
         letter = dead_letter_of(message)
         # Half a surrogate pair, which JSON can write, has no place in an address.
         kind = letter.kind.encode("utf-8", "backslashreplace").decode()
-        group = groups.setdefault(kind, Group(kind, letter.reason))
+        group = groups.setdefault(kind, ReasonGroup(kind, letter.reason))
         group.messages.append(message)
         if event_type := event_type_of(message):
             group.types.add(event_type)
@@ -86,6 +86,6 @@ def groups_of(backend: Backend, queue_arn: str) -> list[Group]:
     return sorted(groups.values(), key=lambda group: -len(group.messages))
 
 
-def with_reason(groups: Sequence[Group], kind: str) -> list[Message]:
+def with_reason(groups: Sequence[ReasonGroup], kind: str) -> list[Message]:
     """Return the messages of the group with this reason."""
     return next((group.messages for group in groups if group.kind == kind), [])

@@ -105,6 +105,15 @@ print(*{name.partition('.')[0] for name in sys.modules})
     assert not packages & {"boto3", "cryptography", "jinja2", "redis", "rich", "sqlalchemy"}
 
 
+def test_the_help_needs_nothing_that_windows_lacks() -> None:
+    program = "import sys; sys.modules['resource'] = None; from melange.cli.commands import melange; melange(['--help'])"
+
+    assert (
+        "worker"
+        in subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    )
+
+
 def test_several_processes_are_not_even_started_for_a_target_of_another_form(run) -> None:
     result = run("worker", "shop", "--processes", "2")
 
