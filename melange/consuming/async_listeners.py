@@ -99,7 +99,11 @@ class SteppedWork:
         if self._event_loop.is_calling:
             self._run_on_loop(work)
         else:
-            self._event_loop.call_soon(partial(self._run_on_loop, work))
+            try:
+                self._event_loop.call_soon(partial(self._run_on_loop, work))
+            except RuntimeError as refused:  # the system cannot start the thread of the loop
+                outcome = self._broken_off(lease, refused)
+                self._threads.continue_with(Task(lambda _: self._concluded(work, outcome), lease))
         return False
 
     def on_threads(self, lease: Lease) -> bool:

@@ -98,7 +98,7 @@ class Places:
         self.wake_threads: Callable[[int], None] = lambda count: None
         """Called when so many more tasks for threads may begin."""
         self.wake_loop: Callable[[], None] = lambda: None
-        """Called when tasks for the event loop may begin."""
+        """Called when tasks for the event loop may begin; it raises RuntimeError if there cannot be one."""
         self._tasks: deque[Task] = deque()
         self._free = [None] * size
         self._putting = threading.Lock()
@@ -161,7 +161,12 @@ class Places:
     def _wake(self, tasks: Sequence[Task]) -> None:
         for_loop = sum(task.is_for_loop for task in tasks)
         if for_loop and self._free:  # otherwise the end of a delivery on the loop begins the next one
-            self.wake_loop()
+            try:
+                self.wake_loop()
+            except (
+                RuntimeError
+            ):  # the system cannot start the thread of the loop: threads find that out, and go on
+                for_loop = 0
         if for_loop < len(tasks):
             self.wake_threads(len(tasks) - for_loop)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from melange.backoff import dependable
-from melange.consuming.failures import Failures, StoreUnavailableError
 from melange.consuming.gates import Gate, checked_gates
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.listener import EventType
@@ -17,7 +16,7 @@ from melange.consuming.options import (
     check_kind,
     resolved_deduplication,
 )
-from melange.consuming.outcomes import Outcome
+from melange.consuming.outcomes import Failures, Outcome, StoreUnavailableError
 from melange.consuming.poison_messages import SUSPECT_RECEIVES, Suspects
 from melange.consuming.processor import Attempts, DeliveryProcessor
 from melange.consuming.queue_declaration import QueueDeclaration

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Event
+from threading import Event, Lock
 from typing import Literal
 
 from melange.clock import Clock
@@ -56,6 +56,7 @@ class Gates:
     def __init__(self, gates: Sequence[Gate]) -> None:
         self._gates = tuple(gates)
         self._is_paused = Event()
+        self._pausing = Lock()
         self.is_open = not gates
 
     @property
@@ -67,13 +68,15 @@ class Gates:
 
     def pause(self) -> None:
         """Allow nothing until ``resume``."""
-        self._is_paused.set()
-        self.is_open = False
+        with self._pausing:
+            self._is_paused.set()
+            self.is_open = False
 
     def resume(self) -> None:
         """End the pause."""
-        self._is_paused.clear()
-        self.is_open = not self._gates
+        with self._pausing:
+            self._is_paused.clear()
+            self.is_open = not self._gates
 
     def allowed(self, limit: int) -> int:
         """Return the most deliveries of the next poll, at most ``limit``."""

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from melange.consuming.failures import Failures, StoreUnavailableError
 from melange.consuming.leases import Lease
 from melange.consuming.listener import ListenerCall, Subscription
 from melange.consuming.options import Deduplication
@@ -21,7 +20,9 @@ from melange.consuming.outcomes import (
     LEAVE,
     UNHANDLED,
     DeadLetter,
+    Failures,
     Outcome,
+    StoreUnavailableError,
     checked_outcome,
     combined,
 )

@@ -13,10 +13,9 @@ from melange.consuming.async_listeners import LoopTasks, SteppedWork
 from melange.consuming.concurrency import AHEAD, Changes, Places, QueuePart, Task
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.event_loop import EventLoop
-from melange.consuming.failures import StoreUnavailableError
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.ordering import LaneWork, RetryTimers
-from melange.consuming.outcomes import Acknowledge, Defer, Outcome
+from melange.consuming.outcomes import Acknowledge, Defer, Outcome, StoreUnavailableError
 from melange.consuming.poison_messages import SUSPECT_RECEIVES, Isolation, Suspects, shuffled
 from melange.consuming.polling import Poller
 from melange.consuming.settling import Acknowledger, Settler

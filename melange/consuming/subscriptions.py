@@ -36,7 +36,7 @@ class Subscriptions:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.all: tuple[Subscription, ...] = ()
-        self.need_event_loop = False
+        self.need_event_loop = self.are_all_async = False
         self.known: dict[str, tuple[Subscription, ...]] = {}
         self._of_everything: tuple[Subscription, ...] | None = None
 

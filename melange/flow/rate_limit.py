@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
-from melange.clock import Clock, SystemClock
+from melange.clock import Clock
 from melange.consuming.gates import FlowState, Gate
 from melange.errors import ConfigurationError, is_number
 from melange.messages import Queue
@@ -138,10 +138,10 @@ class _CountedRuns(Middleware):
 class LocalBucket:
     """Tokens in this process."""
 
-    def __init__(self, per_second: float, burst: float, clock: Clock | None = None) -> None:
+    def __init__(self, per_second: float, burst: float, clock: Clock) -> None:
         self._per_second = per_second
         self._burst = burst
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self._lock = threading.Lock()
         self._tokens = burst
         self._filled_at = self._clock.monotonic()

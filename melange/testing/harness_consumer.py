@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from melange.consuming.consumer import ExchangeMessageConsumer
-from melange.consuming.failures import StoreUnavailableError
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.listener import ListenerCall
-from melange.consuming.outcomes import LEAVE, Outcome
+from melange.consuming.outcomes import LEAVE, Outcome, StoreUnavailableError
 from melange.consuming.poison_messages import Suspects
 from melange.deduplication.base import RunCoroutine
 from melange.errors import DeduplicationError, DriverConnectionError, TimeLimitExceeded

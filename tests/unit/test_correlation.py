@@ -143,7 +143,7 @@ def test_the_log_of_a_failed_listener_and_of_a_dead_letter_has_the_ids(driver, c
     consumer.consume_event()
 
     assert {record.name for record in caplog.records} == {
-        "melange.consuming.failures",
+        "melange.consuming.outcomes",
         "melange.consuming.settling",
     }
     for record in caplog.records:

@@ -68,6 +68,32 @@ def test_asynchronous_listeners_without_an_event_loop_receive_nothing(refuse_thr
     assert driver.receives == []
 
 
+def test_asynchronous_listeners_added_later_come_back_while_there_is_no_event_loop(refuse_threads):
+    driver = WatchedDriver()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=1), retry=RetryPolicy(backoff=lambda _: 0))
+    consumer.listener(name="plain")(plain := lambda event: None)
+    seen = []
+    refused = refuse_threads("melange-event-loop")
+    worker = worker_on(consumer)
+    worker.start()
+    eventually(lambda: worker.health().ready)
+    consumer.unsubscribe(plain)
+
+    @consumer.listener(name="asynchronous")
+    async def listen(event):
+        seen.append(event["number"])
+
+    send(driver, consumer.queue, 1)
+    eventually(lambda: refused)
+    refused.clear()
+    eventually(lambda: refused)  # it came back
+    refuse_threads("no thread")
+
+    eventually(lambda: seen == [0])
+    eventually(lambda: driver.in_flight == 0)
+    assert worker.stop(DEADLINE_SECONDS)
+
+
 def test_without_a_thread_for_one_queue_what_the_others_received_is_finished(refuse_threads):
     driver = WatchedDriver()
     consumers = [consumer_of(driver, name) for name in ("first", "second")]

@@ -1,5 +1,7 @@
 """Flow control of a consumer: pauses, rate limits and circuit breakers. Over a limit nothing is received."""
 
+import threading
+
 import pytest
 
 from melange import (
@@ -12,7 +14,7 @@ from melange import (
     RetryPolicy,
     Worker,
 )
-from melange.consuming.gates import Gate
+from melange.consuming.gates import Gate, Gates
 from melange.drivers.memory import InMemoryDriver
 from melange.flow import CircuitBreaker, RateLimit
 from waiting import eventually
@@ -298,6 +300,25 @@ class TestCircuitBreaker:
     def test_numbers_out_of_bounds_are_refused(self, options) -> None:
         with pytest.raises(ConfigurationError):
             CircuitBreaker(**options)
+
+
+def test_a_pause_that_meets_a_resume_holds_or_is_over() -> None:
+    gates = Gates([])
+
+    class MetByAPause(threading.Event):
+        def clear(self) -> None:
+            super().clear()
+            pausing.start()
+            pausing.join(0.1)
+
+    pausing = threading.Thread(target=gates.pause)
+    gates._is_paused = MetByAPause()
+    gates.pause()
+    gates.resume()
+    pausing.join()
+
+    assert gates.state == "paused"
+    assert not gates.is_open
 
 
 def test_something_else_than_gates_is_refused(driver) -> None:
