@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
@@ -36,7 +38,44 @@ QUEUE_TIMED_OUT: Final = "melange.queue.timed_out"
 OUTBOX_MESSAGES: Final = "melange.outbox.messages"
 OUTBOX_AGE: Final = "melange.outbox.age"
 
-Observe = Callable[[CallbackOptions], Iterator[Observation]]
+_STATES = ("pending", "failed", "held")
+
+_GAUGES_OF_QUEUES: Final[tuple[tuple[str, str, str, Callable[[QueueHealth], float | None]], ...]] = (
+    (
+        QUEUE_IN_FLIGHT,
+        "{message}",
+        "Number of messages received and not settled yet.",
+        lambda queue: queue.in_flight,
+    ),
+    (QUEUE_IN_FLIGHT_LIMIT, "{message}", "The most messages in flight at once.", lambda queue: queue.limit),
+    (
+        QUEUE_LAST_POLL,
+        "s",
+        "Time since the last answer of the broker.",
+        lambda queue: queue.seconds_since_poll,
+    ),
+    (
+        QUEUE_STORE_AVAILABLE,
+        "",
+        "1 while the deduplication store answers, otherwise 0.",
+        lambda queue: int(queue.store_is_available),
+    ),
+    (
+        QUEUE_OPEN,
+        "",
+        "1 while nothing limits receiving; 0 while paused, over a rate limit, or stopped by a circuit breaker.",
+        lambda queue: int(queue.flow == "open"),
+    ),
+)
+_COUNTERS_OF_QUEUES: Final[tuple[tuple[str, str, str, Callable[[QueueHealth], int]], ...]] = (
+    (
+        QUEUE_LEASES_LOST,
+        "{lease}",
+        "Number of leases that could not be renewed in time.",
+        lambda queue: queue.leases_lost,
+    ),
+    (QUEUE_TIMED_OUT, "{run}", "Number of runs beyond their time limit.", lambda queue: queue.timed_out),
+)
 
 
 class WorkerNumbers:
@@ -45,60 +84,16 @@ class WorkerNumbers:
     def __init__(self, meter: Meter) -> None:
         self._lock = threading.Lock()
         self._workers: WeakSet[Worker] = WeakSet()
-
-        def gauge(name: str, unit: str, description: str, observe: Observe) -> None:
-            meter.create_observable_gauge(name, [observe], unit, description)
-
-        def counter(name: str, unit: str, description: str, observe: Observe) -> None:
-            meter.create_observable_counter(name, [observe], unit, description)
-
-        def of_queues(number: Callable[[QueueHealth], float | None]) -> Observe:
-            return lambda _: self._of_queues(number)
-
-        gauge(WORKER_READY, "", "1 while all workers of the process are ready, otherwise 0.", self._ready)
-        gauge(WORKER_LONGEST_RUN, "s", "Time since the start of the oldest run at work.", self._longest_run)
-        gauge(
-            QUEUE_IN_FLIGHT,
-            "{message}",
-            "Number of messages received and not settled yet.",
-            of_queues(lambda queue: queue.in_flight),
+        meter.create_observable_gauge(
+            WORKER_READY, [self._ready], "", "1 while all workers of the process are ready, otherwise 0."
         )
-        gauge(
-            QUEUE_IN_FLIGHT_LIMIT,
-            "{message}",
-            "The most messages in flight at once.",
-            of_queues(lambda queue: queue.limit),
+        meter.create_observable_gauge(
+            WORKER_LONGEST_RUN, [self._longest_run], "s", "Time since the start of the oldest run at work."
         )
-        gauge(
-            QUEUE_LAST_POLL,
-            "s",
-            "Time since the last answer of the broker.",
-            of_queues(lambda queue: queue.seconds_since_poll),
-        )
-        gauge(
-            QUEUE_STORE_AVAILABLE,
-            "",
-            "1 while the deduplication store answers, otherwise 0.",
-            of_queues(lambda queue: int(queue.store_is_available)),
-        )
-        gauge(
-            QUEUE_OPEN,
-            "",
-            "1 while nothing limits receiving; 0 while paused, over a rate limit, or stopped by a circuit breaker.",
-            of_queues(lambda queue: int(queue.flow == "open")),
-        )
-        counter(
-            QUEUE_LEASES_LOST,
-            "{lease}",
-            "Number of leases that could not be renewed in time.",
-            of_queues(lambda queue: queue.leases_lost),
-        )
-        counter(
-            QUEUE_TIMED_OUT,
-            "{run}",
-            "Number of runs beyond their time limit.",
-            of_queues(lambda queue: queue.timed_out),
-        )
+        for name, unit, description, number in _GAUGES_OF_QUEUES:
+            meter.create_observable_gauge(name, [partial(self._of_queues, number)], unit, description)
+        for name, unit, description, count in _COUNTERS_OF_QUEUES:
+            meter.create_observable_counter(name, [partial(self._of_queues, count)], unit, description)
 
     def add(self, worker: Worker) -> None:
         """Report the worker until it ends."""
@@ -120,7 +115,9 @@ class WorkerNumbers:
         if states:
             yield Observation(max(one.longest_run_seconds for one in states))
 
-    def _of_queues(self, number: Callable[[QueueHealth], float | None]) -> Iterator[Observation]:
+    def _of_queues(
+        self, number: Callable[[QueueHealth], float | None], _: CallbackOptions
+    ) -> Iterator[Observation]:
         for health in self._health():
             for queue in health.queues:
                 value = number(queue)
@@ -129,7 +126,7 @@ class WorkerNumbers:
 
 
 class OutboxNumbers:
-    """Reports what waits in the outboxes of databases. Thread-safe.
+    """Reports what waits in the outboxes of databases, in all of them together. Thread-safe.
 
     It asks each database once for each collection, in the thread that collects.
     """
@@ -137,9 +134,7 @@ class OutboxNumbers:
     def __init__(self, meter: Meter, clock: Clock) -> None:
         self._lock = threading.Lock()
         self._clock = clock
-        self._outboxes: dict[Pool, OutboxAdministration] = {}
-        self._asked: list[TopicStatus] = []
-        self._seen: set[str] = set()
+        self._outboxes: dict[Pool, _ObservedOutbox] = {}
         meter.create_observable_gauge(
             OUTBOX_MESSAGES, [self._messages], "{message}", "Number of messages in the outbox, not sent yet."
         )
@@ -152,36 +147,60 @@ class OutboxNumbers:
         from melange.outbox.administration import OutboxAdministration  # noqa: PLC0415 - it needs SQLAlchemy
 
         with self._lock:
-            self._outboxes[engine.pool] = OutboxAdministration(engine, clock=self._clock)
+            if engine.pool not in self._outboxes:
+                self._outboxes[engine.pool] = _ObservedOutbox(OutboxAdministration(engine, clock=self._clock))
 
     def _messages(self, _: CallbackOptions) -> Iterator[Observation]:
-        # The first of the two that is collected asks, and the other one reports the same answer.
-        self._asked = list(self._statuses())
-        for status in self._asked:
-            for state in ("pending", "failed", "held"):
-                yield Observation(
-                    getattr(status, state), {DESTINATION_NAME: status.topic, OUTBOX_STATE: state}
-                )
-        now_empty = self._seen - {status.topic for status in self._asked}
-        self._seen.update(status.topic for status in self._asked)
-        for topic in now_empty:  # otherwise the last number would stay on a dashboard
-            for state in ("pending", "failed", "held"):
-                yield Observation(0, {DESTINATION_NAME: topic, OUTBOX_STATE: state})
+        counts: Counter[tuple[str, str]] = Counter()
+        for outbox in self._known():
+            # The first of the two that is collected asks, and the other one reports the same answer.
+            outbox.ask()
+            for state in _STATES:
+                for status in outbox.statuses:
+                    counts[status.topic, state] += getattr(status, state)
+                for topic in outbox.now_empty:
+                    counts[topic, state] += 0
+        for (topic, state), count in counts.items():
+            yield Observation(count, {DESTINATION_NAME: topic, OUTBOX_STATE: state})
 
     def _ages(self, _: CallbackOptions) -> Iterator[Observation]:
+        ages: dict[str, float] = {}
         now = self._clock.now()
-        for status in self._asked:
-            if status.oldest_published_at is not None:
-                age = max(0.0, (now - status.oldest_published_at).total_seconds())
-                yield Observation(age, {DESTINATION_NAME: status.topic})
-        for topic in self._seen - {status.topic for status in self._asked}:
-            yield Observation(0, {DESTINATION_NAME: topic})
+        for outbox in self._known():
+            for status in outbox.statuses:
+                if status.oldest_published_at is not None:
+                    age = (now - status.oldest_published_at).total_seconds()
+                    ages[status.topic] = max(ages.get(status.topic, 0.0), age)
+            for topic in outbox.now_empty:
+                ages.setdefault(topic, 0.0)
+        for topic, age in ages.items():
+            yield Observation(age, {DESTINATION_NAME: topic})
 
-    def _statuses(self) -> Iterator[TopicStatus]:
+    def _known(self) -> list[_ObservedOutbox]:
         with self._lock:
-            outboxes = list(self._outboxes.values())
-        for outbox in outboxes:
-            try:
-                yield from outbox.status()
-            except OutboxError as error:
-                logger.warning("the outbox is not measured: %s", error)
+            return list(self._outboxes.values())
+
+
+class _ObservedOutbox:
+    """The last answer of one outbox.
+
+    ``now_empty`` are topics for which messages have waited before: without a 0 their last number would stay on a dashboard.
+    While the database does not answer, it has no numbers, because a 0 would look like an outbox that is empty.
+    """
+
+    def __init__(self, administration: OutboxAdministration) -> None:
+        self.statuses: list[TopicStatus] = []
+        self.now_empty: set[str] = set()
+        self._administration = administration
+        self._seen: set[str] = set()
+
+    def ask(self) -> None:
+        try:
+            self.statuses = self._administration.status()
+        except OutboxError as error:
+            logger.warning("the outbox is not measured: %s", error)
+            self.statuses, self.now_empty = [], set()
+            return
+        waiting = {status.topic for status in self.statuses}
+        self.now_empty = self._seen - waiting
+        self._seen |= waiting

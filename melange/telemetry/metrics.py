@@ -72,44 +72,42 @@ class Metrics(Middleware):
         """
         meter = metrics.get_meter(INSTRUMENTATION_NAME, version("melange"), meter_provider)
         self._clock = clock or SystemClock()
+
+        def histogram(name: str, unit: str, description: str, boundaries: Sequence[float]) -> Histogram:
+            return meter.create_histogram(
+                name, unit, description, explicit_bucket_boundaries_advisory=boundaries
+            )
+
+        # The descriptions of what the conventions have are theirs.
         self._sent = meter.create_counter(
             SENT, "{message}", "Number of messages producer attempted to send to the broker."
         )
         self._consumed = meter.create_counter(
             CONSUMED, "{message}", "Number of messages that were delivered to the application."
         )
-        self._operation_duration = meter.create_histogram(
+        self._operation_duration = histogram(
             OPERATION_DURATION,
             "s",
             "Duration of messaging operation initiated by a producer or consumer client.",
-            explicit_bucket_boundaries_advisory=_SECONDS,
+            _SECONDS,
         )
-        self._process_duration = meter.create_histogram(
-            PROCESS_DURATION,
-            "s",
-            "Duration of processing operation.",
-            explicit_bucket_boundaries_advisory=_PROCESS_SECONDS,
+        self._process_duration = histogram(
+            PROCESS_DURATION, "s", "Duration of processing operation.", _PROCESS_SECONDS
         )
-        self._listener_duration = meter.create_histogram(
-            LISTENER_DURATION,
-            "s",
-            "Duration of one run of a listener.",
-            explicit_bucket_boundaries_advisory=_PROCESS_SECONDS,
+        self._listener_duration = histogram(
+            LISTENER_DURATION, "s", "Duration of one run of a listener.", _PROCESS_SECONDS
         )
-        self._attempts = meter.create_histogram(
+        self._attempts = histogram(
             LISTENER_ATTEMPTS,
             "{attempt}",
             "Number of runs until a listener had finished a message or gave it up.",
-            explicit_bucket_boundaries_advisory=_ATTEMPTS,
+            _ATTEMPTS,
         )
         self._dead_letters = meter.create_counter(
             DEAD_LETTERS, "{message}", "Number of messages that were rejected."
         )
-        self._message_age = meter.create_histogram(
-            MESSAGE_AGE,
-            "s",
-            "Time between the publishing of a message and its receipt.",
-            explicit_bucket_boundaries_advisory=_AGE_SECONDS,
+        self._message_age = histogram(
+            MESSAGE_AGE, "s", "Time between the publishing of a message and its receipt.", _AGE_SECONDS
         )
         self._lag = meter.create_gauge(
             QUEUE_LAG, "s", "Age of the oldest message of the last poll; 0 if there was none."

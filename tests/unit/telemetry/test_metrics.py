@@ -214,6 +214,23 @@ def test_the_backlog_of_an_outbox_is_reported_and_goes_back_to_nothing(counting,
     engine.dispose()
 
 
+def test_of_one_topic_in_two_outboxes_all_messages_are_counted(counting, measured):
+    engines = []
+    for number in (1, 2):
+        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        OutboxMessage.metadata.create_all(engine)
+        with Session(engine) as session, session.begin():
+            for _ in range(number):
+                Outbox(session).publish("orders", EVENT)
+        counting.observe_outbox(engine)
+        engines.append(engine)
+
+    assert measured.values("melange.outbox.messages", "melange.outbox.state")["pending"] == 3
+
+    for engine in engines:
+        engine.dispose()
+
+
 def test_a_relay_that_starts_reports_its_outbox(counting, measured, driver, tmp_path):
     engine = create_engine(f"sqlite:///{tmp_path / 'outbox.db'}")
     OutboxMessage.metadata.create_all(engine)
@@ -226,6 +243,22 @@ def test_a_relay_that_starts_reports_its_outbox(counting, measured, driver, tmp_
     states = eventually(lambda: measured.values("melange.outbox.messages", "melange.outbox.state"))
     assert states == {"pending": 1, "failed": 0, "held": 0}
     assert relay.stop(30)
+    engine.dispose()
+
+
+def test_an_outbox_that_cannot_be_read_any_more_is_not_reported_as_empty(counting, measured, driver):
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    OutboxMessage.metadata.create_all(engine)
+    with Session(engine) as session, session.begin():
+        Outbox(session).publish("orders", EVENT)
+    counting.observe_outbox(engine)
+    before = measured.values("melange.outbox.messages", "melange.outbox.state")
+
+    OutboxMessage.metadata.drop_all(engine)
+
+    assert before["pending"] == 1
+    assert measured.points("melange.outbox.messages") == []
+    assert measured.points("melange.outbox.age") == []
     engine.dispose()
 
 
