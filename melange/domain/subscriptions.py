@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import BuiltinMethodType, MethodType
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakSet, ref
 
 from melange.callables import (
@@ -142,6 +142,9 @@ class Routes:
 
     __slots__ = ("__weakref__", "compiled", "compiled_async", "subscriptions")
 
+    _generation: ClassVar[object] = object()
+    """Replaced when the caches of all routes are cleared."""
+
     def __init__(self, subscriptions: tuple[EventSubscription, ...] = ()) -> None:
         self.subscriptions = subscriptions
         self.compiled: _Compiled = {}
@@ -156,25 +159,23 @@ class Routes:
             ConfigurationError: one of them is asynchronous.
         """
         handlers = self.compiled.get(event_type)
-        if handlers is None:
-            accepting = self._accepting(event_type)
-            for subscription in accepting:
-                if subscription.is_asynchronous:
-                    raise ConfigurationError(
-                        f"{subscription.name} listens to {event_type.__qualname__} and is asynchronous: publish with "
-                        "`await bus.publish_async(event)`. No subscriber was called"
-                    ) from None
-            handlers = self.compiled[event_type] = tuple(one.handle for one in accepting)
-        return handlers
+        return self._compile(self.compiled, event_type) if handlers is None else handlers
 
     def for_publish_async(self, event_type: type) -> tuple[Handler, ...]:
         """Return the handlers of events of exactly this class, each once, asynchronous or not."""
         handlers = self.compiled_async.get(event_type)
-        if handlers is None:
-            handlers = self.compiled_async[event_type] = tuple(
-                one.handle for one in self._accepting(event_type)
-            )
-        return handlers
+        return self._compile(self.compiled_async, event_type) if handlers is None else handlers
+
+    def _compile(self, cache: _Compiled, event_type: type) -> tuple[Handler, ...]:
+        while True:
+            generation = Routes._generation
+            accepting = self._accepting(event_type)
+            if cache is self.compiled:
+                _refuse_asynchronous(accepting, event_type)
+            handlers = cache[event_type] = tuple(one.handle for one in accepting)
+            # Otherwise another thread has cleared the cache meanwhile, before this was in it.
+            if generation is Routes._generation:
+                return handlers
 
     def without(self, subscriber: object) -> Routes | None:
         """Return the routes without this subscriber; None if it is in none of them."""
@@ -214,7 +215,17 @@ def call_where_not_subscribed(subscription: EventSubscription, handler: Handler)
     return end
 
 
+def _refuse_asynchronous(accepting: Iterable[EventSubscription], event_type: type) -> None:
+    for subscription in accepting:
+        if subscription.is_asynchronous:
+            raise ConfigurationError(
+                f"{subscription.name} listens to {event_type.__qualname__} and is asynchronous: publish with "
+                "`await bus.publish_async(event)`. No subscriber was called"
+            ) from None
+
+
 def _forget_compiled() -> None:
+    Routes._generation = object()
     with _lock:
         for routes in _all_routes:
             routes.compiled.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -191,6 +192,31 @@ class TestWithoutAnOpenOutbox:
 
         bus.publish(Late())
         integration.to("orders", Late)(placed)
+
+        with pytest.raises(ConfigurationError, match="no outbox is open"):
+            bus.publish(Late())
+
+    def test_it_is_an_error_though_a_thread_maps_the_class_while_its_handlers_are_looked_for(
+        self, bus, integration
+    ):
+        class Late: ...
+
+        class MapsLate(type):
+            """While handlers of ``Late`` are looked for, another thread maps it, and is done before they are found."""
+
+            def __subclasscheck__(cls, subclass):
+                if subclass is Late and not integration.mappings:
+                    mapping = threading.Thread(target=lambda: integration.to("orders", Late)(placed))
+                    mapping.start()
+                    mapping.join()
+                return super().__subclasscheck__(subclass)
+
+        class Other(metaclass=MapsLate): ...
+
+        others = IntegrationEvents()
+        others.to("others", Other)(placed)
+        with contextlib.suppress(ConfigurationError):
+            bus.publish(Late())
 
         with pytest.raises(ConfigurationError, match="no outbox is open"):
             bus.publish(Late())
