@@ -45,9 +45,11 @@ _MOST_PLAIN_TYPES = 1_000  # for programs that create classes at run time
 class Command(Generic[CommandResult_co]):
     """Asks for a change. ``Command[int]`` has a handler that returns an int, ``Command`` one that returns None.
 
-    @dataclass(frozen=True)
-    class AddProduct(Command[int]):
-        name: str
+    For example:
+
+        @dataclass(frozen=True)
+        class AddProduct(Command[int]):
+            name: str
     """
 
     __slots__ = ()

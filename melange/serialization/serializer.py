@@ -324,8 +324,10 @@ def _check_free(name: str, kind: str, registered: type, wanted: type) -> None:
 def upcast(event: str | type[EventMessage], version: int) -> Callable[[UpcasterFunction], UpcasterFunction]:
     """Register an upcaster with the shared serializer; see ``EventSerializer.upcast``.
 
-    @upcast("OrderPlaced", 1)
-    def with_currency(body):
-        return {**body, "currency": "EUR"}
+    For example:
+
+        @upcast("OrderPlaced", 1)
+        def with_currency(body):
+            return {**body, "currency": "EUR"}
     """
     return EventSerializer.instance().upcast(event, version)
