@@ -23,7 +23,7 @@ from melange.server.sns.signing import Signer
 
 if TYPE_CHECKING:
     from melange.server.sns.topics import Subscription, Topic
-    from melange.server.sqs.moving import MoveTask
+    from melange.server.sqs.move_tasks import MoveTask
     from melange.server.sqs.queues import Queue
     from melange.server.state import State
     from melange.server.storage import Storage

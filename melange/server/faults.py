@@ -20,7 +20,7 @@ FaultKind = Literal[
 ]
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
-LONGEST_SECONDS = 3_600.0
+_LONGEST_SECONDS = 3_600.0
 
 _NOTHING = Response(200, "text/plain", b"", sent="nothing")
 """No answer at all: the connection is closed."""
@@ -65,7 +65,7 @@ class Fault:
                 f"there is no kind {self.kind!r}{nearest(str(self.kind), KINDS)}: {', '.join(KINDS)}"
             )
         _check_number("rate", self.rate, 0, 1)
-        _check_number("seconds", self.seconds, 0, LONGEST_SECONDS)
+        _check_number("seconds", self.seconds, 0, _LONGEST_SECONDS)
         if self.times is not None:
             _check_number("times", self.times, 1, math.inf)
         for name in ("service", "operation", "name"):
@@ -145,7 +145,7 @@ class Fault:
     def _error(self, service: str) -> ServiceError:
         """Return what the service answers to a throttled or a failed call."""
         if self.kind == "throttle" and service == "sns":
-            return ServiceError("Throttling", "Rate exceeded", 400)
+            return ServiceError("Throttling", "Rate exceeded")
         if self.kind == "throttle":
             return ServiceError("RequestThrottled", "The request was denied due to request throttling.", 403)
         code = "InternalFailure" if self.status == 500 else "ServiceUnavailable"

@@ -74,7 +74,6 @@ class Gateway:
         if page is not None:
             return page
         request_id = new_uuid()
-        caller = Caller()
         route = _Route("sqs", "", is_json="x-amz-target" in request.headers, form={})
         try:
             caller = identify(request)
@@ -155,7 +154,7 @@ def _form(request: Request) -> dict[str, str]:
         if request.method == "POST":
             pairs += parse_qsl(request.body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
     except ValueError:
-        raise ServiceError("MalformedQueryString", "The request is not a valid form.", 400) from None
+        raise ServiceError("MalformedQueryString", "The request is not a valid form.") from None
     return dict(pairs)
 
 
@@ -186,9 +185,7 @@ def _failure(route: _Route, error: ServiceError, request_id: str) -> Response:
 
 def _unknown_operation(route: _Route) -> ServiceError:
     if route.is_json:
-        return ServiceError(
-            "UnknownOperationException", f"melange server has no operation {route.operation}."
-        )
+        return ServiceError(_UNKNOWN_OPERATION, f"melange server has no operation {route.operation}.")
     if not route.operation:
         return ServiceError(_UNKNOWN_OPERATION, "The request has no action.", 404)
     return ServiceError("InvalidAction", f"The action {route.operation} is not valid for this endpoint.")
@@ -196,8 +193,9 @@ def _unknown_operation(route: _Route) -> ServiceError:
 
 def _is_misplaced(request: Request, route: _Route) -> bool:
     """Return True if an operation on all queues is called at the address of one, in the Query protocol."""
-    is_at_queue = len(urlsplit(request.target).path) > 1
-    return not route.is_json and is_at_queue and route.operation in {"CreateQueue", "ListQueues"}
+    if route.is_json or route.operation not in {"CreateQueue", "ListQueues"}:
+        return False
+    return len(urlsplit(request.target).path) > 1
 
 
 def _is_open(route: _Route) -> bool:

@@ -26,7 +26,7 @@ _ONLY_ONCE = {"content-length", "transfer-encoding", "host", "authorization"}
 _MAX_LENGTH_DIGITS = 12
 _CHUNK_LENGTH = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?")
 
-REASONS = {
+_REASONS = {
     200: "OK",
     303: "See Other",
     400: "Bad Request",
@@ -298,7 +298,7 @@ class Response(NamedTuple):
         if not keeps_alive:
             more += "Connection: close\r\n"
         text = (
-            f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Error')}\r\nContent-Type: {self.content_type}\r\n"
+            f"HTTP/1.1 {self.status} {_REASONS.get(self.status, 'Error')}\r\nContent-Type: {self.content_type}\r\n"
             f"Content-Length: {len(self.body)}\r\n{more}\r\n"
         )
         head = text.encode("latin-1", "replace")

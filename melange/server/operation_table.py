@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from melange.server.calls import Call, Operation, Parameters
 from melange.server.sns import managing_topics, publishing, subscribing
-from melange.server.sqs import managing_queues, moving, receiving, sending
+from melange.server.sqs import managing_queues, move_tasks, receiving, sending
 
 
 def get_caller_identity(call: Call) -> Parameters:
@@ -18,7 +18,7 @@ def get_caller_identity(call: Call) -> Parameters:
 OPERATIONS: dict[str, dict[str, Operation]] = {
     "sqs": {
         "AddPermission": managing_queues.add_permission,
-        "CancelMessageMoveTask": moving.cancel_message_move_task,
+        "CancelMessageMoveTask": move_tasks.cancel_message_move_task,
         "ChangeMessageVisibility": receiving.change_message_visibility,
         "ChangeMessageVisibilityBatch": receiving.change_message_visibility_batch,
         "CreateQueue": managing_queues.create_queue,
@@ -28,7 +28,7 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
         "GetQueueAttributes": managing_queues.get_queue_attributes,
         "GetQueueUrl": managing_queues.get_queue_url,
         "ListDeadLetterSourceQueues": managing_queues.list_dead_letter_source_queues,
-        "ListMessageMoveTasks": moving.list_message_move_tasks,
+        "ListMessageMoveTasks": move_tasks.list_message_move_tasks,
         "ListQueueTags": managing_queues.list_queue_tags,
         "ListQueues": managing_queues.list_queues,
         "PurgeQueue": managing_queues.purge_queue,
@@ -37,7 +37,7 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
         "SendMessage": sending.send_message,
         "SendMessageBatch": sending.send_message_batch,
         "SetQueueAttributes": managing_queues.set_queue_attributes,
-        "StartMessageMoveTask": moving.start_message_move_task,
+        "StartMessageMoveTask": move_tasks.start_message_move_task,
         "TagQueue": managing_queues.tag_queue,
         "UntagQueue": managing_queues.untag_queue,
     },

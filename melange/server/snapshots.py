@@ -11,7 +11,7 @@ from melange.errors import ConfigurationError
 from melange.server.broker import Broker
 from melange.server.state import KeptCopy, KeptId, State, content_of, key_of, message_of
 
-MAX_SNAPSHOTS = 100
+_MAX_SNAPSHOTS = 100
 NAME = r"[A-Za-z0-9_.-]{1,80}"
 
 _FORMAT = 1
@@ -40,8 +40,8 @@ class Snapshots:
                 f"a snapshot is named by 1 to 80 letters, digits, '.', '_' and '-', not {name!r:.100}"
             )
         with self._lock:
-            if name not in self._states and len(self._states) >= MAX_SNAPSHOTS:
-                raise ConfigurationError(f"there are {MAX_SNAPSHOTS} snapshots already: delete one first")
+            if name not in self._states and len(self._states) >= _MAX_SNAPSHOTS:
+                raise ConfigurationError(f"there are {_MAX_SNAPSHOTS} snapshots already: delete one first")
             self._states[name] = state
         return state
 

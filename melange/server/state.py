@@ -17,7 +17,7 @@ from melange.server.sns.filter_policies import FilterPolicy
 from melange.server.sns.http_deliveries import Delivery
 from melange.server.sns.topics import Subscription, Topic
 from melange.server.sqs.messages import SentMessage
-from melange.server.sqs.moving import MoveTask
+from melange.server.sqs.move_tasks import MoveTask
 from melange.server.sqs.queues import Queue
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def state_of(broker: Broker) -> State:
             for copy in queue.stored.copies
         ],
         [KeptId(arn, *entry) for arn, window in _windows_of(broker).items() for entry in window.entries()],
-        [delivery.described() for delivery in broker.http_deliveries.pending()],
+        [delivery.kept() for delivery in broker.http_deliveries.pending()],
         [task.kept() for task in broker.move_tasks.values()],
     )
 
@@ -188,8 +188,8 @@ def restore(broker: Broker, state: State, *, is_as_new: bool) -> None:
     for kept in state.ids:
         answer = tuple(kept.answer) if isinstance(kept.answer, list) else kept.answer
         windows[kept.arn].restore(kept.key, kept.until + later, answer)
-    for described in state.deliveries:
-        delivery = Delivery.restored(broker.subscriptions, described, later)
+    for kept_delivery in state.deliveries:
+        delivery = Delivery.restored(broker.subscriptions, kept_delivery, later)
         if delivery is not None:
             broker.http_deliveries.resume(delivery)
     for kept_task in state.move_tasks:

@@ -233,11 +233,11 @@ class Storage:
         found = {one: self._broker.http_deliveries.find(one) for one in self._changes.deliveries}
         self._connection.executemany(
             "DELETE FROM http_deliveries WHERE id = ?",
-            ((one,) for one, kept in found.items() if kept is None),
+            ((one,) for one, delivery in found.items() if delivery is None),
         )
         self._connection.executemany(
             "INSERT OR REPLACE INTO http_deliveries VALUES (?, ?)",
-            ((one, json.dumps(kept.described())) for one, kept in found.items() if kept is not None),
+            ((one, json.dumps(delivery.kept())) for one, delivery in found.items() if delivery is not None),
         )
 
     def _write_state(self) -> None:

@@ -107,9 +107,9 @@ def dead_letter(
             queue.name,
             notification.topic.name,
         )
-    reason = _put(queue, notification, text, attributes)
-    if reason:
-        logger.warning("a message is lost: dead-letter queue %s: %s", queue.name, reason)
+    refusal = _put(queue, notification, text, attributes)
+    if refusal:
+        logger.warning("a message is lost: dead-letter queue %s: %s", queue.name, refusal)
 
 
 def _put(queue: Queue, notification: Notification, text: str, attributes: Mapping[str, Any]) -> str:

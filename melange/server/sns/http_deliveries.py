@@ -37,7 +37,7 @@ class Delivery:
     due_at: float
     failures: int = 0
 
-    def described(self) -> dict[str, Any]:
+    def kept(self) -> dict[str, Any]:
         """Return it as plain values."""
         message, notification = self.message, self.message.notification
         attributes = notification.attributes if notification is not None else {}
@@ -63,34 +63,32 @@ class Delivery:
 
     @classmethod
     def restored(
-        cls, subscriptions: Mapping[str, Subscription], described: dict[str, Any], later: float
+        cls, subscriptions: Mapping[str, Subscription], kept: dict[str, Any], later: float
     ) -> Self | None:
         """Return the delivery of these values, due ``later`` seconds later; None if its subscription is gone."""
-        subscription = subscriptions.get(described["subscription_arn"])
+        subscription = subscriptions.get(kept["subscription_arn"])
         if subscription is None:
             return None
         notification = None
-        if described["kind"] == "Notification":
+        if kept["kind"] == "Notification":
             notification = Notification(
                 subscription.topic,
-                described["message_id"],
-                {"default": described["body"]},
+                kept["message_id"],
+                {"default": kept["body"]},
                 {
                     name: {
                         key: b64decode(value) if key == "BinaryValue" else value
                         for key, value in attribute.items()
                     }
-                    for name, attribute in described["attributes"].items()
+                    for name, attribute in kept["attributes"].items()
                 },
                 base_url="",
                 timestamp="",
-                group_id=described["group_id"],
-                deduplication_id=described["deduplication_id"],
+                group_id=kept["group_id"],
+                deduplication_id=kept["deduplication_id"],
             )
-        message = HttpMessage(
-            described["kind"], described["message_id"], described["body"], described["is_raw"], notification
-        )
-        return cls(described["id"], subscription, message, described["due_at"] + later, described["failures"])
+        message = HttpMessage(kept["kind"], kept["message_id"], kept["body"], kept["is_raw"], notification)
+        return cls(kept["id"], subscription, message, kept["due_at"] + later, kept["failures"])
 
 
 class HttpDeliveries:

@@ -64,13 +64,14 @@ def create_topic(call: Call) -> Parameters:
 
 
 def delete_topic(call: Call) -> Parameters:
-    arn = check_topic_arn(call, call.parameters.get("TopicArn"))
-    with call.broker.lock:
-        topic = call.broker.topics.pop(arn, None)
-        if topic is not None:
-            topic.window.clear()  # another topic may have its name
+    arn, broker = check_topic_arn(call), call.broker
+    with broker.lock:
+        if arn in broker.topics:  # deleting twice is not an error
+            topic = find_topic(call, "DeleteTopic")
+            topic.window.clear()  # another topic may get its name
             for subscription_arn in topic.subscriptions:
-                call.broker.subscriptions.pop(subscription_arn, None)
+                del broker.subscriptions[subscription_arn]
+            del broker.topics[arn]
     return {}
 
 
@@ -87,14 +88,14 @@ def list_topics(call: Call) -> Parameters:
 
 def get_topic_attributes(call: Call) -> Parameters:
     with call.broker.lock:
-        topic = find_topic(call, call.parameters.get("TopicArn"), "GetTopicAttributes")
+        topic = find_topic(call, "GetTopicAttributes")
         return {"Attributes": topic.described()}
 
 
 def set_topic_attributes(call: Call) -> Parameters:
     name, value = call.parameters.get("AttributeName", ""), call.parameters.get("AttributeValue", "")
     with call.broker.lock:
-        topic = find_topic(call, call.parameters.get("TopicArn"), "SetTopicAttributes")
+        topic = find_topic(call, "SetTopicAttributes")
         topic.set_attributes({name: _check_attribute(name, value, is_fifo=topic.is_fifo)})
     return {}
 
@@ -103,7 +104,7 @@ def add_permission(call: Call) -> Parameters:
     label = call.parameters.get("Label", "")
     accounts, actions = (call.parameters.get(name, []) for name in ("AWSAccountId", "ActionName"))
     with call.broker.lock:
-        topic = find_topic(call, call.parameters.get("TopicArn"), "AddPermission")
+        topic = find_topic(call, "AddPermission")
         if not set(actions) <= _ACTIONS:
             raise invalid_parameter("Policy statement action out of service scope!")
         document: dict[str, Any] = json.loads(topic.attributes["Policy"])
@@ -118,7 +119,7 @@ def add_permission(call: Call) -> Parameters:
 
 def remove_permission(call: Call) -> Parameters:
     with call.broker.lock:
-        topic = find_topic(call, call.parameters.get("TopicArn"), "RemovePermission")
+        topic = find_topic(call, "RemovePermission")
         document: dict[str, Any] = json.loads(topic.attributes["Policy"])
         label = call.parameters.get("Label")
         document["Statement"] = [one for one in document["Statement"] if one.get("Sid") != label]
@@ -155,7 +156,7 @@ def _tags(tags: list[dict[str, str]]) -> dict[str, str]:
 
 
 def _tagged(call: Call) -> Topic:
-    topic = call.broker.topics.get(check_topic_arn(call, call.parameters.get("ResourceArn"), "ResourceArn"))
+    topic = call.broker.topics.get(check_topic_arn(call, "ResourceArn"))
     if topic is None:
         raise ServiceError("ResourceNotFound", "Topic does not exist", 404)
     return topic

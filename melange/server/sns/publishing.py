@@ -43,7 +43,7 @@ def publish(call: Call) -> Parameters:
         raise invalid_parameter("TopicArn or TargetArn Reason: no value for required parameter")
     attributes = _check_attributes(parameters.get("MessageAttributes", {}), "messageAttributes")
     with call.broker.lock:
-        topic = find_topic(call, parameters.get(parameter), "Publish", parameter)
+        topic = find_topic(call, "Publish", parameter)
         bodies = _check(topic, parameters)
         _check_size(topic, parameters, attributes)
         return _publish(call, topic, parameters, bodies, attributes)
@@ -52,7 +52,7 @@ def publish(call: Call) -> Parameters:
 def publish_batch(call: Call) -> Parameters:
     entries: list[Parameters] = call.parameters.get("PublishBatchRequestEntries", [])
     with call.broker.lock:
-        topic = find_topic(call, call.parameters.get("TopicArn"), "Publish")
+        topic = find_topic(call, "Publish")
         _check_entries(entries)
         checked = [
             _check_attributes(

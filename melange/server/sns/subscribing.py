@@ -30,7 +30,7 @@ def subscribe(call: Call) -> Parameters:
     protocol, endpoint = parameters.get("Protocol", ""), parameters.get("Endpoint", "")
     given = parameters.get("Attributes", {})
     with broker.lock:
-        topic = find_topic(call, parameters.get("TopicArn"), "Subscribe")
+        topic = find_topic(call, "Subscribe")
         _check_endpoint(topic, protocol, endpoint)
         existing = next(
             (
@@ -120,7 +120,7 @@ def list_subscriptions(call: Call) -> Parameters:
 
 def list_subscriptions_by_topic(call: Call) -> Parameters:
     with call.broker.lock:
-        topic = find_topic(call, call.parameters.get("TopicArn"), "ListSubscriptionsByTopic")
+        topic = find_topic(call, "ListSubscriptionsByTopic")
         return _page(call, list(topic.subscriptions.values()))
 
 

@@ -228,8 +228,9 @@ def topic_arn(region: str, account: str, name: str) -> str:
     return f"arn:aws:sns:{region}:{account}:{name}"
 
 
-def check_topic_arn(call: Call, arn: str | None, parameter: str = "TopicArn") -> str:
-    """Return the ARN, or raise what SNS answers to one that is malformed or of another region."""
+def check_topic_arn(call: Call, parameter: str = "TopicArn") -> str:
+    """Return the ARN in a parameter, or raise what SNS answers to one that is malformed or of another region."""
+    arn: str | None = call.parameters.get(parameter)
     if arn is None:
         raise invalid_parameter(f"{parameter} Reason: no value for required parameter")
     parts = arn.split(":")
@@ -240,21 +241,24 @@ def check_topic_arn(call: Call, arn: str | None, parameter: str = "TopicArn") ->
     return arn
 
 
-def find_topic(call: Call, arn: str | None, action: str = "", parameter: str = "TopicArn") -> Topic:
-    """Return the topic, or raise if it does not exist or its policy forbids the action to the caller."""
-    topic = call.broker.topics.get(check_topic_arn(call, arn, parameter))
+def find_topic(call: Call, action: str, parameter: str = "TopicArn") -> Topic:
+    """Return the topic that a parameter names.
+
+    Raises:
+        ServiceError: it does not exist, or its policy forbids the action to the caller.
+    """
+    topic = call.broker.topics.get(check_topic_arn(call, parameter))
     if topic is None and parameter == "TargetArn":
         raise invalid_parameter("TargetArn Reason: No endpoint found for the target arn specified")
     if topic is None:
         raise ServiceError("NotFound", "Topic does not exist", 404)
-    if action:
-        access = Access(call.account, f"SNS:{action}", topic.arn, source_account=call.account)
-        is_owner = call.account == topic.account
-        if topic.policy.denies(access) or not (is_owner or topic.policy.allows(access)):
-            raise ServiceError(
-                "AuthorizationError",
-                f"User: arn:aws:iam::{call.account}:root is not authorized to perform: SNS:{action} on resource: "
-                f"{topic.arn}",
-                403,
-            )
+    access = Access(call.account, f"SNS:{action}", topic.arn, source_account=call.account)
+    is_owner = call.account == topic.account
+    if topic.policy.denies(access) or not (is_owner or topic.policy.allows(access)):
+        raise ServiceError(
+            "AuthorizationError",
+            f"User: arn:aws:iam::{call.account}:root is not authorized to perform: SNS:{action} on resource: "
+            f"{topic.arn}",
+            403,
+        )
     return topic

@@ -8,13 +8,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from melange.drivers.queue_spec import MAX_RECEIVE_COUNT
+from melange.drivers.sqs_rules import (
+    DEFAULT_RETENTION_SECONDS,
+    MAX_DELAY_SECONDS,
+    MAX_RETENTION_SECONDS,
+    MAX_VISIBILITY_SECONDS,
+    MAX_WAIT_SECONDS,
+    MIN_RETENTION_SECONDS,
+)
 from melange.server.errors import ServiceError, invalid_value
 from melange.server.policies import is_well_formed
 
 DEFAULTS = {
     "DelaySeconds": "0",
     "MaximumMessageSize": "1048576",
-    "MessageRetentionPeriod": "345600",
+    "MessageRetentionPeriod": str(DEFAULT_RETENTION_SECONDS),
     "ReceiveMessageWaitTimeSeconds": "0",
     "SqsManagedSseEnabled": "true",
     "VisibilityTimeout": "30",
@@ -35,12 +43,12 @@ COMPUTED = (
 )
 
 _RANGES = {
-    "DelaySeconds": (0, 900),
+    "DelaySeconds": (0, MAX_DELAY_SECONDS),
     "KmsDataKeyReusePeriodSeconds": (60, 86_400),
     "MaximumMessageSize": (1_024, 1_048_576),
-    "MessageRetentionPeriod": (60, 1_209_600),
-    "ReceiveMessageWaitTimeSeconds": (0, 20),
-    "VisibilityTimeout": (0, 43_200),
+    "MessageRetentionPeriod": (MIN_RETENTION_SECONDS, MAX_RETENTION_SECONDS),
+    "ReceiveMessageWaitTimeSeconds": (0, MAX_WAIT_SECONDS),
+    "VisibilityTimeout": (0, MAX_VISIBILITY_SECONDS),
 }
 _CHOICES = {
     "ContentBasedDeduplication": ("true", "false"),
@@ -54,10 +62,10 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 _MAX_POLICY_BYTES = 8_192
 _MAX_SOURCES = 10
 
-REMOVABLE = frozenset({*_JSON, "KmsMasterKeyId"})
+_REMOVABLE = frozenset({*_JSON, "KmsMasterKeyId"})
 """Attributes that an empty value removes."""
 
-SETTABLE = frozenset({*_RANGES, *_CHOICES, *REMOVABLE})
+SETTABLE = frozenset({*_RANGES, *_CHOICES, *_REMOVABLE})
 
 
 def check_names(names: list[str]) -> None:
@@ -97,7 +105,7 @@ def is_same(name: str, one: str | None, other: str) -> bool:
 
 
 def _check_value(name: str, value: str) -> str:
-    if name in REMOVABLE and value == "":
+    if name in _REMOVABLE and value == "":
         return value
     if name in _RANGES:
         lowest, highest = _RANGES[name]

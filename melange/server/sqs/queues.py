@@ -109,23 +109,6 @@ class Queue:
         """Return the handle by which the copy's receiver settles it."""
         return f"{copy.number}-{copy.receive_count}-{self.seal}"
 
-    def parse_handle(self, handle: str) -> tuple[int, int]:
-        """Return the number of the copy and of its receive.
-
-        Raises:
-            ServiceError: the handle is not one of this queue.
-        """
-        found = _HANDLE.fullmatch(handle)
-        if found is None or found[3] != self.seal:
-            if not handle:
-                raise missing_parameter("ReceiptHandle")
-            raise ServiceError(
-                "ReceiptHandleIsInvalid",
-                f'The input receipt handle "{handle}" is not a valid receipt handle.',
-                404,
-            )
-        return int(found[1]), int(found[2])
-
     def note_changes(self, copies: Iterable[Copy[SentMessage]]) -> None:
         """Have changes of copies written before the call is answered."""
         if self.broker.storage is not None:
@@ -140,7 +123,7 @@ class Queue:
         Raises:
             ServiceError: the handle is not one of this queue, or has expired and the queue is FIFO.
         """
-        number, receive = self.parse_handle(handle)
+        number, receive = self._parse_handle(handle)
         copy = self.stored.copies_by_number.get(number)
         if copy is None or not self.is_fifo:
             return copy
@@ -161,6 +144,23 @@ class Queue:
             self.broker.bytes_kept -= copy.message.memory
         self.stored.purge()
         self.attempts.clear()
+
+    def _parse_handle(self, handle: str) -> tuple[int, int]:
+        """Return the number of the copy and of its receive.
+
+        Raises:
+            ServiceError: the handle is not one of this queue.
+        """
+        found = _HANDLE.fullmatch(handle)
+        if found is None or found[3] != self.seal:
+            if not handle:
+                raise missing_parameter("ReceiptHandle")
+            raise ServiceError(
+                "ReceiptHandleIsInvalid",
+                f'The input receipt handle "{handle}" is not a valid receipt handle.',
+                404,
+            )
+        return int(found[1]), int(found[2])
 
     def _on_retired(self, copy: Copy[SentMessage], target: StoredQueue[SentMessage] | None) -> None:
         broker = self.broker

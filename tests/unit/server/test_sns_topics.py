@@ -125,6 +125,16 @@ def test_the_owner_of_a_topic_decides_who_else_may_publish(client):
     other.sns("Publish", TopicArn=topic, Message="order")
 
 
+def test_another_account_cannot_delete_a_topic(client):
+    topic = client.topic()
+    other = Client(client.broker, caller=Caller("x", account="111111111111"))
+
+    with refused("AuthorizationError"):
+        other.sns("DeleteTopic", TopicArn=topic)
+
+    assert client.sns("ListTopics")["Topics"] == [{"TopicArn": topic}]
+
+
 @pytest.mark.parametrize(
     ("parameters", "code"),
     [
