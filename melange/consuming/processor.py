@@ -1,4 +1,7 @@
-"""The outcome of a delivery: read it, choose the listeners, and for each claim the message, run and mark it. Only this module decides."""
+"""Decide the outcome of a delivery: read it, choose the listeners, and for each claim the message, run and mark it.
+
+Only this module decides. What follows a failure it finds in ``outcomes``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from melange.consuming.leases import Lease
 from melange.consuming.listener import ListenerCall, Subscription
@@ -38,10 +41,7 @@ from melange.deduplication.base import (
 from melange.errors import ConfigurationError, DecodeError, DeduplicationError, TimeLimitExceeded, shortened
 from melange.messages import content_of, handled_message, new_uuid
 from melange.middleware import Middleware, wrapped
-from melange.serialization.serializer import EventSerializer
-
-if TYPE_CHECKING:
-    from melange.serialization.serializer import EventTypeOf
+from melange.serialization.serializer import EventSerializer, EventTypeOf
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,9 @@ None is yielded before a step that may block."""
 class DeliveryProcessor:
     """Runs the listeners that accept a delivery's event, and returns the outcome.
 
-    It decides and does not settle: it never calls the driver. Thread-safe if the listeners are. ``waits`` is True if hooks around deliveries or listeners must wait in a
-    thread for asynchronous listeners; ``answers_at_once`` if no step of an asynchronous listener blocks.
+    It decides and does not settle: it never calls the driver. Thread-safe if the listeners are. ``waits`` is True if hooks
+    around deliveries or listeners must wait in a thread for asynchronous listeners; ``answers_at_once`` if no step of an
+    asynchronous listener blocks.
     """
 
     def __init__(
