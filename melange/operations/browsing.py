@@ -139,7 +139,7 @@ class Browsing:
 
 _SLICE_SECONDS = 0.5
 
-Selected = tuple[FoundDeadLetter, DeadLetter]
+_Selected = tuple[FoundDeadLetter, DeadLetter]
 OnProgress = Callable[[int], None]
 Stopping = Callable[[], bool]
 Send = Callable[[Sequence[Delivery], Queue], Mapping[str, MelangeError]]
@@ -214,7 +214,7 @@ class Settling:
         """True if as many were settled as may be."""
         return self.report.done == self._pace.limit
 
-    def settle(self, selected: Iterable[Selected]) -> None:
+    def settle(self, selected: Iterable[_Selected]) -> None:
         """Settle these, at the pace; each message id once, because a retried message may fail again and come back."""
         fresh = [one for one in selected if one[1].message_id not in self.begun_ids]
         left = None if self._pace.limit is None else self._pace.limit - self.report.done
@@ -228,13 +228,13 @@ class Settling:
             if self._pace.rate is not None:
                 self._pause(len(chunk) / self._pace.rate)
 
-    def _chunks(self, selected: list[Selected]) -> Iterator[list[Selected]]:
+    def _chunks(self, selected: list[_Selected]) -> Iterator[list[_Selected]]:
         """Split what was received: few are in both queues when the process is killed, and a low rate has no bursts."""
         size = MAX_BATCH if self._pace.rate is None else min(MAX_BATCH, max(1, int(self._pace.rate)))
         for start in range(0, len(selected), size):
             yield selected[start : start + size]
 
-    def _by_target(self, chunk: Sequence[Selected]) -> dict[Queue | None, list[Delivery]]:
+    def _by_target(self, chunk: Sequence[_Selected]) -> dict[Queue | None, list[Delivery]]:
         by_target: dict[Queue | None, list[Delivery]] = {}
         for found, letter in chunk:
             delivery = self._browsing.current(found.delivery)

@@ -17,8 +17,8 @@ from melange.serialization.json import from_json
 
 Origin = Literal["consumer", "broker", "unknown"]
 
-MOVED_BY_THE_BROKER = "moved by the broker: received too often without an acknowledgement"
-NO_REASON = "no reason: not dead-lettered by a consumer of melange"
+_MOVED_BY_THE_BROKER = "moved by the broker: received too often without an acknowledgement"
+_NO_REASON = "no reason: not dead-lettered by a consumer of melange"
 
 _ATTEMPTS = re.compile(r"^attempt \d+ of \d+ failed: ")
 _VARYING = re.compile(
@@ -90,11 +90,11 @@ def dead_letter_from(found: FoundDeadLetter) -> DeadLetter:
     message = found.delivery.message
     note, reason = _note_of(message)
     if found.was_moved and not note:
-        reason = reason or MOVED_BY_THE_BROKER
+        reason = reason or _MOVED_BY_THE_BROKER
     attempts = note.get("attempts")
     return DeadLetter(
         message=message,
-        reason=reason or NO_REASON,
+        reason=reason or _NO_REASON,
         origin=_origin(note, found),
         listener_name=_text(note.get("listener")),
         attempts=attempts if isinstance(attempts, int) else None,
@@ -118,7 +118,7 @@ def note_for(found: FoundDeadLetter, queue_name: str) -> str | None:
     rejected_at = None if found.sent_at is None else found.sent_at.isoformat()
     return json.dumps(
         {
-            "reason": MOVED_BY_THE_BROKER,
+            "reason": _MOVED_BY_THE_BROKER,
             "origin": "broker",
             "queue": queue_name,
             "rejected_at": rejected_at,

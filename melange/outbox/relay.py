@@ -26,7 +26,7 @@ from melange.outbox.topic_publisher import TopicPublisher
 
 logger = logging.getLogger(__name__)
 
-WEEK_SECONDS = 7 * 24 * 3600.0
+_WEEK_SECONDS = 7 * 24 * 3600.0
 MAX_BATCH_SIZE = 1_000
 LONGEST_SILENCE_SECONDS = 90.0
 """The time limit of one batch: far longer than the time limit of a broker's answer."""
@@ -72,7 +72,7 @@ class OutboxRelay(Lifecycle):
         batch_size: int = 100,
         max_attempts: int = 10,
         poll_seconds: float = 0.5,
-        keep_sent_seconds: float | None = WEEK_SECONDS,
+        keep_sent_seconds: float | None = _WEEK_SECONDS,
         handle_signals: bool = True,
     ) -> None:
         """Prepare the relay; read and publish nothing yet.

@@ -67,7 +67,7 @@ class RelayLoop:
         """
         backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
         failures = 0
-        with closing(waker_for(self._locks.engine, self._clock)) as waker:
+        with closing(_waker_for(self._locks.engine, self._clock)) as waker:
             while not stopping.is_set():
                 try:
                     if not self._is_our_turn(is_paused=is_paused()):
@@ -151,7 +151,7 @@ _LONGEST_WAIT_SECONDS = 1.0
 """The longest time in which a wait notices that it should end."""
 
 
-class Waker(Protocol):
+class _Waker(Protocol):
     """Waits for work."""
 
     def wait(self, stopping: StopSignal, seconds: float) -> None:
@@ -163,12 +163,12 @@ class Waker(Protocol):
         ...
 
 
-def waker_for(engine: Engine, clock: Clock) -> Waker:
+def _waker_for(engine: Engine, clock: Clock) -> _Waker:
     """Return a waker that listens for notifications if the database and its driver can, else one that only waits."""
-    return NotifiedWaker(engine, clock) if engine.dialect.driver == "psycopg" else PollingWaker(clock)
+    return NotifiedWaker(engine, clock) if engine.dialect.driver == "psycopg" else _PollingWaker(clock)
 
 
-class PollingWaker:
+class _PollingWaker:
     """Polls after a while."""
 
     def __init__(self, clock: Clock) -> None:

@@ -51,7 +51,7 @@ class PendingMessage:
     message: Message | InvalidMessageError
 
 
-def key_is_stopped() -> ColumnElement[bool]:
+def _key_is_stopped() -> ColumnElement[bool]:
     """Return the condition that a failed message stops the row's key; a row without a key is never stopped."""
     failed = aliased(OutboxMessage)
     return exists().where(is_failed(failed), has_same_key(failed, OutboxMessage))
@@ -63,7 +63,7 @@ _PLACE = (
     OutboxMessage.key,
     OutboxMessage.lock_key,
     OutboxMessage.attempts,
-    key_is_stopped().label("is_stopped"),
+    _key_is_stopped().label("is_stopped"),
 )
 _CONTENT = (
     OutboxMessage.event_type_name,
@@ -257,7 +257,7 @@ def mark_failed(connection: Connection, message: PendingMessage, error: MelangeE
 
 def mark_held(connection: Connection, messages: Sequence[PendingMessage]) -> None:
     """Mark messages of a key that a failed one stops. Check it again, because an operator may have decided meanwhile."""
-    connection.execute(_update(messages).where(IS_PENDING, key_is_stopped()).values(state=MessageState.HELD))
+    connection.execute(_update(messages).where(IS_PENDING, _key_is_stopped()).values(state=MessageState.HELD))
 
 
 def commit(connection: Connection) -> None:

@@ -259,7 +259,7 @@ def row_of(topic: str, key: str | None, message: Message, due_at: datetime | Non
     return {
         "topic": topic,
         "key": key,
-        "lock_key": lock_key_of(topic, message.message_id if key is None else key),
+        "lock_key": _lock_key_of(topic, message.message_id if key is None else key),
         "message_id": message.message_id,
         "event_type_name": message.event_type_name,
         "body": message.body,
@@ -270,7 +270,7 @@ def row_of(topic: str, key: str | None, message: Message, due_at: datetime | Non
     }
 
 
-def lock_key_of(topic: str, key: str) -> int:
+def _lock_key_of(topic: str, key: str) -> int:
     """Return a number of 32 bits, signed, for the messages that one relay at a time may send."""
     return zlib.crc32(f"{topic} {key}".encode()) - 2**31
 

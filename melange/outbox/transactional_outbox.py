@@ -190,7 +190,7 @@ class TransactionalOutbox(ABC):
     ) -> str:
         check_topic(topic)
         is_fifo = topic.endswith(FIFO_SUFFIX)
-        key_text = message_group_id if key is None else key_text_of(key)
+        key_text = message_group_id if key is None else _key_text_of(key)
         if is_fifo and key_text is None:
             raise InvalidMessageError(
                 f"topic {topic} is a FIFO topic, which keeps order within a key: give key="
@@ -266,7 +266,7 @@ def check_topic(topic: object) -> None:
         raise InvalidNameError("topic", topic, "an ARN is arn:aws:sns:region:account:name")
 
 
-def key_text_of(key: object) -> str:
+def _key_text_of(key: object) -> str:
     """Return the key in its stored form; raise ``InvalidMessageError`` if it is not valid."""
     text = str(key) if isinstance(key, (str, int, UUID)) and not isinstance(key, bool) else ""
     if not 0 < len(text) <= _MAX_KEY_CHARACTERS or not text.isprintable():

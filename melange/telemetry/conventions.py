@@ -47,7 +47,7 @@ Operation = Literal["create", "send", "receive", "process", "settle"]
 Attributes = dict[str, str | int | float | bool]
 
 
-def system_of(destination: Topic | Queue) -> str:
+def _system_of(destination: Topic | Queue) -> str:
     """Return the messaging system of a topic or queue, from its address."""
     address = destination.address
     if address.startswith(("arn:aws:sns:memory:", "arn:aws:sqs:memory:")):
@@ -63,14 +63,14 @@ def attributes_of(operation: Operation, destination: Topic | Queue) -> Attribute
     return {
         OPERATION_NAME: operation,
         OPERATION_TYPE: operation,
-        SYSTEM: system_of(destination),
+        SYSTEM: _system_of(destination),
         DESTINATION_NAME: destination.name,
     }
 
 
 def address_attributes_of(destination: Topic | Queue) -> Attributes:
     """Return the attributes that only spans have: where the topic or queue is."""
-    system, address = system_of(destination), destination.address
+    system, address = _system_of(destination), destination.address
     if system == "aws.sns":
         return {TOPIC_ARN: address}
     if system == "aws_sqs":
