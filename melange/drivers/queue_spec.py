@@ -96,7 +96,7 @@ class NamePrefix:
         ConfigurationError: the prefix has characters that names may not have.
     """
 
-    text: str = ""
+    text: str
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not _PREFIX.fullmatch(self.text):

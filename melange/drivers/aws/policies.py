@@ -46,11 +46,7 @@ def allow_topics(policy_text: str | None, queue_arn: str, topic_arns: Iterable[s
 
 def allowed_topics(policy_text: str | None) -> list[str]:
     """Return the ARNs of the topics that our statement allows."""
-    try:
-        statements = _as_list(json.loads(policy_text or "{}").get("Statement", []))
-    except (ValueError, AttributeError):
-        return []
-    return [arn for one in statements if _is_ours(one) for arn in _topics_of(one)]
+    return [arn for one in _statements(policy_text) or () if _is_ours(one) for arn in _topics_of(one)]
 
 
 def _statement(queue_arn: str, topic_arns: Iterable[str]) -> dict[str, Any]:
@@ -98,7 +94,7 @@ def _is_ours(statement: object) -> bool:
     return isinstance(statement, dict) and statement.get("Sid") == STATEMENT_ID
 
 
-def _topics_of(statement: dict[str, Any] | None) -> list[str]:
+def _topics_of(statement: Mapping[str, Any] | None) -> list[str]:
     condition = (statement or {}).get("Condition")
     sources = condition.get("ArnEquals") if isinstance(condition, dict) else None
     arns = _as_list(sources.get("aws:SourceArn", [])) if isinstance(sources, dict) else []

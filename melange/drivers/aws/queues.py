@@ -45,7 +45,7 @@ class SqsQueues:
         calls: BrokerCalls,
         subscriptions: SnsSubscriptions,
         kms_master_key_id: str | None,
-        prefix: NamePrefix = NamePrefix(),  # noqa: B008 - frozen
+        prefix: NamePrefix,
     ) -> None:
         self._calls = calls
         self._prefix = prefix

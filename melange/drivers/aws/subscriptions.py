@@ -32,9 +32,8 @@ ReadPolicy = Callable[[], str | None]
 class SnsSubscriptions:
     """Binds queues to topics. Thread-safe."""
 
-    def __init__(self, calls: BrokerCalls, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(self, calls: BrokerCalls) -> None:
         self._calls = calls
-        self._jitter = jitter
 
     def let_in(self, queue: Queue, queue_arn: str, topics: Sequence[Topic], read: ReadPolicy) -> None:
         """Allow the topics in the queue's policy to send to it.
@@ -50,7 +49,7 @@ class SnsSubscriptions:
                 self._calls(
                     SET_QUEUE_ATTRIBUTES, queue.name, QueueUrl=queue.address, Attributes={"Policy": policy}
                 )
-                self._calls.wait(_SETTLING_SECONDS * (1 + attempt + self._jitter()))
+                self._calls.wait(_SETTLING_SECONDS * (1 + attempt + random.random()))  # noqa: S311 - not for secrets
         raise DriverConnectionError(
             f"other processes keep changing the policy of queue {queue.name!r}: declare it again"
         )

@@ -35,7 +35,7 @@ class SnsTopics:
         self,
         calls: BrokerCalls,
         kms_master_key_id: str | None,
-        prefix: NamePrefix = NamePrefix(),  # noqa: B008 - frozen
+        prefix: NamePrefix,
     ) -> None:
         self._calls = calls
         self._prefix = prefix
