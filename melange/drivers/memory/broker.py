@@ -1,4 +1,4 @@
-"""The in-memory broker: its topics and queues, how declaring changes them, and who may settle a delivery."""
+"""The in-memory broker: its topics and queues, how declaring changes them, and which deliveries may be settled."""
 
 from __future__ import annotations
 
