@@ -24,7 +24,7 @@ from melange.large_events.payloads import (
     TOPICS,
     Compression,
     Payloads,
-    Received,
+    ReceivedPointer,
     check_compression,
     of_deliveries,
     original_of,
@@ -167,7 +167,7 @@ class LargeEvents(MessagingDriver, BrokerAdministration):
         self._driver.dead_letter(original_of(delivery), note)
 
     def _keep_payload_of(self, delivery: Delivery) -> None:
-        if isinstance(delivery.received, Received) and self._deletes:
+        if isinstance(delivery.received, ReceivedPointer) and self._deletes:
             self._kept.add(delivery.receipt_handle)
 
     def _with_pointers(

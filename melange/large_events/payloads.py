@@ -35,7 +35,7 @@ class UnreadablePayloadError(Exception):
     """A stored payload is damaged, too large, or in an unknown form; says which."""
 
 
-class Received(NamedTuple):
+class ReceivedPointer(NamedTuple):
     """The value of ``Delivery.received``: the delivery of the pointer, as the other driver gave it."""
 
     original: Delivery
@@ -76,7 +76,7 @@ class Payloads:
             pointer = pointer_of(message)
         except MalformedPointerError as error:
             return delivery._replace(
-                message=_unreadable(message, str(error)), received=Received(delivery, None)
+                message=_unreadable(message, str(error)), received=ReceivedPointer(delivery, None)
             )
         try:
             full = without_pointer(message, self._payload(pointer))
@@ -84,7 +84,7 @@ class Payloads:
             full = _unreadable(message, "there is no such payload")
         except UnreadablePayloadError as error:
             full = _unreadable(message, str(error))
-        return delivery._replace(message=full, received=Received(delivery, pointer))
+        return delivery._replace(message=full, received=ReceivedPointer(delivery, pointer))
 
     def _payload(self, pointer: Pointer) -> str:
         if pointer.bucket not in self.readable_buckets:
@@ -111,7 +111,7 @@ class Payloads:
 
     def delete(self, delivery: Delivery) -> None:
         """Delete the payload if it was sent to this queue by a program with the same bucket and prefix."""
-        pointer = delivery.received.pointer if isinstance(delivery.received, Received) else None
+        pointer = delivery.received.pointer if isinstance(delivery.received, ReceivedPointer) else None
         # What was published to a topic belongs to other queues too, and what others wrote is theirs.
         own = f"{self.prefix}{QUEUES}/{delivery.queue.name}/"
         if pointer is None or pointer.bucket != self.store.bucket or not pointer.key.startswith(own):
@@ -128,7 +128,7 @@ def _unreadable(message: Message, problem: str) -> Message:
 
 def original_of(delivery: Delivery) -> Delivery:
     """Return the delivery as the other driver gave it."""
-    if isinstance(delivery.received, Received):
+    if isinstance(delivery.received, ReceivedPointer):
         return delivery.received.original._replace(deadline=delivery.deadline)
     return delivery
 

@@ -38,8 +38,8 @@ _WAIT_SECONDS = 1
 
 _SHORT_TEXT_CHARACTERS = 60
 
-Attribute = dict[str, Any]
-Attributes = dict[str, Attribute]
+MessageAttribute = dict[str, Any]
+MessageAttributes = dict[str, MessageAttribute]
 
 
 class SqsDeadLetters:
@@ -209,23 +209,29 @@ def copies_of(delivery: Delivery, received: Received, target: Queue, note: str) 
     yield _copy(delivery, received, target, bare)
 
 
-def _with_fitting_note(body: str, attributes: Attributes, note: str, target: Queue) -> Attributes:
+def _with_fitting_note(
+    body: str, attributes: MessageAttributes, note: str, target: Queue
+) -> MessageAttributes:
     """Return the attributes with the note, shortened or left out if the queue's limits leave no space."""
     return next(_with_shorter_notes(body, attributes, note, target), attributes)
 
 
-def _with_shorter_notes(body: str, known: Attributes, note: str, target: Queue) -> Iterator[Attributes]:
+def _with_shorter_notes(
+    body: str, known: MessageAttributes, note: str, target: Queue
+) -> Iterator[MessageAttributes]:
     for attributes in (_with_note(known, note), _with_note(known, _shortened(note)), known):
         if len(attributes) <= MAX_ATTRIBUTES and _size_of(body, attributes) <= target.max_message_bytes:
             yield attributes
 
 
-def _attributes_of(received: Received) -> Attributes:
+def _attributes_of(received: Received) -> MessageAttributes:
     """Return the attributes of a received message, to be sent again with their types."""
     return {name: _sendable(value) for name, value in (received.raw.get("MessageAttributes") or {}).items()}
 
 
-def _with_identity(delivery: Delivery, received: Received, attributes: Attributes) -> Attributes:
+def _with_identity(
+    delivery: Delivery, received: Received, attributes: MessageAttributes
+) -> MessageAttributes:
     """Return the attributes with the id of the message and its time, which SQS would replace in a copy."""
     message = delivery.message
     known = dict(attributes)
@@ -238,13 +244,13 @@ def _with_identity(delivery: Delivery, received: Received, attributes: Attribute
     return known
 
 
-def _trace_of(received: Received) -> Attributes:
+def _trace_of(received: Received) -> Parameters:
     """Return the trace header as a parameter of a send, {} without one."""
     trace = (received.raw.get("Attributes") or {}).get(TRACE_ATTRIBUTE)
     return {"MessageSystemAttributes": {TRACE_ATTRIBUTE: _text(trace)}} if trace else {}
 
 
-def without_note(attributes: Attributes) -> Attributes:
+def without_note(attributes: MessageAttributes) -> MessageAttributes:
     """Return the attributes without the reason of an earlier dead letter."""
     kept = {name: value for name, value in attributes.items() if name != DEAD_LETTER_HEADER}
     folded = _folded_headers(kept)
@@ -254,7 +260,7 @@ def without_note(attributes: Attributes) -> Attributes:
     return kept
 
 
-def _with_note(attributes: Attributes, note: str) -> Attributes:
+def _with_note(attributes: MessageAttributes, note: str) -> MessageAttributes:
     folded = _folded_headers(attributes)
     kept = {name: value for name, value in attributes.items() if name != FOLDED_HEADERS_ATTRIBUTE}
     if len(attributes) < MAX_ATTRIBUTES or MESSAGE_ID_ATTRIBUTE not in attributes or folded is None:
@@ -268,12 +274,12 @@ def _with_note(attributes: Attributes, note: str) -> Attributes:
     return {**kept, **_fold({**folded, DEAD_LETTER_HEADER: note})}
 
 
-def _is_foldable(name: str, attribute: Attribute) -> bool:
+def _is_foldable(name: str, attribute: MessageAttribute) -> bool:
     is_for_others = name in OWN_ATTRIBUTES or TRACE_HEADERS.fullmatch(name)
     return not is_for_others and attribute["DataType"] == ATTRIBUTE_TYPE
 
 
-def _folded_headers(attributes: Attributes) -> dict[str, Any] | None:
+def _folded_headers(attributes: MessageAttributes) -> dict[str, Any] | None:
     """Return the headers in the attribute for folded ones, None if another program has written it."""
     try:
         folded = json.loads(attributes.get(FOLDED_HEADERS_ATTRIBUTE, {}).get("StringValue") or "{}")
@@ -282,7 +288,7 @@ def _folded_headers(attributes: Attributes) -> dict[str, Any] | None:
     return folded if isinstance(folded, dict) else None
 
 
-def _fold(headers: dict[str, Any]) -> Attributes:
+def _fold(headers: dict[str, Any]) -> MessageAttributes:
     return {FOLDED_HEADERS_ATTRIBUTE: _text(json.dumps(headers, separators=(",", ":")))}
 
 
@@ -302,7 +308,7 @@ def _shortened(note: str) -> str:
     return json.dumps(short, separators=(",", ":"))
 
 
-def _copy(delivery: Delivery, received: Received, target: Queue, attributes: Attributes) -> Parameters:
+def _copy(delivery: Delivery, received: Received, target: Queue, attributes: MessageAttributes) -> Parameters:
     twin = dead_letter_of(delivery, is_fifo=target.is_fifo)
     copy: Parameters = {"MessageBody": received.raw["Body"], "MessageAttributes": attributes}
     if twin.message_group_id is not None:
@@ -312,16 +318,16 @@ def _copy(delivery: Delivery, received: Received, target: Queue, attributes: Att
     return copy | _trace_of(received)
 
 
-def _sendable(attribute: Mapping[str, Any]) -> Attribute:
+def _sendable(attribute: Mapping[str, Any]) -> MessageAttribute:
     value = "BinaryValue" if attribute.get("StringValue") is None else "StringValue"
     return {"DataType": attribute.get("DataType", ATTRIBUTE_TYPE), value: attribute.get(value)}
 
 
-def _text(value: str) -> Attribute:
+def _text(value: str) -> MessageAttribute:
     return {"DataType": ATTRIBUTE_TYPE, "StringValue": value}
 
 
-def _size_of(body: str, attributes: Attributes) -> int:
+def _size_of(body: str, attributes: MessageAttributes) -> int:
     """Return the bytes that SQS counts."""
     return len(body.encode()) + sum(
         len(name.encode()) + len(attribute["DataType"].encode()) + _length(attribute)
@@ -329,6 +335,6 @@ def _size_of(body: str, attributes: Attributes) -> int:
     )
 
 
-def _length(attribute: Attribute) -> int:
+def _length(attribute: MessageAttribute) -> int:
     value = attribute.get("StringValue")
     return len(value.encode()) if value is not None else len(attribute.get("BinaryValue") or b"")
