@@ -201,22 +201,23 @@ def test_a_wrong_signature_does_not_show_what_was_signed():
 
 
 def date(seconds_ago):
-    return {"HTTPStatusCode": 403, "HTTPHeaders": {"date": email.utils.formatdate(time.time() - seconds_ago)}}
+    """Return a function that makes the metadata of an answer: many tests may run before it is needed."""
+    return lambda: {"HTTPHeaders": {"date": email.utils.formatdate(time.time() - seconds_ago)}}
 
 
 @pytest.mark.parametrize(
     ("code", "text", "metadata"),
     [
-        ("RequestExpired", "", {}),
-        ("RequestTimeTooSkewed", "", {}),
-        ("SignatureDoesNotMatch", "Signature expired: 20260101T000000Z is now earlier than ...", {}),
-        ("InvalidSignatureException", "Signature not yet current: 20260101T000000Z ...", {}),
+        ("RequestExpired", "", dict),
+        ("RequestTimeTooSkewed", "", dict),
+        ("SignatureDoesNotMatch", "Signature expired: 20260101T000000Z is now earlier than ...", dict),
+        ("InvalidSignatureException", "Signature not yet current: 20260101T000000Z ...", dict),
         ("InvalidSignatureException", "in words that are new", date(600)),
         ("SignatureDoesNotMatch", "in words that are new", date(-600)),
     ],
 )
 def test_a_wrong_clock_is_not_taken_for_wrong_credentials(code, text, metadata):
-    response = {"Error": {"Code": code, "Message": text}, "ResponseMetadata": metadata}
+    response = {"Error": {"Code": code, "Message": text}, "ResponseMetadata": metadata()}
 
     error = mapped(boto.ClientError(response, "ReceiveMessage"))
 
@@ -224,9 +225,9 @@ def test_a_wrong_clock_is_not_taken_for_wrong_credentials(code, text, metadata):
     assert "clock" in str(error)
 
 
-@pytest.mark.parametrize("metadata", [date(5), {"HTTPHeaders": {"date": "yesterday"}}, {}])
+@pytest.mark.parametrize("metadata", [date(5), lambda: {"HTTPHeaders": {"date": "yesterday"}}, dict])
 def test_a_wrong_signature_at_the_right_time_is_one_of_the_credentials(metadata):
-    response = {"Error": {"Code": "SignatureDoesNotMatch", "Message": "no"}, "ResponseMetadata": metadata}
+    response = {"Error": {"Code": "SignatureDoesNotMatch", "Message": "no"}, "ResponseMetadata": metadata()}
 
     assert isinstance(mapped(boto.ClientError(response, "ReceiveMessage")), AccessDeniedError)
 
