@@ -137,14 +137,17 @@ _EXPLANATIONS: tuple[tuple[type[Exception], str | None, str], ...] = (
 
 _MOST_CHARACTERS = 200
 
+# A cluster's own exceptions are not RedisErrors.
+REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
+"""What calls of a client raise."""
+
 
 @contextmanager
 def mapped_errors(action: str) -> Iterator[None]:
     """Raise ``DeduplicationError`` for each exception of the redis library in the block."""
     try:
         yield
-    # A cluster's own exceptions are not RedisErrors.
-    except (RedisError, RedisClusterException, OSError) as error:
+    except REDIS_ERRORS as error:
         raise DeduplicationError(f"can't {action}: {_explanation(error)}") from error
 
 

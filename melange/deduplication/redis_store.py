@@ -20,7 +20,7 @@ import math
 from typing import NamedTuple
 
 from redis import Redis, RedisCluster
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import NoScriptError
 
 from melange.deduplication.base import (
     DEFAULT_RETENTION_SECONDS,
@@ -29,7 +29,7 @@ from melange.deduplication.base import (
     DeduplicationKey,
     DeduplicationStore,
 )
-from melange.deduplication.redis_connection import Client, RedisSource, connected, mapped_errors
+from melange.deduplication.redis_connection import REDIS_ERRORS, Client, RedisSource, connected, mapped_errors
 from melange.errors import ConfigurationError, DeduplicationError, is_number
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class RedisDeduplicationStore(DeduplicationStore):
     run again. Each method is one round trip. Thread-safe.
 
     Raises:
-        ConfigurationError: ``redis`` or ``retention_seconds`` can't be used. The text shows no password.
+        ConfigurationError: ``redis``, ``retention_seconds`` or ``timeout_seconds`` can't be used. The text shows no password.
     """
 
     outlives_process = True
@@ -161,6 +161,8 @@ class RedisDeduplicationStore(DeduplicationStore):
     ) -> None:
         if not is_number(retention_seconds) or not 0 < retention_seconds < math.inf:
             raise ConfigurationError(f"retention_seconds has to be above 0, not {retention_seconds!r}")
+        if not is_number(timeout_seconds) or not 0 < timeout_seconds < math.inf:
+            raise ConfigurationError(f"timeout_seconds has to be above 0, not {timeout_seconds!r}")
         self._client, default_namespace = connected(redis, timeout_seconds)
         self._owns_client = isinstance(redis, str)
         self._namespace = namespace or default_namespace
@@ -273,7 +275,7 @@ def _policies(client: Client) -> set[str]:
             answer = client.info("memory", target_nodes=RedisCluster.PRIMARIES)
         else:
             answer = client.info("memory")
-    except (RedisError, RedisClusterException):
+    except REDIS_ERRORS:
         logger.debug("Redis does not report its eviction policy", exc_info=True)
         return set()
     # Several nodes give one dict each.

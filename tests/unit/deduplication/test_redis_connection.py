@@ -163,6 +163,26 @@ def test_a_retention_that_cannot_be_is_refused(retention_seconds: float) -> None
         RedisDeduplicationStore(CLIENT, retention_seconds=retention_seconds)
 
 
+@pytest.mark.parametrize("timeout_seconds", [0, -1, math.inf, math.nan, "2", None])
+def test_a_time_limit_that_cannot_be_is_refused(timeout_seconds: float) -> None:
+    with pytest.raises(ConfigurationError, match="timeout_seconds"):
+        RedisDeduplicationStore("redis://localhost", timeout_seconds=timeout_seconds)
+
+
+class LostAfterTheWrite(redis.Redis):
+    """A client that writes, and then loses its connection."""
+
+    def evalsha(self, *arguments: object) -> int:
+        return 1
+
+    def info(self, *arguments: object) -> dict[str, object]:
+        raise BrokenPipeError
+
+
+def test_a_connection_that_is_lost_after_the_check_is_not_the_caller_s_error() -> None:
+    RedisDeduplicationStore(LostAfterTheWrite()).check()
+
+
 def test_the_store_is_found_where_the_others_are() -> None:
     assert melange.RedisDeduplicationStore is melange.deduplication.RedisDeduplicationStore
 
