@@ -225,7 +225,11 @@ def test_a_wrong_clock_is_not_taken_for_wrong_credentials(code, text, metadata):
     assert "clock" in str(error)
 
 
-@pytest.mark.parametrize("metadata", [date(5), lambda: {"HTTPHeaders": {"date": "yesterday"}}, dict])
+@pytest.mark.parametrize(
+    "metadata",
+    [date(5), lambda: {"HTTPHeaders": {"date": "yesterday"}}, dict],
+    ids=["right", "malformed", "none"],
+)
 def test_a_wrong_signature_at_the_right_time_is_one_of_the_credentials(metadata):
     response = {"Error": {"Code": "SignatureDoesNotMatch", "Message": "no"}, "ResponseMetadata": metadata()}
 
