@@ -80,6 +80,18 @@ def names_of_model(annotation: Any, seen: set[Any], *, only_sensitive: bool = Fa
     for name, info in annotation.model_fields.items():
         extra = info.json_schema_extra
         if not only_sensitive or (isinstance(extra, dict) and extra.get("sensitive")):
-            aliases = (name, info.alias, info.serialization_alias, info.validation_alias)
-            yield from (alias for alias in aliases if isinstance(alias, str))
+            yield name
+            for alias in (info.alias, info.serialization_alias, info.validation_alias):
+                yield from _keys_of(alias)
         yield from names_of_model(info.annotation, seen, only_sensitive=only_sensitive)
+
+
+def _keys_of(alias: str | pydantic.AliasPath | pydantic.AliasChoices | None) -> Iterator[str]:
+    """Yield the keys of the object under which a field may be; of a path the first, which has all of it."""
+    if isinstance(alias, str):
+        yield alias
+    elif isinstance(alias, pydantic.AliasPath):
+        yield str(alias.path[0])
+    elif alias is not None:
+        for choice in alias.choices:
+            yield from _keys_of(choice)

@@ -55,7 +55,7 @@ class EventSchema(_TolerantSchema):
 
 
 def nested_fields(field: Any) -> Iterator[fields.Nested]:
-    """Yield the ``Nested`` fields in ``field``: itself, or its items, keys or values."""
+    """Yield the ``Nested`` fields in ``field``: itself, or its items or values."""
     if isinstance(field, fields.Nested):
         yield field
     elif isinstance(field, fields.List):

@@ -8,10 +8,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import pytest
 from marshmallow import fields
-from pydantic import BaseModel, Field
+from pydantic import AliasChoices, AliasPath, BaseModel, Field
 
 from melange import EventMessage, EventSchema, EventSerializer, masked_body
 from melange.messages import Message
+from melange.pydantic import EventModel
 from melange.serialization.masking import sensitive_names
 from melange.testing.history import event_text
 
@@ -148,3 +149,17 @@ def test_classes_of_every_kind_are_searched() -> None:
     )
 
     assert sensitive_names(event_class.event_type_name) == {"password", "pass", "PIN", "number"}
+
+
+def test_a_sensitive_field_of_a_model_is_masked_under_each_of_its_names() -> None:
+    class Account(EventModel):
+        pin: str = Field(
+            validation_alias=AliasChoices("PIN", AliasPath("secrets", 0)),
+            json_schema_extra={"sensitive": True},
+        )
+
+    printed = masked_body('{"event_type_name": "Account", "PIN": "1234", "secrets": ["1234"], "bank": "x"}')
+
+    assert Account.event_type_name == "Account"
+    assert "1234" not in printed
+    assert '"bank":"x"' in printed
