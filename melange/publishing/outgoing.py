@@ -188,14 +188,23 @@ def own_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     return MappingProxyType(dict(headers))
 
 
-def delay_in_queue(driver: MessagingDriver, delay_seconds: int, deliver_at: datetime | None) -> int:
+def delay_in_queue(driver: MessagingDriver, delay_seconds: int | None, deliver_at: datetime | None) -> int:
+    """Return the delay in whole seconds, rounded up, so that a message never comes before its time.
+
+    Raises:
+        ConfigurationError: as ``due_time``, or the delay is longer than a queue's longest.
+        InvalidMessageError: the time is later than a queue's longest delay from now.
+    """
     if isinstance(delay_seconds, int) and delay_seconds > MAX_DELAY_SECONDS:
         raise ConfigurationError(
             f"delay_seconds must be at most {MAX_DELAY_SECONDS}, the longest delay of a queue, not {delay_seconds!r}: use "
             "Outbox.publish(..., delay_seconds=), which has no limit"
         )
-    delay = _delay_of(delay_seconds, deliver_at, driver.clock)
-    if deliver_at is not None and delay > MAX_DELAY_SECONDS:
+    if deliver_at is None:
+        return 0 if delay_seconds is None else delay_seconds
+    due_at = due_time(delay_seconds or None, deliver_at, driver.clock)
+    delay = 0 if due_at is None else math.ceil((due_at - driver.clock.now()).total_seconds())
+    if delay > MAX_DELAY_SECONDS:
         raise InvalidMessageError(
             f"deliver_at= is {delay:,} s from now, and a queue delays a message by at most {MAX_DELAY_SECONDS} s: use "
             "Outbox.publish(..., deliver_at=), which has no limit"
@@ -224,18 +233,6 @@ def due_time(delay_seconds: float | None, deliver_at: datetime | None, clock: Cl
             f"deliver_at must be an aware datetime, such as datetime.now(UTC) + timedelta(hours=1), not {deliver_at!r}"
         )
     return deliver_at if deliver_at > clock.now() else None
-
-
-def _delay_of(delay_seconds: int, deliver_at: datetime | None, clock: Clock) -> int:
-    """Return the delay in whole seconds, rounded up, so that a message never comes before its time.
-
-    Raises:
-        ConfigurationError: as ``due_time``.
-    """
-    if deliver_at is None:
-        return delay_seconds
-    due_at = due_time(delay_seconds or None, deliver_at, clock)
-    return 0 if due_at is None else math.ceil((due_at - clock.now()).total_seconds())
 
 
 class _Lookup:

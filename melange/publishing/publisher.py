@@ -75,7 +75,8 @@ class Publisher(ABC, Generic[DestinationT]):
         deliver_at: datetime | None = None,
     ) -> str:
         driver = self._driver or DriverManager.instance().get_driver()
-        delay = 0 if delay_seconds is None else delay_in_queue(driver, delay_seconds, deliver_at)
+        has_delay = delay_seconds is not None or deliver_at is not None
+        delay = delay_in_queue(driver, delay_seconds, deliver_at) if has_delay else 0
         message = message_from(
             driver.serializer,
             event,
