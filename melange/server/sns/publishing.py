@@ -141,6 +141,7 @@ def _check_ids(topic: Topic, entry: Parameters) -> None:
 def _parse_structure(message: str) -> Mapping[str, str]:
     try:
         document = json.loads(message)
+        json.dumps(document, ensure_ascii=False).encode()  # which halves of surrogate pairs prevent
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):

@@ -31,7 +31,7 @@ _ATTRIBUTE_NAME = re.compile(
 )
 """SQS takes Latin letters with accents too, which its guide leaves out."""
 
-DATA_TYPE = re.compile(r"(String|Number|Binary)(?:\..+)?", re.DOTALL)
+DATA_TYPE = re.compile(r"(String|Number|Binary)(?:\.[^\ud800-\udfff]+)?")
 
 
 class SentMessage:
@@ -81,11 +81,20 @@ def attributes_md5(attributes: Attributes) -> str:
 def attributes_size(attributes: Attributes) -> int:
     """Return the bytes of names, types and values."""
     return sum(
-        len(name.encode())
-        + len(attribute["DataType"].encode())
-        + len(attribute["StringValue"].encode() if "StringValue" in attribute else attribute["BinaryValue"])
+        text_size(name)
+        + text_size(attribute["DataType"])
+        + (
+            text_size(attribute["StringValue"])
+            if "StringValue" in attribute
+            else len(attribute["BinaryValue"])
+        )
         for name, attribute in attributes.items()
     )
+
+
+def text_size(text: str) -> int:
+    """Return the bytes of a text, which may have halves of surrogate pairs: JSON can write them."""
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def select_attributes(attributes: Attributes, names: list[str]) -> Attributes:
@@ -143,6 +152,11 @@ def check_system_attributes(attributes: Mapping[str, Mapping[str, Any]]) -> str 
         if attribute.get("DataType") != "String" or not attribute.get("StringValue"):
             raise _invalid(
                 f"Message system attribute '{name}' must contain a non-empty value of type 'String'."
+            )
+        forbidden = find_forbidden(attribute["StringValue"])
+        if forbidden:
+            raise _invalid(
+                f"Invalid binary character '{forbidden}' was found in the message system attribute '{name}'."
             )
     return attributes[TRACE_HEADER]["StringValue"] if attributes else None
 

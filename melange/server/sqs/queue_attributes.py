@@ -18,6 +18,7 @@ from melange.drivers.sqs_rules import (
 )
 from melange.server.errors import ServiceError, invalid_value
 from melange.server.policies import is_well_formed
+from melange.server.sqs.messages import text_size
 
 DEFAULTS = {
     "DelaySeconds": "0",
@@ -135,7 +136,7 @@ def _check_json(name: str, value: str) -> str:
         raise _invalid(name)
     if name == "RedriveAllowPolicy":
         _check_redrive_allow_policy(document)
-    if len(value.encode()) > _MAX_POLICY_BYTES:
+    if text_size(value) > _MAX_POLICY_BYTES:
         raise _invalid(name, "Policy length exceeds the maximum of 8192 bytes.")
     return value
 
@@ -165,7 +166,7 @@ def _check_redrive_policy(value: str, document: dict[str, Any]) -> str:
 
 def _check_redrive_allow_policy(document: dict[str, Any]) -> None:
     permission, sources = document.get("redrivePermission"), document.get("sourceQueueArns")
-    if permission not in {"allowAll", "denyAll", "byQueue"}:
+    if permission not in ("allowAll", "denyAll", "byQueue"):
         raise _invalid("RedriveAllowPolicy", "redrivePermission must be allowAll, denyAll or byQueue.")
     if permission == "byQueue":
         if not isinstance(sources, list) or not 1 <= len(sources) <= _MAX_SOURCES:

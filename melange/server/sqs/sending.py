@@ -18,6 +18,7 @@ from melange.server.sqs.messages import (
     check_body,
     check_identifier,
     check_system_attributes,
+    text_size,
 )
 from melange.server.sqs.queues import Queue, find_queue
 
@@ -167,7 +168,7 @@ def _check_batch_entry(queue: Queue, entry: Parameters) -> None:
     # SQS refuses the whole batch for these, and names the missing group otherwise than for one message.
     if "MessageGroupId" not in entry:
         raise ServiceError("InvalidParameterValue", "The request must contain the parameter MessageGroupId.")
-    _ids(queue, {"MessageBody": ""} | entry)
+    _ids(queue, entry | {"MessageBody": ""})
 
 
 def _delay_seconds(queue: Queue, seconds: int | None) -> int:
@@ -183,8 +184,7 @@ def _delay_seconds(queue: Queue, seconds: int | None) -> int:
 
 
 def _size(entry: Parameters) -> int:
-    body, attributes = entry.get("MessageBody", ""), entry.get("MessageAttributes")
-    size = len(body) if body.isascii() else len(body.encode())
+    size, attributes = text_size(entry.get("MessageBody", "")), entry.get("MessageAttributes")
     if not attributes:
         return size
     return size + attributes_size(

@@ -143,6 +143,7 @@ def test_another_account_cannot_delete_a_topic(client):
         ({"Message": "m", "Subject": "s" * 101}, "InvalidParameter"),
         ({"Message": "m", "MessageDeduplicationId": "d"}, "InvalidParameter"),
         ({"Message": "{}", "MessageStructure": "json"}, "InvalidParameter"),
+        ({"Message": '{"default": "\\ud800"}', "MessageStructure": "json"}, "InvalidParameter"),
         ({"Message": "m", "MessageAttributes": {"a": {"DataType": "String"}}}, "ParameterValueInvalid"),
         ({"Message": "m", "MessageAttributes": {"a": {"StringValue": "v"}}}, "ValidationError"),
     ],

@@ -119,6 +119,7 @@ def test_creating_a_queue_again_compares_what_is_set_now(client):
         ("RedrivePolicy", '{"maxReceiveCount": 1}', "InvalidParameterValue"),
         ("RedrivePolicy", '{"deadLetterTargetArn": "none", "maxReceiveCount": 1}', "InvalidParameterValue"),
         ("RedriveAllowPolicy", '{"redrivePermission": "some"}', "InvalidAttributeValue"),
+        ("RedriveAllowPolicy", '{"redrivePermission": []}', "InvalidAttributeValue"),
         ("ContentBasedDeduplication", "true", "InvalidAttributeName"),
         ("Colour", "blue", "InvalidAttributeName"),
     ],
@@ -165,6 +166,33 @@ def test_sixty_seconds_pass_between_purges_if_the_server_is_strict():
 
     client.clock.advance(60)
     client.sqs("PurgeQueue", QueueUrl=url)
+
+
+@pytest.mark.parametrize("name", ["orders", "orders.fifo"])
+def test_half_of_a_surrogate_pair_fails_its_own_entry_of_a_batch(client, name):
+    url = client.queue(name)
+    ids = {"MessageGroupId": "g", "MessageDeduplicationId": "d"} if name.endswith(".fifo") else {}
+    entries = [{"Id": "1", "MessageBody": "right"} | ids, {"Id": "2", "MessageBody": "\ud800"} | ids]
+
+    answer = client.sqs("SendMessageBatch", QueueUrl=url, Entries=entries)
+
+    assert [failed["Code"] for failed in answer["Failed"]] == ["InvalidMessageContents"]
+    assert client.bodies(url) == ["right"]
+
+
+def test_a_message_with_half_of_a_surrogate_pair_beside_its_body_is_not_kept(client):
+    url = client.queue()
+    half = {"DataType": "String", "StringValue": "\ud800"}
+
+    for attributes in (
+        {"MessageSystemAttributes": {"AWSTraceHeader": half}},
+        {"MessageAttributes": {"a": half}},
+        {"MessageAttributes": {"a": {"DataType": "String.\ud800", "StringValue": "v"}}},
+    ):
+        with refused("InvalidParameterValue"):
+            client.send(url, "order", **attributes)
+
+    assert client.receive(url) == []
 
 
 def test_sends_are_refused_while_memory_is_full():
