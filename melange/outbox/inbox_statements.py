@@ -78,6 +78,7 @@ def _legible(text: str, length: int) -> str:
 _IS_KEY = _ATTEMPTS.c.key_digest == bindparam("key")
 _FIND_MARK = select(_MARKS.c.token_digest).where(_MARKS.c.key_digest == bindparam("key"))
 _WRITE_MARK = insert(_MARKS)
+_FIND_TOKEN = select(_ATTEMPTS.c.token_digest).where(_IS_KEY)
 _FORGET_ATTEMPTS = delete(_ATTEMPTS).where(_IS_KEY)
 _GIVE_BACK = (
     update(_ATTEMPTS)
@@ -107,7 +108,7 @@ def _count_attempt(insert_into: Any, *conditions: ColumnElement[bool]) -> Execut
     is_done = exists().where(_MARKS.c.key_digest == bindparam("key"))
     row = select(*new_row.values()).where(~is_done, *conditions)
     counting = insert_into(_ATTEMPTS).from_select(list(new_row), row)
-    is_same_attempt = _ATTEMPTS.c.token_digest.in_(bindparam("same_attempt", expanding=True))
+    is_same_attempt = _ATTEMPTS.c.token_digest.in_([bindparam("token"), bindparam("never_ran")])
     is_free = or_(
         _ATTEMPTS.c.token_digest.is_(None),
         is_same_attempt,
@@ -196,7 +197,7 @@ def count_attempt(
             "listener_name": row.listener_name,
             "message_id": row.message_id,
             "token": row.token_digest,
-            "same_attempt": [row.token_digest, *map(digest_of, never_ran)],
+            "never_ran": _counted_one(connection, row, never_ran),
             "now": now,
             "leased_until": leased_until,
             **(_lock_of(key) if connection.dialect.name == "postgresql" else {}),
@@ -205,6 +206,14 @@ def count_attempt(
     if attempt is not None:
         return attempt
     return ClaimRefusal.BUSY if find_mark(connection, key) is None else ClaimRefusal.DONE
+
+
+def _counted_one(connection: Connection, row: _Row, never_ran: Sequence[str]) -> str:
+    """Return the digest of the token that was counted among those that did not run; if there is none, that of the claim."""
+    if not never_ran:
+        return row.token_digest
+    held: str | None = connection.scalar(_FIND_TOKEN, {"key": row.key_digest})
+    return next((one for one in map(digest_of, never_ran) if one == held), row.token_digest)
 
 
 def give_back(connection: Connection, key: DeduplicationKey, token: str, *, began: bool) -> None:
