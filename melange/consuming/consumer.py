@@ -31,7 +31,6 @@ from melange.drivers.sqs_rules import check_whole_seconds
 from melange.errors import ConfigurationError, InvalidNameError
 from melange.messages import Delivery
 from melange.middleware import Middleware, checked_middleware, wrapped
-from melange.serialization.serializer import EventTypeOf
 
 
 class ExchangeMessageConsumer(ListenerRegistry):
@@ -53,7 +52,6 @@ class ExchangeMessageConsumer(ListenerRegistry):
         queue: QueueOptions = QueueOptions(),  # noqa: B008
         deduplication: DeduplicationStore | Deduplication | NoDeduplication | None = None,
         middleware: Sequence[Middleware] = (),
-        event_type: EventTypeOf | None = None,
         timeout_seconds: float | None = None,
         flow: Sequence[Gate] = (),
     ) -> None:
@@ -66,13 +64,12 @@ class ExchangeMessageConsumer(ListenerRegistry):
             filter_events: the only event types that the topics pass on to this queue; ``()`` takes a filter off, None
                 leaves it as it is.
             retry: how often and when a failed listener is tried again.
-            queue: how the queue is declared and received from.
+            queue: how the queue is declared and received from, and how its messages are read.
             deduplication: the store that keeps listeners from running twice for one message, or how to deduplicate; by
                 default a store in this process's memory. ``NO_DEDUPLICATION`` switches it off: then the receives of a
                 message count as attempts.
             middleware: hooks around polls, deliveries, listeners and settling, the first outermost, inside of those of
                 the driver.
-            event_type: finds the type of messages that melange did not publish: see ``melange.serialization.aws_events``.
             timeout_seconds: how long one run of a listener may take, unless the listener says otherwise. Asynchronous
                 ones are cancelled; plain ones are given up, and their thread is left to itself. Either is a failed
                 attempt.
@@ -89,8 +86,6 @@ class ExchangeMessageConsumer(ListenerRegistry):
         check_kind("retry", retry, RetryPolicy)
         check_kind("queue", queue, QueueOptions)
         middleware = checked_middleware(middleware)
-        if event_type is not None and not callable(event_type):
-            raise ConfigurationError(f"event_type= takes a function of body and headers, not {event_type!r}")
         self.driver = DriverManager.instance().get_driver() if driver is None else driver
         capabilities = self.driver.capabilities
         visibility, longest = queue.visibility_timeout_seconds, capabilities.max_visibility_seconds
@@ -115,7 +110,6 @@ class ExchangeMessageConsumer(ListenerRegistry):
         hooks_of_gates = [hook for gate in flow for hook in gate.hooks]
         self.middleware = (*self.driver.middleware_for(self), *middleware, *hooks_of_gates)
         super().__init__(self.queue.name, self.driver.serializer, store, time_limits)
-        self.event_type = event_type
         self.processor = self._new_processor(retry, deduplication)
         self._backoff = dependable(retry.backoff)
         self._around_poll = [partial(one.around_poll, self.queue) for one in self.middleware]
@@ -144,7 +138,7 @@ class ExchangeMessageConsumer(ListenerRegistry):
             attempts,
             failures,
             middleware=self.middleware,
-            event_type=self.event_type,
+            event_type=self.options.event_type,
             on_unhandled=self.options.on_unhandled,
         )
 

@@ -12,6 +12,7 @@ from melange.deduplication.base import NO_DEDUPLICATION, DeduplicationStore, NoD
 from melange.deduplication.memory import MemoryDeduplicationStore
 from melange.drivers.base import MessagingDriver, NoDeadLetterQueue
 from melange.errors import ConfigurationError, is_whole_number
+from melange.serialization.serializer import EventTypeOf
 
 MAX_ATTEMPTS = 1_000
 DEFAULT_BACKOFF = Backoff()
@@ -53,7 +54,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class QueueOptions:
-    """How a consumer declares its queue and receives from it.
+    """How a consumer declares its queue, receives from it, and reads what it receives.
 
     Args:
         dead_letter_queue_name: where rejected messages go: by default ``<queue>-dlq``, created together with the queue;
@@ -70,6 +71,7 @@ class QueueOptions:
             ordered; for that use a FIFO queue.
         filter_scope: where the broker reads the type for ``filter_events``: ``"headers"`` is free, and excludes
             messages that were published without melange; ``"body"`` includes them, and Amazon bills for it.
+        event_type: finds the type of messages that melange did not publish: see ``melange.serialization.aws_events``.
         tags: cost tags and the like, for the queues.
         declare: False creates and changes nothing: the queue, its dead-letter queue and the topics must exist.
             ``filter_events`` and ``tags`` then say what ``melange topology apply``, or its export, creates.
@@ -82,6 +84,7 @@ class QueueOptions:
     on_unhandled: Literal["acknowledge", "reject"] = "acknowledge"
     ordered_by: str | None = None
     filter_scope: Literal["headers", "body"] = "headers"
+    event_type: EventTypeOf | None = None
     tags: Mapping[str, str] | None = None
     declare: bool = True
 
@@ -101,6 +104,8 @@ class QueueOptions:
             raise ConfigurationError(f"tags= takes a dict of texts by names, not {tags!r}")
         if not isinstance(self.declare, bool):
             raise ConfigurationError(f"declare= takes True or False, not {self.declare!r}")
+        if self.event_type is not None and not callable(self.event_type):
+            raise ConfigurationError(f"event_type= takes a function of body and headers, not {self.event_type!r}")
         check_choice("on_reject", self.on_reject, "skip", "block")
         check_choice("on_unhandled", self.on_unhandled, "acknowledge", "reject")
         check_choice("filter_scope", self.filter_scope, "headers", "body")

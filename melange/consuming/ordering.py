@@ -183,7 +183,7 @@ class LaneWork:
         ready: list[Lease] = []
         for lease in leases:
             lease.lane = lane_of(
-                lease.delivery, consumer.options.ordered_by, consumer.serializer, consumer.event_type
+                lease.delivery, consumer.options.ordered_by, consumer.serializer, consumer.options.event_type
             )
             if lease.lane is not None:
                 lost = self._lanes.lost_head(lease.lane)

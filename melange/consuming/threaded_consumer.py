@@ -14,7 +14,6 @@ from melange.consuming.worker import Worker
 from melange.deduplication.base import DeduplicationStore, NoDeduplication
 from melange.drivers.base import MessagingDriver
 from melange.middleware import Middleware
-from melange.serialization.serializer import EventTypeOf
 
 
 class ConsumerOptions(TypedDict, total=False):
@@ -26,7 +25,6 @@ class ConsumerOptions(TypedDict, total=False):
     queue: QueueOptions
     deduplication: DeduplicationStore | Deduplication | NoDeduplication | None
     middleware: Sequence[Middleware]
-    event_type: EventTypeOf | None
     timeout_seconds: float | None
     flow: Sequence[Gate]
 

@@ -250,7 +250,7 @@ def _untyped(own_name: str | None, data: Any) -> DecodeError:
     if EVENT_TYPE_KEY not in data:
         return DecodeError(
             "neither the headers nor the body say of what type the event is: if it was published without "
-            "melange, give the consumer event_type="
+            "melange, give the consumer QueueOptions(event_type=...)"
         )
     name = data[EVENT_TYPE_KEY]
     if not isinstance(name, str) or not name:

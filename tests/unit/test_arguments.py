@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
 from sqlalchemy import StaticPool, create_engine
 from sqlalchemy.orm import sessionmaker
 
+import melange
 from melange import (
     ConfigurationError,
     ExchangeMessageConsumer,
@@ -163,3 +165,16 @@ def test_the_delay_of_a_retry_is_a_number(seconds) -> None:
 def test_a_partial_failure_names_exceptions_by_places(errors) -> None:
     with pytest.raises(TypeError, match="PartialFailure takes a dict"):
         PartialFailure(errors)
+
+
+PUBLIC_CLASSES = [
+    one
+    for one in (getattr(melange, name) for name in melange.__all__)
+    if inspect.isclass(one) and not issubclass(one, BaseException)
+]
+
+
+@pytest.mark.parametrize("public_class", PUBLIC_CLASSES, ids=lambda one: one.__name__)
+def test_no_public_class_takes_more_than_ten_arguments(public_class) -> None:
+    # What belongs together is a group, such as RetryPolicy: among more, a reader does not find the one that is needed.
+    assert len(inspect.signature(public_class).parameters) <= 10

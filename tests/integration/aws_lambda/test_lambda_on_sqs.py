@@ -99,11 +99,11 @@ def test_records_of_a_real_queue_are_handled_retried_and_dead_lettered(driver, s
 
 
 FUNCTION = """
-from melange import DriverManager, ExchangeMessageConsumer
+from melange import DriverManager, ExchangeMessageConsumer, QueueOptions
 from melange.aws_lambda import handler
 
 DriverManager.instance().use_driver(driver_name="memory")
-consumer = ExchangeMessageConsumer("my-queue", event_type=lambda body, headers: "Any")
+consumer = ExchangeMessageConsumer("my-queue", queue=QueueOptions(event_type=lambda body, headers: "Any"))
 
 @consumer.listener()
 def listen(event):

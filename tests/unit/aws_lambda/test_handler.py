@@ -127,7 +127,7 @@ def test_large_events_are_read_from_their_store(driver, clock) -> None:
 
 @pytest.mark.parametrize("with_context", [True, False], ids=["with its context", "without"])
 def test_the_documented_records_of_a_standard_queue_are_handled(driver, clock, with_context) -> None:
-    consumer = ExchangeMessageConsumer("my-queue", driver=driver, event_type=any_type)
+    consumer = ExchangeMessageConsumer("my-queue", driver=driver, queue=QueueOptions(event_type=any_type))
     received = []
     consumer.listener()(
         lambda event, headers, message_id: received.append((event, dict(headers), message_id))
@@ -143,7 +143,7 @@ def test_the_documented_records_of_a_standard_queue_are_handled(driver, clock, w
 
 
 def test_the_documented_event_of_a_topic_is_handled(driver) -> None:
-    consumer = ExchangeMessageConsumer("my-queue", driver=driver, event_type=any_type)
+    consumer = ExchangeMessageConsumer("my-queue", driver=driver, queue=QueueOptions(event_type=any_type))
     received = []
     consumer.listener()(lambda event, headers: received.append((event, headers["Test"])))
 
@@ -152,7 +152,7 @@ def test_the_documented_event_of_a_topic_is_handled(driver) -> None:
 
 
 def test_an_event_of_eventbridge_in_a_queue_is_handled(driver) -> None:
-    consumer = ExchangeMessageConsumer("my-queue", driver=driver, event_type=aws_event_type)
+    consumer = ExchangeMessageConsumer("my-queue", driver=driver, queue=QueueOptions(event_type=aws_event_type))
     states = []
     consumer.listener("EC2 Instance State-change Notification")(
         lambda event: states.append(event["detail"]["state"])
@@ -178,7 +178,7 @@ def test_an_envelope_of_a_topic_is_removed(driver) -> None:
 
 
 def test_binary_attributes_arrive_as_base64(driver) -> None:
-    consumer = ExchangeMessageConsumer("my-queue", driver=driver, event_type=any_type)
+    consumer = ExchangeMessageConsumer("my-queue", driver=driver, queue=QueueOptions(event_type=any_type))
     received = []
     consumer.listener()(lambda event, headers: received.append(headers["picture"]))
     event = documented.with_body(documented.STANDARD_QUEUE, "{}")
@@ -190,7 +190,7 @@ def test_binary_attributes_arrive_as_base64(driver) -> None:
 
 
 def test_asynchronous_listeners_share_one_loop_in_all_invocations(driver) -> None:
-    consumer = ExchangeMessageConsumer("my-queue", driver=driver, event_type=any_type)
+    consumer = ExchangeMessageConsumer("my-queue", driver=driver, queue=QueueOptions(event_type=any_type))
     loops = []
 
     @consumer.listener()
@@ -290,7 +290,7 @@ def test_on_fifo_only_the_rest_of_the_failed_ones_group_is_reported(driver, cloc
 
 
 def test_a_record_that_comes_twice_runs_once(driver) -> None:
-    consumer = ExchangeMessageConsumer("my-queue", driver=driver, event_type=any_type)
+    consumer = ExchangeMessageConsumer("my-queue", driver=driver, queue=QueueOptions(event_type=any_type))
     received = []
     consumer.listener()(received.append)
     handle = handler(consumer)
@@ -331,7 +331,7 @@ def test_a_listener_that_exits_fails_its_record_alone(driver, is_async) -> None:
 
 
 def test_a_record_of_a_topic_that_failed_fails_the_invocation(driver) -> None:
-    consumer = ExchangeMessageConsumer("my-queue", driver=driver, event_type=any_type)
+    consumer = ExchangeMessageConsumer("my-queue", driver=driver, queue=QueueOptions(event_type=any_type))
 
     @consumer.listener()
     def listen(event, attempt):
@@ -346,7 +346,7 @@ def test_a_record_of_a_topic_that_failed_fails_the_invocation(driver) -> None:
 
 
 def test_a_rejected_record_of_a_topic_goes_to_the_dead_letter_queue(driver) -> None:
-    consumer = ExchangeMessageConsumer("my-queue", driver=driver, event_type=any_type)
+    consumer = ExchangeMessageConsumer("my-queue", driver=driver, queue=QueueOptions(event_type=any_type))
 
     @consumer.listener()
     def listen(event):
@@ -517,7 +517,7 @@ def test_what_is_not_a_consumer_is_refused(driver) -> None:
 def test_several_queues_may_share_a_function(driver) -> None:
     received = []
     consumers = [
-        ExchangeMessageConsumer(name, driver=driver, event_type=any_type)
+        ExchangeMessageConsumer(name, driver=driver, queue=QueueOptions(event_type=any_type))
         for name in ("my-queue", "fifo.fifo")
     ]
     for consumer in consumers:
@@ -542,7 +542,7 @@ BATCHES = [
 @pytest.mark.parametrize("bodies", BATCHES)
 def test_on_a_standard_queue_the_answer_is_that_of_powertools(driver, bodies) -> None:
     event = documented.with_body(documented.STANDARD_QUEUE, *bodies)
-    consumer = ExchangeMessageConsumer("my-queue", driver=driver, event_type=any_type)
+    consumer = ExchangeMessageConsumer("my-queue", driver=driver, queue=QueueOptions(event_type=any_type))
     consumer.listener()(refuse_bad)
 
     theirs = process_partial_response(
@@ -557,7 +557,7 @@ def test_on_a_fifo_queue_the_answer_is_that_of_powertools_which_skips_groups(dri
     event = documented.with_body(documented.FIFO_QUEUE, *bodies, "ok")
     for number, one in enumerate(event["Records"]):
         one["attributes"] = {**one["attributes"], "MessageGroupId": "Ada" if number else "Grace"}
-    consumer = ExchangeMessageConsumer("fifo.fifo", driver=driver, event_type=any_type)
+    consumer = ExchangeMessageConsumer("fifo.fifo", driver=driver, queue=QueueOptions(event_type=any_type))
     consumer.listener()(refuse_bad)
 
     theirs = process_partial_response(
@@ -577,7 +577,7 @@ def refuse_bad(body: str) -> None:
 
 def test_powertools_fails_a_batch_without_a_single_success_and_melange_reports_it(driver) -> None:
     event = documented.with_body(documented.STANDARD_QUEUE, "bad")
-    consumer = ExchangeMessageConsumer("my-queue", driver=driver, event_type=any_type)
+    consumer = ExchangeMessageConsumer("my-queue", driver=driver, queue=QueueOptions(event_type=any_type))
     consumer.listener()(refuse_bad)
 
     answer = handler(consumer)(event)
