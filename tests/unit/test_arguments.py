@@ -114,6 +114,11 @@ def test_tags_are_texts(tags) -> None:
         QueueOptions(tags=tags)
 
 
+def test_what_finds_the_type_of_a_message_is_a_function() -> None:
+    with pytest.raises(ConfigurationError, match="event_type= takes a function"):
+        QueueOptions(event_type="body.type")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("value", [*NO_NUMBERS, 0])
 def test_limits_and_stores_refuse_what_is_no_number(engine, consumer, value) -> None:
     makers = [

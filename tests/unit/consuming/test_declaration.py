@@ -304,7 +304,6 @@ def test_what_the_code_names_is_not_reported(make_consumer, caplog):
         ("queue", {"wait_seconds": 0}),
         ("middleware", 5),
         ("middleware", ["tracing"]),
-        ("event_type", "body.type"),
     ],
 )
 def test_an_option_of_another_kind_is_refused_by_its_name(driver, option, value):

@@ -138,7 +138,7 @@ def test_events_of_others_are_ordered_by_a_field_of_theirs(driver, make_consumer
     send(driver, consumer, json.dumps(EVENTBRIDGE), json.dumps(S3), SES_TEST)
 
     lanes = [
-        lane_of(delivery, consumer.options.ordered_by, consumer.serializer, consumer.event_type)
+        lane_of(delivery, consumer.options.ordered_by, consumer.serializer, consumer.options.event_type)
         for delivery in driver.receive(consumer.queue, 10, 0)
     ]
 
