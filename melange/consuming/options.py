@@ -105,7 +105,9 @@ class QueueOptions:
         if not isinstance(self.declare, bool):
             raise ConfigurationError(f"declare= takes True or False, not {self.declare!r}")
         if self.event_type is not None and not callable(self.event_type):
-            raise ConfigurationError(f"event_type= takes a function of body and headers, not {self.event_type!r}")
+            raise ConfigurationError(
+                f"event_type= takes a function of body and headers, not {self.event_type!r}"
+            )
         check_choice("on_reject", self.on_reject, "skip", "block")
         check_choice("on_unhandled", self.on_unhandled, "acknowledge", "reject")
         check_choice("filter_scope", self.filter_scope, "headers", "body")

@@ -152,7 +152,9 @@ def test_the_documented_event_of_a_topic_is_handled(driver) -> None:
 
 
 def test_an_event_of_eventbridge_in_a_queue_is_handled(driver) -> None:
-    consumer = ExchangeMessageConsumer("my-queue", driver=driver, queue=QueueOptions(event_type=aws_event_type))
+    consumer = ExchangeMessageConsumer(
+        "my-queue", driver=driver, queue=QueueOptions(event_type=aws_event_type)
+    )
     states = []
     consumer.listener("EC2 Instance State-change Notification")(
         lambda event: states.append(event["detail"]["state"])
