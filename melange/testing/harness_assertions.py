@@ -48,7 +48,7 @@ class HarnessAssertions:
     def nothing_published(
         self, event_type: type[EventMessage] | str | None = None, *, where: Where | None = None
     ) -> None:
-        """Check that no event, or none of this type, was published.
+        """Check that no event, or none of this type, was published; for all types ``where`` receives dicts.
 
         Raises:
             AssertionError: there is one; it shows what happened.
@@ -128,7 +128,9 @@ class HarnessAssertions:
 
     def _published(self, event_type: Any, where: Where | None) -> list[Any]:
         messages = [published.message for published in self._history.published]
-        return messages if event_type is None else self._events(messages, event_type, where)
+        if event_type is None and where is None:
+            return messages
+        return self._events(messages, event_type, where)
 
     def _events(self, messages: Iterable[Message], event_type: Any, where: Where | None) -> list[Any]:
         is_class = isinstance(event_type, type)
@@ -138,7 +140,7 @@ class HarnessAssertions:
         for message in messages:
             try:
                 type_name, data = serializer.read(message)
-                if type_name == name:
+                if name in (None, type_name):
                     found.append(serializer.load(name, data, event_type) if is_class else data)
             except DecodeError:  # malformed on purpose
                 continue

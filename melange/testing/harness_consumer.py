@@ -79,7 +79,7 @@ class RunConsumer(Middleware):
         attempts, store = processor.attempts, self.consumer.store
         before, attempts.run_coroutine = attempts.run_coroutine, run_coroutine
         self.consumer.concurrency = 1  # a batch listener does not wait for other events
-        attempts.store = self._faults.store_for(store) or store
+        attempts.store = self._faults.store_for(store)
         try:
             return processor.process(lease)
         except StoreUnavailableError as error:

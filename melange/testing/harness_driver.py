@@ -123,8 +123,9 @@ class HarnessDriver(InMemoryDriver):
         self, destination: str, messages: Sequence[Message], accept: Callable[[], list[Failure[Message]]]
     ) -> list[Failure[Message]]:
         error, is_accepted = self._faults.error_for("publish")
-        failures = accept() if is_accepted else []
+        failures: list[Failure[Message]] = []
         if is_accepted:
+            failures = accept()
             refused = {failure.item.message_id for failure in failures}
             for message in messages:
                 if message.message_id not in refused:

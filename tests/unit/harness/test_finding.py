@@ -171,6 +171,14 @@ def test_nothing_published_may_be_about_one_type(harness) -> None:
     harness.nothing_published(OrderPlaced, where=lambda event: event.order_id == "2")
 
 
+def test_nothing_published_may_be_about_some_events_of_all_types(harness) -> None:
+    ExchangeMessagePublisher("orders").publish({"number": 1}, "OrderCancelled")
+
+    harness.nothing_published(where=lambda event: event["number"] == 2)
+    with pytest.raises(AssertionError, match="nothing should have been published as `where` wants it"):
+        harness.nothing_published(where=lambda event: event["number"] == 1)
+
+
 @pytest.mark.usefixtures("application")
 def test_nothing_failed_shows_what_did(harness) -> None:
     harness.nothing_failed()
