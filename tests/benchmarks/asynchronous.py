@@ -49,10 +49,10 @@ def counts(endpoint_url: str, repetitions: int, progress: Progress) -> list[Coun
             statistics.median(lags),
             "at most 20",
         ),
-        Count("the same with tasks that publish nothing, ms", statistics.median(idle), ""),
+        Count("the same with tasks that publish nothing, ms", statistics.median(idle)),
         Count("CPU time of the event loop's longest turn, ms", statistics.median(turns), "at most 20"),
-        Count("the same with tasks that publish nothing, ms", statistics.median(idle_turns), ""),
-        Count("messages each second", statistics.median(rates), ""),
+        Count("the same with tasks that publish nothing, ms", statistics.median(idle_turns)),
+        Count("messages each second", statistics.median(rates)),
     ]
 
 

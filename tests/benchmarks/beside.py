@@ -23,7 +23,7 @@ from typing import Any
 import melange
 from benchmarks import events
 from benchmarks.child import Child
-from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved, ratio, wall_of
+from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved, wall_of
 from benchmarks.report import Row, table_of_rows
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, Worker
 from melange.drivers.memory import InMemoryDriver
@@ -54,7 +54,7 @@ def measure(revision: str, repetitions: int, progress: Progress) -> str:
             ours, theirs = costs.values()
             for unit, times in (("CPU time", cpu_of), ("wall time", wall_of)):
                 found = times(ours), times(theirs)
-                rows.append(Row(f"{work}, {unit}", found[0], revision, found[1], ratio(*found), ""))
+                rows.append(Row(f"{work}, {unit}", found[0], revision, found[1]))
     return table_of_rows(rows, ours="this tree")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
 from benchmarks import events
+from benchmarks.child import orders, spawned
 from benchmarks.in_memory import publisher_and_consumer
-from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved, ratio
+from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved
 from benchmarks.report import Row
 from melange.drivers.memory import InMemoryDriver
 
@@ -22,7 +22,7 @@ def rows(repetitions: int, queued: int, in_flight: int, progress: Progress) -> l
     with contender(10, 0) as empty, contender(queued, in_flight) as full:
         costs = interleaved(work, {"ten queued": empty, "many queued": full}, repetitions, progress)
     shallow, deep = map(cpu_of, costs.values())
-    return [Row(work, deep, "ten queued", shallow, ratio(deep, shallow), "about 1")]
+    return [Row(work, deep, "ten queued", shallow, "about 1")]
 
 
 @contextmanager
@@ -32,27 +32,18 @@ def contender(queued: int, in_flight: int) -> Iterator[Contender]:
     In one process the garbage collector would look at the full queue's messages while the other is
     measured.
     """
-    here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(
-        target=serve, args=(there, queued, in_flight), daemon=True
-    )
-    process.start()
-    there.close()
+    with spawned(serve, queued, in_flight) as connection:
 
-    def run() -> Cost:
-        here.send("run")
-        cost = here.recv()
-        assert isinstance(cost, Cost)
-        return cost
+        def run() -> Cost:
+            connection.send("run")
+            cost = connection.recv()
+            assert isinstance(cost, Cost)
+            return cost
 
-    try:
         yield run
-    finally:
-        here.close()
-        process.join()
 
 
-def serve(orders: Connection, queued: int, in_flight: int) -> None:
+def serve(connection: Connection, queued: int, in_flight: int) -> None:
     """Fill a queue, then measure each time when told, until the other end is closed."""
     driver = InMemoryDriver()
     publish, consume = publisher_and_consumer(driver)
@@ -62,13 +53,9 @@ def serve(orders: Connection, queued: int, in_flight: int) -> None:
     received = 0
     while received < in_flight:
         received += len(driver.receive(queue, 10, 0, visibility_timeout_seconds=43_200))
-    while True:
-        try:
-            orders.recv()
-        except EOFError:
-            return
+    for _ in orders(connection):
         with cost_per_item(MESSAGES) as cost:
             for _ in range(MESSAGES):
                 publish(events.SMALL)
             consume(MESSAGES)
-        orders.send(cost)
+        connection.send(cost)

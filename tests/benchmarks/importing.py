@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from benchmarks.measuring import Contender, Cost, Progress, cpu_of, interleaved, ratio
+from benchmarks.measuring import Contender, Cost, Progress, cpu_of, interleaved
 from benchmarks.report import Row
 
 _SCRIPT = """
@@ -37,8 +37,6 @@ def rows(repetitions: int, progress: Progress) -> list[Row]:
             times[ours],
             f"`import {theirs}`",
             times[theirs],
-            ratio(times[ours], times[theirs]),
-            "",
             unit="ms",
         )
         for ours, theirs in _PAIRS

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import resource
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -72,22 +71,6 @@ def interleaved(
     return costs
 
 
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """How many times as much one contender costs as another, measured pair by pair."""
-
-    pairs: Sequence[float] = field(repr=False)
-
-    @property
-    def median(self) -> float:
-        """The middle of the pairs' ratios."""
-        return statistics.median(self.pairs)
-
-    def __str__(self) -> str:
-        lower, _, upper = statistics.quantiles(self.pairs, n=4)
-        return f"**{self.median:.2f}** ({lower:.2f} to {upper:.2f})"
-
-
 def cpu_of(costs: Sequence[Cost]) -> list[float]:
     """Return the CPU times."""
     return [cost.cpu for cost in costs]
@@ -96,8 +79,3 @@ def cpu_of(costs: Sequence[Cost]) -> list[float]:
 def wall_of(costs: Sequence[Cost]) -> list[float]:
     """Return the times that passed."""
     return [cost.wall for cost in costs]
-
-
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """Return the ratio of what was measured in the same repetitions."""
-    return Ratio([one / other for one, other in zip(ours, theirs, strict=True)])

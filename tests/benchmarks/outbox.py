@@ -6,7 +6,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from benchmarks import events
-from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved, ratio, wall_of
+from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved, wall_of
 from benchmarks.outlets import Order, bare_statements, outbox, sqlite
 from benchmarks.report import Row
 from melange.outbox import Outbox
@@ -43,7 +43,7 @@ def whole(per_transaction: int, journal: str, repetitions: int, progress: Progre
     found = []
     for name, times_of in ((work, cpu_of), (f"{work}, wall time", wall_of)):
         melange, bare = map(times_of, costs.values())
-        found.append(Row(name, melange, "bare statements", bare, ratio(melange, bare), AIM))
+        found.append(Row(name, melange, "bare statements", bare, AIM))
     return found
 
 
@@ -63,8 +63,8 @@ def parts(repetitions: int, progress: Progress) -> list[Row]:
         )
     write, insert, relay, update = map(cpu_of, costs.values())
     return [
-        Row("outbox: write, 10 in a transaction", write, "bare `INSERT`", insert, ratio(write, insert), ""),
-        Row("outbox: relay and mark", relay, "bare `SELECT`, `UPDATE`", update, ratio(relay, update), ""),
+        Row("outbox: write, 10 in a transaction", write, "bare `INSERT`", insert),
+        Row("outbox: relay and mark", relay, "bare `SELECT`, `UPDATE`", update),
     ]
 
 
@@ -89,7 +89,6 @@ def full_beside_empty(sent: int, repetitions: int, progress: Progress) -> list[R
             ours,
             "none",
             theirs,
-            ratio(ours, theirs),
             "about 1",
         )
         for part, ours, theirs in (("write", write_full, write), ("relay and mark", relay_full, relay))
@@ -107,14 +106,7 @@ def transactions(repetitions: int, progress: Progress) -> list[Row]:
         )
     alone, with_one, with_ten = map(cpu_of, costs.values())
     return [
-        Row(
-            f"a transaction: one row of its own, {what}",
-            ours,
-            "that row alone",
-            alone,
-            ratio(ours, alone),
-            "",
-        )
+        Row(f"a transaction: one row of its own, {what}", ours, "that row alone", alone)
         for what, ours in (("1 event published", with_one), ("10 events published", with_ten))
     ]
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 
 from sqlalchemy import Engine, create_engine
 
-from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, interleaved, ratio, wall_of
+from benchmarks.child import orders, spawned
+from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, interleaved, wall_of
 from benchmarks.outlets import EVENTS, bare_statements, create_tables, outbox
 from benchmarks.report import Row
 from melange.drivers.memory import InMemoryDriver
@@ -56,7 +56,7 @@ def beside_bare_statements(engine: Engine, repetitions: int, progress: Progress)
     )
     ours, bare = map(wall_of, costs.values())
     work = "outbox on PostgreSQL: write, relay, mark; 10 in a transaction, wall time"
-    return Row(work, ours, "bare statements", bare, ratio(ours, bare), "")
+    return Row(work, ours, "bare statements", bare)
 
 
 def beside_no_notification(engine: Engine, repetitions: int, progress: Progress) -> Row:
@@ -72,7 +72,7 @@ def beside_no_notification(engine: Engine, repetitions: int, progress: Progress)
     )
     notifying, silent = map(wall_of, costs.values())
     work = "outbox on PostgreSQL: a transaction that publishes 1 event, wall time"
-    return Row(work, notifying, "`notify=False`", silent, ratio(notifying, silent), "")
+    return Row(work, notifying, "`notify=False`", silent)
 
 
 def one_relay_beside_two(engine: Engine, repetitions: int, progress: Progress) -> list[Row]:
@@ -86,7 +86,7 @@ def one_relay_beside_two(engine: Engine, repetitions: int, progress: Progress) -
         with relays(engine, driver, 1) as one, relays(engine, driver, 2) as two:
             costs = interleaved(work, {"two": two, "one": one}, repetitions, progress)
         of_two, of_one = map(wall_of, costs.values())
-        found.append(Row(work, of_two, "one", of_one, ratio(of_two, of_one), ""))
+        found.append(Row(work, of_two, "one", of_one))
     return found
 
 
@@ -94,43 +94,26 @@ def one_relay_beside_two(engine: Engine, repetitions: int, progress: Progress) -
 def relays(engine: Engine, driver: type[InMemoryDriver], count: int) -> Iterator[Contender]:
     """Yield the contender of so many relay processes that share what is pending."""
     url = engine.url.render_as_string(hide_password=False)
-    spawning = multiprocessing.get_context("spawn")
     outlet = outbox(engine)
-    connections, processes = [], []
-    for _ in range(count):
-        here, there = multiprocessing.Pipe()
-        process = spawning.Process(target=serve, args=(there, url, driver), daemon=True)
-        process.start()
-        there.close()
-        connections.append(here)
-        processes.append(process)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(spawned(serve, url, driver)) for _ in range(count)]
 
-    def run() -> Cost:
-        for _ in range(WRITES):
-            outlet.write()
-        with cost_per_item(WRITES * EVENTS) as cost:
-            for connection in connections:
-                connection.send("relay")
-            sent = sum(connection.recv() for connection in connections)
-        outlet.tidy()
-        assert sent == WRITES * EVENTS
-        return cost
+        def run() -> Cost:
+            for _ in range(WRITES):
+                outlet.write()
+            with cost_per_item(WRITES * EVENTS) as cost:
+                for connection in connections:
+                    connection.send("relay")
+                sent = sum(connection.recv() for connection in connections)
+            outlet.tidy()
+            assert sent == WRITES * EVENTS
+            return cost
 
-    try:
         yield run
-    finally:
-        for connection in connections:
-            connection.close()
-        for process in processes:
-            process.join()
 
 
-def serve(orders: Connection, url: str, driver: type[InMemoryDriver]) -> None:
+def serve(connection: Connection, url: str, driver: type[InMemoryDriver]) -> None:
     """Relay what is pending each time when told, and say how much it was, until the other end is closed."""
     engine = create_engine(url)
-    while True:
-        try:
-            orders.recv()
-        except EOFError:
-            return
-        orders.send(OutboxRelay(engine, driver()).relay_pending())
+    for _ in orders(connection):
+        connection.send(OutboxRelay(engine, driver()).relay_pending())

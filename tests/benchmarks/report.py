@@ -6,19 +6,16 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.measuring import Ratio
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison. ``ours`` and ``theirs`` are seconds; the unit is that in which they are shown."""
+    """One comparison. ``ours`` and ``theirs`` are seconds of the same repetitions, which are shown in ``unit``."""
 
     work: str
     ours: Sequence[float]
     rival: str
     theirs: Sequence[float]
-    ratio: Ratio
-    aim: str
+    aim: str = ""
     unit: str = "µs"
 
 
@@ -28,14 +25,14 @@ class Count:
 
     what: str
     count: float
-    aim: str
+    aim: str = ""
 
 
 _PER_SECOND = {"µs": 1e6, "ms": 1e3}
 
 
 def table_of_rows(rows: Sequence[Row], ours: str = "melange") -> str:
-    """Return the comparisons as a table; ratios with the range of the middle half of the pairs."""
+    """Return the comparisons as a table; the ratio is the median of the pairs, with the range of their middle half."""
     lines = [
         f"| work | {ours} | beside | | ratio, pair by pair | aim |",
         "|---|---:|---|---:|---:|---|",
@@ -43,7 +40,7 @@ def table_of_rows(rows: Sequence[Row], ours: str = "melange") -> str:
     for row in rows:
         our_median, their_median = (_median(values, row.unit) for values in (row.ours, row.theirs))
         lines.append(
-            f"| {row.work} | {our_median} | {row.rival} | {their_median} | {row.ratio} | {row.aim} |"
+            f"| {row.work} | {our_median} | {row.rival} | {their_median} | {_ratio(row)} | {row.aim} |"
         )
     return "\n".join(lines)
 
@@ -53,6 +50,12 @@ def table_of_counts(counts: Sequence[Count]) -> str:
     lines = ["| counted | | aim |", "|---|---:|---|"]
     lines += [f"| {count.what} | {count.count:.3f} | {count.aim} |" for count in counts]
     return "\n".join(lines)
+
+
+def _ratio(row: Row) -> str:
+    pairs = [one / other for one, other in zip(row.ours, row.theirs, strict=True)]
+    lower, median, upper = statistics.quantiles(pairs, n=4)
+    return f"**{median:.2f}** ({lower:.2f} to {upper:.2f})"
 
 
 def _median(seconds: Sequence[float], unit: str) -> str:

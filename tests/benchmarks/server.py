@@ -10,7 +10,6 @@ import argparse
 import importlib
 import json
 import operator
-import os
 import socket
 import statistics
 import subprocess
@@ -18,7 +17,8 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -26,11 +26,14 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 
+from benchmarks.child import cpu_seconds, resident_bytes, spawned
+
 REPETITIONS = 3
 CLIENTS = 2
 CALLS = 150
 """Batches of ten that each client sends, receives and deletes."""
 POLLS = 20
+BODY = '{"order": 12345, "lines": [{"sku": "umbrella", "count": 2}], "note": "' + "x" * 400 + '"}'
 WAITING = 1_000
 SHALLOW = 10
 
@@ -98,30 +101,34 @@ class Work(NamedTuple):
 
 def work_of_clients(url: str) -> Work:
     """Return what a message takes while all clients send, receive and delete; the start of the clients is left out."""
-    command = [sys.executable, "-m", "benchmarks.server_client", url]
-    clients = [
-        subprocess.Popen(
-            [*command, str(number), str(CALLS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[1],
-        )
-        for number in range(CLIENTS)
-    ]
-    for one in clients:
-        assert one.stdout is not None
-        one.stdout.readline()  # it is ready
-    server = _process_of(urlsplit(url).port or 0)
-    before = _cpu_seconds(server)
-    began_at = time.perf_counter()
-    for one in clients:
-        assert one.stdin is not None
-        one.stdin.write(b"go\n")
-        one.stdin.flush()
-    of_clients = sum(float(one.communicate()[0]) for one in clients)
-    took = time.perf_counter() - began_at
+    with ExitStack() as stack:
+        clients = [stack.enter_context(spawned(work_as_client, url, number)) for number in range(CLIENTS)]
+        for one in clients:
+            one.recv()  # it is ready
+        server = _process_of(urlsplit(url).port or 0)
+        before = cpu_seconds(server)
+        began_at = time.perf_counter()
+        for one in clients:
+            one.send("go")
+        of_clients = sum(one.recv() for one in clients)
+        took = time.perf_counter() - began_at
     messages = CLIENTS * CALLS * 10
-    return Work(took / messages, (_cpu_seconds(server) - before) / messages, of_clients / messages)
+    return Work(took / messages, (cpu_seconds(server) - before) / messages, of_clients / messages)
+
+
+def work_as_client(connection: Connection, url: str, number: int) -> None:
+    """Send, receive and delete in a queue of its own once it is told; answer with the CPU time."""
+    sqs = client(url)
+    queue = sqs.create_queue(QueueName=f"client-{number}")["QueueUrl"]
+    connection.send("ready")
+    connection.recv()
+    before = time.process_time()
+    for _ in range(CALLS):
+        _send_ten(sqs, queue, BODY)
+        left = 10
+        while left:
+            left -= _receive_and_delete(sqs, queue)
+    connection.send(time.process_time() - before)
 
 
 def over(theirs: list[float], ours: list[float]) -> float:
@@ -130,14 +137,8 @@ def over(theirs: list[float], ours: list[float]) -> float:
     return statistics.median(ratios)
 
 
-def _cpu_seconds(process: Path) -> float:
-    """Return the CPU time that a process has used so far, with all its threads."""
-    ticks = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
-    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
-
-
-def _process_of(port: int) -> Path:
-    """Return the directory in /proc of the process that listens on a port."""
+def _process_of(port: int) -> int:
+    """Return the id of the process that listens on a port."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     listening = "0A"
     inodes = {
@@ -150,7 +151,7 @@ def _process_of(port: int) -> Path:
             for descriptor in (process / "fd").iterdir():
                 target = str(descriptor.readlink())
                 if target.startswith("socket:[") and target[8:-1] in inodes:
-                    return process
+                    return int(process.name)
     raise SystemExit(f"no process listens on port {port}")
 
 
@@ -201,15 +202,10 @@ def memory_of_waiting(url: str) -> float:
         connection.sendall(head.encode() + body)
         connections.append(connection)
     threading.Event().wait(3)
-    megabytes = _resident_megabytes(address.port or 0)
+    megabytes = resident_bytes(_process_of(address.port or 0)) / 1_000_000
     for connection in connections:
         connection.close()
     return megabytes
-
-
-def _resident_megabytes(port: int) -> float:
-    pages = int((_process_of(port) / "statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1_000_000
 
 
 def cost_of_depth(url: str, deep: int) -> float:
@@ -221,13 +217,9 @@ def cost_of_depth(url: str, deep: int) -> float:
     def cost(queue: str) -> float:
         took = []
         for _ in range(100):
-            _send_ten(sqs, queue)
+            _send_ten(sqs, queue, "deep")
             began_at = time.perf_counter()
-            messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
-            entries = [
-                {"Id": f"{n}", "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(messages)
-            ]
-            sqs.delete_message_batch(QueueUrl=queue, Entries=entries)
+            _receive_and_delete(sqs, queue)
             took.append(time.perf_counter() - began_at)
         return statistics.median(took)
 
@@ -251,8 +243,15 @@ def _fill(url: str, queue: str, messages: int) -> None:
             answers.read(length)
 
 
-def _send_ten(sqs: Any, queue: str) -> None:
-    sqs.send_message_batch(QueueUrl=queue, Entries=[{"Id": f"{n}", "MessageBody": "deep"} for n in range(10)])
+def _send_ten(sqs: Any, queue: str, body: str) -> None:
+    sqs.send_message_batch(QueueUrl=queue, Entries=[{"Id": f"{n}", "MessageBody": body} for n in range(10)])
+
+
+def _receive_and_delete(sqs: Any, queue: str) -> int:
+    messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=5)["Messages"]
+    entries = [{"Id": f"{n}", "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(messages)]
+    sqs.delete_message_batch(QueueUrl=queue, Entries=entries)
+    return len(messages)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import boto3
 from botocore.config import Config
 
 from benchmarks import events
-from benchmarks.measuring import Cost, Progress, cost_per_item, cpu_of, interleaved, ratio, wall_of
+from benchmarks.in_memory import consume_all
+from benchmarks.measuring import Cost, Progress, cost_per_item, cpu_of, interleaved, wall_of
 from benchmarks.report import Count, Row
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, QueueOptions
 from melange.drivers.aws import AwsDriver
@@ -25,7 +27,6 @@ EVENT = events.ORDER
 _numbers = itertools.count()
 
 Client = Any
-Settings = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,11 @@ def rows(endpoint_url: str, repetitions: int, progress: Progress) -> list[Row]:
     publishing_driver, publishing_loop = publishing.values()
     consuming_driver, consuming_loop = consuming.values()
     return [
-        _row(work, rival, cpu_of(driver), cpu_of(loop), aim),
-        _row(f"{work}, wall time", rival, wall_of(driver), wall_of(loop), aim),
-        _row("publish to SNS", rival, cpu_of(publishing_driver), cpu_of(publishing_loop), ""),
-        _row("consume from SQS", rival, cpu_of(consuming_driver), cpu_of(consuming_loop), ""),
-        _row(work, "the same loop with melange's clients", cpu_of(driver), cpu_of(loop_of_our_clients), ""),
+        Row(work, cpu_of(driver), rival, cpu_of(loop), aim),
+        Row(f"{work}, wall time", wall_of(driver), rival, wall_of(loop), aim),
+        Row("publish to SNS", cpu_of(publishing_driver), rival, cpu_of(publishing_loop)),
+        Row("consume from SQS", cpu_of(consuming_driver), rival, cpu_of(consuming_loop)),
+        Row(work, cpu_of(driver), "the same loop with melange's clients", cpu_of(loop_of_our_clients)),
     ]
 
 
@@ -112,7 +113,7 @@ def rows_of_settings(endpoint_url: str, repetitions: int, progress: Progress) ->
     found = interleaved("settings of the clients", loops, repetitions, progress)
     costs = {name: cpu_of(of_loop) for name, of_loop in found.items()}
     rival, theirs = next(iter(costs.items()))
-    return [_row(name, rival, cpu, theirs, "") for name, cpu in costs.items() if name != rival]
+    return [Row(name, cpu, rival, theirs) for name, cpu in costs.items() if name != rival]
 
 
 def counts(endpoint_url: str) -> list[Count]:
@@ -157,12 +158,7 @@ def melange_loop(of: boto3.Session, endpoint_url: str) -> Loop:
     def publish(messages: int) -> None:
         publisher.publish_batch([EVENT] * messages)
 
-    def consume(messages: int) -> None:
-        settled = 0
-        while settled < messages:
-            settled += consumer.consume_event()
-
-    return Loop(publish, consume)
+    return Loop(publish, partial(consume_all, consumer))
 
 
 def plain_loop(endpoint_url: str, make_clients: Callable[[str], tuple[Client, Client]] | None = None) -> Loop:
@@ -229,7 +225,3 @@ def reading_at_once(made: tuple[Client, Client]) -> tuple[Client, Client]:
 def tuned_clients(endpoint_url: str) -> tuple[Client, Client]:
     """Return clients for SNS and SQS with all of melange's settings."""
     return reading_at_once(encoding_once(clients(endpoint_url, default_config())))
-
-
-def _row(work: str, rival: str, ours: list[float], theirs: list[float], aim: str) -> Row:
-    return Row(work, ours, rival, theirs, ratio(ours, theirs), aim)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.aws import contestant
-from benchmarks.child import Child
+from benchmarks.child import Child, cpu_seconds
 from benchmarks.measuring import Cost
 
 HERE = Path(__file__).parent
@@ -131,11 +131,6 @@ class Contestant(Child):
             time.sleep(0.02)
         return counts["seconds"]
 
-    def resident_bytes(self) -> int:
-        """Return the memory of the process."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return 1024 * int(status.partition("VmRSS:")[2].split()[0])
-
 
 def start_up(name: str, python: Path, stub: Stub) -> Cost:
     """Run a process that imports, builds what it needs, publishes ten messages and ends."""
@@ -144,9 +139,9 @@ def start_up(name: str, python: Path, stub: Stub) -> Cost:
     child.ask("publish 10")
     child.answer()
     wall = time.perf_counter() - started
-    times = Path(f"/proc/{child.process.pid}/stat").read_text().rpartition(")")[2].split()
+    cpu = cpu_seconds(child.process.pid)
     child.stop()
-    return Cost((int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK"), wall)
+    return Cost(cpu, wall)
 
 
 def _command(name: str, python: Path, stub: Stub, queue: str) -> list[str]:

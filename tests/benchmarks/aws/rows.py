@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from benchmarks.aws.processes import Contestant, environment_of, running_stub, start_up
-from benchmarks.measuring import Cost, Progress, cpu_of, interleaved, ratio, wall_of
+from benchmarks.aws.processes import Contestant, Stub, environment_of, running_stub, start_up
+from benchmarks.child import resident_bytes
+from benchmarks.measuring import Cost, Progress, cpu_of, interleaved, wall_of
 from benchmarks.report import Row, table_of_rows
 
 MESSAGES = 2_000
@@ -28,125 +29,108 @@ Costs = Mapping[str, Sequence[Cost]]
 
 def measure(repetitions: int, python: str | None, progress: Progress) -> str:
     """Return the tables. ``python`` runs all contestants in an environment of that version."""
+    interpreter = environment_of(python) if python else Path(sys.executable)
+    if interpreter is None:
+        return f"No environment with Python {python} could be made."
+    rivals = next(filter(None, map(environment_of, [python] if python else RIVALS_PYTHONS)), None)
     with running_stub() as stub, ExitStack() as stack:
-        interpreter = Path(sys.executable)
-        if python:
-            found = environment_of(python)
-            if found is None:
-                return f"No environment with Python {python} could be made."
-            interpreter = found
-        rivals = next(filter(None, map(environment_of, [python] if python else RIVALS_PYTHONS)), None)
-
-        def start(name: str) -> Contestant:
-            of_rival = name.startswith("fanferro")
-            assert rivals or not of_rival
-            started = Contestant(name, rivals if of_rival and rivals else interpreter, stub)
-            stack.callback(started.stop)
-            return started
-
-        rival = ["fanferro"] if rivals else []
-        names = [
-            PLAIN,
-            "melange",
-            WORKER,
-            WORKER_32,
-            *BOTOCORE,
-            *WAITING,
-            COROUTINES,
-            "kombu",
-            *rival,
-            *(["fanferro 32 20ms"] if rival else []),
+        contestants = _Contestants(interpreter, rivals, stub, stack, repetitions, progress)
+        rows = [
+            *_rows(contestants.publishing(), contestants.consuming(), has_rival=rivals is not None),
+            *_waiting_rows(contestants.waiting()),
         ]
-        running = {name: start(name) for name in names}
-        publishing = _interleaved(
-            "publish",
-            running,
-            [PLAIN, "melange", "melange botocore", *rival],
-            "publish",
-            MESSAGES,
-            repetitions,
-            progress,
-        )
-        consuming = _interleaved(
-            "consume",
-            running,
-            [PLAIN, "melange", WORKER, *BOTOCORE, "kombu", *rival],
-            "consume",
-            MESSAGES,
-            repetitions,
-            progress,
-        )
-        names = [*WAITING, *(["fanferro 32 20ms"] if rival else [])]
-        waiting = interleaved(
-            "listeners that wait",
-            {
-                **{name: partial(running[name].consume, WAITING_MESSAGES) for name in names},
-                COROUTINES: partial(running[COROUTINES].publish, WAITING_MESSAGES),
-            },
-            max(repetitions // 3, 3),
-            progress,
-        )
-        running[WORKER_32].consume(MESSAGES)
-        idle = {name: start(name) for name in ("melange", WORKER_32, PLAIN, *rival)}
+        memory = contestants.memory()
+        rows += _cold_rows(contestants.cold_starts())
+    version = [f"All contestants on Python {python}.", ""] if python else []
+    words = [] if rivals else ["", "fanferro is left out: no environment with it could be made."]
+    return "\n".join([*version, table_of_rows(rows), "", *memory, *words])
+
+
+class _Contestants:
+    """The contestants, each in a process of its own until the end of the stack. fanferro needs an interpreter of its own."""
+
+    def __init__(
+        self,
+        interpreter: Path,
+        rivals: Path | None,
+        stub: Stub,
+        stack: ExitStack,
+        repetitions: int,
+        progress: Progress,
+    ) -> None:
+        self._interpreters = {"fanferro": rivals} if rivals else {}
+        self._rival = list(self._interpreters)
+        self._waiting_rival = [f"{name} 32 20ms" for name in self._rival]
+        self._interpreter = interpreter
+        self._stub = stub
+        self._stack = stack
+        self._repetitions = repetitions
+        self._progress = progress
+        names = [PLAIN, "melange", WORKER, WORKER_32, *BOTOCORE, *WAITING, COROUTINES, "kombu"]
+        self._running = {name: self._start(name) for name in (*names, *self._rival, *self._waiting_rival)}
+
+    def publishing(self) -> Costs:
+        names = [PLAIN, "melange", "melange botocore", *self._rival]
+        contenders = {name: partial(self._running[name].publish, MESSAGES) for name in names}
+        return interleaved("publish", contenders, self._repetitions, self._progress)
+
+    def consuming(self) -> Costs:
+        names = [PLAIN, "melange", WORKER, *BOTOCORE, "kombu", *self._rival]
+        contenders = {name: partial(self._running[name].consume, MESSAGES) for name in names}
+        return interleaved("consume", contenders, self._repetitions, self._progress)
+
+    def waiting(self) -> Costs:
+        names = [*WAITING, *self._waiting_rival]
+        contenders = {name: partial(self._running[name].consume, WAITING_MESSAGES) for name in names}
+        contenders[COROUTINES] = partial(self._running[COROUTINES].publish, WAITING_MESSAGES)
+        repetitions = max(self._repetitions // 3, 3)
+        return interleaved("listeners that wait", contenders, repetitions, self._progress)
+
+    def memory(self) -> list[str]:
+        """Return the lines of the table of memory: of new processes that poll, and of those that have worked."""
+        titles = {
+            "melange": "`consume_event`",
+            WORKER_32: "`Worker`, 32 at a time",
+            PLAIN: "plain boto3 loop",
+            **dict.fromkeys(self._rival, "fanferro, 20 at a time"),
+        }
+        self._running[WORKER_32].consume(MESSAGES)
+        idle = {name: self._start(name) for name in titles}
         for contestant in idle.values():
             contestant.begin()
-        memory = [
-            (title, idle[name].resident_bytes(), running[name].resident_bytes())
-            for name, title in (
-                ("melange", "`consume_event`"),
-                (WORKER_32, "`Worker`, 32 at a time"),
-                (PLAIN, "plain boto3 loop"),
-                *[(name, "fanferro, 20 at a time") for name in rival],
-            )
-        ]
-        cold = interleaved(
-            "cold start",
-            {
-                name: partial(start_up, name, rivals if name == "fanferro" and rivals else interpreter, stub)
-                for name in (PLAIN, "melange", *rival)
-            },
-            min(repetitions, 9),
-            progress,
-        )
-        words = [] if rivals else ["", "fanferro is left out: no environment with it could be made."]
-    rows = [*_rows(publishing, consuming, has_rival=bool(rivals)), *_waiting_rows(waiting), *_cold_rows(cold)]
-    table = [
-        table_of_rows(rows),
-        "",
-        "| memory, MB | before the first message | after the work |",
-        "|---|---:|---:|",
-    ]
-    table += [f"| {what} | {idle / 1e6:.1f} | {used / 1e6:.1f} |" for what, idle, used in memory]
-    version = [f"All contestants on Python {python}.", ""] if python else []
-    return "\n".join(version + table + words)
+        lines = ["| memory, MB | before the first message | after the work |", "|---|---:|---:|"]
+        for name, title in titles.items():
+            before, after = (resident_bytes(of[name].process.pid) / 1e6 for of in (idle, self._running))
+            lines.append(f"| {title} | {before:.1f} | {after:.1f} |")
+        return lines
 
+    def cold_starts(self) -> Costs:
+        contenders = {
+            name: partial(start_up, name, self._interpreter_of(name), self._stub)
+            for name in (PLAIN, "melange", *self._rival)
+        }
+        return interleaved("cold start", contenders, min(self._repetitions, 9), self._progress)
 
-def _interleaved(
-    title: str,
-    running: Mapping[str, Contestant],
-    names: Sequence[str],
-    method: str,
-    count: int,
-    repetitions: int,
-    progress: Progress,
-) -> Costs:
-    def run_of(name: str) -> Callable[[], Cost]:
-        return partial(getattr(running[name], method), count)
+    def _start(self, name: str) -> Contestant:
+        started = Contestant(name, self._interpreter_of(name), self._stub)
+        self._stack.callback(started.stop)
+        return started
 
-    return interleaved(title, {name: run_of(name) for name in names}, repetitions, progress)
+    def _interpreter_of(self, name: str) -> Path:
+        return self._interpreters.get(name.split(maxsplit=1)[0], self._interpreter)
 
 
 def _rows(publishing: Costs, consuming: Costs, *, has_rival: bool) -> list[Row]:
     plain = "plain boto3 loop"
     rows = [
         _row("publish in batches", publishing, "melange", PLAIN, plain, "at most 0.33"),
-        _row('publish, `transport="botocore"`', publishing, "melange botocore", PLAIN, plain, ""),
+        _row('publish, `transport="botocore"`', publishing, "melange botocore", PLAIN, plain),
         _row("`consume_event`", consuming, "melange", PLAIN, plain, "at most 0.20"),
-        _row('`consume_event`, `transport="botocore"`', consuming, BOTOCORE[0], PLAIN, plain, ""),
+        _row('`consume_event`, `transport="botocore"`', consuming, BOTOCORE[0], PLAIN, plain),
         _row("`Worker`, 20 at a time", consuming, WORKER, PLAIN, plain, "at most 0.29"),
-        _row('`Worker`, 20 at a time, `transport="botocore"`', consuming, BOTOCORE[1], PLAIN, plain, ""),
+        _row('`Worker`, 20 at a time, `transport="botocore"`', consuming, BOTOCORE[1], PLAIN, plain),
     ]
-    rows.append(_row("`Worker`, 20 at a time", consuming, WORKER, "kombu", "kombu over SQS", ""))
+    rows.append(_row("`Worker`, 20 at a time", consuming, WORKER, "kombu", "kombu over SQS"))
     if has_rival:
         rows += [
             _row("publish in batches", publishing, "melange", "fanferro", "fanferro", "at most 1"),
@@ -176,7 +160,7 @@ def _waiting_rows(waiting: Costs) -> list[Row]:
         ideal = [WAIT_SECONDS / AT_A_TIME] * len(costs)
         ours = wall_of(costs)
         aim = "" if name == COROUTINES else "at most 1.05"
-        rows.append(Row(names[name], ours, "20 ms / 32", ideal, ratio(ours, ideal), aim))
+        rows.append(Row(names[name], ours, "20 ms / 32", ideal, aim))
     return rows
 
 
@@ -191,8 +175,6 @@ def _cold_rows(cold: Costs) -> list[Row]:
                     ours,
                     rival,
                     theirs,
-                    ratio(ours, theirs),
-                    "",
                     unit="ms",
                 )
             )
@@ -205,8 +187,8 @@ def _row(
     ours: str,
     theirs: str,
     rival: str,
-    aim: str,
+    aim: str = "",
     of: Callable[[Sequence[Cost]], list[float]] = cpu_of,
 ) -> Row:
     our, their = of(costs[ours]), of(costs[theirs])
-    return Row(work, our, rival, their, ratio(our, their), aim)
+    return Row(work, our, rival, their, aim)
