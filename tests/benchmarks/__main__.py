@@ -35,7 +35,7 @@ from benchmarks import (
     worker,
 )
 from benchmarks.aws import rows as aws
-from benchmarks.report import Count, Row, table_of_counts, table_of_rows
+from benchmarks.measuring import Count, Row, table_of_counts, table_of_rows
 from services import ministack, postgres, redis
 
 GROUPS = (

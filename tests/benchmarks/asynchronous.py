@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks import events
-from benchmarks.measuring import Progress
-from benchmarks.report import Count
+from benchmarks.measuring import Count, Progress
 from benchmarks.sns_sqs import session
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher
 from melange.drivers.aws import AwsDriver

@@ -23,8 +23,17 @@ from typing import Any
 import melange
 from benchmarks import events
 from benchmarks.child import Child
-from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved, wall_of
-from benchmarks.report import Row, table_of_rows
+from benchmarks.measuring import (
+    Contender,
+    Cost,
+    Progress,
+    Row,
+    cost_per_item,
+    cpu_of,
+    interleaved,
+    table_of_rows,
+    wall_of,
+)
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, Worker
 from melange.drivers.memory import InMemoryDriver
 

@@ -6,8 +6,7 @@ import itertools
 
 from benchmarks import events
 from benchmarks.in_memory import consume_all
-from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, interleaved, wall_of
-from benchmarks.report import Count, Row
+from benchmarks.measuring import Contender, Cost, Count, Progress, Row, cost_per_item, interleaved, wall_of
 from melange import (
     DeduplicationStore,
     ExchangeMessageConsumer,

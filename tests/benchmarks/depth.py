@@ -9,8 +9,7 @@ from multiprocessing.connection import Connection
 from benchmarks import events
 from benchmarks.child import orders, spawned
 from benchmarks.in_memory import publisher_and_consumer
-from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved
-from benchmarks.report import Row
+from benchmarks.measuring import Contender, Cost, Progress, Row, cost_per_item, cpu_of, interleaved
 from melange.drivers.memory import InMemoryDriver
 
 MESSAGES = 1_000

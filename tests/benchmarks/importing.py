@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from benchmarks.measuring import Contender, Cost, Progress, cpu_of, interleaved
-from benchmarks.report import Row
+from benchmarks.measuring import Contender, Cost, Progress, Row, cpu_of, interleaved
 
 _SCRIPT = """
 import time

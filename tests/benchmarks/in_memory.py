@@ -10,8 +10,7 @@ from typing import Any
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 
 from benchmarks import events
-from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved
-from benchmarks.report import Row
+from benchmarks.measuring import Contender, Cost, Progress, Row, cost_per_item, cpu_of, interleaved
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, QueueOptions
 from melange.drivers.memory import InMemoryDriver
 from melange.middleware import Middleware

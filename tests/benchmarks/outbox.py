@@ -6,9 +6,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from benchmarks import events
-from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved, wall_of
+from benchmarks.measuring import Contender, Cost, Progress, Row, cost_per_item, cpu_of, interleaved, wall_of
 from benchmarks.outlets import Order, bare_statements, outbox, sqlite
-from benchmarks.report import Row
 from melange.outbox import Outbox
 
 TRANSACTIONS = 100

@@ -10,9 +10,8 @@ from multiprocessing.connection import Connection
 from sqlalchemy import Engine, create_engine
 
 from benchmarks.child import orders, spawned
-from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, interleaved, wall_of
+from benchmarks.measuring import Contender, Cost, Progress, Row, cost_per_item, interleaved, wall_of
 from benchmarks.outlets import EVENTS, bare_statements, create_tables, outbox
-from benchmarks.report import Row
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import Failure
 from melange.messages import Message, Topic

@@ -15,8 +15,7 @@ from botocore.config import Config
 
 from benchmarks import events
 from benchmarks.in_memory import consume_all
-from benchmarks.measuring import Cost, Progress, cost_per_item, cpu_of, interleaved, wall_of
-from benchmarks.report import Count, Row
+from benchmarks.measuring import Cost, Count, Progress, Row, cost_per_item, cpu_of, interleaved, wall_of
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, QueueOptions
 from melange.drivers.aws import AwsDriver
 from melange.drivers.aws.clients import default_config, encode_body_once, read_answer

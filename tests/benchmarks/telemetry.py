@@ -14,8 +14,7 @@ from opentelemetry.trace import Link, SpanKind
 
 from benchmarks import events
 from benchmarks.in_memory import MESSAGES, in_memory_driver
-from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved
-from benchmarks.report import Count, Row
+from benchmarks.measuring import Contender, Cost, Count, Progress, Row, cost_per_item, cpu_of, interleaved
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, QueueOptions
 from melange.drivers.memory import InMemoryDriver
 from melange.messages import handled_message

@@ -6,8 +6,7 @@ import json
 from collections.abc import Callable
 
 from benchmarks import events
-from benchmarks.measuring import Contender, Cost, Progress, cost_per_item, cpu_of, interleaved
-from benchmarks.report import Row
+from benchmarks.measuring import Contender, Cost, Progress, Row, cost_per_item, cpu_of, interleaved
 from melange.messages import Message
 from melange.serialization.derivation import derived_schema
 from melange.serialization.json import from_json, to_json

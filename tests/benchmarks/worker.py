@@ -16,13 +16,14 @@ from benchmarks.in_memory import consume_all
 from benchmarks.measuring import (
     Contender,
     Cost,
+    Count,
     Progress,
+    Row,
     cost_per_item,
     cpu_of,
     interleaved,
     wall_of,
 )
-from benchmarks.report import Count, Row
 from benchmarks.sns_sqs import session
 from melange import (
     ExchangeMessageConsumer,

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from benchmarks.aws.processes import Contestant, Stub, environment_of, running_stub, start_up
 from benchmarks.child import resident_bytes
-from benchmarks.measuring import Cost, Progress, cpu_of, interleaved, wall_of
-from benchmarks.report import Row, table_of_rows
+from benchmarks.measuring import Cost, Progress, Row, cpu_of, interleaved, table_of_rows, wall_of
 
 MESSAGES = 2_000
 WAITING_MESSAGES = 640
