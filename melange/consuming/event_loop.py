@@ -103,26 +103,41 @@ class EventLoop:
         task.add_done_callback(self._at_work.discard)
         task.add_done_callback(ended)
 
+    def cancel(self) -> bool:
+        """Cancel the coroutines at work, and let them clean up for some seconds; return True if they have ended.
+
+        Then the loop goes on until ``stop``, for a store that works on it. Otherwise it is left at once.
+        """
+        with self._lock:
+            loop, thread = self._loop, self._thread
+        if loop is None:
+            return True
+        if thread is None:
+            return self._cancel_at_work(loop) or self._leave()
+        cancelling = asyncio.run_coroutine_threadsafe(_cancel_all(), loop)
+        try:
+            cancelling.result(CANCELLING_SECONDS)
+        except Exception:
+            cancelling.cancel()
+            return self._leave()
+        return True
+
     def stop(self) -> bool:
-        """Cancel the coroutines at work, let them clean up for some seconds, and end the loop; return True if it ended."""
+        """Cancel the coroutines that are at work by now, and end the loop; return True if they have ended."""
+        return self.cancel() and self._leave()
+
+    def _leave(self) -> bool:
+        """End the loop, unless it is borrowed; return True if nothing holds it up."""
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
         if loop is None:
             return True
         if thread is None:
-            return self._cancel_at_work(loop)
-        cancelling = asyncio.run_coroutine_threadsafe(_cancel_all(), loop)
-        try:
-            cancelling.result(CANCELLING_SECONDS)
-        except Exception:
-            cancelling.cancel()
+            return not self._at_work
         loop.call_soon_threadsafe(loop.stop)
         thread.join(timeout=1)
-        if thread.is_alive():  # a coroutine blocks it
-            return False
-        loop.close()
-        return True
+        return not thread.is_alive()  # or a coroutine blocks it
 
     def _cancel_at_work(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Cancel the coroutines on a borrowed loop, and wait for their ends; return True if they have ended."""
@@ -144,7 +159,7 @@ class EventLoop:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=loop.run_forever, name="melange-event-loop", daemon=True)
+                thread = threading.Thread(target=_run, args=(loop,), name="melange-event-loop", daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:
@@ -154,12 +169,17 @@ class EventLoop:
             return self._loop
 
 
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
 async def _cancel_all() -> None:
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 async def within(limit_seconds: float, awaitable: Awaitable[object], what: str) -> None:

@@ -261,12 +261,12 @@ class Worker(Lifecycle):
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
             finished &= not thread.is_alive()
-        finished &= self._event_loop.stop()
+        finished &= self._event_loop.cancel()
         if not finished:  # cancelled listeners release their messages
             self._threads.join(time.monotonic() + 1.0)
         for one in self._queue_workers:
             finished &= one.finish(deadline)
-        return finished
+        return self._event_loop.stop() and finished
 
 
 def _in_background(call: Callable[[], None]) -> threading.Thread:

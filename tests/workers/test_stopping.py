@@ -1,11 +1,19 @@
 """What a worker leaves behind when it stops: nothing lost, nothing received again, delays kept."""
 
+import asyncio
 import threading
 import time
 
 import pytest
 
-from melange import QueueOptions, Retry, RetryPolicy, ThreadedExchangeMessageConsumer
+from melange import (
+    DeduplicationError,
+    MemoryDeduplicationStore,
+    QueueOptions,
+    Retry,
+    RetryPolicy,
+    ThreadedExchangeMessageConsumer,
+)
 from melange.drivers.memory import InMemoryDriver
 from melange.middleware import Middleware
 from waiting import eventually
@@ -229,6 +237,55 @@ def test_another_thread_that_a_listener_started_waits_for_the_end():
     worker.start()
 
     eventually(lambda: answers == [True])
+
+
+class StoreOnTheLoop(MemoryDeduplicationStore):
+    """Asks whether it is available on the event loop of the worker, as an inbox of asynchronous sessions does."""
+
+    answers_at_once = False
+
+    def __init__(self):
+        super().__init__()
+        self.is_available = True
+        self.loops = []
+
+    def use_event_loop(self, run_coroutine):
+        self._run_coroutine = run_coroutine
+
+    def check(self):
+        async def note_loop():
+            self.loops.append(asyncio.get_running_loop())
+
+        self._run_coroutine(note_loop())
+        if not self.is_available:
+            raise DeduplicationError("out of reach")
+
+    def claim(self, key, token, lease_seconds):
+        if not self.is_available:
+            raise DeduplicationError("out of reach")
+        return super().claim(key, token, lease_seconds)
+
+
+def test_a_store_is_asked_on_the_same_event_loop_until_the_end():
+    driver, store = InMemoryDriver(), StoreOnTheLoop()
+    consumer = consumer_of(driver, deduplication=store, queue=QueueOptions(wait_seconds=1))
+    seen = []
+
+    @consumer.listener(name="listener")
+    async def see(event):
+        seen.append(event["number"])
+
+    worker = worker_on(consumer, grace_seconds=6)
+    worker.start()
+    send(driver, consumer.queue, 1)
+    eventually(lambda: seen)
+    store.is_available = False
+    send(driver, consumer.queue, 1, first=1)
+    eventually(lambda: len(store.loops) > 2)
+    assert worker.stop(DEADLINE_SECONDS)  # it asks once more at its end
+
+    assert len(set(map(id, store.loops))) == 1
+    eventually(lambda: "melange-event-loop" not in {one.name for one in threading.enumerate()})
 
 
 def test_suspects_that_have_not_begun_are_released_and_the_one_at_work_is_waited_for():
