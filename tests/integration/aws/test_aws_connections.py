@@ -91,6 +91,41 @@ def test_a_request_that_is_not_taken_ends_at_the_time_limit(ends):
         connection.exchange(LARGE)
 
 
+def tcp_pair():
+    """Return the two ends of a TCP connection with small buffers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        ours = socket.socket()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        ours.connect(listening.getsockname())
+        theirs, _ = listening.accept()
+        return ours, theirs
+
+
+def test_a_request_that_is_taken_bit_by_bit_ends_at_the_time_limit():
+    ours, theirs = tcp_pair()
+    is_over = threading.Event()
+
+    def take():
+        received = 0
+        while received < len(LARGE):
+            if is_over.wait(0.05):
+                return
+            received += len(theirs.recv(200_000))
+        theirs.sendall(ANSWER)
+
+    thread = threading.Thread(target=take)
+    with ours, theirs:
+        connection = Connection(ours, 0.3)
+        thread.start()
+
+        with pytest.raises(TimeoutError):
+            connection.exchange(LARGE)
+
+        is_over.set()
+        thread.join()
+
+
 def test_an_answer_that_comes_byte_by_byte_ends_at_the_time_limit(ends):
     ours, theirs = ends
     connection = Connection(ours, 0.3)

@@ -78,6 +78,7 @@ class Connection:
         try:
             sent = self._do(self._socket.send, request, select.POLLOUT)
             while sent < len(request):
+                self._milliseconds_left()  # the system limits each wait, not all of them
                 sent += self._do(self._socket.send, request[sent:], select.POLLOUT)
         except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
             raise ClosedBeforeAnswer from error
