@@ -160,7 +160,7 @@ class Faults:
         self._faults: dict[int, Fault] = {}
         self._last_id = 0
 
-    def add(self, kind: FaultKind, **options: Any) -> Fault:
+    def add(self, /, kind: FaultKind, **options: Any) -> Fault:
         """Add a fault with the options of ``Fault``, and return it. It strikes from now on.
 
         Raises:

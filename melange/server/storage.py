@@ -281,6 +281,8 @@ class Storage:
                 )
                 self._stored.update(copy.number for copy in kept.copies)
                 restore(self._broker, kept, is_as_new=False)
+                # Those of a subscription that is gone are not made again.
+                self._changes.deliveries.update(delivery["id"] for delivery in kept.deliveries)
             self._changes.is_topology_changed = True
             self.commit()
 

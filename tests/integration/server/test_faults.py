@@ -182,6 +182,7 @@ def test_a_fault_is_removed_by_its_id_or_with_all_others(sqs, queue_url, control
     [
         ({"kind": "trottle"}, "did you mean 'throttle'"),
         ({"kind": "error", "rates": 1}, "did you mean 'rate'"),
+        ({"kind": "error", "self": 1}, "no option 'self'"),
         ({"kind": "error", "rate": 1.5}, "rate must be a number from 0 to 1"),
         ({"kind": "error", "status": 404}, "status must be 500, 502, 503 or 504"),
         ({"kind": "delay", "seconds": -1}, "seconds must be a number from 0"),

@@ -1,6 +1,8 @@
 """With a directory for its data, a server has everything again after it has ended, however it ended."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import boto3
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from chaos.server_kills import kill_again_and_again
 from melange.errors import ConfigurationError
 from melange.server import Server
+from melange.server.storage import FILE_NAME
 from waiting import eventually
 
 
@@ -268,6 +271,25 @@ def test_an_http_delivery_that_failed_is_tried_again_after_a_restart(tmp_path, c
 
     with Server(data=tmp_path) as server:
         assert server.broker.http_deliveries.pending() == []
+
+
+def test_a_delivery_for_a_subscription_that_is_gone_leaves_the_file(tmp_path, clients_of) -> None:
+    def kept_deliveries() -> int:
+        with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+            (count,) = connection.execute("SELECT count(*) FROM http_deliveries").fetchone()
+        return count
+
+    with Server(data=tmp_path) as server:
+        _, sns = clients_of(server.url)
+        topic = sns.create_topic(Name="events")["TopicArn"]
+        nobody = {"Protocol": "http", "Endpoint": "http://127.0.0.1:1/", "ReturnSubscriptionArn": True}
+        sns.unsubscribe(SubscriptionArn=sns.subscribe(TopicArn=topic, **nobody)["SubscriptionArn"])
+    assert kept_deliveries() == 1
+
+    with Server(data=tmp_path):
+        pass
+
+    assert kept_deliveries() == 0
 
 
 def test_signatures_of_before_a_restart_stay_good(tmp_path, clients_of, endpoint) -> None:
