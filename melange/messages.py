@@ -206,6 +206,15 @@ def log_fields(message: Message) -> dict[str, str]:
     return fields if causation_id is None else {**fields, "causation_id": causation_id}
 
 
+def delivery_log_fields(delivery: Delivery) -> dict[str, object]:
+    """Return the ids of a delivered message, its queue and its receive count as fields of a log record."""
+    return {
+        **log_fields(delivery.message),
+        "queue_name": delivery.queue.name,
+        "receive_count": delivery.receive_count,
+    }
+
+
 class CorrelationFilter(logging.Filter):
     """Gives each record that is logged in a listener the ids of its message, as ``extra`` would. It drops nothing.
 

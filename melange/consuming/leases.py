@@ -11,7 +11,7 @@ from melange.clock import Clock
 from melange.deduplication.base import Claimed, DeduplicationStore
 from melange.drivers.base import MessagingDriver
 from melange.errors import DeduplicationError, DriverClosedError, LeaseLostError, MelangeError
-from melange.messages import Delivery, log_fields
+from melange.messages import Delivery, delivery_log_fields
 
 logger = logging.getLogger(__name__)
 
@@ -275,5 +275,5 @@ def _note_failure(lease: Lease, error: MelangeError) -> None:
         "the lease of message %s could not be renewed: %s",
         lease.delivery.message.message_id,
         error,
-        extra=log_fields(lease.delivery.message) | {"queue_name": lease.delivery.queue.name},
+        extra=delivery_log_fields(lease.delivery),
     )

@@ -20,7 +20,7 @@ from melange.errors import (
     TimeLimitExceeded,
     shortened,
 )
-from melange.messages import log_fields
+from melange.messages import delivery_log_fields
 
 logger = logging.getLogger(__name__)
 
@@ -224,11 +224,9 @@ class Failures:
             self._retry.max_attempts,
             exc_info=None if isinstance(error, (Retry, TimeLimitExceeded)) else error,
             extra={
-                **log_fields(lease.delivery.message),
-                "queue_name": lease.delivery.queue.name,
+                **delivery_log_fields(lease.delivery),
                 "listener_name": where,
                 "attempt": attempt,
-                "receive_count": lease.delivery.receive_count,
             },
         )
 

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from melange.clock import Clock
 from melange.consuming.async_listeners import LoopTasks, SteppedWork
@@ -28,6 +29,20 @@ SOON_SECONDS = 1.0
 """Deliveries are received ahead only if they would start within this time: a slow worker leaves them to others."""
 
 
+@dataclass(frozen=True, slots=True)
+class SharedParts:
+    """What the queues of a worker share."""
+
+    places: Places
+    threads: Threads
+    changes: Changes
+    timers: RetryTimers
+    event_loop: EventLoop
+    loop_tasks: LoopTasks
+    suspects: Suspects
+    isolation: Isolation
+
+
 class QueueWorker:
     """Receives deliveries up to its capacity, extends their leases, processes and settles them.
 
@@ -38,16 +53,9 @@ class QueueWorker:
     def __init__(
         self,
         consumer: ExchangeMessageConsumer,
-        *,
-        places: Places,
-        threads: Threads,
-        changes: Changes,
-        timers: RetryTimers,
-        event_loop: EventLoop,
-        loop_tasks: LoopTasks,
-        isolation: Isolation,
-        suspects: Suspects,
+        shared: SharedParts,
         part: QueuePart,
+        *,
         longest_wait_seconds: int,
         give_up_seconds: float,
         give_up: Callable[[], None],
@@ -57,25 +65,25 @@ class QueueWorker:
         self.last_settled_at: float | None = None
         self.poller = Poller(
             consumer,
-            threads,
-            changes,
+            shared.threads,
+            shared.changes,
             allowance=self._allowance,
             accept=self._accept,
             longest_wait_seconds=longest_wait_seconds,
             give_up_seconds=give_up_seconds,
             give_up=give_up,
         )
-        self._places = places
-        self._changes = changes
-        self._isolation = isolation
-        self._suspects = suspects
+        self._places = shared.places
+        self._changes = shared.changes
+        self._isolation = shared.isolation
+        self._suspects = shared.suspects
         self._part = part
         consumer.concurrency = part.share
         self._batch = consumer.driver.capabilities.max_receive_batch
         self._has_lanes = consumer.queue.is_fifo or consumer.options.ordered_by is not None
         self._lanes = LaneWork(
             consumer,
-            timers,
+            shared.timers,
             most_waiting=part.limit // 2,  # of what is in flight
             begin=self._begin,
             settle=lambda lease, outcome: self._settle([(lease, outcome)]),
@@ -88,14 +96,14 @@ class QueueWorker:
             consumer.store,
             self._lanes.lost,
         )
-        self._settler = consumer.settler(self._keeper, suspects)
+        self._settler = consumer.settler(self._keeper, shared.suspects)
         self._releases = Releases(self._settler, consumer.driver.clock)
         self._acknowledger = Acknowledger(self._settle, self.limit, consumer.queue.name)
         self._stepped = SteppedWork(
             consumer.processor,
-            threads,
-            loop_tasks,
-            event_loop,
+            shared.threads,
+            shared.loop_tasks,
+            shared.event_loop,
             broken_off=self._broken_off,
             conclude=self._conclude,
             concludes_at_once=lambda lease, outcome: lease.lane is None and isinstance(outcome, Acknowledge),

@@ -20,7 +20,7 @@ from melange.consuming.poison_messages import Suspects
 from melange.deduplication.base import DeduplicationStore
 from melange.drivers.base import Capabilities
 from melange.errors import DeduplicationError, Failure, LeaseLostError, shortened
-from melange.messages import Delivery, Queue, log_fields
+from melange.messages import Delivery, Queue, delivery_log_fields
 from melange.middleware import Middleware
 
 logger = logging.getLogger(__name__)
@@ -311,7 +311,7 @@ def _log_not_settled(what: str, deliveries: Sequence[Delivery], error: Exception
             what,
             type(error).__name__,
             error,
-            extra=_log_fields(delivery),
+            extra=delivery_log_fields(delivery),
         )
 
 
@@ -319,7 +319,7 @@ def _log_lease_lost(delivery: Delivery) -> None:
     logger.warning(
         "the lease of message %s expired: it is left to its next receiver",
         delivery.message.message_id,
-        extra=_log_fields(delivery),
+        extra=delivery_log_fields(delivery),
     )
 
 
@@ -330,13 +330,5 @@ def _log_rejected(level: int, delivery: Delivery, outcome: DeadLetter, what: str
         delivery.message.message_id,
         shortened(outcome.reason, 1_000),
         what,
-        extra=_log_fields(delivery),
+        extra=delivery_log_fields(delivery),
     )
-
-
-def _log_fields(delivery: Delivery) -> dict[str, object]:
-    return {
-        **log_fields(delivery.message),
-        "queue_name": delivery.queue.name,
-        "receive_count": delivery.receive_count,
-    }

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from melange.asynchronous import running_loop
+from melange.clock import Clock
 from melange.consuming.async_listeners import LoopTasks
 from melange.consuming.concurrency import Changes, Places, parts_of
 from melange.consuming.consumer import ExchangeMessageConsumer
@@ -19,7 +20,7 @@ from melange.consuming.event_loop import EventLoop
 from melange.consuming.health import WorkerHealth, health_of
 from melange.consuming.ordering import RetryTimers
 from melange.consuming.poison_messages import Isolation, Suspects
-from melange.consuming.queue_worker import QueueWorker
+from melange.consuming.queue_worker import QueueWorker, SharedParts
 from melange.consuming.threads import Threads
 from melange.errors import ConfigurationError, is_number, is_whole_number
 from melange.lifecycle import Lifecycle
@@ -76,39 +77,18 @@ class Worker(Lifecycle):
         self._stopping = threading.Event()
         super().__init__(self._stopping.set, handle_signals=handle_signals)
         self._grace_seconds = grace_seconds
-        self._places = Places(concurrency)
-        self._changes = Changes()
-        self._threads = Threads(self._places, self._changes)
-        self._timers = RetryTimers(consumers[0].driver.clock)
-        self._event_loop = EventLoop()
-        loop_tasks = LoopTasks(self._places, self._threads, self._event_loop)
-        suspects = Suspects()
-        self._isolation = Isolation(
-            self._places,
-            self._threads,
-            self._changes,
-            suspects,
-            lambda: all(one.is_settled for one in self._queue_workers),
-        )
+        self._shared = self._new_parts(concurrency, consumers[0].driver.clock)
         names = [consumer.queue.name for consumer in consumers]
-        parts = parts_of(names, concurrency, weights)
         self._queue_workers = [
             QueueWorker(
                 consumer,
-                places=self._places,
-                threads=self._threads,
-                changes=self._changes,
-                timers=self._timers,
-                event_loop=self._event_loop,
-                loop_tasks=loop_tasks,
-                isolation=self._isolation,
-                suspects=suspects,
-                part=part,
+                self._shared,
+                part,
                 longest_wait_seconds=_longest_wait(grace_seconds),
                 give_up_seconds=give_up_seconds,
                 give_up=self._give_up,
             )
-            for consumer, part in zip(consumers, parts, strict=True)
+            for consumer, part in zip(consumers, parts_of(names, concurrency, weights), strict=True)
         ]
         self._lifecycle = threading.Lock()
         self._gave_up = False
@@ -137,7 +117,7 @@ class Worker(Lifecycle):
 
     @asynccontextmanager
     async def lifespan(self, _application: object = None) -> AsyncIterator[None]:
-        self._event_loop.borrow(running_loop("a worker"))
+        self._shared.event_loop.borrow(running_loop("a worker"))
         async with super().lifespan():
             yield
 
@@ -152,7 +132,7 @@ class Worker(Lifecycle):
                 raise ConfigurationError("a worker runs once: make a new one")
             for one in self._queue_workers:
                 one.consumer.require_listeners()
-                one.consumer.use_event_loop(self._event_loop.run)
+                one.consumer.use_event_loop(self._shared.event_loop.run)
             if not getattr(sys, "_is_gil_enabled", lambda: True)():
                 logger.warning(
                     "this Python runs without its global interpreter lock, where melange is not tested: see "
@@ -161,7 +141,7 @@ class Worker(Lifecycle):
             logger.info(
                 "working on %s; concurrency %d, grace period %g s",
                 ", ".join(map(_described, self._queue_workers)),
-                self._places.size,
+                self._shared.places.size,
                 self._grace_seconds,
             )
             for hook in dict.fromkeys(
@@ -180,7 +160,7 @@ class Worker(Lifecycle):
         with self._lifecycle:
             if not self.has_started:
                 return True
-        if self._threads.are_calling or self._event_loop.is_calling:
+        if self._shared.threads.are_calling or self._shared.event_loop.is_calling:
             return False
         return self._ended.wait(timeout_seconds) and self._exit_code == 0
 
@@ -212,7 +192,27 @@ class Worker(Lifecycle):
     def health(self) -> WorkerHealth:
         """Return the state of the worker, for probes and metrics; ``ready`` is what a readiness probe answers."""
         running = self.has_started and not self._stopping.is_set()
-        return health_of(self._queue_workers, self._threads, running=running)
+        return health_of(self._queue_workers, self._shared.threads, running=running)
+
+    def _new_parts(self, concurrency: int, clock: Clock) -> SharedParts:
+        places, changes, event_loop, suspects = Places(concurrency), Changes(), EventLoop(), Suspects()
+        threads = Threads(places, changes)
+        return SharedParts(
+            places,
+            threads,
+            changes,
+            RetryTimers(clock),
+            event_loop,
+            LoopTasks(places, threads, event_loop),
+            suspects,
+            Isolation(
+                places,
+                threads,
+                changes,
+                suspects,
+                lambda: all(one.is_settled for one in self._queue_workers),
+            ),
+        )
 
     def _give_up(self) -> None:
         self._gave_up = True
@@ -236,37 +236,38 @@ class Worker(Lifecycle):
             self._ended.set()
 
     def _start_threads(self) -> None:
-        self._threads.start()
+        self._shared.threads.start()
         if any(one.consumer.subscriptions.need_event_loop for one in self._queue_workers):
-            self._event_loop.start()
+            self._shared.event_loop.start()
         for one in self._queue_workers:
             one.start()
 
     def _shut_down(self, deadline: float) -> bool:
         """Release what has not begun, let finish what has; return True if nothing is left behind."""
         logger.info("stopping: listeners at work have %g s to finish", self._grace_seconds)
+        shared = self._shared
         for one in self._queue_workers:
             one.stop()
-        not_begun = [task.lease for task in (*self._places.close(), *self._isolation.close())]
-        self._threads.close()
-        self._changes.notify()
-        retries = self._timers.close()
+        not_begun = [task.lease for task in (*shared.places.close(), *shared.isolation.close())]
+        shared.threads.close()
+        shared.changes.notify()
+        retries = shared.timers.close()
         # On threads of their own: a broker that does not answer must not stretch the grace period.
         releasing = [
             _in_background(partial(one.release_waiting, not_begun, retries, deadline))
             for one in self._queue_workers
         ]
-        finished = self._threads.join(deadline)
+        finished = shared.threads.join(deadline)
         for thread in releasing:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
             finished &= not thread.is_alive()
-        finished &= self._event_loop.cancel()
+        finished &= shared.event_loop.cancel()
         if not finished:  # cancelled listeners release their messages
-            self._threads.join(time.monotonic() + 1.0)
+            shared.threads.join(time.monotonic() + 1.0)
         for one in self._queue_workers:
             finished &= one.finish(deadline)
-        return self._event_loop.stop() and finished
+        return shared.event_loop.stop() and finished
 
 
 def _in_background(call: Callable[[], None]) -> threading.Thread:

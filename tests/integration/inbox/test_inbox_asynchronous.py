@@ -59,7 +59,7 @@ def running(engine, inbox):
         try:  # a message may be gone before its attempts are forgotten, and a connection back
             eventually(lambda: engine.pool.checkedout() == 0)
         finally:
-            worker._event_loop.run(engine.dispose())
+            worker._shared.event_loop.run(engine.dispose())
             assert worker.stop(30)
 
 
