@@ -59,6 +59,11 @@ def _remake(occurred_on: datetime, make: Callable[..., Occurrence], arguments: t
     return occurrence
 
 
+def in_utc(moment: datetime) -> datetime:
+    """Return the moment in UTC; one without an offset is in UTC already."""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+
+
 def is_pydantic_model(class_: type) -> bool:
     """Return True for subclasses of ``pydantic.BaseModel``, without importing it."""
     return any(base.__name__ == "BaseModel" and base.__module__ == "pydantic.main" for base in class_.__mro__)

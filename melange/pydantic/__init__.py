@@ -14,15 +14,11 @@ except ImportError as error:
         "melange.pydantic needs pydantic: pip install '.[pydantic]' in a checkout of melange"
     ) from error
 
-from melange.events import EventMessage
+from melange.events import EventMessage, in_utc
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _in_utc(moment: datetime) -> datetime:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 class EventModel(EventMessage, BaseModel):
@@ -40,4 +36,4 @@ class EventModel(EventMessage, BaseModel):
     event_type_name: ClassVar[str] = "EventModel"
     event_version: ClassVar[int] = 1
 
-    occurred_on: Annotated[datetime, AfterValidator(_in_utc)] = Field(default_factory=_now)
+    occurred_on: Annotated[datetime, AfterValidator(in_utc)] = Field(default_factory=_now)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from marshmallow import ValidationError
 
-from melange.events import OCCURRED_ON_KEY
+from melange.events import OCCURRED_ON_KEY, in_utc
 from melange.serialization.conversions import TEXT
 from melange.serialization.fields import ARRAY, MOST_PROBLEMS, OBJECT, Field, convert_each
 
@@ -149,8 +149,7 @@ class OccurredOn:
         if value is None:
             return datetime.now(UTC)
         try:
-            moment = datetime.fromisoformat(value)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+            return in_utc(datetime.fromisoformat(value))
         except (TypeError, ValueError, OverflowError) as error:
             raise ValidationError("Must be a datetime in ISO 8601.") from error
 
