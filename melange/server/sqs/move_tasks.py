@@ -37,7 +37,9 @@ _KEPT = (
     "moved",
     "to_move",
 )
-_REASON_NOT_FOUND = "AWS.SimpleQueueService.NonExistentQueue"
+_QUEUE_IS_GONE = "AWS.SimpleQueueService.NonExistentQueue"
+_SOURCE_IS_UNKNOWN = "CouldNotDetermineMessageSource"
+"""See https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/troubleshooting-dlq-redrive.html."""
 
 
 class MoveTask:
@@ -116,7 +118,7 @@ class MoveTask:
     def _move_some(self, count: int) -> None:
         broker, source = self._broker, self._source
         if broker.queues.get(source.arn) is not source:
-            self._fail()
+            self._fail(_QUEUE_IS_GONE)
             return
         for _ in range(count):
             if self.moved >= self.to_move:
@@ -140,7 +142,7 @@ class MoveTask:
             else next((queue for queue in broker.queues.values() if queue.stored is copy.source), None)
         )
         if target is None:
-            self._fail()
+            self._fail(_QUEUE_IS_GONE if self.destination_arn or copy.source else _SOURCE_IS_UNKNOWN)
             return False
         source.stored.remove(copy, broker.now())
         broker.bytes_kept -= copy.message.memory
@@ -151,8 +153,8 @@ class MoveTask:
         broker.journal.add("moved", broker.now(), source.arn, copy.origin, None, (target.arn, number))
         return True
 
-    def _fail(self) -> None:
-        self.status, self.failure_reason = "FAILED", _REASON_NOT_FOUND
+    def _fail(self, reason: str) -> None:
+        self.status, self.failure_reason = "FAILED", reason
 
 
 def start_message_move_task(call: Call) -> Parameters:
@@ -167,6 +169,10 @@ def start_message_move_task(call: Call) -> Parameters:
         source = _find(broker, source_arn, "SourceArn")
         if destination_arn:
             destination = _find(broker, destination_arn, "DestinationArn")
+            if destination is source:  # a FIFO queue would drop its messages as duplicates
+                raise ServiceError(
+                    "InvalidParameterValue", "Source and destination queue must not be the same."
+                )
             if destination.is_fifo != source.is_fifo:
                 raise ServiceError(
                     "InvalidParameterValue", "Source and destination queue must be of the same type."

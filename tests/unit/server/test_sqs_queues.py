@@ -88,6 +88,29 @@ def test_the_last_ten_tasks_of_a_queue_are_kept(client):
     assert len(client.sqs("ListMessageMoveTasks", SourceArn=source_arn, MaxResults=10)["Results"]) == 10
 
 
+def test_messages_that_were_sent_to_a_dead_letter_queue_need_a_destination(client):
+    _, dead = dead_letter_pair(client)
+    client.send(dead, "order")
+    source_arn = client.arn(dead)
+
+    client.sqs("StartMessageMoveTask", SourceArn=source_arn)
+
+    def reason():
+        [task] = client.sqs("ListMessageMoveTasks", SourceArn=source_arn)["Results"]
+        return task.get("FailureReason")
+
+    eventually(lambda: reason() == "CouldNotDetermineMessageSource")
+    assert client.bodies(dead) == ["order"]
+
+
+def test_messages_cannot_be_moved_to_the_queue_where_they_are(client):
+    _, dead = dead_letter_pair(client)
+    arn = client.arn(dead)
+
+    with refused("InvalidParameterValue"):
+        client.sqs("StartMessageMoveTask", SourceArn=arn, DestinationArn=arn)
+
+
 def test_only_a_dead_letter_queue_can_be_moved(client):
     url = client.queue()
 
