@@ -32,11 +32,13 @@ def fresh_process(monkeypatch, tmp_path):
     os.environ.update(environment)
 
 
+@pytest.mark.timeout(400)  # a page may start dozens of processes
 @pytest.mark.parametrize("page", [page for page in PAGES if page_name(page) not in AWS_PAGES], ids=page_name)
 def test_the_blocks_of_a_page_run_and_print_what_it_says(page, tmp_path) -> None:
     assert run_page(page, tmp_path) == []
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", [page for page in PAGES if page_name(page) in AWS_PAGES], ids=page_name)
 def test_the_blocks_of_a_page_on_aws_run_against_a_server(
     page, tmp_path, sns_sqs_server, monkeypatch
