@@ -44,6 +44,10 @@ def melange(request: pytest.FixtureRequest) -> Iterator[Harness]:
     from melange.testing import Harness  # noqa: PLC0415
 
     marker = request.node.get_closest_marker("melange")
+    if marker is not None and marker.args:
+        raise pytest.UsageError(
+            "name what the marker asks for: @pytest.mark.melange(duplicates=0.05, shuffle=True)"
+        )
     disorder = marker.kwargs if marker is not None else {}
     seed = request.config.stash[_SEED]
     if any(disorder.values()):

@@ -46,6 +46,15 @@ def test_without_disorder_no_seed_is_printed(pytester) -> None:
     result.stdout.no_fnmatch_line("*melange-seed*")
 
 
+def test_a_marker_without_names_is_an_error(pytester) -> None:
+    pytester.makepyfile("import pytest\n\n@pytest.mark.melange(0.05)\ndef test_any(melange): ...\n")
+
+    result = pytester.runpytest_subprocess("-q")
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*name what the marker asks for*"])
+
+
 def test_runs_without_a_seed_have_different_ones(pytester) -> None:
     pytester.makepyfile(TEST)
 

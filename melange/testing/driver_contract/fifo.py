@@ -148,6 +148,8 @@ class Fifo(DriverCase):
 
         with pytest.raises(InvalidMessageError, match="message_deduplication_id"):
             self.driver.publish(topic, [message(message_group_id="group")])
+        with pytest.raises(InvalidMessageError, match="message_deduplication_id"):
+            self.driver.send(queue, [message(message_group_id="group")])
 
         self.expect_nothing(queue)
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from melange.drivers.base import MessagingDriver
+from melange.drivers.base import BrokerAdministration, MessagingDriver
 from melange.errors import ConfigurationError, DriverClosedError, InvalidMessageError
 from melange.messages import Delivery, Queue
 from melange.testing.driver_contract.case import DriverCase, bodies, fifo_message, message
@@ -180,6 +180,14 @@ class Closing(DriverCase):
             lambda: driver.acknowledge([delivery]),
             lambda: driver.defer([delivery], 0),
         ]
+        if isinstance(driver, BrokerAdministration):
+            uses += [
+                lambda: driver.list_bindings(queue),
+                lambda: driver.measure_queue(queue),
+                lambda: driver.purge_queue(queue),
+                lambda: driver.delete_queue(queue),
+                lambda: driver.delete_topic(topic),
+            ]
 
         for use in uses:
             with pytest.raises(DriverClosedError):
