@@ -36,8 +36,9 @@ class Middleware:
     ) -> list[Failure[Message]]:
         """Call ``publish(messages)``, which gives messages to the broker, and return the failed ones.
 
-        Called for each ``publish``, ``publish_batch`` and ``send``, and for each call of an outbox relay. The messages may be
-        replaced by others with the same ids. ``publish`` raises what a driver raises when it refuses the whole call.
+        Called for each ``publish``, ``publish_batch`` and ``send``, and for each call of an outbox relay. The messages
+        may be replaced by others with the same ids. ``publish`` raises what a driver raises when it refuses the whole
+        call.
         """
         return publish(messages)
 

@@ -106,10 +106,8 @@ def end_process_on_signals() -> None:
     its program is imported. A repetition of a signal that ``calling_on_signal`` has handled is ignored.
     """
     for number in SIGNALS:
-        if signal.getsignal(number) in (
-            signal.SIG_DFL,
-            signal.default_int_handler,
-        ):  # else it is ignored on purpose
+        # Any other handler was set on purpose, also the one that ignores the signal.
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _on_unhandled)
 
 

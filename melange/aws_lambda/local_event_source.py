@@ -25,8 +25,8 @@ LONGEST_TIMEOUT_SECONDS = 900
 class LocalEventSource:
     """Invokes a handler with the messages of its queues, as Lambda does, and deletes what it does not report as failed.
 
-    For development against a local server, and for tests with a ``Harness``. Each queue needs the consumer's own permissions.
-    Use it from one thread.
+    For development against a local server, and for tests with a ``Harness``. Each queue needs the consumer's own
+    permissions. Use it from one thread.
     """
 
     def __init__(self, handle: LambdaHandler, *, timeout_seconds: int = 30) -> None:

@@ -178,7 +178,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class MessageQuery:
-    """Which messages of a queue: at most ``limit`` behind the key ``after``, those with ``text`` and in ``state`` if given."""
+    """Which messages of a queue: at most ``limit`` behind the key ``after``, with ``text`` and in ``state`` if given."""
 
     after: str | None = None
     limit: int = 50

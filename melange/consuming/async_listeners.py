@@ -22,7 +22,7 @@ MOST_IN_A_TURN = 32
 
 
 class LoopTasks:
-    """Begins tasks on the event loop: where a coroutine ends there, the next one begins in the same turn, without a thread."""
+    """Begins tasks on the event loop: where a coroutine ends, the next one begins in the same turn, without a thread."""
 
     def __init__(self, places: Places, threads: Threads, event_loop: EventLoop) -> None:
         self._places = places
@@ -67,8 +67,8 @@ class SteppedWork:
     No thread waits for a coroutine. ``on_loop`` takes all steps on the event loop, so that nothing passes between threads:
     for stores that answer at once. ``on_threads`` takes them on the worker's threads.
 
-    ``broken_off`` returns the outcome after an unexpected exception. ``conclude`` has a delivery settled; it does not block if
-    ``concludes_at_once`` returns True.
+    ``broken_off`` returns the outcome after an unexpected exception. ``conclude`` has a delivery settled; it does not
+    block if ``concludes_at_once`` returns True.
     """
 
     def __init__(

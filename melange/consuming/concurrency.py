@@ -22,9 +22,10 @@ settled."""
 class QueuePart(NamedTuple):
     """One queue's part of a worker.
 
-    ``limit`` is the most deliveries in flight: received and not yet settled, including waiting retries. ``share`` is the most of them that run at once while the worker is slow: the
-    threads beyond it are kept free for the other queues. ``kept`` is the number that it can always have at work or waiting
-    for a thread, however many deliveries the other queues have received ahead.
+    ``limit`` is the most deliveries in flight: received and not yet settled, including waiting retries. ``share`` is
+    the most of them that run at once while the worker is slow: the threads beyond it are kept free for the other
+    queues. ``kept`` is the number that it can always have at work or waiting for a thread, however many deliveries the
+    other queues have received ahead.
     """
 
     limit: int
@@ -163,9 +164,8 @@ class Places:
         if for_loop and self._free:  # otherwise the end of a delivery on the loop begins the next one
             try:
                 self.wake_loop()
-            except (
-                RuntimeError
-            ):  # the system cannot start the thread of the loop: threads find that out, and go on
+            except RuntimeError:
+                # The system cannot start the thread of the loop: threads find that out, and go on.
                 for_loop = 0
         if for_loop < len(tasks):
             self.wake_threads(len(tasks) - for_loop)

@@ -200,8 +200,8 @@ class ExchangeMessageConsumer(ListenerRegistry):
     def receive(self, limit: int, wait_seconds: int) -> list[Delivery]:
         """Take at most ``limit`` deliveries, to be processed and settled, or released, before their deadlines.
 
-        Return ``[]`` at once while the consumer is paused, or over a limit. What was received is released if a hook or a gate
-        raises after it.
+        Return ``[]`` at once while the consumer is paused, or over a limit. What was received is released if a hook or
+        a gate raises after it.
         """
         gates = self.gates
         is_limited = not gates.is_open

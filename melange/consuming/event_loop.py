@@ -1,4 +1,4 @@
-"""The event loop of a worker's asynchronous listeners, and how their coroutines run on it: limited in time, and contained."""
+"""The event loop of a worker's asynchronous listeners, and how coroutines run on it: limited in time, and contained."""
 
 from __future__ import annotations
 
@@ -216,9 +216,8 @@ async def how_it_ended(awaitable: Awaitable[object]) -> BaseException | None:
     """Await it; return the exception with which it ended, or None."""
     try:
         await awaitable
-    except (
-        asyncio.CancelledError
-    ):  # a cancelled run is a failed run: the exception of futures is an ordinary one
+    except asyncio.CancelledError:
+        # A cancelled run is a failed run: the exception of futures is an ordinary one.
         return CancelledError()
     except (SystemExit, KeyboardInterrupt) as error:
         return _not_for_the_loop(error)

@@ -41,8 +41,8 @@ class WorkerHealth:
     """A worker's state at one moment.
 
     It is ``ready`` while it runs, the deduplication stores are available, and every queue was polled, or had a delivery
-    finished, within the last 90 seconds: what an HTTP probe answers with 200. A worker is not ready while all its listeners hang.
-    ``longest_run_seconds`` is how long the oldest run at work takes.
+    finished, within the last 90 seconds: what an HTTP probe answers with 200. A worker is not ready while all its
+    listeners hang. ``longest_run_seconds`` is how long the oldest run at work takes.
     """
 
     ready: bool

@@ -62,8 +62,8 @@ class QueueOptions:
         visibility_timeout_seconds: how long a received message stays invisible to others unless its lease is renewed.
             Leases are renewed while messages are in flight.
         wait_seconds: how long a poll waits for messages, 0 to 20.
-        on_reject: on a FIFO queue, with ``"skip"`` the group continues after a message is dead-lettered; ``"block"`` keeps the
-            message in the queue, and its group waits until it succeeds or is removed.
+        on_reject: on a FIFO queue, with ``"skip"`` the group continues after a message is dead-lettered; ``"block"``
+            keeps the message in the queue, and its group waits until it succeeds or is removed.
         on_unhandled: what happens to a message that no listener accepts. Acknowledged ones are counted in ``health``,
             and each type is logged once.
         ordered_by: the event field by which a ``Worker`` keeps events in order on a standard queue: among those in

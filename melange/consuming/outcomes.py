@@ -211,7 +211,7 @@ class Failures:
         return Defer(self._undecided_seconds(lease), error)
 
     def _undecided_seconds(self, lease: Lease) -> float:
-        """Return the delay after a receive without a run: at a consumer's shorter backoff, receives would soon reach the limit."""
+        """Return the delay after a receive without a run. At a shorter backoff, receives would soon reach the limit."""
         return max(self._backoff(lease.receives), _UNDECIDED_BACKOFF(lease.receives))
 
     def _log(self, lease: Lease, where: str, attempt: int, error: BaseException) -> None:

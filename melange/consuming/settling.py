@@ -55,7 +55,8 @@ class Settlement(NamedTuple):
 class Settler:
     """Carries outcomes out against the driver, and ends the leases; thread-safe.
 
-    It raises nothing for a single delivery: if the broker does not accept a call, this is logged, and the message comes back.
+    It raises nothing for a single delivery: if the broker does not accept a call, this is logged, and the message comes
+    back.
     """
 
     def __init__(
@@ -133,9 +134,8 @@ class Settler:
                 gone=self._acknowledge(done, dead_lettered) if done else 0,
                 deferred=self.defer(deferred) if deferred else 0,
             )
-        except (
-            BaseException
-        ):  # a lease that is never released is renewed without end, and its message never comes back
+        except BaseException:
+            # A lease that is never released is renewed without end, and its message never comes back.
             self._keeper.release([lease for lease, _ in outcomes])
             raise
 
@@ -174,9 +174,8 @@ class Settler:
         deliveries = list(map(attrgetter("delivery"), leases))
         try:
             failures = self._driver.acknowledge(deliveries)
-        except (
-            Exception
-        ) as error:  # done and marked: acknowledged without running when they are delivered again
+        except Exception as error:
+            # They are done and marked: when they are delivered again, they are acknowledged without a run.
             _log_not_settled("acknowledged", deliveries, error)
             return 0
         finally:
@@ -289,9 +288,8 @@ class Acknowledger:
     def _gather(self) -> None:
         self._is_gathering = True
         try:
-            self._full.get(
-                timeout=GATHERING_SECONDS
-            )  # left from an earlier batch, it ends this wait early: harmless
+            # A note that is left from an earlier batch ends this wait early: harmless.
+            self._full.get(timeout=GATHERING_SECONDS)
         except Empty:
             self._is_gathering = False
 

@@ -30,7 +30,8 @@ class Subscriptions:
     """The listeners of a consumer, and those that accept an event. Thread-safe.
 
     Readers work on tuples and dicts that are replaced, never changed. ``all`` is in order of subscription;
-    ``need_event_loop`` is True if one of them is asynchronous, ``are_all_async`` if each is. ``known`` is a cache for ``accepting``.
+    ``need_event_loop`` is True if one of them is asynchronous, ``are_all_async`` if each is. ``known`` is a cache for
+    ``accepting``.
     """
 
     def __init__(self) -> None:
@@ -92,8 +93,8 @@ def _is_same(one: object, other: object) -> bool:
 class ListenerRegistry:
     """Subscribes the listeners of one queue: the base of consumers.
 
-    Listeners may be added and removed at any time from any thread. ``concurrency`` is how many deliveries of the queue run at
-    once: a batch listener waits for no more events.
+    Listeners may be added and removed at any time from any thread. ``concurrency`` is how many deliveries of the queue
+    run at once: a batch listener waits for no more events.
     """
 
     def __init__(
@@ -182,13 +183,14 @@ class ListenerRegistry:
         name: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Callable[[ListenerFunction], ListenerFunction]:
-        """Subscribe the decorated function for lists of events, for bulk inserts and calls: ``@consumer.batch_listener(...)``.
+        """Subscribe the decorated function for lists of events, for bulk inserts: ``@consumer.batch_listener(...)``.
 
         It takes a list of events, and their ``message_ids`` if it has such a parameter; it may be ``async def``. With an
-        inbox of asynchronous sessions an ``async def`` function may have the parameter ``sessions``: one for each event, with
-        the transaction that has the event's mark. It needs a worker, and a batch never has more events than the worker runs at once: set its ``concurrency`` to ``max_events``.
-        Each event has its own claim, mark and attempts. If the function raises, all of its events have failed, or with
-        ``PartialFailure`` those that it names. A batch has one event of a FIFO group at most, so the order is kept.
+        inbox of asynchronous sessions an ``async def`` function may have the parameter ``sessions``: one for each
+        event, with the transaction that has the event's mark. It needs a worker, and a batch never has more events than
+        the worker runs at once: set its ``concurrency`` to ``max_events``. Each event has its own claim, mark and
+        attempts. If the function raises, all of its events have failed, or with ``PartialFailure`` those that it names.
+        A batch has one event of a FIFO group at most, so the order is kept.
 
         Args:
             event_types: as for ``listener``.

@@ -48,9 +48,8 @@ class Threads:
         self._continuations: deque[Task] = deque()
         self._suspended: dict[Lease, float] = {}
         self._busy_since: dict[int, float] = {}
-        self._slow_share = (
-            1.0  # until quick steps have shown otherwise: the first ones must not wait for each other
-        )
+        # One until quick steps have shown otherwise: the first ones must not wait for each other.
+        self._slow_share = 1.0
         self._threads: list[threading.Thread] = []
         self._idle: list[tuple[int, threading.Lock]] = []
         self._apart: list[threading.Thread] = []

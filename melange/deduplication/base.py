@@ -34,9 +34,8 @@ class DeduplicationKey(NamedTuple):
     def digest(self) -> bytes:
         """Return 16 bytes that identify the key in every process. Its parts may be any text, lone surrogates included."""
         parts = (self.queue_address, self.listener_name, self.message_id, *self.content)
-        text = "".join(
-            [f"{len(part)}:{part}" for part in parts]
-        )  # with lengths, so that no two keys read the same
+        # The lengths keep two keys with parts such as ("ab", "c") and ("a", "bc") apart.
+        text = "".join([f"{len(part)}:{part}" for part in parts])
         return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 

@@ -45,10 +45,10 @@ class MemoryDeduplicationStore(DeduplicationStore):
     """Keeps marks and attempts in memory, for the consumers of one process, until the process ends.
 
     Marks are bounded by time (``retention_seconds``) and by number: beyond ``max_marks`` the oldest are forgotten. A mark
-    takes about 120 bytes, so the default limit of half a million takes about 60 MB. Marks stand for keys by their hashes, or by
-    their digests where the secret of the hashes may be known: if ``PYTHONHASHSEED`` is set. Attempts of messages that
-    failed and did not come back are bounded in the same way, at about 250 bytes each. Claims are never forgotten before
-    their lease expires. Thread-safe; blocks for microseconds.
+    takes about 120 bytes, so the default limit of half a million takes about 60 MB. Marks stand for keys by their
+    hashes, or by their digests where the secret of the hashes may be known: if ``PYTHONHASHSEED`` is set. Attempts of
+    messages that failed and did not come back are bounded in the same way, at about 250 bytes each. Claims are never
+    forgotten before their lease expires. Thread-safe; blocks for microseconds.
     """
 
     answers_at_once = True
@@ -116,7 +116,7 @@ class MemoryDeduplicationStore(DeduplicationStore):
             del self._claims[identity]
             if self._attempts:
                 self._attempts.pop(identity, None)
-            # One mark is added, so at most one is removed for its number, and expired ones are removed as fast as new ones come.
+            # One mark is added, so at most one is removed for its number. Expired ones are removed as fast as new ones come.
             if now >= self._oldest_expire_at or len(self._marks) > self._max_marks:
                 self._forget_oldest_mark(now)
             return True

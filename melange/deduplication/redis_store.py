@@ -146,7 +146,8 @@ class RedisDeduplicationStore(DeduplicationStore):
     run again. Each method is one round trip. Thread-safe.
 
     Raises:
-        ConfigurationError: ``redis``, ``retention_seconds`` or ``timeout_seconds`` can't be used. The text shows no password.
+        ConfigurationError: ``redis``, ``retention_seconds`` or ``timeout_seconds`` can't be used. The text shows no
+            password.
     """
 
     outlives_process = True

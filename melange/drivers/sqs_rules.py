@@ -35,8 +35,9 @@ IDENTIFIER = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
 """The allowed message, group and deduplication ids."""
 
 FORBIDDEN_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-"""The characters that neither a body nor an attribute may contain: all but #x9, #xA, #xD, and #x20 to #xD7FF, #xE000 to #xFFFD, and
-#x10000 to #x10FFFF."""
+"""The characters that neither a body nor an attribute may contain.
+
+All but #x9, #xA, #xD, and #x20 to #xD7FF, #xE000 to #xFFFD, and #x10000 to #x10FFFF."""
 
 ATTRIBUTE_NAME = re.compile(
     r"(?!.*\.\.)(?!(?:aws|amazon)\.)[a-z0-9_-](?:[a-z0-9_.-]{0,254}[a-z0-9_-])?",

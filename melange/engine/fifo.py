@@ -37,14 +37,14 @@ class FifoQueue(StoredQueue[MessageT]):
     def __init__(self, numbers: Iterator[int], name_dead_letter: Callable[[Copy[MessageT]], str]) -> None:
         super().__init__(numbers)
         self._name_dead_letter = name_dead_letter
-        self._groups: dict[str | None, deque[Copy[MessageT]]] = {}  # all messages of a group, in order
-        self._ready: OrderedDict[str | None, None] = (
-            OrderedDict()
-        )  # groups with a first message that may be visible
-        self._in_sight = 0  # the number of messages in groups
-        self._out_of_sight: deque[Copy[MessageT]] = (
-            deque()
-        )  # behind so many others that SQS does not look at it
+        # All messages of a group, in order.
+        self._groups: dict[str | None, deque[Copy[MessageT]]] = {}
+        # The groups with a first message that may be visible.
+        self._ready: OrderedDict[str | None, None] = OrderedDict()
+        # The number of messages in groups.
+        self._in_sight = 0
+        # Messages behind so many others that SQS does not look at them.
+        self._out_of_sight: deque[Copy[MessageT]] = deque()
         self._window: DeduplicationWindow[int] = DeduplicationWindow()
 
     @property
@@ -154,7 +154,7 @@ class FifoQueue(StoredQueue[MessageT]):
 
 
 class DeduplicationWindow(Generic[AnswerT]):
-    """The deduplication ids of a topic or queue of the last five minutes, and the answer that the first use of each was given.
+    """The deduplication ids of a topic or queue of the last five minutes, and the answer to the first use of each.
 
     An id is remembered from its first use, whatever happens to the message, and a repetition does not
     extend that. Forgetting costs as much as remembering.

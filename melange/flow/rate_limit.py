@@ -156,7 +156,10 @@ class LocalBucket:
 
 
 class RedisBucket:
-    """Tokens in Redis, shared by all processes that use its name. Raises ``DeduplicationError`` while Redis is unavailable."""
+    """Tokens in Redis, shared by all processes that use its name.
+
+    Raises ``DeduplicationError`` while Redis is unavailable.
+    """
 
     def __init__(self, redis: RedisSource, name: str, per_second: float, burst: float) -> None:
         # It imports the redis library, which a limit of one process does without.

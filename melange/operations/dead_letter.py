@@ -215,7 +215,10 @@ class Group:
 def grouped(
     letters: Iterable[DeadLetter], now: datetime, by: Sequence[Aspect] = DEFAULT_ASPECTS
 ) -> list[Group]:
-    """Return the groups, the largest first; by age alone, the newest first. Reads ``letters`` one by one and keeps none of them."""
+    """Return the groups, the largest first; by age alone, the newest first.
+
+    Reads ``letters`` one by one and keeps none of them.
+    """
     groups: dict[tuple[str | None, ...], Group] = {}
     for letter in letters:
         values = tuple(_aspect(letter, aspect, now) for aspect in by)

@@ -56,9 +56,9 @@ class Inbox(DeduplicationStore):
     step that may fail by itself.
 
     Each running delivery holds one connection: the engine's pool has to allow the worker's ``concurrency``. The
-    tables ``melange_inbox`` and ``melange_inbox_attempts`` must exist. On PostgreSQL a message in work at another process is detected before its
-    listener runs. Elsewhere it is detected at the latest after the run, which is then rolled back. A claim lasts as
-    long as its transaction, also beyond its lease.
+    tables ``melange_inbox`` and ``melange_inbox_attempts`` must exist. On PostgreSQL a message in work at another
+    process is detected before its listener runs. Elsewhere it is detected at the latest after the run, which is then
+    rolled back. A claim lasts as long as its transaction, also beyond its lease.
 
     Each completion may delete some marks older than ``retention_seconds``; ``purge`` deletes all of them.
     Thread-safe.

@@ -1,4 +1,4 @@
-"""The transaction of a listener in the inbox: claimed after its attempt was counted, guarded, and committed with the mark."""
+"""The transaction of a listener in the inbox: claimed after its attempt was counted, and committed with the mark."""
 
 from __future__ import annotations
 

@@ -143,9 +143,8 @@ class PostgresLocks(Locks):
         connection.execute(select(func.pg_advisory_xact_lock(_SCHEDULE_LOCK_CLASS, 0)))
 
 
-_LOCK_KEY = func.coalesce(
-    OutboxMessage.lock_key, 0
-)  # without one a row would hide all the others from NOT IN
+# A row without a lock key would hide all the others from NOT IN.
+_LOCK_KEY = func.coalesce(OutboxMessage.lock_key, 0)
 _wanted = func.unnest(bindparam("lock_keys", type_=ARRAY(Integer))).column_valued("lock_key")
 _TRY_LOCKS = select(_wanted).where(func.pg_try_advisory_xact_lock(_LOCK_CLASS, _wanted))
 

@@ -59,8 +59,8 @@ class OutboxRelay(Lifecycle):
     are on standby. A relay does not publish from a database that it cannot write to: a standby server, a read-only
     file, a user without permission.
 
-    ``run`` blocks until SIGTERM, SIGINT or ``stop``; ``start``, ``running`` and ``lifespan`` work in the background. A relay runs once. Its
-    thread is a daemon. Thread-safe. It takes its time from the driver's clock.
+    ``run`` blocks until SIGTERM, SIGINT or ``stop``; ``start``, ``running`` and ``lifespan`` work in the background. A
+    relay runs once. Its thread is a daemon. Thread-safe. It takes its time from the driver's clock.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Batches of a relay: choose the next rows (``locks``), read them (``rows``), publish (``topic_publisher``), mark (``rows``)."""
+"""Batches of a relay: choose the next rows (``locks``), read (``rows``), publish (``topic_publisher``) and mark them."""
 
 from __future__ import annotations
 

@@ -215,10 +215,8 @@ class InboxAttempts(_Base):
 PUBLISHED_AT = type_coerce(OutboxMessage.published_at, _UtcDateTime()).label("published_at")
 """The time, to be read aware."""
 
-_YEARS = (
-    datetime(1900, 1, 1, tzinfo=UTC),
-    datetime(9000, 1, 1, tzinfo=UTC),
-)  # PostgreSQL has more, and infinity
+# PostgreSQL has more years than Python, and infinity.
+_YEARS = (datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
 
 
 def _time_or_none(time: InstrumentedAttribute[datetime], name: str) -> ColumnElement[datetime]:

@@ -35,15 +35,16 @@ class Fault:
     """What happens to some calls.
 
     - ``throttle``: the service's answer to too many calls. ``error``: its answer to a failure of its own, with ``status``.
-    - ``delay``: the call is executed ``seconds`` later. ``hang``: it is not executed, and has no answer for ``seconds``; then
-      the connection is closed.
+    - ``delay``: the call is executed ``seconds`` later. ``hang``: it is not executed, and has no answer for ``seconds``;
+      then the connection is closed.
     - ``drop-request``: the connection is closed before the call is executed; ``drop-answer``: after it, without an answer;
       ``cut-answer``: after half of the answer.
     - ``repeat``: the call is executed twice, as if the network had delivered it twice.
     - ``partial``: about half of the entries of a batch fail, at least one. Other calls are left alone.
 
-    ``service`` is ``sqs`` or ``sns``, ``operation`` such as ``SendMessage``, ``name`` that of a queue or topic; "" means any.
-    ``rate`` is the share of those calls, from 0 to 1. ``times`` is how often it strikes at most; None means no limit.
+    ``service`` is ``sqs`` or ``sns``, ``operation`` such as ``SendMessage``, ``name`` that of a queue or topic; ""
+    means any. ``rate`` is the share of those calls, from 0 to 1. ``times`` is how often it strikes at most; None means
+    no limit.
     """
 
     kind: FaultKind

@@ -113,7 +113,7 @@ def find_stories(
 
 
 def find_story(broker: Broker, message_id: str) -> Story | None:
-    """Return the story of the message with this id in a topic, in a queue or of melange, or None. Takes the lock for a moment."""
+    """Return the story of the message with this id in a topic, in a queue or of melange, or None. Takes the lock."""
     log = _Log(broker)
     number = broker.number_in(message_id)
     group = log.group_of(message_id if number is None else number) or log.group_of((message_id,))

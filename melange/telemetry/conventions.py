@@ -86,7 +86,7 @@ def error_type(error: BaseException) -> str:
 
 
 def outcome_name(outcome: Outcome) -> str:
-    """Return the value of ``melange.outcome``: ``done``, ``duplicate``, ``unhandled``, ``retry``, ``dead_letter``, ``lease_lost``."""
+    """Return ``melange.outcome``: ``done``, ``duplicate``, ``unhandled``, ``retry``, ``dead_letter``, ``lease_lost``."""
     if isinstance(outcome, Acknowledge):
         return outcome.reason
     if isinstance(outcome, Defer):

@@ -60,7 +60,8 @@ Result = TypeVar("Result")
 class Metrics(Middleware):
     """Counts and measures what is published and consumed, and reports the numbers of workers and relays.
 
-    Names and meanings are in ``docs/telemetry.md``. The numbers of a worker or an outbox are read when metrics are collected.
+    Names and meanings are in ``docs/telemetry.md``. The numbers of a worker or an outbox are read when metrics are
+    collected.
     """
 
     def __init__(self, meter_provider: MeterProvider | None = None, *, clock: Clock | None = None) -> None:

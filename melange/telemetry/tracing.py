@@ -49,11 +49,12 @@ from melange.telemetry.conventions import (
 class Tracing(Middleware):
     """Makes a span for each operation, and sends its context with the messages.
 
-    ``send`` and ``create`` for what is published, ``receive``, ``process``, one for each run of a listener, and ``settle``. The
-    context travels in headers of the message, through an outbox, redeliveries and dead-letter queues.
+    ``send`` and ``create`` for what is published, ``receive``, ``process``, one for each run of a listener, and
+    ``settle``. The context travels in headers of the message, through an outbox, redeliveries and dead-letter queues.
 
     By default the span of a message that is processed starts a new trace, with a link to the span that created the message.
-    ``continue_traces=True`` makes it a child of that span, so that one trace shows all: choose it where a message causes few others.
+    ``continue_traces=True`` makes it a child of that span, so that one trace shows all: choose it where a message
+    causes few others.
     """
 
     def __init__(

@@ -45,9 +45,9 @@ class Faults:
     def listener_takes(self, listener_or_event: object, *, seconds: float) -> None:
         """Let the clock advance by ``seconds`` in each run of these listeners, before they are called.
 
-        A run longer than its ``timeout_seconds`` fails with ``TimeLimitExceeded``, and its listener is not called. The lease is
-        renewed meanwhile, as a worker does. ``listener_or_event`` is a listener, its name, or an event type. 0 seconds
-        ends the fault.
+        A run longer than its ``timeout_seconds`` fails with ``TimeLimitExceeded``, and its listener is not called. The
+        lease is renewed meanwhile, as a worker does. ``listener_or_event`` is a listener, its name, or an event type. 0
+        seconds ends the fault.
         """
         if not seconds >= 0:
             raise ConfigurationError(f"seconds must be 0 or more, not {seconds!r}")

@@ -27,8 +27,8 @@ class Change:
     """One thing to create, to update, to move or to remove.
 
     ``is_drift`` is False for what consumers do not declare themselves, such as the mark of the topology: their broker is
-    still as the program wants it. ``takes`` says what does not apply at once. ``message_count`` of a queue to move or remove is an
-    estimate.
+    still as the program wants it. ``takes`` says what does not apply at once. ``message_count`` of a queue to move or
+    remove is an estimate.
     """
 
     action: Action

@@ -135,9 +135,8 @@ def test_the_concepts_page_lists_every_file_on_the_path_of_a_message(event) -> N
 
 
 def test_the_path_of_a_message_does_not_grow(monkeypatch) -> None:
-    monkeypatch.setattr(
-        melange.deduplication.memory, "identity_of", hash
-    )  # also where tests have hashes that are known
+    # Other tests may have set hashes that are known.
+    monkeypatch.setattr(melange.deduplication.memory, "identity_of", hash)
     with InMemoryDriver() as driver:
         walk = consumed(driver, DICT)
 

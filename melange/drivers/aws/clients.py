@@ -190,9 +190,8 @@ def _error_for_building(error: Exception, endpoint_url: str | None) -> MelangeEr
     mapped = error_for(error, "building the boto3 clients", "SNS and SQS")
     if mapped is not None:
         return mapped
-    if isinstance(error, ValueError) and not isinstance(
-        error, BotoCoreError
-    ):  # an endpoint that is not a URL
+    if isinstance(error, ValueError) and not isinstance(error, BotoCoreError):
+        # The endpoint is not a URL.
         return ConfigurationError(f"endpoint_url={endpoint_url!r} cannot be used: {error}")
     return ConfigurationError(f"the boto3 clients could not be built ({type(error).__name__}): {error}")
 
@@ -224,9 +223,8 @@ def read_answer(
     if response_dict["status_code"] != 200 or not body:
         return
     service = operation_model.service_model
-    protocol = getattr(
-        service, "resolved_protocol", service.protocol
-    )  # which botocore 1.35 does not have yet
+    # botocore 1.35 does not have ``resolved_protocol`` yet.
+    protocol = getattr(service, "resolved_protocol", service.protocol)
     if protocol == "query" and body[:16].lstrip()[:1] != b"<":
         raise UnreadableAnswer("it is not XML")
     if protocol == "json":

@@ -1,4 +1,7 @@
-"""Dead letters on SQS: sent there as they were received with the reason, looked at, and sent on; see ``melange.drivers.dead_letters``."""
+"""Dead letters on SQS: sent there as they were received with the reason, looked at, and sent on.
+
+See ``melange.drivers.dead_letters``.
+"""
 
 from __future__ import annotations
 
@@ -167,9 +170,8 @@ def _entry_of(delivery: Delivery, target: Queue, note: str | None) -> Entry:
     if not isinstance(received, Received):
         raise ConfigurationError("only deliveries that browse() returned can be sent on")
     attributes = _with_identity(delivery, received, without_note(_attributes_of(received)))
-    if (
-        len(attributes) > MAX_ATTRIBUTES
-    ):  # of another publisher, which uses all of them: SQS gives it a new id
+    if len(attributes) > MAX_ATTRIBUTES:
+        # Another publisher used all of them: SQS gives the message a new id.
         attributes = _attributes_of(received)
     elif note is not None:
         attributes = _with_fitting_note(received.raw["Body"], attributes, note, target)

@@ -245,9 +245,8 @@ def _known_codes(response: Mapping[str, Any]) -> set[str]:
     # SQS answers with the code of its old protocol and, beside it, the name that its model uses.
     codes = {normalized(str(details.get(name) or "")) for name in ("Code", "QueryErrorCode")}
     status = _status(response)
-    if (
-        status in _UNAVAILABLE or 300 <= status < 400
-    ):  # AWS does not redirect: that is a proxy or a captive portal
+    # AWS does not redirect: that is a proxy or a captive portal.
+    if status in _UNAVAILABLE or 300 <= status < 400:
         codes.add("serviceunavailable")  # with any code
     return codes
 

@@ -343,9 +343,8 @@ def _type_in_body(body: str) -> str | None:
 def _message_of(copy: Copy[Message]) -> Message:
     if copy.message.message_deduplication_id is copy.deduplication_id:
         return copy.message
-    return copy.message._replace(
-        message_deduplication_id=copy.deduplication_id
-    )  # a dead letter has a new one
+    # A dead letter has a new deduplication id.
+    return copy.message._replace(message_deduplication_id=copy.deduplication_id)
 
 
 def _advice(handle: Topic | Queue, names: list[str]) -> str:

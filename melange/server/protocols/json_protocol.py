@@ -35,9 +35,8 @@ def read(operation: str, body: bytes) -> dict[str, Any]:
 
 def write(result: dict[str, Any]) -> bytes:
     """Return the body of an answer."""
-    return _encode(result).encode(
-        errors="replace"
-    )  # a client can send half of a surrogate pair as a JSON escape
+    # A client can send half of a surrogate pair as a JSON escape.
+    return _encode(result).encode(errors="replace")
 
 
 def write_error(error: ServiceError) -> tuple[dict[str, str], bytes]:

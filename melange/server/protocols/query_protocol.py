@@ -78,9 +78,8 @@ def write_error(service: str, error: ServiceError, request_id: str) -> bytes:
     """Return the body of an error."""
     message = error.message
     if error.code == no_such_queue().code:
-        message = message.replace(
-            "exist.", "exist for this wsdl version."
-        )  # as SQS says in this protocol only
+        # SQS says so in this protocol only.
+        message = message.replace("exist.", "exist for this wsdl version.")
     return (
         f'<?xml version="1.0"?><ErrorResponse xmlns="{_NAMESPACES[service]}"><Error><Type>{error.fault}</Type>'
         f"<Code>{_escape(error.code)}</Code><Message>{_escape(message)}</Message>"

@@ -51,9 +51,8 @@ def _published() -> dict[str, Any]:
     from melange.django.outbox import Outbox  # noqa: PLC0415
     from melange.testing import Harness  # noqa: PLC0415
 
-    call_command(
-        "makemigrations", "melange", check_changes=True, dry_run=True, verbosity=0
-    )  # ends if one is missing
+    # This ends the program if a migration is missing.
+    call_command("makemigrations", "melange", check_changes=True, dry_run=True, verbosity=0)
     call_command("migrate", verbosity=0)
     received: list[Any] = []
     consumer = ExchangeMessageConsumer("packing", "orders")

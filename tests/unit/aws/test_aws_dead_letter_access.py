@@ -116,9 +116,8 @@ def test_nothing_is_sent_to_a_fifo_queue_after_a_dead_letter_that_failed(broker)
     )
     access = broker.driver().dead_letter_access
     ((found,), (later,)) = (access.browse(DEAD_LETTERS, visibility_timeout_seconds=60) for _ in range(2))
-    target = Queue(
-        "stock.fifo", f"{URL}stock.fifo", is_fifo=True, max_message_bytes=50
-    )  # one fits, two do not
+    # One fits into a batch, two do not.
+    target = Queue("stock.fifo", f"{URL}stock.fifo", is_fifo=True, max_message_bytes=50)
 
     failures = access.resend([found.delivery, later.delivery._replace(receipt_handle="later")], target)
 

@@ -364,9 +364,8 @@ def test_an_event_loop_is_not_kept_alive(publisher):
 
     loop = asyncio.run(publish())
 
-    eventually(
-        lambda: gc.collect() is not None and loop() is None
-    )  # the publisher's thread lets go a moment later
+    # The publisher's thread lets go a moment later.
+    eventually(lambda: gc.collect() is not None and loop() is None)
 
 
 def test_on_trio_there_is_an_error_with_advice(publisher):

@@ -61,7 +61,7 @@ class Connection:
         self._is_first = True
 
     def is_usable(self) -> bool:
-        """Return False if the other side has closed it, or has sent more than its answer, which must not become the next one."""
+        """Return False if the other side has closed it, or has sent more than its answer: that must not be the next one."""
         return not (self._readable.poll(0) or self._is_pending())
 
     def exchange(self, request: bytes) -> HttpAnswer:
