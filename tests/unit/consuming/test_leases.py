@@ -21,7 +21,8 @@ from melange.consuming.poison_messages import Suspects
 from melange.deduplication.base import Claimed, DeduplicationKey
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import Failure, LeaseLostError
-from melange.messages import Delivery
+from melange.messages import Delivery, Message
+from melange.testing import ManualClock
 from waiting import eventually
 
 TIMEOUT_SECONDS = 30
@@ -405,3 +406,31 @@ def test_messages_of_one_poll_keep_their_leases_in_real_time() -> None:
 
     assert consumer.consume_event() == 4
     assert receive_counts == [1, 1, 1, 1]
+
+
+class ImpatientClock(ManualClock):
+    """Stands still, and gives waits up at once."""
+
+    def __init__(self) -> None:
+        super().__init__(stuck_after_seconds=0.01)
+        self.given_up = 0
+
+    def wait(self, condition, seconds) -> None:
+        try:
+            super().wait(condition, seconds)
+        except TimeoutError:
+            self.given_up += 1
+            raise
+
+
+def test_a_clock_of_a_test_that_stands_still_is_no_failure_to_renew(make_keeper, caplog) -> None:
+    clock = ImpatientClock()
+    with InMemoryDriver(clock=clock) as driver:
+        keeper = make_keeper(driver, TIMEOUT_SECONDS, None)
+        queue = driver.declare_queue("stock")
+        driver.send(queue, [Message("1", "{}")])
+
+        keeper.hold(driver.receive(queue, 1, 0, visibility_timeout_seconds=TIMEOUT_SECONDS))
+
+        eventually(lambda: clock.given_up > 2)
+        assert "renewing leases failed" not in caplog.text
