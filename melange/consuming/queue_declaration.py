@@ -16,12 +16,12 @@ from melange.drivers.base import (
     NoDeadLetterQueue,
     find_topic,
 )
+from melange.drivers.sqs_rules import FIFO_SUFFIX
 from melange.errors import ConfigurationError, DriverError, QueueNotFoundError
 from melange.messages import Queue
 
 logger = logging.getLogger(__name__)
 
-FIFO_SUFFIX = ".fifo"
 DEAD_LETTER_SUFFIX = "-dlq"
 DEAD_LETTER_RETENTION_SECONDS = 14 * 24 * 3600
 

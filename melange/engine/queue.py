@@ -12,8 +12,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
+from melange.drivers.base import QueueDepth
 from melange.drivers.sqs_rules import DEFAULT_RETENTION_SECONDS, MAX_IN_FLIGHT
 from melange.engine.waiting import Waiters
 
@@ -24,14 +25,6 @@ VISIBLE = -math.inf
 
 _SPARE_DEADLINES = 1_000
 """The number of outdated deadlines that are kept before they are removed."""
-
-
-class Depth(NamedTuple):
-    """The number of messages in a queue, without those that are too old."""
-
-    visible: int
-    in_flight: int
-    delayed: int
 
 
 class Copy(Generic[MessageT]):
@@ -135,6 +128,11 @@ class StoredQueue(ABC, Generic[MessageT]):
         """Keep the copies in this dictionary from now on, which has them all in the order of arrival."""
         self.copies_by_number = copies
         self._is_indexed = False
+
+    def end_waits(self) -> None:
+        """Have the receives that wait now return without a message."""
+        self.ended_waits += 1
+        self.waiters.wake_all()
 
     def put(
         self,
@@ -241,8 +239,8 @@ class StoredQueue(ABC, Generic[MessageT]):
             self._index(now)
         self._show_due(now)
 
-    def measure(self, now: float) -> Depth:
-        """Count the messages. Only this operation looks at all of them."""
+    def measure(self, now: float) -> QueueDepth:
+        """Count the messages that are not too old. Only this operation looks at all of them."""
         oldest = now - self.retention_seconds
         visible = in_flight = delayed = 0
         for copy in self.copies_by_number.values():
@@ -252,7 +250,7 @@ class StoredQueue(ABC, Generic[MessageT]):
                 in_flight += 1
             else:
                 delayed += 1
-        return Depth(visible, in_flight, delayed)
+        return QueueDepth(visible, in_flight, delayed)
 
     def purge(self) -> None:
         """Remove all messages."""

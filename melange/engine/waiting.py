@@ -4,8 +4,50 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Sized
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from melange.clock import Clock
+
+if TYPE_CHECKING:
+    from melange.engine.queue import StoredQueue
+
+FoundT = TypeVar("FoundT", bound=Sized)
+
+
+def take_when_there(
+    queue: StoredQueue[Any],
+    take: Callable[[float], FoundT],
+    *,
+    lock: threading.Lock,
+    clock: Clock,
+    give_up_at: float,
+    ended_waits: int,
+    is_given_up: Callable[[], bool],
+) -> FoundT | None:
+    """Wait until ``take``, called with the time, returns messages, and return them. Blocks; takes the lock for each look.
+
+    Return something empty at ``give_up_at``, and None if ``is_given_up`` or the queue's number of ``ended_waits`` has
+    changed. What is taken for a receive that is given up would be lost until its deadline.
+    """
+    waiter = Waiter()
+    found: FoundT | None = None
+    try:
+        while True:
+            with lock:
+                if queue.ended_waits != ended_waits or is_given_up():
+                    return None
+                now = clock.monotonic()
+                found = take(now)
+                if found or now >= give_up_at:
+                    return found
+                queue.waiters.enroll(waiter)
+                until = min(give_up_at, queue.next_deadline)
+            waiter.sleep(clock, until)
+    finally:
+        waiter.has_left = True
+        with lock:
+            queue.waiters.leave(waiter, is_served=bool(found))
 
 
 class Waiter:

@@ -187,8 +187,7 @@ class Broker:
 
     def _end_waits(self) -> None:
         for queue in self.queues.values():
-            queue.stored.ended_waits += 1
-            queue.stored.waiters.wake_all()
+            queue.stored.end_waits()
 
     def message_id(self, origin: int) -> str:
         """Return the id, a UUID, of the message that had this number when it was first sent."""

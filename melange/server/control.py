@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,7 +83,7 @@ class Control:
                 {
                     "arn": arn,
                     "name": queue.name,
-                    **queue.stored.measure(now)._asdict(),
+                    **asdict(queue.stored.measure(now)),
                     "attributes": dict(queue.attributes),
                 }
                 for arn, queue in broker.queues.items()

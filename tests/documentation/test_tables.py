@@ -141,7 +141,7 @@ def test_the_path_of_a_message_does_not_grow(monkeypatch) -> None:
         walk = consumed(driver, DICT)
 
     assert walk.functions <= 45
-    assert len(walk.files) <= 18
+    assert len(walk.files) <= 15
 
 
 def test_every_page_is_listed_in_the_index_of_its_folder() -> None:

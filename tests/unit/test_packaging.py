@@ -72,3 +72,14 @@ def test_importing_the_lambda_handler_imports_little() -> None:
     modules = set(imported.stdout.split())
     assert "melange.aws_lambda.lambda_handler" in modules
     assert not modules & {"asyncio", "boto3", "botocore", "melange.topology", "melange.consuming.worker"}
+
+
+def test_the_package_can_be_imported_where_processes_cannot_fork() -> None:
+    program = (
+        "import os, random, boto3; del os.register_at_fork; "
+        "import melange.drivers.aws, melange.publishing.gathering, melange.request_reply"
+    )
+
+    imported = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+
+    assert imported.returncode == 0, imported.stderr

@@ -33,7 +33,8 @@ def _renew_lock() -> None:
     _building = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Clients:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from melange.drivers.base import Binding, EventFilter, NoDeadLetterQueue, QueueDepth
+from melange.drivers.base import Binding, EventFilter, NoDeadLetterQueue
 from melange.drivers.queue_spec import DEFAULT_MAX_RECEIVE_COUNT, NamePrefix, QueueSpec
 from melange.drivers.sqs_rules import FIFO_SUFFIX, MAX_VISIBILITY_SECONDS, check_queue_name, check_topic_name
 from melange.engine.fifo import DeduplicationWindow, FifoQueue
@@ -271,10 +271,6 @@ class MemoryQueue:
             return self._why_not_held(delivery, now, or_acknowledged=False)
         self.stored.show_at(copy, min(now + seconds, copy.received_at + MAX_VISIBILITY_SECONDS), now)
         return None
-
-    def measure(self, now: float) -> QueueDepth:
-        """Count the messages."""
-        return QueueDepth(*self.stored.measure(now))
 
     def arrival_of(self, delivery: Delivery) -> tuple[float | None, bool]:
         """Return the time when the delivery's message was sent, and True if another queue had received it too often.

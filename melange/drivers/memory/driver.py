@@ -32,7 +32,7 @@ from melange.drivers.sqs_rules import (
     check_whole_seconds,
 )
 from melange.engine.standard import Disorder
-from melange.engine.waiting import Waiter
+from melange.engine.waiting import take_when_there
 from melange.errors import (
     DriverClosedError,
     DriverError,
@@ -196,32 +196,26 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
         give_up_at: float,
         ended_waits: int,
     ) -> list[Delivery]:
-        waiter = Waiter()
-        deliveries: list[Delivery] = []
-        try:
-            while True:
-                with self._lock:
-                    if self._closed or source.stored.ended_waits != ended_waits:
-                        return []
-                    self._broker.queue(source.queue)  # raises if it was deleted meanwhile
-                    now = self.clock.monotonic()
-                    deliveries = source.take(limit, now, visibility_timeout_seconds)
-                    if deliveries or now >= give_up_at:
-                        return deliveries
-                    source.stored.waiters.enroll(waiter)
-                    until = min(give_up_at, source.stored.next_deadline)
-                waiter.sleep(self.clock, until)
-        finally:
-            waiter.has_left = True
-            with self._lock:
-                source.stored.waiters.leave(waiter, is_served=bool(deliveries))
+        def take(now: float) -> list[Delivery]:
+            self._broker.queue(source.queue)  # raises if it was deleted meanwhile
+            return source.take(limit, now, visibility_timeout_seconds)
+
+        deliveries = take_when_there(
+            source.stored,
+            take,
+            lock=self._lock,
+            clock=self.clock,
+            give_up_at=give_up_at,
+            ended_waits=ended_waits,
+            is_given_up=lambda: self._closed,
+        )
+        return deliveries or []
 
     def end_waits(self, queue: Queue) -> None:
         with self._lock:
             source = self._broker.queues.get(queue.address)
             if source is not None:
-                source.stored.ended_waits += 1
-                source.stored.waiters.wake_all()
+                source.stored.end_waits()
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> list[Failure[Delivery]]:
         failures = []
@@ -265,7 +259,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
     def measure_queue(self, queue: Queue) -> QueueDepth:
         with self._lock:
             self._check_open()
-            return self._broker.queue(queue).measure(self.clock.monotonic())
+            return self._broker.queue(queue).stored.measure(self.clock.monotonic())
 
     def list_messages(self, queue: Queue) -> list[Message]:
         """Return all messages of a queue in the order of arrival, invisible ones included. Receive nothing."""

@@ -87,7 +87,7 @@ class MemoryInspection:
                 topic.unbind(queue)
 
     def _observed(self, queue: MemoryQueue) -> ObservedQueue:
-        depth = queue.measure(self._clock.monotonic())
+        depth = queue.stored.measure(self._clock.monotonic())
         dead_letters = queue.queue.dead_letter_queue
         return ObservedQueue(
             name=queue.queue.name,

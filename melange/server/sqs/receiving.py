@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from melange.drivers.sqs_rules import MAX_BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
 from melange.engine.queue import Copy
-from melange.engine.waiting import Waiter
+from melange.engine.waiting import take_when_there
 from melange.server.calls import Call, Parameters
 from melange.server.errors import invalid_value, missing_parameter, no_such_queue, sqs_error
 from melange.server.sqs.batches import check_entries, for_each
@@ -45,7 +45,10 @@ def receive_message(call: Call) -> Parameters:
             if not copies and queue.stored.is_full and not queue.is_fifo:
                 raise sqs_error("OverLimit", f"Too many messages in flight: {MAX_IN_FLIGHT}.", 403)
             return _deliver(call, queue, copies, attempt_id)
-    return _receive_later(call, queue, limit or 1, visibility_seconds, now + wait_seconds)
+        ended_waits = queue.stored.ended_waits
+    return _receive_later(
+        call, queue, limit or 1, visibility_seconds, give_up_at=now + wait_seconds, ended_waits=ended_waits
+    )
 
 
 def delete_message(call: Call) -> Parameters:
@@ -80,30 +83,26 @@ def change_message_visibility_batch(call: Call) -> Parameters:
 
 
 def _receive_later(
-    call: Call, queue: Queue, limit: int, visibility_seconds: int, give_up_at: float
+    call: Call, queue: Queue, limit: int, visibility_seconds: int, *, give_up_at: float, ended_waits: int
 ) -> Parameters:
-    broker, stored, waiter = call.broker, queue.stored, Waiter()
-    ended_waits = stored.ended_waits
-    is_served = False
-    try:
-        while True:
-            with broker.lock:
-                if stored.ended_waits != ended_waits or not call.is_client_there():
-                    return {}  # what is taken now would be lost until its deadline
-                if broker.queues.get(queue.arn) is not queue:
-                    raise no_such_queue()
-                now = broker.now()
-                copies = stored.take(limit, now, visibility_seconds)
-                if copies or now >= give_up_at:
-                    is_served = bool(copies)
-                    return _deliver(call, queue, copies, call.parameters.get("ReceiveRequestAttemptId"))
-                stored.waiters.enroll(waiter)
-                until = min(give_up_at, stored.next_deadline)
-            waiter.sleep(broker.clock, until)
-    finally:
-        waiter.has_left = True
-        with broker.lock:
-            stored.waiters.leave(waiter, is_served=is_served)
+    broker = call.broker
+
+    def take(now: float) -> Parameters:
+        if broker.queues.get(queue.arn) is not queue:
+            raise no_such_queue()
+        copies = queue.stored.take(limit, now, visibility_seconds)
+        return _deliver(call, queue, copies, call.parameters.get("ReceiveRequestAttemptId"))
+
+    answer = take_when_there(
+        queue.stored,
+        take,
+        lock=broker.lock,
+        clock=broker.clock,
+        give_up_at=give_up_at,
+        ended_waits=ended_waits,
+        is_given_up=lambda: not call.is_client_there(),
+    )
+    return answer or {}
 
 
 def _check_range(parameters: Parameters, name: str, lowest: int, highest: int, reason: str) -> int | None:

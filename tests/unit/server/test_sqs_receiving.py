@@ -101,3 +101,28 @@ def test_an_expired_message_that_is_deleted_leaves_the_count_of_its_tenant_right
     client.send(url, "quiet", MessageGroupId="quiet")
 
     assert client.bodies(url) == ["noisy", "quiet"]
+
+
+def test_a_receive_returns_nothing_if_waits_end_just_before_it_waits(client):
+    queue = client.queue()
+    client.broker.lock = LockThatEndsWaits(client, queue)
+
+    assert client.receive(queue, WaitTimeSeconds=1) == []
+
+
+class LockThatEndsWaits:
+    """When it is first released, waits are ended, and a message arrives that a later receive has to get."""
+
+    def __init__(self, client, queue):
+        self._client, self._queue, self._lock = client, queue, client.broker.lock
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
+        self._client.broker.lock = self._lock
+        with self._lock:
+            for queue in self._client.broker.queues.values():
+                queue.stored.end_waits()
+        self._client.send(self._queue, "later")
