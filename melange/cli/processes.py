@@ -18,7 +18,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from melange.cli.failures import WRONG_USAGE
-from melange.cli.health import HealthFile
+from melange.cli.probes import HealthFile
 from melange.consuming.worker import Worker
 from melange.signals import calling_on_signal, pausing_on_signals
 

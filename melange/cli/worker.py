@@ -12,13 +12,13 @@ import click
 
 from melange.cli import logs
 from melange.cli.failures import failures_shown
-from melange.cli.health import HealthFile, health_served, health_shown, of_one, of_processes
 from melange.cli.options import (
     LAST_PORT,
     health_file_option,
     health_port_option,
     log_options,
 )
+from melange.cli.probes import HealthFile, health_served, health_shown, of_one, of_processes
 from melange.cli.processes import LEFT_WORK_BEHIND, Lifeline, ProcessGroup
 from melange.cli.targets import check_form, load_worker
 from melange.consuming.worker import Worker

@@ -19,7 +19,7 @@ from uuid import uuid4
 import pytest
 
 from melange import ExchangeMessagePublisher
-from melange.cli.health import STALE_SECONDS
+from melange.cli.probes import STALE_SECONDS
 from melange.drivers.aws import AwsDriver
 from melange.signals import SAME_REQUEST_SECONDS
 from services.servers import free_port

@@ -26,7 +26,7 @@ from melange.cli.terminal import age_since, counted, progress, show_table
 from melange.drivers.base import QueueDepth
 from melange.errors import DecodeError
 from melange.operations import DeadLetter, DeadLetters, Group, Selection
-from melange.operations.dead_letter import ASPECTS, DEFAULT_ASPECTS, Aspect, grouped
+from melange.operations.model import ASPECTS, DEFAULT_ASPECTS, Aspect, grouped
 from melange.serialization.json import from_json
 from melange.serialization.masking import masked_body, sensitive_names
 from melange.serialization.serializer import EventSerializer

@@ -16,9 +16,9 @@ from click.core import ParameterSource
 
 from melange.cli import logs
 from melange.cli.failures import TRY_AGAIN, failures_shown
-from melange.cli.health import HealthFile, health_served, health_shown, of_one
 from melange.cli.options import health_file_option, health_port_option, log_options
 from melange.cli.outbox.database import database, database_url_option
+from melange.cli.probes import HealthFile, health_served, health_shown, of_one
 from melange.cli.targets import described, load
 from melange.cli.terminal import progress
 from melange.drivers.registry import DriverManager

@@ -1,4 +1,4 @@
-"""How probes see if a worker or relay is ready: a file that exists meanwhile, and a port that answers over HTTP."""
+"""Liveness and readiness probes of a worker or relay: a file that exists while it is ready, and a port that answers over HTTP."""
 
 from __future__ import annotations
 

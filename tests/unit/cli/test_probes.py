@@ -10,8 +10,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from melange import ExchangeMessageConsumer, QueueOptions, Worker
-from melange.cli import health
-from melange.cli.health import (
+from melange.cli import probes
+from melange.cli.probes import (
     STALE_SECONDS,
     HealthFile,
     health_served,
@@ -40,7 +40,7 @@ def worker():
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    monkeypatch.setattr(health, "TOUCH_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(probes, "TOUCH_EVERY_SECONDS", 0.01)
     return tmp_path / "health"
 
 
