@@ -15,7 +15,7 @@ from melange.drivers.aws.wire import delivery_from
 from melange.drivers.dead_letters import FoundDeadLetter
 from melange.drivers.sqs_rules import MESSAGE_ID_ATTRIBUTE, PUBLISHED_AT_ATTRIBUTE
 from melange.messages import Queue as DeliveryQueue
-from melange.operations.dead_letter import DeadLetter, dead_letter_from, event_type_in
+from melange.operations.model import DeadLetter, dead_letter_from, event_type_in
 from melange.server.contents import decoded, summary, task_in, type_in
 
 _MAX_PRETTY_CHARACTERS = 262_144

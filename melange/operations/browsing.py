@@ -14,7 +14,7 @@ from melange.drivers.dead_letters import DeadLetterAccess, FoundDeadLetter
 from melange.drivers.sqs_rules import MAX_BATCH
 from melange.errors import DriverError, LeaseLostError, MelangeError
 from melange.messages import Delivery, Queue
-from melange.operations.dead_letter import DeadLetter
+from melange.operations.model import DeadLetter
 
 _SHORTEST_LEASE_SECONDS = 60
 _LONGEST_LEASE_SECONDS = 3_600

@@ -25,7 +25,7 @@ from melange.operations.browsing import (
     Stopping,
     never_stopping,
 )
-from melange.operations.dead_letter import (
+from melange.operations.model import (
     DEFAULT_ASPECTS,
     Aspect,
     DeadLetter,

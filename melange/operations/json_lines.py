@@ -15,7 +15,7 @@ from melange.drivers.registry import DriverManager
 from melange.drivers.sqs_rules import MAX_BATCH
 from melange.errors import ConfigurationError, Failure, MelangeError
 from melange.messages import DEAD_LETTER_HEADER, JSON_CONTENT_TYPE, Message, Queue
-from melange.operations.dead_letter import DeadLetter
+from melange.operations.model import DeadLetter
 from melange.operations.selection import Selection
 from melange.serialization.masking import masked_body
 from melange.serialization.serializer import EventSerializer

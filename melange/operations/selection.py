@@ -1,4 +1,4 @@
-"""Which dead letters are meant."""
+"""Selections of dead letters: by id, reason, listener, type, age, header or field."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from melange.operations.dead_letter import DeadLetter, Origin
+from melange.operations.model import DeadLetter, Origin
 
 
 @dataclass(frozen=True, slots=True)

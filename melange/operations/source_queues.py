@@ -12,7 +12,7 @@ from melange.errors import (
     QueueNotFoundError,
 )
 from melange.messages import Queue
-from melange.operations.dead_letter import DeadLetter
+from melange.operations.model import DeadLetter
 
 
 class SourceQueues:

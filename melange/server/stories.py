@@ -75,7 +75,7 @@ class Story:
     @cached_property
     def event_type(self) -> str:
         """Its type, as an attribute or the body names it, or the name of its task in Celery; "" without any."""
-        from melange.operations.dead_letter import event_type_in  # noqa: PLC0415 - most servers never read their log
+        from melange.operations.model import event_type_in  # noqa: PLC0415 - most servers never read their log
 
         types = (type_in(_text_attributes(event.content)) for event in self.events)
         return next(filter(None, types), "") or event_type_in(self.body) or task_in(self.body) or ""

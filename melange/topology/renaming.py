@@ -10,7 +10,7 @@ from melange.drivers.dead_letters import NO_NOTES, FoundDeadLetter
 from melange.drivers.inspection import BrokerInspection, ObservedQueue
 from melange.errors import ConfigurationError, DriverError
 from melange.messages import Queue
-from melange.operations.dead_letter import note_for
+from melange.operations.model import note_for
 from melange.topology.model import DeclaredQueue, Topology
 from melange.topology.plan import Change
 
