@@ -1,4 +1,4 @@
-"""The delay before the next attempt."""
+"""Backoff: the delay before the next attempt of what has failed, exponential and with jitter."""
 
 from __future__ import annotations
 

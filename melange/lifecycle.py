@@ -1,4 +1,4 @@
-"""Work that goes on until it is stopped: in the calling thread, or in the background."""
+"""Work that goes on until SIGTERM, SIGINT or ``stop``: in the calling thread, or in the background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The health of a worker, for probes."""
+"""The health of a worker: if it is ready, and how each of its queues does. ``melange.cli.probes`` answers probes with it."""
 
 from __future__ import annotations
 

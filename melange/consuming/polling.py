@@ -1,4 +1,4 @@
-"""The polling of one queue of a worker: without end, through outages, until it is stopped or gives up."""
+"""The polling of one queue of a worker, through outages of the broker and of the deduplication store, until it stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers that wait for the commit of a transaction."""
+"""Handlers that wait for the commit of a transaction; on a SQLAlchemy session, ``sqlalchemy`` keeps them until then."""
 
 from __future__ import annotations
 

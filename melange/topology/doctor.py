@@ -1,4 +1,4 @@
-"""What breaks silently: each fault with its reason and what repairs it."""
+"""The doctor: it looks through a topology and its broker for faults that no call reports, with what repairs each."""
 
 from __future__ import annotations
 
