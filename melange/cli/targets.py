@@ -32,9 +32,9 @@ def load_worker(target: str, *, concurrency: int | None = None, grace_seconds: f
 
     Raises:
         ConfigurationError: the target does not exist, cannot be run, or a number is out of bounds.
-        TargetError, DriverError, DeduplicationError, OutboxError: as ``load`` does.
+        TargetError, DriverError, DeduplicationError, OutboxError: as ``load_target`` does.
     """
-    found = load(target)
+    found = load_target(target)
     options = {
         name: value
         for name, value in (("concurrency", concurrency), ("grace_seconds", grace_seconds))
@@ -50,7 +50,7 @@ def load_worker(target: str, *, concurrency: int | None = None, grace_seconds: f
     return Worker(*_consumers(target, found), **options)  # type: ignore[arg-type] # int and float by name
 
 
-def load(target: str) -> object:
+def load_target(target: str) -> object:
     """Import ``target`` and return it, or the result of calling it if it is a function.
 
     Importing runs the target's code. The working directory is searched first, as ``python -m`` does. A signal to
@@ -81,7 +81,7 @@ def check_form(target: str) -> None:
 
 
 def described(value: object) -> str:
-    """Return a description of the type that ``load`` has found, for error texts."""
+    """Return a description of the type that ``load_target`` has found, for error texts."""
     return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 

@@ -26,9 +26,9 @@ from melange.console.model import (
     Queue,
     Topic,
 )
-from melange.console.reading import dead_letter_of, draft_of
+from melange.console.reading import draft_of, read_dead_letter
 from melange.drivers.aws.driver import AwsDriver
-from melange.drivers.aws.inspection import Subscription
+from melange.drivers.aws.inspection import AccountSubscription
 from melange.drivers.aws.policies import NO_STATEMENT, sending_problem
 from melange.drivers.sqs_rules import FIFO_SUFFIX
 from melange.errors import MelangeError, QueueNotFoundError, TopicNotFoundError
@@ -204,7 +204,7 @@ class AwsBackend:
         return DeadLetters(queue_arn, self._driver)
 
     def _selection(self, queue_arn: str, keys: Sequence[str]) -> Selection:
-        letters = [dead_letter_of(self.message(queue_arn, key)) for key in keys]
+        letters = [read_dead_letter(self.message(queue_arn, key)) for key in keys]
         return Selection(message_ids=frozenset(letter.message_id for letter in letters))
 
     def _done(self, queue_arn: str, report: Report) -> int:
@@ -252,7 +252,7 @@ def _redrive_of(attributes: Mapping[str, str]) -> tuple[str | None, int | None]:
     return policy.get("deadLetterTargetArn"), None if count is None else int(count)
 
 
-def _binding(subscription: Subscription) -> Binding:
+def _binding(subscription: AccountSubscription) -> Binding:
     attributes = subscription.attributes
     is_pending = not subscription.arn.startswith("arn:")
     return Binding(

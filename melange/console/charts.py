@@ -41,7 +41,7 @@ class Sample:
     deleting: float = 0
 
 
-class History:
+class QueueHistory:
     """Samples the queues in a thread of its own while pages are looked at. Thread-safe."""
 
     def __init__(self, backend: Backend) -> None:

@@ -14,7 +14,7 @@ from typing import Self
 from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlsplit
 
 from melange.console.backend import Backend, NotFoundError, RefusedError
-from melange.console.charts import History
+from melange.console.charts import QueueHistory
 from melange.console.pages import (
     Handler,
     Page,
@@ -111,7 +111,7 @@ class Console:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._history = History(backend)
+        self._history = QueueHistory(backend)
         self._token = secrets.token_urlsafe(32)
         self._notices: OrderedDict[str, Redirect] = OrderedDict()
         self._routes = [(method, _pattern(path), handler) for method, path, handler in _ROUTES]

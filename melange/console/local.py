@@ -20,7 +20,7 @@ from melange.console.model import (
     Topic,
     Traffic,
 )
-from melange.console.reading import dead_letter_of, draft_of, topic_arn_of, without_note_of
+from melange.console.reading import draft_of, read_dead_letter, topic_arn_of, without_note_of
 from melange.messages import new_uuid
 from melange.server.broker import Broker
 from melange.server.calls import Call, Caller, Operation, Parameters
@@ -227,7 +227,7 @@ class LocalBackend:
         message = self._messages.message(queue, copy, None)
         named = message.source_arn
         if named is None:
-            name = dead_letter_of(message).queue_name
+            name = read_dead_letter(message).queue_name
             named = next((arn for arn in sources if arn.rpartition(":")[2] == name), None)
         if named is None and len(sources) == 1:
             named = sources[0]

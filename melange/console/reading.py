@@ -120,7 +120,7 @@ def topic_arn_of(message: Message) -> str | None:
     return envelope.topic_arn if envelope else None
 
 
-def dead_letter_of(message: Message) -> DeadLetter:
+def read_dead_letter(message: Message) -> DeadLetter:
     """Return the message as a dead letter, with its reason and the queue where it failed."""
     delivery = delivery_from(message.raw, _NO_QUEUE, 0, 0)
     return dead_letter_from(

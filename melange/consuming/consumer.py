@@ -25,7 +25,7 @@ from melange.consuming.subscriptions import ListenerRegistry
 from melange.consuming.time_limit import TimeLimits
 from melange.deduplication.base import DeduplicationStore, NoDeduplication, RunCoroutine
 from melange.drivers.base import MessagingDriver
-from melange.drivers.declarations import collect
+from melange.drivers.declarations import add_to_collection
 from melange.drivers.registry import DriverManager
 from melange.drivers.sqs_rules import check_whole_seconds
 from melange.errors import ConfigurationError, InvalidNameError
@@ -104,7 +104,7 @@ class ExchangeMessageConsumer(ListenerRegistry):
             retry.max_attempts,
             outlives_process=self.keeps_attempts,
         )
-        is_collected = collect(self)
+        is_collected = add_to_collection(self)
         self.queue = self.declaration.undeclared() if is_collected else self.declaration.queue(self.driver)
         self.gates = checked_gates(flow, self.queue, self.driver.clock)
         hooks_of_gates = [hook for gate in flow for hook in gate.hooks]

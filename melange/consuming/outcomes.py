@@ -94,7 +94,7 @@ UNHANDLED = Acknowledge("unhandled")
 LEAVE = Leave()
 
 
-def combined(outcomes: list[Outcome]) -> Outcome:
+def combined_outcome(outcomes: list[Outcome]) -> Outcome:
     """Return the combined outcome of several listeners.
 
     If one listener may still succeed, the message is retried, also if another one rejects it. Of several delays the

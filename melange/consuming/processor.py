@@ -27,7 +27,7 @@ from melange.consuming.outcomes import (
     Outcome,
     StoreUnavailableError,
     checked_outcome,
-    combined,
+    combined_outcome,
 )
 from melange.consuming.subscriptions import Subscriptions
 from melange.consuming.time_limit import TimeLimits
@@ -111,7 +111,7 @@ class DeliveryProcessor:
             return attempt(listeners[0], event_type_name, data, lease)
         if not listeners:
             return self._unhandled(event_type_name)
-        return combined([attempt(listener, event_type_name, data, lease) for listener in listeners])
+        return combined_outcome([attempt(listener, event_type_name, data, lease) for listener in listeners])
 
     def steps(self, lease: Lease) -> Steps:
         """Do the same as ``process``, without a thread that waits for asynchronous listeners, and without hooks.
@@ -134,7 +134,7 @@ class DeliveryProcessor:
                 yield None
                 outcome = self.attempts.make(listener, event_type_name, data, lease)
             outcomes.append(outcome)
-        return combined(outcomes) if len(outcomes) > 1 else outcomes[0]
+        return combined_outcome(outcomes) if len(outcomes) > 1 else outcomes[0]
 
     def _process_wrapped(self, lease: Lease) -> Outcome:
         around = [partial(hook, lease.delivery) for hook in self._around_delivery]

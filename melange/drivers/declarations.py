@@ -26,7 +26,7 @@ def collecting() -> Iterator[list[object]]:
             _collected = None
 
 
-def collect(declared: object) -> bool:
+def add_to_collection(declared: object) -> bool:
     """Add an object to the open collection; return False if none is open."""
     if _collected is None:
         return False

@@ -177,7 +177,7 @@ class Inbox(DeduplicationStore):
 
     def check(self) -> None:
         """Raise ``DeduplicationError`` while the database is unavailable, or has no table of marks."""
-        self._sessions.run("look for the inbox", inbox_statements.look)
+        self._sessions.run("look for the inbox", inbox_statements.check_tables)
 
     def purge(self) -> int:
         """Delete the marks and attempts that are older than the retention; return their number.

@@ -243,7 +243,7 @@ def write_mark(connection: Connection, key: DeduplicationKey, token: str, done_a
     forget_attempts(connection, key)
 
 
-def look(connection: Connection) -> None:
+def check_tables(connection: Connection) -> None:
     """Raise the database's error if one of the tables is missing or has other columns."""
     for table in (_MARKS, _ATTEMPTS):
         connection.execute(select(*table.columns).where(literal(False)))

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from melange.callables import Handler, annotated_types, is_asynchronous, place
 from melange.domain import Subscribers
 from melange.domain.subscriptions import call_where_not_subscribed, subscription_for
-from melange.drivers.declarations import collect
+from melange.drivers.declarations import add_to_collection
 from melange.errors import ConfigurationError
 from melange.outbox.transactional_outbox import Key, TransactionalOutbox, check_topic, open_outbox
 from melange.publishing import Event
@@ -59,7 +59,7 @@ class IntegrationEvents(Subscribers):
         self._raises = without_outbox == "raise"
         self.mappings: list[tuple[str, Callable[[Any], Event | None]]] = []
         """The topics and their mappings, for ``melange topology``."""
-        collect(self)
+        add_to_collection(self)
 
     def to(
         self, topic: str, *event_types: type, key: Callable[[Any], Key | None] | None = None

@@ -15,8 +15,8 @@ from melange.errors import MelangeError
 from melange.messages import Message
 from melange.outbox.locks import Locks
 from melange.outbox.rows import (
+    AcceptedMessage,
     PendingMessage,
-    SentMessage,
     commit,
     count_attempts,
     mark_failed,
@@ -42,7 +42,7 @@ class Progress(NamedTuple):
 
 @dataclass(slots=True)
 class _Results:
-    sent: list[SentMessage] = field(default_factory=list)
+    sent: list[AcceptedMessage] = field(default_factory=list)
     failed: list[tuple[PendingMessage, MelangeError]] = field(default_factory=list)
     attempted: list[PendingMessage] = field(default_factory=list)
     held: list[PendingMessage] = field(default_factory=list)
@@ -75,7 +75,7 @@ class BatchRelay:
         self._limit = limit
         self._max_attempts = max_attempts
         self._is_stopping = is_stopping
-        self._unmarked: list[SentMessage] = []
+        self._unmarked: list[AcceptedMessage] = []
         self._is_writable = False
 
     def relay(self) -> Progress:
@@ -180,7 +180,7 @@ class BatchRelay:
             return not_sent
         answer = self._topics.publish(readable[0][0].topic or "", [message for _, message in readable])
         results.sent += [
-            SentMessage(readable[place][0].id, readable[place][1].message_id) for place in answer.accepted
+            AcceptedMessage(readable[place][0].id, readable[place][1].message_id) for place in answer.accepted
         ]
         for place, error in answer.refused.items():
             results.failed.append((readable[place][0], error))

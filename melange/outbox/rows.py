@@ -183,7 +183,7 @@ def _malformed(column: str, wanted: str, value: object) -> InvalidMessageError:
 _MAX_ERROR_CHARACTERS = 1_000
 
 
-class SentMessage(NamedTuple):
+class AcceptedMessage(NamedTuple):
     """A message that the broker has accepted."""
 
     id: int
@@ -231,7 +231,9 @@ def _update_first(limit: int) -> Any:
     )
 
 
-def mark_sent(connection: Connection, sent: Sequence[SentMessage], now: datetime, *conditions: Any) -> None:
+def mark_sent(
+    connection: Connection, sent: Sequence[AcceptedMessage], now: datetime, *conditions: Any
+) -> None:
     """Mark messages that were published."""
     ids, message_ids = zip(*sent, strict=True)
     connection.execute(

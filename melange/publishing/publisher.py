@@ -9,7 +9,7 @@ from functools import partial
 from typing import Generic, Unpack
 
 from melange.drivers.base import MessagingDriver, find_topic
-from melange.drivers.declarations import collect
+from melange.drivers.declarations import add_to_collection
 from melange.drivers.registry import DriverManager, require_driver
 from melange.errors import (
     DriverConnectionError,
@@ -191,7 +191,7 @@ class ExchangeMessagePublisher(Publisher[Topic]):
         super().__init__(topic, driver, destination, gather)
         self.topic_name = topic
         self.event_types = event_types
-        collect(self)
+        add_to_collection(self)
 
     def publish(
         self,

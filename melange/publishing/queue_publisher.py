@@ -8,7 +8,7 @@ from functools import partial
 from typing import Unpack
 
 from melange.drivers.base import MessagingDriver
-from melange.drivers.declarations import collect
+from melange.drivers.declarations import add_to_collection
 from melange.errors import Failure, QueueNotFoundError
 from melange.messages import Message, Queue
 from melange.middleware import publish_through
@@ -35,7 +35,7 @@ class QueueMessagePublisher(Publisher[Queue]):
         )
         super().__init__(queue_name, driver, destination, gather)
         self.queue_name = queue_name
-        collect(self)
+        add_to_collection(self)
 
     def send(
         self,

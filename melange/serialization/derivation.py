@@ -44,8 +44,8 @@ from melange.serialization.fields import (
     key_conversion,
 )
 from melange.serialization.introspection import (
+    check_dataclass,
     check_decorated,
-    check_kind,
     constructor_arguments,
     foreign_kind,
     is_alias,
@@ -146,7 +146,7 @@ class _Derivation:
 
     def _complete(self, made: DataclassField, type_arguments: tuple[Any, ...], *, in_set: bool) -> None:
         class_ = made.type
-        check_kind(class_)
+        check_dataclass(class_)
         fields = dataclasses.fields(class_)
         hints = resolved_hints(class_, {field.name: field.type for field in fields})
         check_decorated(class_, hints)

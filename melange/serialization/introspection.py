@@ -41,7 +41,7 @@ _ADVICE = (
 )
 
 
-def check_kind(dataclass_type: type) -> None:
+def check_dataclass(dataclass_type: type) -> None:
     """Raise ``ConfigurationError`` if the class is not a dataclass, or one that cannot be an event."""
     if not dataclasses.is_dataclass(dataclass_type):
         raise ConfigurationError(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from melange.server.sns.topics import Subscription, Topic
     from melange.server.sqs.move_tasks import MoveTask
     from melange.server.sqs.queues import Queue
-    from melange.server.state import State
+    from melange.server.state import BrokerState
     from melange.server.storage import Storage
 
 
@@ -143,14 +143,14 @@ class Broker:
         with self.lock:
             self._clear()
 
-    def snapshot(self) -> State:
+    def snapshot(self) -> BrokerState:
         """Return all topics, queues, subscriptions and messages as they are now, for ``restore``. Takes the lock."""
         from melange.server.state import state_of  # noqa: PLC0415 - state needs this module
 
         with self.lock:
             return state_of(self)
 
-    def restore(self, snapshot: State) -> None:
+    def restore(self, snapshot: BrokerState) -> None:
         """Have exactly what the snapshot has, as if it were taken now: the clock goes on. Takes the lock.
 
         Receives that wait return without a message. Raises ``ConfigurationError``, and changes nothing, if the snapshot

@@ -13,8 +13,8 @@ from melange.errors import ConfigurationError
 from melange.server.broker import LONGEST_ADVANCE_SECONDS, Broker
 from melange.server.faults import Faults
 from melange.server.http import Request, Response
-from melange.server.snapshots import NAME, Snapshots, from_json, to_json
-from melange.server.state import State
+from melange.server.snapshots import NAME, Snapshots, read_snapshot, write_snapshot
+from melange.server.state import BrokerState
 
 PREFIX = "/_melange/"
 CONSOLE_PREFIX = f"{PREFIX}console/"
@@ -154,7 +154,9 @@ class Control:
         if method == "PUT" and not verb:
             if request.body:
                 _check_type(request)
-            state = snapshots.keep(name, from_json(request.body)) if request.body else snapshots.take(name)
+            state = (
+                snapshots.keep(name, read_snapshot(request.body)) if request.body else snapshots.take(name)
+            )
             return 201, _described(name, state)
         found = snapshots.find(name)
         if found is None:
@@ -163,7 +165,7 @@ class Control:
             snapshots.restore(name)
             return 200, {}
         if method == "GET" and not verb:
-            return 200, to_json(found)
+            return 200, write_snapshot(found)
         if method == "DELETE" and not verb:
             snapshots.remove(name)
             return 200, {}
@@ -172,7 +174,7 @@ class Control:
         )
 
 
-def _described(name: str, state: State) -> dict[str, object]:
+def _described(name: str, state: BrokerState) -> dict[str, object]:
     return {"name": name, "taken_at": state.taken_at, "messages": len(state.copies)}
 
 

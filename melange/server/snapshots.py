@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from melange.errors import ConfigurationError
 from melange.server.broker import Broker
-from melange.server.state import KeptCopy, KeptId, State, content_of, key_of, message_of
+from melange.server.state import BrokerState, KeptCopy, KeptId, key_of, message_json, message_of
 
 _MAX_SNAPSHOTS = 100
 NAME = r"[A-Za-z0-9_.-]{1,80}"
@@ -23,9 +23,9 @@ class Snapshots:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._lock = threading.Lock()
-        self._states: dict[str, State] = {}
+        self._states: dict[str, BrokerState] = {}
 
-    def take(self, name: str) -> State:
+    def take(self, name: str) -> BrokerState:
         """Keep all that the broker has under a name, in place of an earlier snapshot with it. Takes the broker's lock.
 
         Raises:
@@ -33,7 +33,7 @@ class Snapshots:
         """
         return self.keep(name, self._broker.snapshot())
 
-    def keep(self, name: str, state: State) -> State:
+    def keep(self, name: str, state: BrokerState) -> BrokerState:
         """Keep a snapshot that was taken elsewhere; raises what ``take`` does."""
         if not re.fullmatch(NAME, name):
             raise ConfigurationError(
@@ -61,25 +61,25 @@ class Snapshots:
         with self._lock:
             return self._states.pop(name, None) is not None
 
-    def find(self, name: str) -> State | None:
+    def find(self, name: str) -> BrokerState | None:
         """Return the snapshot with this name, or None."""
         with self._lock:
             return self._states.get(name)
 
-    def all(self) -> dict[str, State]:
+    def all(self) -> dict[str, BrokerState]:
         """Return the snapshots by name, in the order in which the names were used first."""
         with self._lock:
             return dict(self._states)
 
 
-def to_json(state: State) -> str:
+def write_snapshot(state: BrokerState) -> str:
     """Return the text of a snapshot file."""
-    copies = [kept._replace(message=content_of(kept.message)) for kept in state.copies]  # type: ignore[arg-type]
+    copies = [kept._replace(message=message_json(kept.message)) for kept in state.copies]  # type: ignore[arg-type]
     document = {"melange_server_snapshot": _FORMAT} | asdict(state) | {"copies": copies}
     return json.dumps(document)
 
 
-def from_json(text: str | bytes) -> State:
+def read_snapshot(text: str | bytes) -> BrokerState:
     """Return the state of a snapshot file.
 
     Raises:
@@ -96,6 +96,6 @@ def from_json(text: str | bytes) -> State:
         document["ids"] = [
             KeptId(arn, key_of(key), until, answer) for arn, key, until, answer in document["ids"]
         ]
-        return State(**document)
+        return BrokerState(**document)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ConfigurationError("the body is not a snapshot of melange server") from None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from melange.engine.fifo import DeduplicationWindow, FifoQueue
 from melange.engine.queue import VISIBLE, Copy
 from melange.server.sns.filter_policies import FilterPolicy
-from melange.server.sns.http_deliveries import Delivery
+from melange.server.sns.http_deliveries import HttpDelivery
 from melange.server.sns.topics import Subscription, Topic
 from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.move_tasks import MoveTask
@@ -56,7 +56,7 @@ class KeptId(NamedTuple):
 
 
 @dataclass(frozen=True)
-class State:
+class BrokerState:
     """What a broker keeps. Times are seconds since 1970."""
 
     taken_at: float
@@ -74,10 +74,10 @@ class State:
 # --- from a broker -----------------------------------------------------------------------------------
 
 
-def state_of(broker: Broker) -> State:
+def state_of(broker: Broker) -> BrokerState:
     """Return what the broker keeps now. It stays as it is while the broker goes on."""
     sources = arns_by_stored_queue(broker)
-    return State(
+    return BrokerState(
         broker.now(),
         broker.next_number,
         broker.id_prefix,
@@ -174,7 +174,7 @@ def topology_of(broker: Broker) -> dict[str, Any]:
 # --- to a broker -------------------------------------------------------------------------------------
 
 
-def restore(broker: Broker, state: State, *, is_as_new: bool) -> None:
+def restore(broker: Broker, state: BrokerState, *, is_as_new: bool) -> None:
     """Fill a broker that has nothing. With ``is_as_new`` all times are moved on, as if the state were taken now."""
     later = broker.now() - state.taken_at if is_as_new else 0.0
     broker.id_prefix = state.id_prefix
@@ -189,7 +189,7 @@ def restore(broker: Broker, state: State, *, is_as_new: bool) -> None:
         answer = tuple(kept.answer) if isinstance(kept.answer, list) else kept.answer
         windows[kept.arn].restore(kept.key, kept.until + later, answer)
     for kept_delivery in state.deliveries:
-        delivery = Delivery.restored(broker.subscriptions, kept_delivery, later)
+        delivery = HttpDelivery.restored(broker.subscriptions, kept_delivery, later)
         if delivery is not None:
             broker.http_deliveries.resume(delivery)
     for kept_task in state.move_tasks:
@@ -263,7 +263,7 @@ def _put_copies(broker: Broker, kept_copies: list[KeptCopy], later: float) -> No
 # --- messages and ids as JSON ------------------------------------------------------------------------
 
 
-def content_of(message: SentMessage) -> str:
+def message_json(message: SentMessage) -> str:
     """Return the JSON text of a message."""
     attributes = {
         name: {

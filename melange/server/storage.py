@@ -23,13 +23,13 @@ from melange.server.errors import ServiceError
 from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.queues import Queue
 from melange.server.state import (
+    BrokerState,
     KeptCopy,
     KeptId,
-    State,
     arns_by_stored_queue,
-    content_of,
     kept_copy,
     key_of,
+    message_json,
     message_of,
     restore,
     topology_of,
@@ -203,7 +203,7 @@ class Storage:
             if number in self._stored:
                 updates.append((*kept[-4:], number))
             else:
-                rows.append((*kept[:2], content_of(kept.message), *kept[3:]))
+                rows.append((*kept[:2], message_json(kept.message), *kept[3:]))
                 inserted.append(number)
         execute = self._connection.executemany
         execute("DELETE FROM messages WHERE number = ?", ((number,) for number in removed))
@@ -268,7 +268,7 @@ class Storage:
             }
             if state:
                 self._broker.clock.advance(state["advanced_seconds"])
-                kept = State(
+                kept = BrokerState(
                     self._broker.now(),
                     state["next_number"],
                     state["id_prefix"],

@@ -58,7 +58,7 @@ def _system_of(destination: Topic | Queue) -> str:
     return "aws_sqs" if scheme in {"http", "https"} else f"melange.{scheme}"
 
 
-def attributes_of(operation: Operation, destination: Topic | Queue) -> Attributes:
+def operation_attributes_of(operation: Operation, destination: Topic | Queue) -> Attributes:
     """Return the attributes that every span and metric of an operation on a topic or queue has."""
     return {
         OPERATION_NAME: operation,

@@ -24,9 +24,9 @@ from melange.telemetry.conventions import (
     OUTCOME,
     Attributes,
     Operation,
-    attributes_of,
     error_of,
     error_type,
+    operation_attributes_of,
     outcome_name,
 )
 from melange.telemetry.gauges import OutboxNumbers, WorkerNumbers
@@ -239,7 +239,7 @@ class Metrics(Middleware):
         key = (operation, destination.address)
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = attributes_of(operation, destination)
+            known = self._known[key] = operation_attributes_of(operation, destination)
         return known
 
 

@@ -39,9 +39,9 @@ from melange.telemetry.conventions import (
     Attributes,
     Operation,
     address_attributes_of,
-    attributes_of,
     error_of,
     error_type,
+    operation_attributes_of,
     outcome_name,
 )
 
@@ -223,7 +223,7 @@ class Tracing(Middleware):
         key = (operation, destination.address)
         known = self._known.get(key)
         if known is None:
-            attributes = attributes_of(operation, destination) | address_attributes_of(destination)
+            attributes = operation_attributes_of(operation, destination) | address_attributes_of(destination)
             known = self._known[key] = (f"{operation} {destination.name}", attributes)
         return known
 

@@ -13,8 +13,7 @@ from melange.consuming.listener import EventType, resolve_event_types
 from melange.consuming.queue_declaration import DEAD_LETTER_RETENTION_SECONDS
 from melange.consuming.worker import Worker
 from melange.drivers.base import MessagingDriver, NoDeadLetterQueue
-from melange.drivers.declarations import collect as collect_object
-from melange.drivers.declarations import collecting
+from melange.drivers.declarations import add_to_collection, collecting
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError
 from melange.events import EventMessage
@@ -41,7 +40,7 @@ class Publication:
         """Name the topic and the types; without types they are not known."""
         self.topic = topic
         self.event_types = event_types or None
-        collect_object(self)
+        add_to_collection(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from benchmarks.in_memory import consume_all
 from benchmarks.measuring import Cost, Count, Progress, Row, cost_per_item, cpu_of, interleaved, wall_of
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, QueueOptions
 from melange.drivers.aws import AwsDriver
-from melange.drivers.aws.clients import default_config, encode_body_once, read_answer
+from melange.drivers.aws.clients import check_answer, default_config, encode_body_once
 
 MESSAGES = 200
 EVENT = events.ORDER
@@ -217,7 +217,7 @@ def encoding_once(made: tuple[Client, Client]) -> tuple[Client, Client]:
 
 def reading_at_once(made: tuple[Client, Client]) -> tuple[Client, Client]:
     """Give the SQS client melange's way to read what it received."""
-    made[1].meta.events.register("before-parse.sqs", read_answer)
+    made[1].meta.events.register("before-parse.sqs", check_answer)
     return made
 
 

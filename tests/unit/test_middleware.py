@@ -16,7 +16,7 @@ from melange import (
     RetryPolicy,
     Worker,
 )
-from melange.consuming.outcomes import DUPLICATE, UNHANDLED, Acknowledge, DeadLetter, Defer, combined
+from melange.consuming.outcomes import DUPLICATE, UNHANDLED, Acknowledge, DeadLetter, Defer, combined_outcome
 from melange.drivers.memory import InMemoryDriver
 from melange.errors import Failure
 
@@ -195,10 +195,10 @@ def test_a_message_that_was_finished_before_is_marked_as_a_duplicate_and_runs_no
 def test_combined_outcomes_keep_the_exception_and_tell_duplicates():
     error = ValueError()
 
-    assert combined([DUPLICATE, DUPLICATE]).reason == "duplicate"
-    assert combined([DUPLICATE, Acknowledge()]).reason == "done"
-    assert combined([Defer(1, error, 3), Defer(0)]).error is error
-    assert combined([DeadLetter("no"), DeadLetter("no", error=error)]).error is error
+    assert combined_outcome([DUPLICATE, DUPLICATE]).reason == "duplicate"
+    assert combined_outcome([DUPLICATE, Acknowledge()]).reason == "done"
+    assert combined_outcome([Defer(1, error, 3), Defer(0)]).error is error
+    assert combined_outcome([DeadLetter("no"), DeadLetter("no", error=error)]).error is error
     assert Acknowledge() == UNHANDLED  # the reason does not change what is done
 
 

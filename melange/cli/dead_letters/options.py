@@ -13,7 +13,7 @@ import click
 
 from melange.cli.failures import complain, failures_shown
 from melange.cli.options import duration
-from melange.cli.targets import described, load
+from melange.cli.targets import described, load_target
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.worker import Worker
 from melange.drivers.base import MessagingDriver
@@ -69,7 +69,7 @@ def connect(app: str | None, driver_name: str | None) -> Iterator[Connection]:
 
 
 def _of_program(app: str) -> tuple[MessagingDriver, EventSerializer]:
-    found = load(app)
+    found = load_target(app)
     if isinstance(found, Worker):
         found = found.consumers
     if isinstance(found, (list, tuple)) and found:

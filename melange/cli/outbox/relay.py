@@ -19,7 +19,7 @@ from melange.cli.failures import TRY_AGAIN, failures_shown
 from melange.cli.options import health_file_option, health_port_option, log_options
 from melange.cli.outbox.database import database, database_url_option
 from melange.cli.probes import HealthFile, health_served, health_shown, of_one
-from melange.cli.targets import described, load
+from melange.cli.targets import described, load_target
 from melange.cli.terminal import progress
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError
@@ -127,7 +127,7 @@ def _check_usage(context: click.Context) -> None:
 
 
 def _load_relay(target: str) -> OutboxRelay:
-    found = load(target)
+    found = load_target(target)
     if not isinstance(found, OutboxRelay):
         raise ConfigurationError(
             f"{target} is {described(found)}, and should be an OutboxRelay, or a function that returns one"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from melange.cli.failures import TRY_AGAIN, failures_shown
-from melange.cli.targets import load
+from melange.cli.targets import load_target
 from melange.drivers.base import MessagingDriver
 from melange.drivers.registry import DriverManager
 from melange.errors import ConfigurationError
@@ -74,7 +74,7 @@ def load_program(targets: Sequence[str], name: str | None) -> Program:
     """Load the targets as one program.
 
     Raises:
-        ConfigurationError, TargetError: as ``targets.load``, or a file cannot be read.
+        ConfigurationError, TargetError: as ``targets.load_target``, or a file cannot be read.
     """
     name = name or _default_name(targets[0])
     models: list[Topology] = []
@@ -83,7 +83,7 @@ def load_program(targets: Sequence[str], name: str | None) -> Program:
         if target.endswith(".json"):
             models.append(_read(Path(target)))
         else:
-            collected = collect(name, partial(load, target))
+            collected = collect(name, partial(load_target, target))
             models.append(collected.topology)
             driver = driver or collected.driver
     typed = " ".join(targets)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from melange.console.backend import Backend, NotFoundError
-from melange.console.charts import History
+from melange.console.charts import QueueHistory
 from melange.console.model import Overview, Queue, Topic
 
 
@@ -19,7 +19,7 @@ class Visit:
     """
 
     backend: Backend
-    history: History
+    history: QueueHistory
     arguments: Sequence[str] = ()
     query: Mapping[str, str] = field(default_factory=dict)
     form: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from datetime import datetime
 from melange.console.backend import Backend, RefusedError
 from melange.console.model import Message, MessageQuery
 from melange.console.pages import Page, Redirect, Visit, confirmation
-from melange.console.reading import dead_letter_of, event_type_of
+from melange.console.reading import event_type_of, read_dead_letter
 
 GROUPED_MESSAGES = 1_000
 """The number of messages of a queue that are grouped."""
@@ -70,7 +70,7 @@ def groups_of(backend: Backend, queue_arn: str) -> list[ReasonGroup]:
     """Return the groups of the first messages in a queue, the largest first."""
     groups: dict[str, ReasonGroup] = {}
     for message in backend.messages(queue_arn, MessageQuery(limit=GROUPED_MESSAGES)).messages:
-        letter = dead_letter_of(message)
+        letter = read_dead_letter(message)
         # Half a surrogate pair, which JSON can write, has no place in an address.
         kind = letter.kind.encode("utf-8", "backslashreplace").decode()
         group = groups.setdefault(kind, ReasonGroup(kind, letter.reason))

@@ -10,7 +10,7 @@ from melange.console.charts import Sample, chart_of
 from melange.console.model import STATES, Message, MessageQuery, Messages, Overview, Queue
 from melange.console.pages import Page, Redirect, Visit, confirmation
 from melange.console.pages.dead_letters import groups_of, with_reason
-from melange.console.reading import Reading, dead_letter_of, preview, read
+from melange.console.reading import Reading, preview, read, read_dead_letter
 from melange.operations import DeadLetter
 
 PAGE_SIZE = 50
@@ -57,7 +57,7 @@ def show(visit: Visit) -> Page:
 
 
 def _row(queue: Queue, message: Message) -> tuple[Message, Reading, str, DeadLetter | None]:
-    letter = dead_letter_of(message) if queue.holds_dead_letters else None
+    letter = read_dead_letter(message) if queue.holds_dead_letters else None
     return message, read(message), preview(message), letter
 
 
@@ -129,7 +129,7 @@ def show_message(visit: Visit) -> Page:
             "message": message,
             "reading": read(message),
             "next_key": following[0].key if following else None,
-            "letter": dead_letter_of(message) if queue.holds_dead_letters else None,
+            "letter": read_dead_letter(message) if queue.holds_dead_letters else None,
             "others": _targets(overview, queue),
         },
     )

@@ -122,7 +122,7 @@ class Clients:
         except Exception as error:
             raise _error_for_building(error, self._endpoint_url) from error
         client.meta.events.register("before-call.sns.PublishBatch", encode_body_once)
-        client.meta.events.register(f"before-parse.{service}", read_answer)
+        client.meta.events.register(f"before-parse.{service}", check_answer)
         return client
 
 
@@ -209,7 +209,7 @@ def encode_body_once(params: dict[str, Any], **_: Any) -> None:
         params["body"] = "&".join([f"{name}={quoted[value]}" for name, value in form.items()]).encode()
 
 
-def read_answer(
+def check_answer(
     operation_model: Any, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
 ) -> None:
     """Refuse a truncated or garbled answer, which botocore would take for an empty one; read JSON.

@@ -204,7 +204,7 @@ class AwsInspection:
 
 
 @dataclass(frozen=True, slots=True)
-class Subscription:
+class AccountSubscription:
     """A subscription with its attributes, {} while it is pending."""
 
     arn: str
@@ -247,7 +247,7 @@ class AwsAccount:
         arns = [topic["TopicArn"] for topic in self._calls.listed(LIST_TOPICS, "the topics", "Topics")]
         return [arn for arn in arns if arn.rpartition(":")[2].startswith(self._driver.prefix)]
 
-    def subscriptions(self) -> list[Subscription]:
+    def subscriptions(self) -> list[AccountSubscription]:
         """Return the subscriptions of these topics: one call for each."""
         listed = self._calls.listed(LIST_ALL_SUBSCRIPTIONS, "the subscriptions", "Subscriptions")
         wanted = [one for one in listed if one["TopicArn"].rpartition(":")[2].startswith(self._driver.prefix)]
@@ -291,7 +291,7 @@ class AwsAccount:
         except QueueNotFoundError:  # deleted since it was listed
             return {}
 
-    def _subscription(self, listed: Mapping[str, Any]) -> Subscription:
+    def _subscription(self, listed: Mapping[str, Any]) -> AccountSubscription:
         arn, topic_arn = listed["SubscriptionArn"], listed["TopicArn"]
         attributes: Attributes = {}
         if arn.startswith("arn:"):
@@ -299,7 +299,7 @@ class AwsAccount:
                 attributes = self._calls(GET_SUBSCRIPTION_ATTRIBUTES, topic_arn, SubscriptionArn=arn)
             except MelangeError:  # of another account, or deleted since it was listed
                 attributes = {}
-        return Subscription(arn, topic_arn, listed["Protocol"], listed["Endpoint"], attributes)
+        return AccountSubscription(arn, topic_arn, listed["Protocol"], listed["Endpoint"], attributes)
 
 
 def _without_handle(delivery: Delivery) -> Mapping[str, Any]:

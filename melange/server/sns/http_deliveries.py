@@ -28,7 +28,7 @@ _LONGEST_WAIT_SECONDS = 3_600.0
 
 
 @dataclass(slots=True)
-class Delivery:
+class HttpDelivery:
     """A message for an HTTP endpoint that has not been accepted yet."""
 
     id: int
@@ -100,18 +100,18 @@ class HttpDeliveries:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._pending: dict[int, Delivery] = {}
+        self._pending: dict[int, HttpDelivery] = {}
         self._last_id = 0
-        self._due: list[tuple[float, int, Delivery]] = []
+        self._due: list[tuple[float, int, HttpDelivery]] = []
         self._condition = threading.Condition(threading.Lock())
         self._is_closed = False
         self._workers: list[threading.Thread] = []
 
     def add(self, subscription: Subscription, message: HttpMessage) -> None:
         """Send a message soon. The caller holds the broker's lock; this does not block."""
-        self.resume(Delivery(self._last_id + 1, subscription, message, self._broker.now()))
+        self.resume(HttpDelivery(self._last_id + 1, subscription, message, self._broker.now()))
 
-    def resume(self, delivery: Delivery) -> None:
+    def resume(self, delivery: HttpDelivery) -> None:
         """Go on with a delivery that was kept. The caller holds the broker's lock."""
         self._last_id = max(self._last_id, delivery.id)
         self._pending[delivery.id] = delivery
@@ -122,11 +122,11 @@ class HttpDeliveries:
             worker.start()
         self._schedule(delivery)
 
-    def pending(self) -> list[Delivery]:
+    def pending(self) -> list[HttpDelivery]:
         """Return what is not accepted yet. The caller holds the broker's lock."""
         return list(self._pending.values())
 
-    def find(self, delivery_id: int) -> Delivery | None:
+    def find(self, delivery_id: int) -> HttpDelivery | None:
         """Return a delivery that is not accepted yet. The caller holds the broker's lock."""
         return self._pending.get(delivery_id)
 
@@ -149,12 +149,12 @@ class HttpDeliveries:
             self._is_closed = True
             self._condition.notify_all()
 
-    def _schedule(self, delivery: Delivery) -> None:
+    def _schedule(self, delivery: HttpDelivery) -> None:
         with self._condition:
             heapq.heappush(self._due, (delivery.due_at, delivery.id, delivery))
             self._condition.notify()
 
-    def _next(self) -> Delivery | None:
+    def _next(self) -> HttpDelivery | None:
         """Block until a delivery is due, and return it; None once this is closed."""
         with self._condition:
             while not self._is_closed:
@@ -186,7 +186,7 @@ class HttpDeliveries:
             except ServiceError:
                 logger.exception("the outcome of an HTTP delivery is not kept")
 
-    def _settle(self, delivery: Delivery, reason: str, *, is_final: bool) -> None:
+    def _settle(self, delivery: HttpDelivery, reason: str, *, is_final: bool) -> None:
         subscription = delivery.subscription
         policy = subscription.retry_policy
         self._changed(delivery)
@@ -207,7 +207,7 @@ class HttpDeliveries:
         if reason:
             self._give_up(delivery, reason)
 
-    def _give_up(self, delivery: Delivery, reason: str) -> None:
+    def _give_up(self, delivery: HttpDelivery, reason: str) -> None:
         message = delivery.message
         logger.info("no delivery to the endpoint of %s: %s", delivery.subscription.arn, reason)
         if message.notification is not None:
@@ -221,7 +221,7 @@ class HttpDeliveries:
                 reason=reason,
             )
 
-    def _changed(self, delivery: Delivery) -> None:
+    def _changed(self, delivery: HttpDelivery) -> None:
         if self._broker.storage is not None:
             self._broker.storage.delivery_changed(delivery.id)
 

@@ -21,7 +21,7 @@ from melange.server.sqs.messages import (
     attributes_size,
     check_identifier,
     find_forbidden,
-    is_number,
+    is_number_text,
 )
 from melange.server.sqs.sending import check_memory
 
@@ -190,7 +190,7 @@ def _check_attribute(name: str, attribute: Mapping[str, Any], path: str) -> Mapp
         raise _invalid_attribute(
             f"Invalid binary character '{find_forbidden(value)}' was found in the message attribute."
         )
-    if found[1] == "Number" and not is_number(value):
+    if found[1] == "Number" and not is_number_text(value):
         raise _invalid_attribute(f"Could not cast message attribute '{name}' value to number.")
     return {"DataType": data_type, field: value}
 

@@ -195,12 +195,12 @@ def _check_attribute(name: str, attribute: Mapping[str, Any]) -> Mapping[str, An
             raise _invalid(
                 f"Invalid binary character '{forbidden}' was found in the message attribute '{name}'."
             )
-        if found[1] == "Number" and not is_number(value):
+        if found[1] == "Number" and not is_number_text(value):
             raise _invalid(f"Can't cast the value of message (user) attribute '{name}' to a number.")
     return {"DataType": data_type, field: value}
 
 
-def is_number(text: str) -> bool:
+def is_number_text(text: str) -> bool:
     """Return True if the text is a number of SQS."""
     try:
         return text.isascii() and "_" not in text and math.isfinite(float(text))

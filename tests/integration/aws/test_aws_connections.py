@@ -7,7 +7,7 @@ import threading
 import pytest
 import trustme
 
-from melange.drivers.aws.direct.http import ClosedBeforeAnswer, Connection
+from melange.drivers.aws.direct.http import ClosedBeforeAnswer, HttpConnection
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 LARGE = b"x" * 4_000_000
@@ -53,7 +53,7 @@ def serve(theirs, length, answer):
 
 def test_a_request_larger_than_all_buffers_is_sent_whole(ends):
     ours, theirs = ends
-    connection = Connection(ours, 30.0)
+    connection = HttpConnection(ours, 30.0)
     server = serve(theirs, len(LARGE), ANSWER)
 
     answer = connection.exchange(LARGE)
@@ -64,7 +64,7 @@ def test_a_request_larger_than_all_buffers_is_sent_whole(ends):
 
 def test_an_answer_larger_than_one_receive_is_read_whole(ends):
     ours, theirs = ends
-    connection = Connection(ours, 30.0)
+    connection = HttpConnection(ours, 30.0)
     server = serve(theirs, 4, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(LARGE), LARGE))
 
     answer = connection.exchange(b"POST")
@@ -77,7 +77,7 @@ def test_an_answer_larger_than_one_receive_is_read_whole(ends):
 
 def test_no_answer_ends_at_the_time_limit(ends):
     ours, _ = ends
-    connection = Connection(ours, 0.2)
+    connection = HttpConnection(ours, 0.2)
 
     with pytest.raises(TimeoutError):
         connection.exchange(b"POST")
@@ -85,7 +85,7 @@ def test_no_answer_ends_at_the_time_limit(ends):
 
 def test_a_request_that_is_not_taken_ends_at_the_time_limit(ends):
     ours, _ = ends
-    connection = Connection(ours, 0.2)
+    connection = HttpConnection(ours, 0.2)
 
     with pytest.raises(TimeoutError):
         connection.exchange(LARGE)
@@ -116,7 +116,7 @@ def test_a_request_that_is_taken_bit_by_bit_ends_at_the_time_limit():
 
     thread = threading.Thread(target=take)
     with ours, theirs:
-        connection = Connection(ours, 0.3)
+        connection = HttpConnection(ours, 0.3)
         thread.start()
 
         with pytest.raises(TimeoutError):
@@ -128,7 +128,7 @@ def test_a_request_that_is_taken_bit_by_bit_ends_at_the_time_limit():
 
 def test_an_answer_that_comes_byte_by_byte_ends_at_the_time_limit(ends):
     ours, theirs = ends
-    connection = Connection(ours, 0.3)
+    connection = HttpConnection(ours, 0.3)
     is_over = threading.Event()
 
     def drip():
@@ -158,7 +158,7 @@ def test_an_answer_that_stops_in_the_middle_is_not_waited_for_after_the_time_lim
     Counted.__module__ = "socket"  # as a plain socket, which the system lets wait
     ours, theirs = socket.socketpair()
     with Counted(fileno=ours.detach()) as counted, theirs:
-        connection = Connection(counted, 0.2)
+        connection = HttpConnection(counted, 0.2)
         server = serve(theirs, 4, ANSWER[:20])
 
         with pytest.raises(TimeoutError):
@@ -170,7 +170,7 @@ def test_an_answer_that_stops_in_the_middle_is_not_waited_for_after_the_time_lim
 
 def test_what_comes_after_the_answer_makes_a_connection_unusable(ends):
     ours, theirs = ends
-    connection = Connection(ours, 30.0)
+    connection = HttpConnection(ours, 30.0)
     server = serve(theirs, 4, ANSWER)
     connection.exchange(b"POST")
     server.join()
@@ -184,7 +184,7 @@ def test_what_comes_after_the_answer_makes_a_connection_unusable(ends):
 
 def test_a_connection_that_the_other_side_closes_has_no_answer(ends):
     ours, theirs = ends
-    connection = Connection(ours, 30.0)
+    connection = HttpConnection(ours, 30.0)
     theirs.shutdown(socket.SHUT_RDWR)
     theirs.close()
 

@@ -1,6 +1,6 @@
 """The graph of topics and queues, and the charts of depths and rates."""
 
-from melange.console.charts import HEIGHT, SAMPLES, WIDTH, History, chart_of
+from melange.console.charts import HEIGHT, SAMPLES, WIDTH, QueueHistory, chart_of
 from melange.console.graph import NODE_WIDTH, draw
 from melange.console.model import Binding, Overview, Queue, Topic, Traffic
 
@@ -90,7 +90,7 @@ def test_one_value_is_no_chart():
 
 
 def test_rates_are_messages_per_second_between_two_samples(browser):
-    history = History(browser.backend)
+    history = QueueHistory(browser.backend)
 
     history.add(overview(queues=[queue(traffic=Traffic(10, 4, 4))]), at=100)
     history.add(overview(queues=[queue(visible=6, traffic=Traffic(30, 14, 8))]), at=102)
@@ -102,7 +102,7 @@ def test_rates_are_messages_per_second_between_two_samples(browser):
 
 
 def test_the_history_forgets_old_samples_and_deleted_queues(browser):
-    history = History(browser.backend)
+    history = QueueHistory(browser.backend)
 
     for second in range(SAMPLES + 10):
         history.add(overview(queues=[queue()]), at=second + 1)

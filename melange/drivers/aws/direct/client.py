@@ -25,7 +25,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import SSLError as Urllib3SSLError
 from urllib3.util.proxy import connection_requires_http_tunnel
 
-from melange.drivers.aws.direct.http import ClosedBeforeAnswer, Connection, HttpAnswer
+from melange.drivers.aws.direct.http import ClosedBeforeAnswer, HttpAnswer, HttpConnection
 from melange.drivers.aws.direct.requests import DIRECT_REQUESTS
 from melange.drivers.aws.direct.signing import RequestSigner
 from melange.drivers.aws.operations import Answer, Parameters, UnreadableAnswer
@@ -126,7 +126,7 @@ class Connections:
         """What stands in the request line: behind some proxies the whole URL."""
         self._read_timeout = client.meta.config.read_timeout
         self._most_idle = client.meta.config.max_pool_connections
-        self._idle: list[Connection] = []
+        self._idle: list[HttpConnection] = []
         self._is_closed = False
         weakref.finalize(self, _close_all, self._idle)
 
@@ -164,7 +164,7 @@ class Connections:
         self._is_closed = True
         _close_all(self._idle)
 
-    def _take(self) -> Connection | None:
+    def _take(self) -> HttpConnection | None:
         """Return a kept connection; None if there is none."""
         while True:
             try:
@@ -175,7 +175,7 @@ class Connections:
                 return kept
             kept.close()
 
-    def _exchange_over(self, connection: Connection, request: bytes) -> HttpAnswer:
+    def _exchange_over(self, connection: HttpConnection, request: bytes) -> HttpAnswer:
         keeps = False
         try:
             answer = connection.exchange(request)
@@ -189,7 +189,7 @@ class Connections:
         finally:
             self._release(connection, keeps=keeps)
 
-    def _release(self, connection: Connection, *, keeps: bool) -> None:
+    def _release(self, connection: HttpConnection, *, keeps: bool) -> None:
         if not keeps or len(self._idle) >= self._most_idle:
             connection.close()
             return
@@ -204,7 +204,7 @@ class Connections:
         self._http_session._setup_ssl_cert(pool, self._url, self._http_session._verify)
         return pool
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> HttpConnection:
         try:
             pool = self._pool()
             connection = pool._new_conn()
@@ -215,7 +215,7 @@ class Connections:
                 connection.connect()
         except (HTTPError, OSError, ValueError) as error:  # urllib3's CertificateError is a ValueError
             raise self._error_for_connecting(error) from error
-        return Connection(connection.sock, self._read_timeout)
+        return HttpConnection(connection.sock, self._read_timeout)
 
     def _error_for_connecting(self, error: Exception) -> BotoCoreError:
         if isinstance(error, (Urllib3ConnectTimeoutError, TimeoutError)):
@@ -225,7 +225,7 @@ class Connections:
         return EndpointConnectionError(endpoint_url=self._url, error=error)
 
 
-def _close_all(connections: list[Connection]) -> None:
+def _close_all(connections: list[HttpConnection]) -> None:
     while connections:
         try:
             connections.pop().close()

@@ -39,7 +39,7 @@ class HttpAnswer(NamedTuple):
     keeps_connection: bool
 
 
-class Connection:
+class HttpConnection:
     """Makes one exchange after the other; for one thread at a time.
 
     Time limits of Python's ask the system before each step if it can be taken. Here the system ends the waits of a plain
