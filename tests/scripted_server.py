@@ -23,6 +23,17 @@ def sqs(status: str = "200 OK", **fields: object) -> bytes:
     return http(json.dumps(fields).encode(), status=status)
 
 
+EMPTY = sqs()
+"""The answer to a receive of an empty queue."""
+
+PUBLISHED = http(
+    b"<PublishBatchResponse xmlns='http://sns.amazonaws.com/doc/2010-03-31/'><PublishBatchResult>"
+    b"<Successful><member><Id>0</Id><MessageId>m</MessageId></member></Successful>"
+    b"</PublishBatchResult></PublishBatchResponse>"
+)
+"""The answer to one message that was published."""
+
+
 @dataclass(frozen=True)
 class Request:
     """A request as it arrived; ``connection`` is the number of the connection."""

@@ -1,10 +1,10 @@
-"""A driver in memory that writes down what is received and settled, and can be slow."""
+"""Drivers in memory: one writes down what is received and settled, and can be slow; one fails at first."""
 
 import json
 import threading
 import time
 
-from melange import ExchangeMessageConsumer, Worker
+from melange import DriverConnectionError, ExchangeMessageConsumer, Worker
 from melange.drivers.memory import InMemoryDriver
 from melange.messages import Message
 
@@ -63,6 +63,20 @@ class WatchedDriver(InMemoryDriver):
     def _settled(self, deliveries):
         with self._watching:
             self._watched.difference_update(delivery.receipt_handle for delivery in deliveries)
+
+
+class UnreliableDriver(InMemoryDriver):
+    """Fails the first polls."""
+
+    failures_left = 3
+
+    def receive(self, queue, limit, wait_seconds, *, visibility_timeout_seconds=30):
+        if self.failures_left:
+            self.failures_left -= 1
+            raise DriverConnectionError("out of reach")
+        return super().receive(
+            queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
+        )
 
 
 def consumer_of(driver, queue_name="stock", **options):

@@ -61,8 +61,8 @@ class Lanes:
             del self._lanes[key]
             return None
 
-    def wait(self, key: Hashable, head: Lease, most: int) -> bool:
-        """Note that the head waits for its retry, unless ``most`` deliveries wait already; return True if it may."""
+    def wait(self, key: Hashable, most: int) -> bool:
+        """Note that the head of a lane waits for its retry, unless ``most`` deliveries wait already; return True if it may."""
         with self._lock:
             lane = self._lanes.get(key, ())
             if len(self._waiting) + len(lane) > most:
@@ -232,7 +232,7 @@ class LaneWork:
             self._release(self._lanes.followers(lease.lane), 0)
         # A few groups that fail must leave capacity to the others. Beyond that they wait at the broker.
         if not (
-            self._lanes.wait(lease.lane, lease, most=self._most_waiting)
+            self._lanes.wait(lease.lane, most=self._most_waiting)
             and self._timers.after(delay_seconds, self._resume, lease)
         ):
             self._release(self._lanes.clear(lease.lane) or [lease], delay_seconds)

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TypeGuard
 
+from melange.drivers.base import Capabilities
 from melange.errors import ConfigurationError, InvalidMessageError, InvalidNameError, MessageTooLargeError
 from melange.messages import JSON_CONTENT_TYPE, NO_HEADERS, TRACE_HEADERS, Message, Queue
 
@@ -30,6 +31,15 @@ MAX_RETENTION_SECONDS = 1_209_600
 DEFAULT_RETENTION_SECONDS = 345_600
 MAX_ATTRIBUTES = 10
 MAX_NAME_CHARACTERS = 256
+
+SQS_CAPABILITIES = Capabilities(
+    fifo=True,
+    dead_letter_queues=True,
+    event_filters=True,
+    max_visibility_seconds=MAX_VISIBILITY_SECONDS,
+    max_wait_seconds=MAX_WAIT_SECONDS,
+    max_receive_batch=MAX_BATCH,
+)
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
 """The allowed message, group and deduplication ids."""

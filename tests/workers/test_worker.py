@@ -22,7 +22,7 @@ from melange import (
 from melange.consuming.worker import Worker
 from melange.drivers.memory import InMemoryDriver
 from waiting import eventually
-from watched_driver import left_in
+from watched_driver import UnreliableDriver, left_in
 
 DEADLINE_SECONDS = 30
 EVENT = {"event_type_name": "ProductAdded"}
@@ -540,20 +540,8 @@ def test_all_threads_end_with_the_worker(driver, make_consumer, running):
 # --- outages ---------------------------------------------------------------------------------------
 
 
-class Unreliable(InMemoryDriver):
-    failures_left = 3
-
-    def receive(self, queue, limit, wait_seconds, *, visibility_timeout_seconds=30):
-        if self.failures_left:
-            self.failures_left -= 1
-            raise DriverConnectionError("out of reach")
-        return super().receive(
-            queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
-        )
-
-
 def test_the_worker_outlives_outages_of_the_broker(store, caplog):
-    with Unreliable() as driver:
+    with UnreliableDriver() as driver:
         consumer = ExchangeMessageConsumer(
             "stock", "products", driver=driver, deduplication=store, queue=QueueOptions(wait_seconds=1)
         )

@@ -31,9 +31,8 @@ from melange.drivers.base import (
 )
 from melange.drivers.queue_spec import NamePrefix, QueueSpec
 from melange.drivers.sqs_rules import (
-    MAX_BATCH,
     MAX_VISIBILITY_SECONDS,
-    MAX_WAIT_SECONDS,
+    SQS_CAPABILITIES,
     check_delay,
     check_message,
     check_receive,
@@ -46,15 +45,6 @@ if TYPE_CHECKING:
     from melange.drivers.aws.dead_letters import SqsDeadLetters
     from melange.drivers.aws.inspection import AwsAccount
     from melange.drivers.inspection import BrokerInspection
-
-_CAPABILITIES = Capabilities(
-    fifo=True,
-    dead_letter_queues=True,
-    event_filters=True,
-    max_visibility_seconds=MAX_VISIBILITY_SECONDS,
-    max_wait_seconds=MAX_WAIT_SECONDS,
-    max_receive_batch=MAX_BATCH,
-)
 
 _ON_THE_WAY_SECONDS = 10
 """A call late in a lease may arrive at SQS this much later."""
@@ -120,7 +110,7 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
 
     @property
     def capabilities(self) -> Capabilities:
-        return _CAPABILITIES
+        return SQS_CAPABILITIES
 
     @property
     def dead_letter_access(self) -> SqsDeadLetters:

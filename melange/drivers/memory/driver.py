@@ -26,6 +26,7 @@ from melange.drivers.sqs_rules import (
     MAX_IN_FLIGHT,
     MAX_VISIBILITY_SECONDS,
     MAX_WAIT_SECONDS,
+    SQS_CAPABILITIES,
     check_delay,
     check_message,
     check_receive,
@@ -40,15 +41,6 @@ from melange.errors import (
     QueueNotFoundError,
 )
 from melange.messages import NO_HEADERS, Delivery, Message, Queue, Topic
-
-_CAPABILITIES = Capabilities(
-    fifo=True,
-    dead_letter_queues=True,
-    event_filters=True,
-    max_visibility_seconds=MAX_VISIBILITY_SECONDS,
-    max_wait_seconds=MAX_WAIT_SECONDS,
-    max_receive_batch=MAX_BATCH,
-)
 
 
 class InMemoryDriver(MessagingDriver, BrokerAdministration):
@@ -89,7 +81,7 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
 
     @property
     def capabilities(self) -> Capabilities:
-        return _CAPABILITIES
+        return SQS_CAPABILITIES
 
     @property
     def dead_letter_access(self) -> MemoryDeadLetters:

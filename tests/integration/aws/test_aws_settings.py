@@ -18,17 +18,11 @@ from botocore.credentials import RefreshableCredentials
 from melange.drivers.aws import AwsDriver
 from melange.errors import AccessDeniedError, ConfigurationError, DriverConnectionError, MelangeError
 from melange.messages import Message, Queue, Topic
-from scripted_server import CLOSE, DRIP, Request, http, scripted_server, sqs
+from scripted_server import CLOSE, DRIP, EMPTY, PUBLISHED, Request, http, scripted_server, sqs
 
 TOPIC = Topic("products", "arn:aws:sns:us-east-1:123456789012:products")
 QUEUE = Queue("stock", "https://sqs.us-east-1.amazonaws.com/123456789012/stock")
 ONE_ATTEMPT = Config(retries={"total_max_attempts": 1})
-PUBLISHED = http(
-    b"<PublishBatchResponse xmlns='http://sns.amazonaws.com/doc/2010-03-31/'><PublishBatchResult>"
-    b"<Successful><member><Id>0</Id><MessageId>m</MessageId></member></Successful>"
-    b"</PublishBatchResult></PublishBatchResponse>"
-)
-EMPTY = sqs()
 OF_EACH_ATTEMPT = {
     "host",
     "authorization",

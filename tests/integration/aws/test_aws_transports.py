@@ -24,19 +24,13 @@ from melange.errors import (
     QueueNotFoundError,
 )
 from melange.messages import Delivery, Message, Queue, Topic
-from scripted_server import CLOSE, DRIP, ScriptedServer, http, scripted_server, sqs
+from scripted_server import CLOSE, DRIP, EMPTY, PUBLISHED, ScriptedServer, http, scripted_server, sqs
 from tunnel import tunnel
 from waiting import eventually
 
 TOPIC = Topic("products", "arn:aws:sns:us-east-1:123456789012:products")
 QUEUE = Queue("stock", "https://sqs.us-east-1.amazonaws.com/123456789012/stock")
 ONE_ATTEMPT = Config(retries={"total_max_attempts": 1})
-PUBLISHED = http(
-    b"<PublishBatchResponse xmlns='http://sns.amazonaws.com/doc/2010-03-31/'><PublishBatchResult>"
-    b"<Successful><member><Id>0</Id><MessageId>m</MessageId></member></Successful>"
-    b"</PublishBatchResult></PublishBatchResponse>"
-)
-EMPTY = sqs()
 
 
 def raw(body: str, **fields: object) -> dict[str, object]:

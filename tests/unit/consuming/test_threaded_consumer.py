@@ -8,7 +8,6 @@ import pytest
 
 from melange import (
     ConfigurationError,
-    DriverConnectionError,
     ExchangeMessageConsumer,
     ExchangeMessagePublisher,
     QueueOptions,
@@ -16,6 +15,7 @@ from melange import (
 )
 from melange.consuming.threaded_consumer import ConsumerOptions
 from melange.drivers.memory import InMemoryDriver
+from watched_driver import UnreliableDriver
 
 EVENT = {"event_type_name": "ProductAdded", "product_id": 1}
 DEADLINE_SECONDS = 30
@@ -139,22 +139,8 @@ def test_a_listener_can_stop_its_own_consumer(real_time_driver, store):
     assert real_time_driver.measure_queue(consumer.queue).in_flight == 0
 
 
-class Unreliable(InMemoryDriver):
-    """Fails the first polls."""
-
-    failures_left = 3
-
-    def receive(self, queue, limit, wait_seconds, *, visibility_timeout_seconds=30):
-        if self.failures_left:
-            self.failures_left -= 1
-            raise DriverConnectionError("out of reach")
-        return super().receive(
-            queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
-        )
-
-
 def test_it_survives_errors_and_says_so(store, caplog):
-    with Unreliable() as driver:
+    with UnreliableDriver() as driver:
         consumer = make(driver, store)
         processed = threading.Event()
         consumer.listener(name="note")(lambda event: processed.set())
