@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import tomllib
 from configparser import ConfigParser
@@ -28,6 +29,21 @@ def test_the_api_page_lists_every_public_name(module) -> None:
     names = first_column("api.md", heading=module.__name__)
 
     assert sorted(names) == sorted(module.__all__)
+
+
+def test_the_api_page_lists_every_option_of_a_consumer() -> None:
+    of_the_consumer = set(inspect.signature(melange.ExchangeMessageConsumer).parameters)
+    groups = melange.RetryPolicy, melange.Deduplication, melange.QueueOptions
+    of_groups = {(field.name, group.__name__) for group in groups for field in dataclasses.fields(group)}
+    section = (DOCS / "api.md").read_text().partition("## Options of a consumer\n")[2].partition("\n## ")[0]
+
+    rows = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\|", section, re.MULTILINE)
+
+    assert {name for name, group in rows if not group} == of_the_consumer - {
+        "event_queue_name",
+        "topics_to_subscribe",
+    }
+    assert {row for row in rows if row[1]} == of_groups
 
 
 def test_what_the_api_page_lists_elsewhere_exists() -> None:
