@@ -147,14 +147,14 @@ class LocalBackend:
             copy, now = self._messages.find_copy(queue, key), self._broker.now()
             queue.stored.show_at(copy, now, now)
             queue.note_changes([copy])
-            self._broker.journal.add("visibility changed", now, queue.arn, copy.origin, _CALLER, (now,))
+            self._broker.event_log.add("visibility changed", now, queue.arn, copy.origin, _CALLER, (now,))
 
     def delete(self, queue_arn: str, keys: Sequence[str]) -> int:
         with self._changing(queue_arn) as queue:
             copies = self._messages.copies_of(queue, keys)
             for copy in copies:
                 self._remove(queue, copy)
-                self._broker.journal.add("deleted", self._broker.now(), queue.arn, copy.origin, _CALLER)
+                self._broker.event_log.add("deleted", self._broker.now(), queue.arn, copy.origin, _CALLER)
         return len(copies)
 
     def move(self, queue_arn: str, keys: Sequence[str], target_arn: str) -> int:
@@ -249,7 +249,7 @@ class LocalBackend:
             deduplication_id=new_uuid() if target.is_fifo else None,
         )
         details = (target.arn, number)
-        self._broker.journal.add("moved", self._broker.now(), queue.arn, copy.origin, _CALLER, details)
+        self._broker.event_log.add("moved", self._broker.now(), queue.arn, copy.origin, _CALLER, details)
 
     def _remove(self, queue: ServedQueue, copy: StoredCopy) -> None:
         queue.stored.remove(copy, self._broker.now())
@@ -323,7 +323,7 @@ class LocalBackend:
 
 
 def _traffic(broker: Broker, arn: str) -> Traffic:
-    counts = broker.journal.counts
+    counts = broker.event_log.counts
     return Traffic(
         counts[arn, "sent"] + counts[arn, "published"], counts[arn, "received"], counts[arn, "deleted"]
     )

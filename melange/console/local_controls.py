@@ -93,7 +93,7 @@ class LocalLog:
 
     @property
     def forgotten(self) -> int:
-        return self._broker.journal.forgotten
+        return self._broker.event_log.forgotten
 
     def find(
         self, *, message_id: str = "", event_type: str = "", text: str = "", limit: int = 100

@@ -11,7 +11,7 @@ How the parts fit, from the outside in:
 - ``broker`` is the state: one ``Broker`` with its lock, its clock, its topics, queues, subscriptions and move tasks.
   Queues keep their messages in ``melange.engine``.
 - ``state`` is all of that as plain values: ``storage`` keeps them in a file, ``snapshots`` under names.
-- ``journal`` is the log of what happened to messages; ``stories`` reads it and finds what belongs together.
+- ``event_log`` holds what happened to messages; ``stories`` reads it and finds what belongs together.
 - ``faults`` disturb calls on request; ``control`` is the HTTP interface to them, to the clock and to the state.
 
 ``Server`` puts them together. Code that shows or changes the state takes ``broker.lock``; a queue's messages are

@@ -17,7 +17,7 @@ from melange.clock import Clock, SystemClock
 from melange.engine.standard import Disorder
 from melange.errors import ConfigurationError
 from melange.messages import new_uuid
-from melange.server.journal import Journal
+from melange.server.event_log import EventLog
 from melange.server.sns.http_deliveries import HttpDeliveries
 from melange.server.sns.signing import Signer
 
@@ -89,7 +89,7 @@ class Broker:
         self.move_tasks: OrderedDict[str, MoveTask] = OrderedDict()
         self.deleted_queues: dict[str, float] = {}
         """When queues were deleted, by ARN, for the rules of sixty seconds."""
-        self.journal = Journal()
+        self.event_log = EventLog()
         self.bytes_kept = 0
         """About the memory that messages take."""
         self.signer = Signer()
@@ -180,7 +180,7 @@ class Broker:
         for state in (self.queues, self.topics, self.subscriptions, self.move_tasks, self.deleted_queues):
             state.clear()
         self.http_deliveries.clear()
-        self.journal.clear()
+        self.event_log.clear()
         self.bytes_kept = 0
         if self.storage is not None:
             self.storage.all_changed()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from melange.drivers.sqs_rules import MESSAGE_ID_ATTRIBUTE, message_from_attributes
 from melange.messages import DEAD_LETTER_HEADER
 from melange.server.contents import decoded, task_in, type_in
-from melange.server.journal import Entry, EventKind
+from melange.server.event_log import Entry, EventKind
 from melange.server.sns.notifications import Notification
 from melange.server.sqs.messages import SentMessage
 
@@ -132,7 +132,7 @@ class _Log:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         with broker.lock:
-            entries, self._now = broker.journal.entries(), broker.now()
+            entries, self._now = broker.event_log.entries(), broker.now()
         self.groups: dict[Key, list[Entry]] = {}
         self._ends: list[Entry] = []
         """What happened to all messages of a queue."""

@@ -34,7 +34,7 @@ def deliver(call: Call, notification: Notification) -> None:
         policy = subscription.filter_policy
         if policy is not None and not policy.lets_pass(body, notification.attributes):
             details = (subscription.endpoint, subscription.arn, subscription.attributes["FilterPolicy"])
-            broker.journal.add(
+            broker.event_log.add(
                 "filtered out", broker.now(), topic.arn, notification.message_id, None, details
             )
         elif subscription.protocol == "sqs":
@@ -95,7 +95,7 @@ def dead_letter(
 ) -> None:
     """Put a message that could not be delivered into the subscription's dead-letter queue, if there is one."""
     details = (subscription.endpoint, reason)
-    broker.journal.add(
+    broker.event_log.add(
         "not delivered", broker.now(), notification.topic.arn, notification.message_id, None, details
     )
     queue = broker.queues.get(subscription.dead_letter_arn or "")

@@ -190,7 +190,7 @@ class HttpDeliveries:
         subscription = delivery.subscription
         policy = subscription.retry_policy
         self._changed(delivery)
-        self._broker.journal.add(
+        self._broker.event_log.add(
             "HTTP delivery failed" if reason else "delivered over HTTP",
             self._broker.now(),
             subscription.topic.arn,

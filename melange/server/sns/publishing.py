@@ -237,7 +237,7 @@ def _publish(
         key = (group_id, deduplication_id) if by_group else deduplication_id
         first = topic.window.find(key, broker.now())
         if first is not None:
-            broker.journal.add("dropped as duplicate", broker.now(), topic.arn, first[0], call.caller)
+            broker.event_log.add("dropped as duplicate", broker.now(), topic.arn, first[0], call.caller)
             return {"MessageId": first[0], "SequenceNumber": first[1]}
     size = _size(entry, attributes)
     check_memory(broker, size * len(topic.subscriptions))
@@ -253,7 +253,7 @@ def _publish(
         deduplication_id=deduplication_id,
         sequence_number=topic.next_sequence_number() if topic.is_fifo else None,
     )
-    broker.journal.add_content(
+    broker.event_log.add_content(
         size, "published", broker.now(), topic.arn, notification.message_id, call.caller, (notification,)
     )
     deliver(call, notification)

@@ -134,7 +134,7 @@ def delete_queue(call: Call) -> Parameters:
         del broker.queues[queue.arn]
         broker.deleted_queues[queue.arn] = broker.now()
         queue.purge()
-        broker.journal.add("queue deleted", broker.now(), queue.arn, "", call.caller)
+        broker.event_log.add("queue deleted", broker.now(), queue.arn, "", call.caller)
         _find_dead_letter_queues(call)
         queue.stored.waiters.wake_all()
     return {}
@@ -153,7 +153,7 @@ def purge_queue(call: Call) -> Parameters:
             )
         queue.purged_at = now
         queue.purge()
-        broker.journal.add("purged", now, queue.arn, "", call.caller)
+        broker.event_log.add("purged", now, queue.arn, "", call.caller)
     return {}
 
 

@@ -150,7 +150,7 @@ class MoveTask:
         deduplication_id = copy.deduplication_id if target.is_fifo else None
         _, number = put(target, copy.message, group_id=copy.group_id, deduplication_id=deduplication_id)
         self.moved += 1
-        broker.journal.add("moved", broker.now(), source.arn, copy.origin, None, (target.arn, number))
+        broker.event_log.add("moved", broker.now(), source.arn, copy.origin, None, (target.arn, number))
         return True
 
     def _fail(self, reason: str) -> None:

@@ -166,11 +166,11 @@ class Queue:
         broker = self.broker
         if target is None:
             broker.bytes_kept -= copy.message.memory
-            broker.journal.add("expired", broker.now(), self.arn, copy.origin)
+            broker.event_log.add("expired", broker.now(), self.arn, copy.origin)
             return
-        broker.journal.counts[self._dead_letter_arn, "sent"] += 1
+        broker.event_log.counts[self._dead_letter_arn, "sent"] += 1
         details = (self._dead_letter_arn, copy.receive_count, self.stored.max_receive_count)
-        broker.journal.add("dead-lettered", broker.now(), self.arn, copy.origin, None, details)
+        broker.event_log.add("dead-lettered", broker.now(), self.arn, copy.origin, None, details)
 
 
 def queue_arn(region: str, account: str, name: str) -> str:

@@ -139,7 +139,7 @@ def _deliver(call: Call, queue: Queue, copies: list[Copy[SentMessage]], attempt_
         queue.remember_attempt(attempt_id, copies, broker.now())
     for copy in copies:
         details = (copy.receive_count, copy.visible_at)
-        broker.journal.add("received", copy.received_at, queue.arn, copy.origin, call.caller, details)
+        broker.event_log.add("received", copy.received_at, queue.arn, copy.origin, call.caller, details)
     names = call.parameters.get("MessageAttributeNames", [])
     system_names = {
         *call.parameters.get("AttributeNames", []),
@@ -199,7 +199,7 @@ def _delete(call: Call, queue: Queue, entry: Parameters, now: float) -> None:
         return  # deleted before, which is not an error
     queue.stored.remove(copy, now)
     broker.bytes_kept -= copy.message.memory
-    broker.journal.add("deleted", now, queue.arn, copy.origin, call.caller)
+    broker.event_log.add("deleted", now, queue.arn, copy.origin, call.caller)
 
 
 def _change_visibility(call: Call, queue: Queue, entry: Parameters) -> None:
@@ -226,4 +226,4 @@ def _change_visibility(call: Call, queue: Queue, entry: Parameters) -> None:
         )
     queue.stored.show_at(copy, now + seconds, now)
     queue.note_changes([copy])
-    broker.journal.add("visibility changed", now, queue.arn, copy.origin, call.caller, (now + seconds,))
+    broker.event_log.add("visibility changed", now, queue.arn, copy.origin, call.caller, (now + seconds,))

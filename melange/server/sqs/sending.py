@@ -76,11 +76,11 @@ def put(
     if copy is None:
         first = queue.stored.number_of_first(group_id, deduplication_id, now)
         assert first is not None
-        broker.journal.add("dropped as duplicate", now, queue.arn, first, caller, (published_id,))
+        broker.event_log.add("dropped as duplicate", now, queue.arn, first, caller, (published_id,))
         return broker.message_id(first), first
     broker.bytes_kept += memory
     details = (message, copy.visible_at, published_id)
-    broker.journal.add_content(memory, "sent", now, queue.arn, copy.origin, caller, details)
+    broker.event_log.add_content(memory, "sent", now, queue.arn, copy.origin, caller, details)
     return broker.message_id(copy.origin), copy.number
 
 

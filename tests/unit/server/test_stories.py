@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from melange.server.journal import Journal
+from melange.server.event_log import EventLog
 from melange.server.stories import find_stories, find_story
 from waiting import eventually
 
@@ -197,17 +197,17 @@ def test_a_reset_empties_the_log(client):
 
 
 def test_the_log_is_bounded_in_number(client):
-    client.broker.journal = Journal(max_entries=5)
+    client.broker.event_log = EventLog(max_entries=5)
     url = client.queue()
 
     client.send(url, *"123456789")
 
-    assert len(client.broker.journal.entries()) == 5
-    assert client.broker.journal.forgotten == 4
+    assert len(client.broker.event_log.entries()) == 5
+    assert client.broker.event_log.forgotten == 4
 
 
 def test_the_log_is_bounded_in_bytes(client):
-    client.broker.journal = Journal(max_bytes=10_000)
+    client.broker.event_log = EventLog(max_bytes=10_000)
     url = client.queue()
 
     client.send(url, *("x" * 3_000 for _ in range(9)))

@@ -49,7 +49,7 @@ DEFAULT_MAX_ENTRIES = 50_000
 DEFAULT_MAX_BYTES = 32 * 1_048_576
 
 
-class Journal:
+class EventLog:
     """The last entries. The broker's lock guards it.
 
     Args:
