@@ -66,8 +66,8 @@ def worker(
 ) -> None:
     """Consume until SIGTERM or SIGINT; a second one ends at once. SIGUSR1 pauses, SIGUSR2 resumes.
 
-    MODULE:ATTRIBUTE names a Worker, an ExchangeMessageConsumer, a list of consumers, or a function without
-    arguments that returns one of these.
+    MODULE:ATTRIBUTE, such as shop.consumers:stock, names a Worker, an ExchangeMessageConsumer, a list of consumers, or
+    a function without arguments that returns one of these.
 
     Exit codes: 0 stopped with nothing left behind; 1 work was left behind, or another try may help; 2 wrong
     usage, or a program that fails at every start.

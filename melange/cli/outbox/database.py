@@ -29,7 +29,7 @@ def database_url_option(*, required: bool = True) -> Callable[[_Command], _Comma
         required=required,
         envvar="DATABASE_URL",
         show_envvar=True,
-        help="The database, in SQLAlchemy's format. Other users can read command lines.",
+        help="The database, in SQLAlchemy's format. Set the variable: other users can read command lines.",
     )
 
 
