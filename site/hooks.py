@@ -83,15 +83,20 @@ def _as_if_in_docs(path: Path) -> str:
 
 
 def _reference_pages() -> dict[str, str]:
-    """Return the reference pages by their addresses: all public names of a module, or one module in full."""
+    """Return the reference pages by their addresses: all public names of a module, or one module in full.
+
+    A name of ``melange`` is on the page of ``melange`` alone, also if the module that defines it has a page.
+    """
     pages = {}
-    for section, rows in _API_SECTION.findall((REPOSITORY / "docs" / "api.md").read_text()):
-        if section == "Elsewhere":
-            for path in _names(rows):
-                pages[_reference_address(path)] = f"# {path}\n\n::: {path}\n"
-        else:
-            blocks = "\n".join(f"::: {section}.{name}\n" for name in _names(rows))
-            pages[_reference_address(section)] = f"# {section}\n\n{blocks}"
+    sections = dict(_API_SECTION.findall((REPOSITORY / "docs" / "api.md").read_text()))
+    elsewhere = sections.pop("Elsewhere")
+    for section, rows in sections.items():
+        blocks = "\n".join(f"::: {section}.{name}\n" for name in _names(rows))
+        pages[_reference_address(section)] = f"# {section}\n\n{blocks}"
+    names_of_melange = "|".join(_names(sections["melange"]))
+    options = f'    options:\n      filters: ["!^_", "!^({names_of_melange})$"]\n'
+    for path in _names(elsewhere):
+        pages[_reference_address(path)] = f"# {path}\n\n::: {path}\n{options}"
     return pages
 
 
