@@ -44,12 +44,6 @@ while found := access.browse(source.dead_letter_queue, visibility_timeout_second
 
 
 @pytest.fixture
-def driver(sns_sqs_server):
-    with AwsDriver(endpoint_url=sns_sqs_server) as driver:
-        yield driver
-
-
-@pytest.fixture
 def source(driver):
     dead_letters = driver.declare_queue(f"kills-{uuid4().hex}-dlq")
     return driver.declare_queue(

@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
-from melange.drivers.aws import AwsDriver
 from melange.messages import Queue
 from melange.outbox import Outbox, OutboxMessage, metadata
 from melange.outbox.tables import MessageState
@@ -26,12 +25,6 @@ COMMAND = [sys.executable, "-m", "melange.cli", "outbox"]
 @pytest.fixture
 def topic_name() -> str:
     return f"outbox-process-{uuid4().hex}"
-
-
-@pytest.fixture
-def driver(sns_sqs_server) -> Iterator[AwsDriver]:
-    with AwsDriver(endpoint_url=sns_sqs_server) as driver:
-        yield driver
 
 
 @pytest.fixture

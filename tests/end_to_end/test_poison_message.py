@@ -7,10 +7,7 @@ import subprocess
 import sys
 from uuid import uuid4
 
-import pytest
-
 from melange import ExchangeMessagePublisher
-from melange.drivers.aws import AwsDriver
 
 DEADLINE_SECONDS = 60
 MOST_LIVES = 40
@@ -41,12 +38,6 @@ def work(event):
 worker = Worker(consumer, grace_seconds=6)
 raise SystemExit(worker.run())
 """
-
-
-@pytest.fixture
-def driver(sns_sqs_server):
-    with AwsDriver(endpoint_url=sns_sqs_server) as driver:
-        yield driver
 
 
 def test_a_poison_message_takes_no_healthy_one_along(driver, sns_sqs_server, tmp_path):

@@ -20,7 +20,6 @@ import pytest
 
 from melange import ExchangeMessagePublisher
 from melange.cli.probes import STALE_SECONDS
-from melange.drivers.aws import AwsDriver
 from melange.signals import SAME_REQUEST_SECONDS
 from services.servers import free_port
 from waiting import eventually
@@ -123,12 +122,6 @@ class Command:
         """Wait until it and its children have ended; return its exit code."""
         self.process.communicate(timeout=DEADLINE_SECONDS)
         return self.process.returncode
-
-
-@pytest.fixture
-def driver(sns_sqs_server) -> Iterator[AwsDriver]:
-    with AwsDriver(endpoint_url=sns_sqs_server) as driver:
-        yield driver
 
 
 @pytest.fixture

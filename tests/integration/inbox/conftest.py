@@ -13,6 +13,7 @@ from sqlalchemy.pool import QueuePool
 
 from consumer_options import grouped
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, Worker
+from melange.deduplication import DeduplicationKey
 from melange.drivers.memory import InMemoryDriver
 from melange.outbox import Inbox, InboxAttempts, InboxMark, metadata
 
@@ -103,6 +104,16 @@ def sqlite_database(tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture
 def postgres_database(postgres_url: str) -> Iterator[Database]:
     yield from _postgres_database(postgres_url)
+
+
+@pytest.fixture
+def inbox(database: Database) -> Inbox:
+    return Inbox(database.sessions)
+
+
+@pytest.fixture
+def key() -> DeduplicationKey:
+    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), ("content",))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import uuid
 
 import pytest
 from sqlalchemy import ForeignKey, create_engine, text
@@ -11,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, scoped_session, sessionmaker
 
 from melange import ConfigurationError, DeduplicationError, ExchangeListener, Reject
-from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey
+from melange.deduplication import Claimed, ClaimRefusal
 from melange.domain.sqlalchemy import on_commit
 from melange.outbox import Inbox
 from melange.testing.clock import ManualClock
@@ -19,16 +18,6 @@ from waiting import eventually
 
 EVENT = {"event_type_name": "ProductAdded"}
 DEADLINE_SECONDS = 30
-
-
-@pytest.fixture
-def key():
-    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), ("content",))
-
-
-@pytest.fixture
-def inbox(database):
-    return Inbox(database.sessions)
 
 
 # --- together or not at all --------------------------------------------------------------------------

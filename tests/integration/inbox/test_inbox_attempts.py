@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
-
 import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import sessionmaker
 
 from melange import ConfigurationError, DeduplicationError
-from melange.deduplication import ClaimRefusal, DeduplicationKey
+from melange.deduplication import ClaimRefusal
 from melange.outbox import Inbox
 from melange.testing.clock import ManualClock
 
 EVENT = {"event_type_name": "ProductAdded"}
-
-
-@pytest.fixture
-def key():
-    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), ("content",))
-
-
-@pytest.fixture
-def inbox(database):
-    return Inbox(database.sessions)
 
 
 def test_attempts_and_marks_outlive_the_process(inbox):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-import uuid
 
 import pytest
 from sqlalchemy import Insert, Update, create_engine, insert, select, text
@@ -12,7 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 from sqlalchemy.pool import NullPool
 
 from melange import ConfigurationError, DeduplicationError
-from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey
+from melange.deduplication import Claimed, ClaimRefusal
 from melange.outbox import Inbox, InboxAttempts, InboxMark, metadata
 from waiting import eventually
 
@@ -28,11 +27,6 @@ class Audit(Elsewhere):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
-
-
-@pytest.fixture
-def key():
-    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), ("content",))
 
 
 @pytest.fixture

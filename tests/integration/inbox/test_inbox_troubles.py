@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import uuid
 from contextlib import closing
 
 import psycopg
@@ -16,17 +15,12 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import sessionmaker
 
 from melange import DeduplicationError
-from melange.deduplication import Claimed, ClaimRefusal, DeduplicationKey
+from melange.deduplication import Claimed, ClaimRefusal
 from melange.outbox import Inbox, metadata
 from melange.testing.deduplication_contract import TransactionalStoreContract
 from waiting import eventually
 
 EVENT = {"event_type_name": "ProductAdded"}
-
-
-@pytest.fixture
-def key():
-    return DeduplicationKey("stock", "listener", str(uuid.uuid4()), ("content",))
 
 
 class TestInboxOnPostgres(TransactionalStoreContract):

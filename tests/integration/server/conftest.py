@@ -41,6 +41,16 @@ def client(server, monkeypatch):
 
 
 @pytest.fixture
+def sqs(client):
+    return client("sqs")
+
+
+@pytest.fixture
+def queue_url(sqs):
+    return sqs.create_queue(QueueName="orders", Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
+
+
+@pytest.fixture
 def control(server):
     """Send a request to the control interface; return its status and what it answers."""
 

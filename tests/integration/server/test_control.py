@@ -9,16 +9,6 @@ import pytest
 from waiting import eventually
 
 
-@pytest.fixture
-def sqs(client):
-    return client("sqs")
-
-
-@pytest.fixture
-def queue_url(sqs):
-    return sqs.create_queue(QueueName="orders", Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
-
-
 def test_the_state_shows_depths_without_touching_a_message(sqs, queue_url, control) -> None:
     sqs.send_message(QueueUrl=queue_url, MessageBody="1")
     sqs.send_message(QueueUrl=queue_url, MessageBody="2", DelaySeconds=60)

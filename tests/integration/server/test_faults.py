@@ -8,11 +8,6 @@ from melange.server.faults import Faults
 
 
 @pytest.fixture
-def sqs(client):
-    return client("sqs")
-
-
-@pytest.fixture
 def queue_url(sqs):
     return sqs.create_queue(QueueName="orders")["QueueUrl"]
 

@@ -6,7 +6,6 @@ import json
 import socket
 import threading
 from base64 import b64decode
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -18,12 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import padding
 
 from melange.server import Server, find_stories
 from waiting import eventually
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        yield server
 
 
 def client(server, service, region="us-east-1", account="test"):

@@ -10,16 +10,6 @@ import pytest
 from melange.server import Server
 
 
-@pytest.fixture
-def sqs(client):
-    return client("sqs")
-
-
-@pytest.fixture
-def queue_url(sqs):
-    return sqs.create_queue(QueueName="orders", Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
-
-
 def bodies(sqs, url: str) -> list[str]:
     found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
     return sorted(message["Body"] for message in found)

@@ -11,7 +11,6 @@ from fastapi.testclient import TestClient
 from melange import (
     ConfigurationError,
     ExchangeMessageConsumer,
-    ExchangeMessagePublisher,
     Middleware,
     QueueOptions,
     RetryPolicy,
@@ -39,11 +38,6 @@ def consumer(driver):
         queue=QueueOptions(wait_seconds=1),
         retry=RetryPolicy(backoff=lambda attempts: 0),
     )
-
-
-@pytest.fixture
-def publisher(driver):
-    return ExchangeMessagePublisher("products", driver)
 
 
 def depth_of(driver):

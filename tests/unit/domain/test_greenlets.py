@@ -6,8 +6,8 @@ import contextvars
 
 import greenlet
 
-from melange import DomainEventBus
 from melange.domain import Subscribers
+from unit.domain.given import names
 
 
 class Happened:
@@ -15,10 +15,6 @@ class Happened:
 
 
 def alpha(event: object) -> None: ...
-
-
-def names(bus: DomainEventBus) -> list[str]:
-    return [subscription.subscriber.__name__ for subscription in bus.subscriptions]
 
 
 def test_a_greenlet_starts_empty_unless_it_is_given_a_context(bus) -> None:

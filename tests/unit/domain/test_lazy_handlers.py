@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from melange import ConfigurationError, DomainEventBus, DomainSubscriber
+from melange import ConfigurationError, DomainSubscriber
 from melange.cqrs import Command, CommandBus
 
 if TYPE_CHECKING:
@@ -24,16 +24,6 @@ class Happened:
 
 class Ping(Command[None]):
     pass
-
-
-@pytest.fixture
-def bus() -> DomainEventBus:
-    return DomainEventBus()
-
-
-@pytest.fixture
-def seen() -> list[object]:
-    return []
 
 
 def test_names_that_type_checkers_alone_know_may_stand_beside_the_first_parameter(bus, seen) -> None:

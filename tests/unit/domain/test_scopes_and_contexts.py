@@ -17,6 +17,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 
 from melange import DomainEventBus
 from melange.domain import Subscribers
+from unit.domain.given import in_a_thread, names
 
 ResultT = TypeVar("ResultT")
 
@@ -39,15 +40,6 @@ def beta(event: object) -> None: ...
 
 
 def gamma(event: object) -> None: ...
-
-
-def names(bus: DomainEventBus) -> list[str]:
-    return [subscription.subscriber.__name__ for subscription in bus.subscriptions]
-
-
-def in_a_thread(function: Callable[[], ResultT]) -> ResultT:
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function).result()
 
 
 class TestFollowing:

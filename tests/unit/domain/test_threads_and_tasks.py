@@ -13,6 +13,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 
 from melange import ConfigurationError, DomainEventBus
 from melange.domain import Subscribers
+from unit.domain.given import in_a_thread, names
 
 
 class Happened:
@@ -28,15 +29,6 @@ def beta(event: object) -> None: ...
 def subscribe(bus: DomainEventBus, *functions) -> None:
     for function in functions:
         bus.subscribe(function)
-
-
-def names(bus: DomainEventBus) -> list[str]:
-    return [subscription.subscriber.__name__ for subscription in bus.subscriptions]
-
-
-def in_a_thread(function):
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function).result()
 
 
 class TestThreads:

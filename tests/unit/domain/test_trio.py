@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from melange import DomainEventBus
 from melange.domain import Subscribers
+from unit.domain.given import names
 
 
 class Happened:
@@ -13,10 +13,6 @@ class Happened:
 
 
 def beta(event: object) -> None: ...
-
-
-def names(bus: DomainEventBus) -> list[str]:
-    return [subscription.subscriber.__name__ for subscription in bus.subscriptions]
 
 
 def test_events_of_one_task_are_not_handled_by_another(bus, seen) -> None:
