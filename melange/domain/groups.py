@@ -8,7 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
 from melange.callables import Handler, is_type_form, qualified_name
-from melange.domain.subscriptions import DomainSubscriber, EventSubscription, Extension, subscription_for
+from melange.domain.subscriptions import (
+    DomainSubscriber,
+    EventSubscription,
+    Extension,
+    event_subscription_for,
+)
 
 EVERY_EVENT = "*"
 
@@ -72,7 +77,7 @@ class Registry(ABC):
         Raises:
             ConfigurationError: it is not a subscriber, does not name its events, or cannot be called.
         """
-        self._add(subscription_for(subscriber))
+        self._add(event_subscription_for(subscriber))
 
     @overload
     def on(
@@ -96,7 +101,7 @@ class Registry(ABC):
             return arguments[0]
 
         def subscribe(handler: HandlerT) -> HandlerT:
-            self._add(subscription_for(handler, arguments))
+            self._add(event_subscription_for(handler, arguments))
             return handler
 
         return subscribe

@@ -80,7 +80,7 @@ def identity_of(subscriber: object) -> object:
     return id(subscriber)
 
 
-def subscription_for(subscriber: object, event_types: Sequence[object] = ()) -> EventSubscription:
+def event_subscription_for(subscriber: object, event_types: Sequence[object] = ()) -> EventSubscription:
     """Return the subscription of a subscriber or function, after checks.
 
     Without ``event_types``, the annotation of a function's first parameter gives the events.

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from melange.callables import Handler, annotated_types, is_asynchronous, place
 from melange.domain import Subscribers
-from melange.domain.subscriptions import call_where_not_subscribed, subscription_for
+from melange.domain.subscriptions import call_where_not_subscribed, event_subscription_for
 from melange.drivers.declarations import add_to_collection
 from melange.errors import ConfigurationError
 from melange.outbox.transactional_outbox import Key, TransactionalOutbox, check_topic, open_outbox
@@ -83,7 +83,7 @@ class IntegrationEvents(Subscribers):
                     f"{place(mapping)} is asynchronous, and a mapping runs inside of the transaction: make it a plain function"
                 )
             write = _writing(mapping, topic, key, raises=self._raises)
-            subscription = subscription_for(write, event_types or annotated_types(mapping, _ADVICE))
+            subscription = event_subscription_for(write, event_types or annotated_types(mapping, _ADVICE))
             self._add(subscription)
             end = call_where_not_subscribed(subscription, _guarding(mapping, topic, raises=self._raises))
             # A deleted group cannot be opened any more, so its events are not mapped any more.
