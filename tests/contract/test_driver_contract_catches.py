@@ -318,7 +318,7 @@ class GroupsDeadLettersByMessage(InMemoryDriver):
 class BlocksAGroupUntilAllOfItIsBack(InMemoryDriver):
     def receive(self, queue, *arguments, **options):
         inside = self._broker.queues[queue.address]
-        if queue.is_fifo and inside.measure(self.clock.monotonic()).in_flight:
+        if queue.is_fifo and inside.stored.measure(self.clock.monotonic()).in_flight:
             return []
         return super().receive(queue, *arguments, **options)
 

@@ -76,7 +76,7 @@ def test_importing_the_lambda_handler_imports_little() -> None:
 
 def test_the_package_can_be_imported_where_processes_cannot_fork() -> None:
     program = (
-        "import os, random, boto3; del os.register_at_fork; "
+        "import asyncio, os, random, boto3; del os.register_at_fork; "
         "import melange.drivers.aws, melange.publishing.gathering, melange.request_reply"
     )
 
