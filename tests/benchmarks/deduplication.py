@@ -5,8 +5,17 @@ from __future__ import annotations
 import itertools
 
 from benchmarks import events
-from benchmarks.in_memory import consume_all
-from benchmarks.measuring import Contender, Cost, Count, Progress, Row, cost_per_item, interleaved, wall_of
+from benchmarks.measuring import (
+    Contender,
+    Cost,
+    Count,
+    Progress,
+    Row,
+    consume_all,
+    cost_per_item,
+    interleaved,
+    wall_of,
+)
 from melange import (
     DeduplicationStore,
     ExchangeMessageConsumer,

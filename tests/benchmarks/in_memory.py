@@ -10,7 +10,16 @@ from typing import Any
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 
 from benchmarks import events
-from benchmarks.measuring import Contender, Cost, Progress, Row, cost_per_item, cpu_of, interleaved
+from benchmarks.measuring import (
+    Contender,
+    Cost,
+    Progress,
+    Row,
+    consume_all,
+    cost_per_item,
+    cpu_of,
+    interleaved,
+)
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, QueueOptions
 from melange.drivers.memory import InMemoryDriver
 from melange.middleware import Middleware
@@ -86,13 +95,6 @@ def publisher_and_consumer(driver: InMemoryDriver) -> tuple[Callable[[Event], st
     consumer.listener("OrderPlaced", "ProductAdded", name="nothing")(lambda event: None)
     publisher = ExchangeMessagePublisher("shop", driver)
     return publisher.publish, partial(consume_all, consumer)
-
-
-def consume_all(consumer: ExchangeMessageConsumer, messages: int) -> None:
-    """Consume so many messages with a plain loop."""
-    settled = 0
-    while settled < messages:
-        settled += consumer.consume_event()
 
 
 def kombu(event: Event) -> Contender:

@@ -9,7 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from melange import ExchangeMessageConsumer
 
 
 class Progress(Protocol):
@@ -135,3 +138,10 @@ def _ratio(row: Row) -> str:
 
 def _median(seconds: Sequence[float], unit: str) -> str:
     return f"{statistics.median(seconds) * _PER_SECOND[unit]:.1f} {unit}"
+
+
+def consume_all(consumer: ExchangeMessageConsumer, messages: int) -> None:
+    """Consume so many messages with a plain loop."""
+    settled = 0
+    while settled < messages:
+        settled += consumer.consume_event()

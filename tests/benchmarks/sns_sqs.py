@@ -14,8 +14,17 @@ import boto3
 from botocore.config import Config
 
 from benchmarks import events
-from benchmarks.in_memory import consume_all
-from benchmarks.measuring import Cost, Count, Progress, Row, cost_per_item, cpu_of, interleaved, wall_of
+from benchmarks.measuring import (
+    Cost,
+    Count,
+    Progress,
+    Row,
+    consume_all,
+    cost_per_item,
+    cpu_of,
+    interleaved,
+    wall_of,
+)
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, MemoryDeduplicationStore, QueueOptions
 from melange.drivers.aws import AwsDriver
 from melange.drivers.aws.clients import check_answer, default_config, encode_body_once

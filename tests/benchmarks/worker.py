@@ -12,13 +12,13 @@ from collections.abc import Callable
 import boto3
 
 from benchmarks import events
-from benchmarks.in_memory import consume_all
 from benchmarks.measuring import (
     Contender,
     Cost,
     Count,
     Progress,
     Row,
+    consume_all,
     cost_per_item,
     cpu_of,
     interleaved,
