@@ -66,6 +66,7 @@ def guide() -> None:
         "topology": "melange.cli.topology:topology",
         "worker": "melange.cli.worker:worker",
     },
+    context_settings={"help_option_names": ["-h", "--help"]},  # of all commands below
 )
 @click.version_option(package_name="melange")
 def melange() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ FaultKind = Literal[
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
 _LONGEST_SECONDS = 3_600.0
+_STATUSES = (500, 502, 503, 504)
 
 _NOTHING = Response(200, "text/plain", b"", sent="nothing")
 """No answer at all: the connection is closed."""
@@ -67,14 +67,14 @@ class Fault:
             )
         _check_number("rate", self.rate, 0, 1)
         _check_number("seconds", self.seconds, 0, _LONGEST_SECONDS)
-        if self.times is not None:
-            _check_number("times", self.times, 1, math.inf)
+        if self.times is not None and not (_is_whole(self.times) and self.times >= 1):
+            raise ConfigurationError(f"times must be a whole number from 1, not {self.times!r}")
         for name in ("service", "operation", "name"):
             if not isinstance(getattr(self, name), str):
                 raise ConfigurationError(f"{name} must be text, not {getattr(self, name)!r}")
-        if self.seed is not None and not isinstance(self.seed, int):
+        if self.seed is not None and not _is_whole(self.seed):
             raise ConfigurationError(f"seed must be a whole number, not {self.seed!r}")
-        if self.kind == "error" and self.status not in (500, 502, 503, 504):
+        if self.kind == "error" and not (_is_whole(self.status) and self.status in _STATUSES):
             raise ConfigurationError(f"status must be 500, 502, 503 or 504, not {self.status!r}")
         self._random = Random(self.seed)  # noqa: S311 - nothing to guess here
 
@@ -238,6 +238,10 @@ def _name_in(parameters: Mapping[str, Any]) -> str:
         if parameters.get(key):
             return str(parameters[key]).rstrip("/").rpartition(separator)[2]
     return ""
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_number(name: str, value: object, lowest: float, highest: float) -> None:

@@ -72,6 +72,8 @@ def retry(
     if edit or body:
         if len(selection.message_ids) != 1 or (edit and body):
             raise click.UsageError("--edit and --body are for one ID, and only one of them")
+        if everything or rate or limit or selection != Selection(message_ids=selection.message_ids):
+            raise click.UsageError("--edit and --body take no filter, --all, --limit or --rate")
     else:
         _check_selection(selection, everything=everything)
     with connect(app, driver_name) as connection:

@@ -181,7 +181,9 @@ def test_a_fault_is_removed_by_its_id_or_with_all_others(sqs, queue_url, control
         ({"kind": "error", "rate": 1.5}, "rate must be a number from 0 to 1"),
         ({"kind": "error", "status": 404}, "status must be 500, 502, 503 or 504"),
         ({"kind": "delay", "seconds": -1}, "seconds must be a number from 0"),
-        ({"kind": "error", "times": 0}, "times must be a number from 1"),
+        ({"kind": "error", "times": 0}, "times must be a whole number from 1"),
+        ({"kind": "error", "times": 1.5}, "times must be a whole number from 1"),
+        ({"kind": "error", "seed": 0.5}, "seed must be a whole number"),
         ({}, "there is no kind ''"),
     ],
 )

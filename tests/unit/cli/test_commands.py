@@ -35,6 +35,14 @@ def test_the_version_is_the_package_s(run) -> None:
     assert (result.exit_code, result.stdout) == (0, f"melange, version {version('melange')}\n")
 
 
+@pytest.mark.parametrize("command", [[], ["worker"], ["dead-letters", "retry"]], ids=" ".join)
+def test_help_has_a_short_option(run, command) -> None:
+    result = run(*command, "-h")
+
+    assert result.exit_code == 0
+    assert result.stdout == run(*command, "--help").stdout != ""
+
+
 def test_a_worker_that_stops_cleanly_ends_with_0_and_has_said_what_ran(run) -> None:
     result = run("worker", "shop:stopped")
 

@@ -234,6 +234,15 @@ class TestRetry:
         (delivery,) = driver.receive(driver.get_queue("billing"), 10, 0)
         assert json.loads(delivery.message.body) == {"event_type_name": "OrderPlaced", "order": 7}
 
+    @pytest.mark.parametrize(
+        "options", [["--all"], ["--limit", "1"], ["--rate", "1"], ["--reason", "answer"]], ids=lambda one: one[0]
+    )
+    def test_a_new_body_takes_no_option_that_selects(self, letters, options) -> None:
+        code, _, errors = letters("retry", "m-1", "--body", "-", *options, typed='{"order": 7}')
+
+        assert code == 2
+        assert "--edit and --body take no filter, --all, --limit or --rate" in errors
+
     def test_an_edited_body_without_a_change_does_nothing(self, letters, monkeypatch) -> None:
         monkeypatch.setenv("VISUAL", "true")
 
