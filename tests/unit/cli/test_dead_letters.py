@@ -235,7 +235,9 @@ class TestRetry:
         assert json.loads(delivery.message.body) == {"event_type_name": "OrderPlaced", "order": 7}
 
     @pytest.mark.parametrize(
-        "options", [["--all"], ["--limit", "1"], ["--rate", "1"], ["--reason", "answer"]], ids=lambda one: one[0]
+        "options",
+        [["--all"], ["--limit", "1"], ["--rate", "1"], ["--reason", "answer"]],
+        ids=lambda one: one[0],
     )
     def test_a_new_body_takes_no_option_that_selects(self, letters, options) -> None:
         code, _, errors = letters("retry", "m-1", "--body", "-", *options, typed='{"order": 7}')
