@@ -14,9 +14,9 @@ from typing import NamedTuple
 from melange.consuming.leases import Lease
 from melange.errors import ConfigurationError, is_whole_number, nearest
 
-AHEAD = 30
-"""The least number of deliveries in flight beyond those being processed: ten that wait, ten being received, ten being
-settled."""
+AHEAD = 90
+"""The most deliveries in flight beyond those being processed: ten that wait, forty being received, forty being settled.
+Of a larger worker it may be as many as are processed."""
 
 
 class QueuePart(NamedTuple):

@@ -50,13 +50,15 @@ class Gate:
 class Gates:
     """The gates of one consumer, and its own pause. Thread-safe if they are.
 
-    ``is_open`` is True while nothing has to be asked: there are no gates, and no pause.
+    ``is_open`` is True while nothing has to be asked: there are no gates, and no pause. ``ask_in_turn`` is True if there are
+    gates: what one poll has received must be known before the next one is allowed.
     """
 
     def __init__(self, gates: Sequence[Gate]) -> None:
         self._gates = tuple(gates)
         self._is_paused = Event()
         self._pausing = Lock()
+        self.ask_in_turn = bool(gates)
         self.is_open = not gates
 
     @property
@@ -76,7 +78,7 @@ class Gates:
         """End the pause."""
         with self._pausing:
             self._is_paused.clear()
-            self.is_open = not self._gates
+            self.is_open = not self.ask_in_turn
 
     def allowed(self, limit: int) -> int:
         """Return the most deliveries of the next poll, at most ``limit``."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from melange.backoff import Backoff
 from melange.consuming.concurrency import Changes
 from melange.consuming.consumer import ExchangeMessageConsumer
-from melange.consuming.threads import Threads
+from melange.consuming.threads import SLOW_CALL_SECONDS, ExtraThreads, Threads
 from melange.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -48,7 +48,9 @@ def is_polling_thread() -> bool:
 class Poller:
     """Polls one queue on its own thread, as long as ``allowance`` is above 0, and passes on what it receives.
 
-    ``allowance`` returns the number of deliveries to ask for. ``give_up`` is called when polling has ended by itself.
+    While polls come back with ``batch`` deliveries and wait for the network, more polls are open at a time, up to
+    ``most_polls``; they wait a second at most. ``allowance`` returns the number of deliveries to ask for, given how many the
+    open polls ask for. ``give_up`` is called when polling has ended by itself.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class Poller:
         threads: Threads,
         changes: Changes,
         *,
-        allowance: Callable[[], int],
+        allowance: Callable[[int], int],
         accept: Callable[[list[Delivery]], None],
+        batch: int,
+        most_polls: int,
         longest_wait_seconds: int,
         give_up_seconds: float,
         give_up: Callable[[], None],
@@ -73,13 +77,16 @@ class Poller:
         self._changes = changes
         self._allowance = allowance
         self._accept = accept
+        self._asking = threading.Lock()
+        self._asked = 0
+        self._batch = batch
         self._wait_seconds = min(consumer.options.wait_seconds, longest_wait_seconds)
         self._give_up_seconds = give_up_seconds
         self._give_up = give_up
         self._backoff = Backoff(first_seconds=0.5, max_seconds=30.0)
-        self._thread = threading.Thread(
-            target=self._poll_on, name=f"{_THREAD_NAME}{self._queue_name}", daemon=True
-        )
+        name = f"{_THREAD_NAME}{self._queue_name}"
+        self._thread = threading.Thread(target=self._poll_on, name=name, daemon=True)
+        self._beside = ExtraThreads(self._poll_beside, name, most_polls - 1)
 
     def start(self) -> None:
         """Start to poll.
@@ -97,25 +104,31 @@ class Poller:
     @property
     def is_polling(self) -> bool:
         """True until the last poll has ended."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() or self._beside.are_alive
 
     def join(self, deadline: float) -> None:
         """Wait until the last poll has ended, ``deadline`` (monotonic) at the latest."""
-        while self._thread.is_alive() and time.monotonic() < deadline:
+        while self.is_polling and time.monotonic() < deadline:
             # Repeated, because the last poll may start at this moment.
             try:
                 self._consumer.driver.end_waits(self._consumer.queue)
             except Exception:  # the poll ends later; what waits must be released all the same
                 logger.exception("the open poll of queue %s could not be ended", self._queue_name)
-            self._thread.join(min(0.2, max(0.0, deadline - time.monotonic())))
+            until = min(deadline, time.monotonic() + 0.2)
+            self._thread.join(max(0.0, until - time.monotonic()))
+            self._beside.join(until)
 
     def _poll_on(self) -> None:
         self._threads.enter()
         failures, denied_since = 0, math.inf
         while not self.stopping.is_set():
             try:
-                self._poll()
+                if not self.store_is_available:
+                    self._await_store()
+                self._poll(1, self._wait_seconds)
                 failures, denied_since = 0, math.inf
+                if self._consumer.processor.failures.timed_out_count:
+                    self._give_up_if_hanging()
             except Exception as error:
                 failures += 1
                 # Only what looks permanent counts: an outage before it is not a reason to hurry.
@@ -128,32 +141,53 @@ class Poller:
                     self._give_up()
                     return
                 self._pause(failures, error)
-            except BaseException:  # SystemExit from a hook: a worker that does not poll must not look healthy
-                logger.critical(
-                    "polling queue %s ended, and the worker with it", self._queue_name, exc_info=True
-                )
-                self._give_up()
+            except (
+                BaseException
+            ) as error:  # SystemExit of a hook: a worker that does not poll must not look healthy
+                self._break_off(error)
                 return
 
-    def _poll(self) -> None:
-        if not self.store_is_available:
-            self._await_store()
-        limit = self._allowance()
-        if limit <= 0:
-            self._changes.wait_for(lambda: self.stopping.is_set() or self._allowance() > 0, 1.0)
-            return
-        time_limits = self._consumer.time_limits
-        if self._consumer.processor.failures.timed_out_count and time_limits.hanging > MOST_HANGING:
-            self._give_up_hanging(time_limits.hanging)
-            return
+    def _poll_beside(self) -> None:
+        self._threads.enter()
+        try:
+            while self._poll(self._batch, min(1, self._wait_seconds)):
+                pass
+        except Exception as error:
+            self._warn_of(error, "")  # if the queue's own thread fails too, it decides what follows
+        except BaseException as error:
+            self._break_off(error)
+        self._changes.notify()  # fewer deliveries are asked for
+
+    def _poll(self, least: int, wait_seconds: int) -> bool:
+        """Poll once, if ``least`` deliveries may be asked for; return True if a whole batch came, and more polls may."""
+        with self._asking:
+            limit = self._allowance(self._asked)
+            if least <= limit:
+                self._asked += limit
+        if limit < least:
+            if least == 1:
+                self._changes.wait_for(
+                    lambda: self.stopping.is_set() or self._allowance(self._asked) > 0, 1.0
+                )
+            return False
         clock = self._consumer.driver.clock
         started = clock.monotonic()
-        received = self._consumer.receive(limit, self._wait_seconds)
-        self.last_poll_at = clock.monotonic()
-        if received:
-            self._accept(received)
-        elif self.last_poll_at - started < _SHORT_POLL_PAUSE_SECONDS:
+        try:
+            received = self._consumer.receive(limit, wait_seconds)
+            self.last_poll_at = ended = clock.monotonic()
+            if received:
+                self._accept(received)
+        finally:
+            with self._asking:
+                self._asked -= limit
+        seconds = ended - started
+        if not received and seconds < _SHORT_POLL_PAUSE_SECONDS:
             self.stopping.wait(_SHORT_POLL_PAUSE_SECONDS)
+        if len(received) < self._batch or seconds < SLOW_CALL_SECONDS or self.stopping.is_set():
+            return False
+        if self._allowance(self._asked) >= self._batch and self.store_is_available:
+            self._beside.add()
+        return self.store_is_available
 
     def _await_store(self) -> None:
         """Wait for the deduplication store: polls before that would only raise receive counts."""
@@ -166,9 +200,10 @@ class Poller:
         else:
             logger.info("the deduplication store of queue %s is available again", self._queue_name)
 
-    def _give_up_hanging(self, hanging: int) -> None:
-        """End the worker: only the end of the process frees the threads of listeners that hang."""
-        if self.stopping.is_set():
+    def _give_up_if_hanging(self) -> None:
+        """End the worker if too many listeners hang: only the end of the process frees their threads."""
+        hanging = self._consumer.time_limits.hanging
+        if hanging <= MOST_HANGING or self.stopping.is_set():
             return
         logger.critical(
             "%d runs of queue %s hang beyond their time limit: the worker ends, because threads cannot be stopped",
@@ -178,16 +213,23 @@ class Poller:
         self._give_up()
         self.stopping.set()
 
+    def _break_off(self, error: BaseException) -> None:
+        logger.critical("polling queue %s ended, and the worker with it", self._queue_name, exc_info=error)
+        self._give_up()
+
     def _pause(self, failures: int, error: Exception) -> None:
         # The return of a store should be noticed within seconds.
         pause_seconds = min(self._backoff(failures), 2.0 if isinstance(error, DeduplicationError) else 30.0)
+        self._warn_of(error, f", trying again in {pause_seconds:.1f} s")
+        self.stopping.wait(pause_seconds)
+
+    def _warn_of(self, error: Exception, what_follows: str) -> None:
         logger.warning(
-            "polling queue %s failed, trying again in %.1f s: %s: %s",
+            "polling queue %s failed%s: %s: %s",
             self._queue_name,
-            pause_seconds,
+            what_follows,
             type(error).__name__,
             error,
             exc_info=error if isinstance(error, _MISTAKES) else None,
             extra={"queue_name": self._queue_name},
         )
-        self.stopping.wait(pause_seconds)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from melange.clock import Clock
 from melange.consuming.async_listeners import LoopTasks, SteppedWork
-from melange.consuming.concurrency import AHEAD, Changes, Places, QueuePart, Task
+from melange.consuming.concurrency import Changes, Places, QueuePart, Task
 from melange.consuming.consumer import ExchangeMessageConsumer
 from melange.consuming.event_loop import EventLoop
 from melange.consuming.leases import Lease, LeaseKeeper
@@ -20,13 +20,17 @@ from melange.consuming.outcomes import Acknowledge, Defer, Outcome, StoreUnavail
 from melange.consuming.poison_messages import SUSPECT_RECEIVES, Isolation, Suspects, shuffled
 from melange.consuming.polling import Poller
 from melange.consuming.settling import Acknowledger, Settler
-from melange.consuming.threads import Threads
+from melange.consuming.threads import MOST_CALLS, Threads
 from melange.messages import Delivery
 
 logger = logging.getLogger(__name__)
 
 SOON_SECONDS = 1.0
 """Deliveries are received ahead only if they would start within this time: a slow worker leaves them to others."""
+
+LEAST_AHEAD = 30
+"""A worker that would start fewer within that time is slow. Three batches: one that waits, one that is being received, one
+that is being settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +67,16 @@ class QueueWorker:
         self.consumer = consumer
         self.limit = part.limit
         self.last_settled_at: float | None = None
+        self._batch = consumer.driver.capabilities.max_receive_batch
+        self._has_lanes = consumer.queue.is_fifo or consumer.options.ordered_by is not None
         self.poller = Poller(
             consumer,
             shared.threads,
             shared.changes,
             allowance=self._allowance,
             accept=self._accept,
+            batch=self._batch,
+            most_polls=1 if self._has_lanes or consumer.gates.ask_in_turn else MOST_CALLS,
             longest_wait_seconds=longest_wait_seconds,
             give_up_seconds=give_up_seconds,
             give_up=give_up,
@@ -79,8 +87,6 @@ class QueueWorker:
         self._suspects = shared.suspects
         self._part = part
         consumer.concurrency = part.share
-        self._batch = consumer.driver.capabilities.max_receive_batch
-        self._has_lanes = consumer.queue.is_fifo or consumer.options.ordered_by is not None
         self._lanes = LaneWork(
             consumer,
             shared.timers,
@@ -98,7 +104,7 @@ class QueueWorker:
         )
         self._settler = consumer.settler(self._keeper, shared.suspects)
         self._releases = Releases(self._settler, consumer.driver.clock)
-        self._acknowledger = Acknowledger(self._settle, self.limit, consumer.queue.name)
+        self._acknowledger = Acknowledger(self._settle, consumer.queue.name)
         self._stepped = SteppedWork(
             consumer.processor,
             shared.threads,
@@ -142,18 +148,21 @@ class QueueWorker:
 
     # --- receiving -----------------------------------------------------------------------------------
 
-    def _allowance(self) -> int:
-        """Return the number of deliveries to ask for."""
-        allowed = self.limit - len(self._keeper)
-        at_work = len(self._keeper)
+    def _allowance(self, asked: int) -> int:
+        """Return the number of deliveries that one more poll may ask for, beside those that open polls ask for."""
+        at_work = asked + len(self._keeper)
+        allowed = self.limit - at_work
         if self._has_lanes:
             at_work -= self._lanes.waiting  # retries that wait take no thread
         # At least what is kept for this queue: quick queues may have received ahead, and their threads will be free soon.
-        free = max(self._places.free, self._part.kept - at_work)
-        if self._mean_seconds * AHEAD > SOON_SECONDS * self._places.size:
+        free = max(self._places.free - asked, self._part.kept - at_work)
+        start_soon = SOON_SECONDS * self._places.size / max(self._mean_seconds, 1e-6)
+        if start_soon < LEAST_AHEAD:
             allowed = min(allowed, free, self._part.share - at_work)
-        elif allowed < self._batch and free <= 0:
-            return 0  # there is work: the next poll brings a full batch
+        else:
+            allowed = min(allowed, int(self._places.size + start_soon) - at_work)
+            if allowed < self._batch and free <= 0:
+                return 0  # there is work: the next poll brings a full batch
         if self._careful_until and self.consumer.driver.clock.monotonic() < self._careful_until:
             allowed = min(allowed, 1)
         return min(allowed, self._batch)

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from melange.clock import Clock
 from melange.consuming.leases import Lease, LeaseKeeper
 from melange.consuming.outcomes import Acknowledge, DeadLetter, Defer, Leave, Outcome
 from melange.consuming.poison_messages import Suspects
+from melange.consuming.threads import MOST_CALLS, SLOW_CALL_SECONDS, ExtraThreads
 from melange.deduplication.base import DeduplicationStore
 from melange.drivers.base import Capabilities
 from melange.errors import DeduplicationError, Failure, LeaseLostError, shortened
@@ -230,22 +232,21 @@ class Settler:
 
 
 class Acknowledger:
-    """Settles finished deliveries on a thread of its own, beside the listeners: ten at once, or those of some milliseconds.
+    """Settles finished deliveries beside the listeners, on a thread of its own: ten at once, or those of some milliseconds.
 
-    ``settle`` must not raise anything.
+    While ten more wait for a call that waits for the network, another thread settles them. ``settle`` must not raise
+    anything.
     """
 
-    def __init__(
-        self, settle: Callable[[list[tuple[Lease, Outcome]]], object], most: int, queue_name: str
-    ) -> None:
+    def __init__(self, settle: Callable[[list[tuple[Lease, Outcome]]], object], queue_name: str) -> None:
         self._settle = settle
-        self._most = most
         self._done: SimpleQueue[tuple[Lease, Outcome] | None] = SimpleQueue()
         self._full: SimpleQueue[None] = SimpleQueue()
         self._is_gathering = False
-        self._thread = threading.Thread(
-            target=self._run, name=f"melange-acknowledge-{queue_name}", daemon=True
-        )
+        self._last_seconds = 0.0
+        name = f"melange-acknowledge-{queue_name}"
+        self._thread = threading.Thread(target=self._run, args=(0,), name=name, daemon=True)
+        self._beside = ExtraThreads(partial(self._run, ACKNOWLEDGE_BATCH), name, MOST_CALLS - 1)
 
     def start(self) -> None:
         """Start the thread.
@@ -263,35 +264,44 @@ class Acknowledger:
             self._full.put(None)
 
     def stop(self, timeout_seconds: float) -> None:
-        """Settle what was put before, and end the thread."""
+        """Settle what was put before, and end the threads."""
+        deadline = time.monotonic() + timeout_seconds
         if self._thread.ident is not None:
             self._done.put(None)
             self._full.put(None)
             self._thread.join(timeout_seconds)
+            self._beside.join(deadline)
 
-    def _run(self) -> None:
-        is_ending = False
-        while not is_ending:
-            entry = self._done.get()
-            if self._done.qsize() < ACKNOWLEDGE_BATCH - 1 and entry is not None:
-                self._gather()
-            done: list[tuple[Lease, Outcome]] = []
-            while entry is not None:
-                done.append(entry)
-                if len(done) == self._most or self._done.empty():
-                    break
-                entry = self._done.get()  # this thread alone takes from it
-            is_ending = entry is None
-            if done:
-                self._settle(done)
+    def _run(self, least: int) -> None:
+        """Settle batch by batch until the end, or until fewer than ``least`` wait."""
+        while self._done.qsize() >= least and (done := self._next_batch()):
+            if self._last_seconds > SLOW_CALL_SECONDS and self._done.qsize() >= ACKNOWLEDGE_BATCH:
+                self._beside.add()
+            started = time.monotonic()
+            self._settle(done)
+            self._last_seconds = time.monotonic() - started
 
-    def _gather(self) -> None:
-        self._is_gathering = True
-        try:
-            # A note that is left from an earlier batch ends this wait early: harmless.
-            self._full.get(timeout=GATHERING_SECONDS)
-        except Empty:
-            self._is_gathering = False
+    def _next_batch(self) -> list[tuple[Lease, Outcome]]:
+        """Return up to ten finished deliveries, once there are some; ``[]`` at the end."""
+        entry = self._done.get()
+        if entry is not None and self._done.qsize() < ACKNOWLEDGE_BATCH - 1:
+            self._is_gathering = True
+            try:
+                # A note that is left from an earlier batch ends this wait early: harmless.
+                self._full.get(timeout=GATHERING_SECONDS)
+            except Empty:
+                self._is_gathering = False
+        done: list[tuple[Lease, Outcome]] = []
+        while entry is not None:
+            done.append(entry)
+            if len(done) == ACKNOWLEDGE_BATCH:
+                return done
+            try:
+                entry = self._done.get_nowait()
+            except Empty:
+                return done
+        self._done.put(None)  # seen by each thread that takes from it
+        return done
 
 
 def _log_failure(delivery: Delivery, what: str, error: Exception) -> None:

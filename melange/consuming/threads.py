@@ -7,6 +7,8 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from queue import SimpleQueue
 
@@ -23,6 +25,12 @@ STUCK_SECONDS = 0.02
 
 NO_THREADS_PAUSE_SECONDS = 10.0
 """How long to go on with fewer threads before the system is asked for another."""
+
+SLOW_CALL_SECONDS = 0.005
+"""A call of the broker that takes longer has waited for the network, and others could have waited beside it."""
+
+MOST_CALLS = 8
+"""The most polls of a queue at a time, and the most calls that acknowledge."""
 
 _current: ContextVar[object] = ContextVar("melange.threads", default=None)
 """The threads of the worker that runs the caller; it passes on to coroutines and to runs with a time limit."""
@@ -282,3 +290,37 @@ class Threads:
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
+
+
+class ExtraThreads:
+    """Daemon threads that do the work of one thread beside it, while its calls wait for the network. Thread-safe.
+
+    Each ends when ``run`` returns, which must not raise anything.
+    """
+
+    def __init__(self, run: Callable[[], None], name: str, most: int) -> None:
+        self._run = run
+        self._name = name
+        self._most = most
+        self._threads: list[threading.Thread] = []
+        self._starting = threading.Lock()
+
+    def add(self) -> None:
+        """Start one more thread, unless there are enough of them or the system cannot start it."""
+        with self._starting:
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            if len(self._threads) < self._most:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                with suppress(RuntimeError):
+                    thread.start()
+                    self._threads.append(thread)
+
+    @property
+    def are_alive(self) -> bool:
+        """True while one of them runs."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def join(self, deadline: float) -> None:
+        """Wait until all have ended, ``deadline`` (monotonic) at the latest."""
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))

@@ -259,7 +259,8 @@ class ExchangeMessagePublisher(Publisher[Topic]):
         """Publish events in as few network calls as the broker allows; return their message ids in order.
 
         The keywords are those of ``publish``, for each event; ids may be functions of the event. All
-        events are checked before the first is sent. On a FIFO topic sending stops at the first failed call.
+        events are checked before the first is sent. On a FIFO topic sending stops at the first failed call, and events arrive in
+        their order. To a standard topic several calls may be open at a time.
 
         Raises:
             EncodeError, InvalidMessageError: as ``publish``; nothing was sent.

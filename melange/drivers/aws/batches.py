@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -32,6 +35,12 @@ _IDS = tuple(map(str, range(MAX_BATCH)))
 _SMALL_MESSAGE_CHARACTERS = 2_000
 """Ten bodies of this length fit any batch, in four-byte characters and with melange's own attributes."""
 
+DISTANT_SECONDS = 0.005
+"""A call that takes longer has waited for the network, and others could have waited beside it."""
+
+MOST_CALLS = 8
+"""The most calls that one publish has open at a time."""
+
 _SYSTEM_ATTRIBUTES = (
     "ApproximateReceiveCount",
     "MessageDeduplicationId",
@@ -50,33 +59,80 @@ def send(
     *,
     size_of: Callable[[ItemT], int],
 ) -> list[Failure[ItemT]]:
-    """Send messages, or deliveries again, batch by batch; report each one that was not sent. Each alone must fit.
+    """Send messages, or deliveries again, in batches; report each one that was not sent. Each alone must fit.
 
-    Stop if a later batch would break the order, or if the broker is unavailable: each further batch would wait
-    through the same retries.
+    If the first batch has waited for the network, several calls are open at a time, but not to a FIFO target. Stop if a later
+    batch would break the order, or if the broker is unavailable: each further batch would wait through the same retries.
 
     Raises:
         MelangeError: the broker refused the first call as a whole, and nothing has happened.
     """
-    if len(items) == 1:
-        return _run_batch(calls, operation, target, items, entry_of)
-    failures: list[Failure[ItemT]] = []
+    if len(items) <= 1:
+        return _run_batch(calls, operation, target, items, entry_of) if items else []
     batches = list(_split_by_size(items, target.max_message_bytes, size_of))
-    for index, batch in enumerate(batches):
+    started = calls.clock.monotonic()
+    failed = _run_batch(calls, operation, target, batches[0], entry_of)
+    if len(batches) == 1:
+        return failed
+    is_distant = calls.clock.monotonic() - started >= DISTANT_SECONDS
+    outcomes: dict[int, list[Failure[ItemT]]] = {0: failed}
+    left = deque([] if _stops_others(failed, target) else range(1, len(batches)))
+
+    def send_on() -> None:
+        while left:
+            try:
+                index = left.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                failed = _run_batch(calls, operation, target, batches[index], entry_of)
+            except MelangeError as error:
+                failed = [Failure(item, error) for item in batches[index]]
+            outcomes[index] = failed
+            if _stops_others(failed, target):
+                left.clear()
+
+    if is_distant and not target.is_fifo and len(left) > 1:
+        _run_side_by_side(send_on, min(MOST_CALLS, len(left)), at_the_end=left.clear)
+    else:
+        send_on()
+    return _in_order(batches, outcomes)
+
+
+def _stops_others(failed: Sequence[Failure[ItemT]], target: Topic | Queue) -> bool:
+    return bool(failed) and (
+        target.is_fifo or any(isinstance(one.error, DriverConnectionError) for one in failed)
+    )
+
+
+def _run_side_by_side(run: Callable[[], None], most: int, *, at_the_end: Callable[[], None]) -> None:
+    """Run the function in this thread and ``most - 1`` others, until all have returned."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - most programs do without
+
+    with ThreadPoolExecutor(most - 1, "melange-send") as threads:
+        others = []
         try:
-            failed = _run_batch(calls, operation, target, batch, entry_of)
-        except MelangeError as error:
-            if index == 0:
-                raise
-            failed = [Failure(item, error) for item in batch]
-        failures += failed
-        if failed and (target.is_fifo or any(isinstance(f.error, DriverConnectionError) for f in failed)):
-            not_sent = DriverError(
-                f"not sent, because an earlier message of the call failed: {failed[0].error}"
-            )
-            failures += [Failure(item, not_sent) for rest in batches[index + 1 :] for item in rest]
-            break
-    return failures
+            with suppress(RuntimeError):  # the system cannot start another thread
+                for _ in range(most - 1):
+                    others.append(threads.submit(copy_context().run, run))  # noqa: PERF401 - some may have started
+            run()
+        finally:
+            at_the_end()
+    for other in others:
+        other.result()
+
+
+def _in_order(
+    batches: Sequence[Sequence[ItemT]], outcomes: dict[int, list[Failure[ItemT]]]
+) -> list[Failure[ItemT]]:
+    """Return all failures in the order of the items; those of a batch that was not sent are failures too."""
+    first = next((failed[0].error for _, failed in sorted(outcomes.items()) if failed), None)
+    not_sent = DriverError(f"not sent, because another message of the call failed: {first}")
+    return [
+        failure
+        for index, batch in enumerate(batches)
+        for failure in outcomes.get(index, [Failure(item, not_sent) for item in batch])
+    ]
 
 
 def size_at_most(message: Message) -> int:

@@ -66,6 +66,15 @@ class Stub:
             "/fill", {"queue_name": queue, "count": count, "body": body, "attributes": ATTRIBUTES[library]}
         )
 
+    @contextmanager
+    def distant(self, seconds: float) -> Iterator[None]:
+        """Let each answer take so long in the block."""
+        self._ask("/delay", seconds)
+        try:
+            yield
+        finally:
+            self._ask("/delay", 0)
+
     def counts(self) -> dict[str, float]:
         """Return what the stub has counted, and how long the last queue took from its filling to its last delete."""
         found: dict[str, float] = self._ask("/counts", None)
@@ -120,6 +129,16 @@ class Contestant(Child):
         used = float(self.ask("used"))
         seconds = self._consume(count)
         return Cost((float(self.ask("used")) - used) / count, seconds / count)
+
+    def publish_from_afar(self, count: int, network_seconds: float) -> Cost:
+        """Publish as ``publish`` does, over a network that takes so long for each call."""
+        with self._stub.distant(network_seconds):
+            return self.publish(count)
+
+    def consume_from_afar(self, count: int, network_seconds: float) -> Cost:
+        """Consume as ``consume`` does, over a network that takes so long for each call."""
+        with self._stub.distant(network_seconds):
+            return self.consume(count)
 
     def _consume(self, count: int) -> float:
         """Let messages be consumed; return the time from the filling of the queue to the last delete."""

@@ -15,6 +15,8 @@ from benchmarks.measuring import Cost, Progress, Row, cpu_of, interleaved, table
 MESSAGES = 2_000
 WAITING_MESSAGES = 640
 WAIT_SECONDS, AT_A_TIME = 0.02, 32
+DISTANT_MESSAGES = 1_000
+NETWORK_SECONDS = 0.01
 
 PLAIN = "boto3"
 WORKER, WORKER_32 = "melange 20", "melange 32"
@@ -36,6 +38,8 @@ def measure(repetitions: int, python: str | None, progress: Progress) -> str:
         contestants = _Contestants(interpreter, rivals, stub, stack, repetitions, progress)
         rows = [
             *_rows(contestants.publishing(), contestants.consuming(), has_rival=rivals is not None),
+            *_distant_rows("publish in batches", "melange", contestants.distant_publishing()),
+            *_distant_rows("`Worker`, 20 at a time", WORKER, contestants.distant_consuming()),
             *_waiting_rows(contestants.waiting()),
         ]
         memory = contestants.memory()
@@ -77,6 +81,19 @@ class _Contestants:
         names = [PLAIN, "melange", WORKER, *BOTOCORE, "kombu", *self._rival]
         contenders = {name: partial(self._running[name].consume, MESSAGES) for name in names}
         return interleaved("consume", contenders, self._repetitions, self._progress)
+
+    def distant_publishing(self) -> Costs:
+        return self._distant("publish over a network", "melange", lambda one: one.publish_from_afar)
+
+    def distant_consuming(self) -> Costs:
+        return self._distant("consume over a network", WORKER, lambda one: one.consume_from_afar)
+
+    def _distant(self, title: str, ours: str, work: Callable[[Contestant], Callable[[int, float], Cost]]) -> Costs:
+        contenders = {
+            name: partial(work(self._running[name]), DISTANT_MESSAGES, NETWORK_SECONDS)
+            for name in (ours, PLAIN, *self._rival)
+        }
+        return interleaved(title, contenders, max(self._repetitions // 3, 3), self._progress)
 
     def waiting(self) -> Costs:
         names = [*WAITING, *self._waiting_rival]
@@ -144,6 +161,14 @@ def _rows(publishing: Costs, consuming: Costs, *, has_rival: bool) -> list[Row]:
                 wall_of,
             ),
         ]
+    return rows
+
+
+def _distant_rows(work: str, ours: str, distant: Costs) -> list[Row]:
+    work = f"{work}, each call takes 10 ms, wall time"
+    rows = [_row(work, distant, ours, PLAIN, "plain boto3 loop", of=wall_of)]
+    if "fanferro" in distant:
+        rows.append(_row(work, distant, ours, "fanferro", "fanferro", "at most 1", wall_of))
     return rows
 
 

@@ -1,7 +1,8 @@
 """As much of SNS and SQS as the contestants need, in a process of its own that answers at once.
 
 ``python -m benchmarks.aws.stub`` prints its URL. It holds the messages that ``POST /fill`` puts into a queue, and counts
-what is published and deleted; ``GET /counts`` tells. What is published goes nowhere.
+what is published and deleted; ``GET /counts`` tells. What is published goes nowhere. After ``POST /delay`` each answer takes
+that long, as on a network.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Stub:
         self.handles = itertools.count()
         self.url = ""
         self.filled_at = self.deleted_at = 0.0
+        self.delay_seconds = 0.0
 
     def fill(self, queue_name: str, count: int, body: str, attributes: dict[str, str]) -> None:
         """Put messages into a queue; "{id}" becomes an id of each message's own."""
@@ -119,6 +121,9 @@ class Connection(asyncio.Protocol):
         elif head.startswith(b"POST /fill"):
             self.stub.fill(**json.loads(body))
             self.answer_json("{}")
+        elif head.startswith(b"POST /delay"):
+            self.stub.delay_seconds = json.loads(body)
+            self.answer_json("{}")
         else:
             self._answer_sns(body)
 
@@ -127,11 +132,15 @@ class Connection(asyncio.Protocol):
         self._answer(text.encode(), b"application/x-amz-json-1.0")
 
     def _answer(self, body: bytes, content_type: bytes) -> None:
-        self._transport.write(
+        answer = (
             b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: 7a62c49f-347e-4fc4-9331-6e8e7a96aa73\r\n"
             b"Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
             % (content_type, len(body), body)
         )
+        if self.stub.delay_seconds:
+            asyncio.get_running_loop().call_later(self.stub.delay_seconds, self._transport.write, answer)
+        else:
+            self._transport.write(answer)
 
     def _answer_sqs(self, operation: str, parameters: dict[str, Any]) -> None:
         stub = self.stub

@@ -11,7 +11,7 @@ from chaos.inside.broker import CountingDriver
 from melange import ExchangeMessageConsumer, ExchangeMessagePublisher, QueueOptions, RetryPolicy, Worker
 
 CONCURRENCY = 10
-BOUND = CONCURRENCY + 30
+BOUND = CONCURRENCY + 90
 """What ``Worker`` promises for this concurrency."""
 
 GRACE_SECONDS = 10.0

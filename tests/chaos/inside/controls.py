@@ -41,7 +41,7 @@ CONTROLS = (
     ),
     InsideControl(
         UNBOUNDED,
-        partial(backpressure, groups=100, each=1, slow=100, seconds=1),
+        partial(backpressure, groups=300, each=1, slow=300, seconds=1),
         caught_by="in flight",
     ),
     InsideControl(

@@ -1,5 +1,7 @@
 """What becomes of the entries of a batch: each is judged by itself, none is forgotten."""
 
+import threading
+
 import pytest
 from botocore.exceptions import ConnectTimeoutError
 
@@ -26,6 +28,8 @@ from melange.errors import (
     TopicNotFoundError,
 )
 from melange.messages import Delivery, Message, Queue
+
+DEADLINE_SECONDS = 30
 
 THROTTLED = {"Code": "ThrottlingException", "SenderFault": True, "Message": "slow down"}
 FAULT_OF_AWS = {"Code": "InternalError", "SenderFault": False, "Message": "oops"}
@@ -182,6 +186,68 @@ def test_a_broker_out_of_reach_fails_the_batch_and_the_rest_is_not_tried(broker)
     assert isinstance(failures[0].error, DriverConnectionError)
     assert "not sent" in str(failures[-1].error)
     assert broker.requests["PublishBatch"] == 1 + 4
+
+
+class Network:
+    """Answers as ``answer`` does, on a clock that shows 10 ms for each call; all but the first wait for ``side_by_side``."""
+
+    def __init__(self, answer, side_by_side=1):
+        self.clock = InstantClock()
+        self.callers = []
+        self._answer = answer
+        self._together = threading.Barrier(side_by_side)
+
+    def __call__(self, params):
+        self.callers.append(threading.current_thread())
+        self.clock.seconds += 0.01
+        if len(self.callers) > 1:
+            self._together.wait(DEADLINE_SECONDS)
+        return self._answer(params)
+
+
+def test_over_a_network_several_calls_are_open_at_a_time(broker):
+    network = Network(publish_answer({"3": ("InvalidParameter", True)}), side_by_side=4)
+    broker.will_answer("PublishBatch", network)
+
+    failures = broker.driver(network.clock).publish(TOPIC, messages(50))
+
+    assert ids(failures) == ["id-3", "id-13", "id-23", "id-33", "id-43"]
+    assert len(set(network.callers)) == 4
+    sent = [
+        entry["Message"]
+        for call in broker.sent["PublishBatch"]
+        for entry in call["PublishBatchRequestEntries"]
+    ]
+    assert sorted(sent) == sorted(message.body for message in messages(50))
+
+
+def test_a_fifo_topic_is_sent_one_batch_after_the_other(broker):
+    network = Network(publish_answer())
+    broker.will_answer("PublishBatch", network)
+
+    assert broker.driver(network.clock).publish(FIFO_TOPIC, fifo_messages(50)) == []
+
+    assert len(set(network.callers)) == 1
+
+
+def test_an_outage_stops_the_calls_side_by_side(broker):
+    network = Network(publish_answer())
+    broker.will_answer("PublishBatch", network, ConnectTimeoutError(endpoint_url="https://aws"))
+
+    failures = broker.driver(network.clock).publish(TOPIC, messages(300))
+
+    assert ids(failures) == [f"id-{number}" for number in range(10, 300)]
+    assert isinstance(failures[0].error, DriverConnectionError)
+    assert "not sent" in str(failures[-1].error)
+    assert broker.requests["PublishBatch"] <= 1 + 8 * 4
+
+
+def test_a_mistake_in_a_call_side_by_side_is_raised(broker):
+    network = Network(publish_answer())
+    broker.will_answer("PublishBatch", network, ZeroDivisionError("a hook of botocore"))
+
+    with pytest.raises(ZeroDivisionError):
+        broker.driver(network.clock).publish(TOPIC, messages(50))
 
 
 def test_a_missing_topic_is_raised(broker):

@@ -14,11 +14,11 @@ class TestParts:
     @pytest.mark.parametrize(
         ("weights", "expected"),
         [
-            (None, [QueuePart(46, 15, 1), QueuePart(46, 15, 1)]),
-            ({"a": 3, "b": 1}, [QueuePart(46, 12, 12), QueuePart(15, 4, 4)]),
-            ({"a": 3}, [QueuePart(46, 12, 12), QueuePart(15, 4, 4)]),
-            ({"a": 1, "b": 1}, [QueuePart(46, 8, 8), QueuePart(46, 8, 8)]),
-            ({"a": 1_000, "b": 1}, [QueuePart(46, 16 - 1, 15), QueuePart(1, 1, 1)]),
+            (None, [QueuePart(106, 15, 1), QueuePart(106, 15, 1)]),
+            ({"a": 3, "b": 1}, [QueuePart(106, 12, 12), QueuePart(35, 4, 4)]),
+            ({"a": 3}, [QueuePart(106, 12, 12), QueuePart(35, 4, 4)]),
+            ({"a": 1, "b": 1}, [QueuePart(106, 8, 8), QueuePart(106, 8, 8)]),
+            ({"a": 1_000, "b": 1}, [QueuePart(106, 16 - 1, 15), QueuePart(1, 1, 1)]),
         ],
     )
     def test_threads_and_deliveries_are_in_proportion(self, weights, expected) -> None:

@@ -179,7 +179,7 @@ def test_the_numbers_of_a_worker_are_reported_while_it_runs(measured):
         assert begun.wait(30)
 
         assert measured.values("melange.queue.in_flight", "messaging.destination.name") == {"stock": 1}
-        assert measured.values("melange.queue.in_flight.limit", "messaging.destination.name") == {"stock": 33}
+        assert measured.values("melange.queue.in_flight.limit", "messaging.destination.name") == {"stock": 93}
         assert measured.values("melange.worker.ready", "") == {None: 1}
         assert measured.values("melange.queue.store_available", "") == {None: 1}
         assert measured.values("melange.queue.leases_lost", "") == {None: 0}
