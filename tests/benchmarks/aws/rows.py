@@ -88,7 +88,9 @@ class _Contestants:
     def distant_consuming(self) -> Costs:
         return self._distant("consume over a network", WORKER, lambda one: one.consume_from_afar)
 
-    def _distant(self, title: str, ours: str, work: Callable[[Contestant], Callable[[int, float], Cost]]) -> Costs:
+    def _distant(
+        self, title: str, ours: str, work: Callable[[Contestant], Callable[[int, float], Cost]]
+    ) -> Costs:
         contenders = {
             name: partial(work(self._running[name]), DISTANT_MESSAGES, NETWORK_SECONDS)
             for name in (ours, PLAIN, *self._rival)
