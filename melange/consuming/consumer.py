@@ -180,6 +180,7 @@ class ExchangeMessageConsumer(ListenerRegistry):
         try:
             return await on_loop.in_thread(lambda: self._consume(wait_seconds, on_loop.is_given_up))
         except BaseException:
+            self._keeper.begin_no_listener()  # first: where a listener is cancelled, the next would begin
             on_loop.give_up()
             self.driver.end_waits(self.queue)
             raise

@@ -31,7 +31,7 @@ class Lease:
     was called, ``is_completing`` if it has returned. ``retries`` counts the runs that failed while the delivery was kept in
     flight. ``lane`` is the key of its order, None for no order. ``is_settling`` ends its renewal before ``release`` does. At
     ``cutoff`` running listeners are given up, because the process ends soon after. A run that this leaves less than
-    ``fair_seconds`` is not an attempt.
+    ``fair_seconds`` is not an attempt. ``is_ending`` is True once listeners at work are cancelled: no other begins.
     """
 
     # Defaults of the class: one lease is made for each delivery, and most of these never change.
@@ -44,6 +44,7 @@ class Lease:
     lane: Hashable | None = None
     is_renewing = False
     is_settling = False
+    is_ending = False
     is_reported_lost = False
     _lost = False
 
@@ -161,6 +162,12 @@ class LeaseKeeper:
         """True if nothing in flight is being settled."""
         with self._changed:
             return not any(lease.is_settling for lease in self._held)
+
+    def begin_no_listener(self) -> None:
+        """Let no further listener begin for what is in flight: those at work are about to be cancelled."""
+        with self._changed:
+            for lease in self._held:
+                lease.is_ending = True
 
     def release_all(self) -> None:
         """Stop all renewals: deliveries still in flight are redelivered later."""

@@ -92,6 +92,8 @@ ACKNOWLEDGE = Acknowledge()
 DUPLICATE = Acknowledge("duplicate")
 UNHANDLED = Acknowledge("unhandled")
 LEAVE = Leave()
+RELEASE = Defer(0)
+"""For a listener that has not begun: no attempt was made, so none is used up."""
 
 
 def combined_outcome(outcomes: list[Outcome]) -> Outcome:

@@ -21,6 +21,7 @@ from melange.consuming.outcomes import (
     ACKNOWLEDGE,
     DUPLICATE,
     LEAVE,
+    RELEASE,
     UNHANDLED,
     DeadLetter,
     Failures,
@@ -264,8 +265,8 @@ class Attempts:
     ) -> ListenerCall | Outcome:
         """Return the listener's call with its claim, or the outcome if it may not run."""
         remaining_seconds = lease.remaining_seconds
-        if remaining_seconds <= 0:
-            return LEAVE
+        if remaining_seconds <= 0 or lease.is_ending:
+            return LEAVE if remaining_seconds <= 0 else RELEASE
         try:
             event = self._serializer.load(event_type_name, data, listener.event_classes.get(event_type_name))
         except DecodeError as error:
@@ -278,10 +279,8 @@ class Attempts:
         else:
             delivery = lease.delivery
             message_id = (self._by_broker_id and delivery.broker_message_id) or delivery.message.message_id
-            key = _new(
-                DeduplicationKey,
-                (delivery.queue.address, listener.name, message_id, content_of(delivery.message)),
-            )
+            parts = delivery.queue.address, listener.name, message_id, content_of(delivery.message)
+            key = _new(DeduplicationKey, parts)
             token = new_uuid()
             try:
                 if self._unanswered:

@@ -264,6 +264,10 @@ class QueueWorker:
         )
         self._changes.notify()
 
+    def begin_no_listener(self) -> None:
+        """Let no further listener begin: the grace period is over."""
+        self._keeper.begin_no_listener()
+
     def finish(self, deadline: float) -> bool:
         """Wait for the last poll and acknowledge what is finished; return True if nothing is left in flight."""
         self.poller.join(deadline)

@@ -142,6 +142,72 @@ def test_restarts_use_no_attempts_and_few_receives(queue_name):
     assert all(count <= 6 for count in receives)
 
 
+class PassesThrough(Middleware):
+    """Has asynchronous listeners keep a thread waiting."""
+
+    def around_listener(self, call, run):
+        return run(call)
+
+
+class StoreForThreads(MemoryDeduplicationStore):
+    """Has the steps of asynchronous listeners taken on threads."""
+
+    answers_at_once = False
+
+
+@pytest.mark.parametrize("queue_name", ["stock", "stock.fifo"])
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize(
+    ("make_store", "middleware"),
+    [(MemoryDeduplicationStore, []), (StoreForThreads, []), (MemoryDeduplicationStore, [PassesThrough()])],
+    ids=["on the loop", "on threads", "with a hook"],
+)
+def test_after_the_grace_period_no_other_listener_of_a_message_begins(
+    queue_name, is_async, make_store, middleware
+):
+    driver, store = InMemoryDriver(), make_store()
+    begun, seen = threading.Event(), []
+
+    def consume():
+        consumer = consumer_of(
+            driver,
+            queue_name,
+            deduplication=store,
+            middleware=middleware,
+            retry=RetryPolicy(backoff=lambda attempts: 0),
+            queue=QueueOptions(wait_seconds=0),
+        )
+
+        @consumer.listener(name="first")
+        async def hang_at_first(event, attempt):
+            begun.set()
+            if attempt == 1:
+                await asyncio.sleep(DEADLINE_SECONDS)
+
+        def second(event, attempt):
+            seen.append(attempt)
+
+        async def second_async(event, attempt):
+            seen.append(attempt)
+
+        consumer.listener(name="second")(second_async if is_async else second)
+        return consumer
+
+    stopped, following = consume(), consume()
+    send(driver, stopped.queue, 1, lambda number: "a")
+    worker = worker_on(stopped, grace_seconds=0.3)
+    worker.start()
+    assert begun.wait(DEADLINE_SECONDS)
+    assert not worker.stop(DEADLINE_SECONDS)
+    seen_by_then = list(seen)
+    worker = worker_on(following)
+    worker.start()
+    eventually(lambda: left_in(driver, queue_name) == 0)
+    assert worker.stop(DEADLINE_SECONDS)
+
+    assert (seen_by_then, seen) == ([], [1])
+
+
 class StopsTheWorker(Middleware):
     """Stops the worker from a hook."""
 

@@ -177,6 +177,44 @@ def test_what_has_not_begun_when_a_poll_is_cancelled_uses_no_attempt(driver, con
     assert [run for run in runs if run[0] > 0] == [(1, 1), (2, 1)]
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_no_other_listener_of_a_message_begins_when_a_poll_is_cancelled(
+    driver, consumer, publisher, is_async
+):
+    begun, seen = threading.Event(), []
+
+    @consumer.listener(name="first")
+    async def hang_at_first(event, attempt):
+        begun.set()
+        if attempt == 1:
+            await asyncio.sleep(DEADLINE_SECONDS)
+
+    def second(event, attempt):
+        seen.append(attempt)
+
+    async def second_async(event, attempt):
+        seen.append(attempt)
+
+    consumer.listener(name="second")(second_async if is_async else second)
+
+    async def scenario():
+        await publisher.publish_async(EVENT)
+        polling = asyncio.create_task(consumer.consume_event_async())
+        await asyncio.to_thread(begun.wait, DEADLINE_SECONDS)
+        polling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await polling
+        await asyncio.to_thread(lambda: eventually(lambda: driver.measure_queue(consumer.queue).visible))
+        seen_by_then = list(seen)
+        while depth_of(driver) != (0, 0):
+            await consumer.consume_event_async(wait_seconds=1)
+        return seen_by_then
+
+    seen_by_then = asyncio.run(scenario())
+
+    assert (seen_by_then, seen) == ([], [1])
+
+
 def test_a_poll_without_a_listener_is_an_error(consumer):
     with pytest.raises(ConfigurationError, match="nothing listens"):
         asyncio.run(consumer.consume_event_async())
