@@ -221,8 +221,10 @@ async def how_it_ended(awaitable: Awaitable[object]) -> BaseException | None:
         return CancelledError()
     except (SystemExit, KeyboardInterrupt) as error:
         return _not_for_the_loop(error)
-    except GeneratorExit:  # the loop was closed before its end
-        raise
+    except GeneratorExit as error:
+        if asyncio._get_running_loop() is None:  # the loop was closed before its end
+            raise
+        return _not_for_the_loop(error)
     except BaseException as error:
         return error
     return None

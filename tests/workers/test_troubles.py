@@ -60,8 +60,15 @@ def publish(driver, *numbers, topic="products", **options):
 # --- listeners -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("leaving", [SystemExit, KeyboardInterrupt])
-def test_an_asynchronous_listener_that_exits_fails_alone(start, leaving):
+class StoreForThreads(MemoryDeduplicationStore):
+    """Has the steps of asynchronous listeners taken on threads."""
+
+    answers_at_once = False
+
+
+@pytest.mark.parametrize("make_store", [MemoryDeduplicationStore, StoreForThreads])
+@pytest.mark.parametrize("leaving", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_an_asynchronous_listener_that_exits_fails_alone(start, leaving, make_store):
     driver = InMemoryDriver()
     attempts = []
 
@@ -71,7 +78,7 @@ def test_an_asynchronous_listener_that_exits_fails_alone(start, leaving):
         if len(attempts) == 1:
             raise leaving
 
-    start(driver, leave_at_first)
+    start(driver, leave_at_first, deduplication=make_store())
     publish(driver, 0)
     eventually(lambda: attempts == [0, 0])
     publish(driver, 1)
