@@ -225,6 +225,7 @@ def test_what_cannot_be_given_back_is_left_behind(start):
     worker = start(driver, wait, ordered_by="event_type_name")
     publish(driver, 0, 1)
     assert started.wait(DEADLINE_SECONDS)
+    eventually(lambda: driver.measure_queue(driver.get_queue("stock")).in_flight == 2)
     threading.Timer(0.2, gate.set).start()
 
     assert not worker.stop(DEADLINE_SECONDS)
