@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Union, runtime_checkable
 
@@ -113,14 +113,23 @@ def _flat(declared: Iterable[object]) -> Iterator[object]:
 
 
 def _driver_of(consumers: Sequence[ExchangeMessageConsumer]) -> MessagingDriver:
-    drivers = {(type(one.driver), one.driver.prefix): one.driver for one in consumers}
+    drivers = {
+        (type(one.driver), one.driver.prefix, _broker_of(one.driver), *_payloads_of(one.driver)): one.driver
+        for one in consumers
+    }
     if not drivers:
         return DriverManager.instance().get_driver()
     if len(drivers) > 1:
         raise ConfigurationError(
-            "the consumers use different drivers or prefixes, and a topology has one: collect them one by one"
+            "the consumers use different drivers, brokers or prefixes, and a topology has one: collect them one by one"
         )
     return next(iter(drivers.values()))
+
+
+def _broker_of(driver: MessagingDriver) -> Hashable:
+    """Return what tells the driver's broker from others: drivers that do not say have a broker each."""
+    broker: Hashable = getattr(driver, "broker", id(driver))  # ``LargeEvents`` passes on what its driver says
+    return broker
 
 
 def _queues_of(consumer: ExchangeMessageConsumer) -> Iterator[DeclaredQueue]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Hashable
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -68,6 +69,12 @@ class Clients:
         """The transport of each client that was used."""
         self.process_id = os.getpid()
         self.transport("sqs")  # so that wrong settings raise when the driver is created
+
+    @property
+    def identity(self) -> Hashable:
+        """What tells the account, region and endpoint from those of other clients; makes no calls."""
+        # Two sessions may have the credentials of two accounts, which only a call could tell.
+        return self.region_name, self._endpoint_url, self._given_session
 
     @property
     def partition(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, get_args
 
@@ -111,6 +111,11 @@ class AwsDriver(MessagingDriver, BrokerAdministration):
     @property
     def capabilities(self) -> Capabilities:
         return SQS_CAPABILITIES
+
+    @property
+    def broker(self) -> Hashable:
+        """What tells its SNS and SQS from those of other drivers: region, endpoint, and the session if one was given."""
+        return self._calls.clients.identity
 
     @property
     def dead_letter_access(self) -> SqsDeadLetters:

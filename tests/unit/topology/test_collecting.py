@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import boto3
 import pytest
 
 from melange import (
@@ -19,8 +21,10 @@ from melange import (
     ThreadedExchangeMessageConsumer,
     Worker,
 )
+from melange.drivers.aws import AwsDriver
 from melange.drivers.base import EventFilter
 from melange.drivers.memory import InMemoryDriver
+from melange.large_events import LargeEvents, MemoryStore, S3Store
 from melange.outbox import IntegrationEvents
 from melange.topology import (
     DeclaredBinding,
@@ -173,6 +177,44 @@ def test_consumers_with_different_prefixes_are_refused():
 
     with pytest.raises(ConfigurationError, match="prefixes"):
         collect("shop", declare)
+
+
+def aws_driver(**options: Any) -> AwsDriver:
+    return AwsDriver(**{"region_name": "eu-west-1", "endpoint_url": "http://localhost:1"} | options)
+
+
+@pytest.mark.parametrize(
+    "drivers",
+    [
+        lambda: [InMemoryDriver(), InMemoryDriver()],
+        lambda: [aws_driver(), aws_driver(region_name="eu-west-2")],
+        lambda: [aws_driver(), aws_driver(endpoint_url="http://localhost:2")],
+        lambda: [aws_driver(), aws_driver(session=boto3.Session())],
+        lambda: [
+            LargeEvents(aws_driver(), MemoryStore()),
+            LargeEvents(aws_driver(region_name="eu-west-2"), MemoryStore()),
+        ],
+        lambda: [LargeEvents(aws_driver(), S3Store(bucket)) for bucket in ("ours", "theirs")],
+    ],
+    ids=["memory", "region", "endpoint", "session", "region of large events", "bucket"],
+)
+def test_consumers_at_different_brokers_are_refused(drivers):
+    def declare():
+        for driver in drivers():
+            ExchangeMessageConsumer("shipping", driver=driver)
+
+    with pytest.raises(ConfigurationError, match="different drivers, brokers or prefixes"):
+        collect("shop", declare)
+
+
+def test_two_drivers_of_one_broker_have_one_topology():
+    def declare():
+        for name in ("shipping", "billing"):
+            ExchangeMessageConsumer(name, driver=LargeEvents(aws_driver(), S3Store("ours")))
+
+    topology = collect("shop", declare).topology
+
+    assert {queue.name for queue in topology.queues} >= {"shipping", "billing"}
 
 
 def test_after_collecting_consumers_declare_again(driver):
