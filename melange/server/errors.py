@@ -9,6 +9,7 @@ _JSON_NAMES = {
     "QueueAlreadyExists": "QueueNameExists",
     "InvalidParameterValue": "InvalidParameterValueException",
     "MissingParameter": "MissingRequiredParameterException",
+    "AccessDenied": "AccessDeniedException",
     "InvalidAction": "InvalidActionException",
 }
 """The names that SQS's JSON protocol has for codes, where dropping the prefix does not make them."""
@@ -65,3 +66,10 @@ def no_such_queue() -> ServiceError:
 def sqs_error(name: str, message: str, status: int = 400) -> ServiceError:
     """Return an error that has SQS's prefix in the Query protocol."""
     return ServiceError(_QUERY_PREFIX + name, message, status)
+
+
+def not_authorized(code: str, account: str, action: str, arn: str) -> ServiceError:
+    """Return the error for what an account may not do with a resource."""
+    return ServiceError(
+        code, f"User: arn:aws:iam::{account}:root is not authorized to perform: {action} on resource: {arn}", 403
+    )

@@ -12,6 +12,7 @@ from melange.server.policies import is_well_formed, permission
 from melange.server.sns.topics import (
     OWNER_ACTIONS,
     Topic,
+    check_access,
     check_delivery_policy,
     check_topic_arn,
     find_topic,
@@ -129,20 +130,20 @@ def remove_permission(call: Call) -> Parameters:
 
 def list_tags_for_resource(call: Call) -> Parameters:
     with call.broker.lock:
-        tags = _tagged(call).tags
+        tags = _tagged(call, "ListTagsForResource").tags
         return {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
 
 
 def tag_resource(call: Call) -> Parameters:
     tags = _tags(call.parameters.get("Tags", []))
     with call.broker.lock:
-        _tagged(call).tags |= tags
+        _tagged(call, "TagResource").tags |= tags
     return {}
 
 
 def untag_resource(call: Call) -> Parameters:
     with call.broker.lock:
-        topic = _tagged(call)
+        topic = _tagged(call, "UntagResource")
         for key in call.parameters.get("TagKeys", []):
             topic.tags.pop(key, None)
     return {}
@@ -155,10 +156,11 @@ def _tags(tags: list[dict[str, str]]) -> dict[str, str]:
     return found
 
 
-def _tagged(call: Call) -> Topic:
+def _tagged(call: Call, action: str) -> Topic:
     topic = call.broker.topics.get(check_topic_arn(call, "ResourceArn"))
     if topic is None:
         raise ServiceError("ResourceNotFound", "Topic does not exist", 404)
+    check_access(call, topic, action)
     return topic
 
 

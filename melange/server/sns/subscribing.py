@@ -8,7 +8,7 @@ from typing import Any
 
 from melange.messages import new_uuid
 from melange.server.calls import Call, Parameters, page
-from melange.server.errors import ServiceError, invalid_parameter
+from melange.server.errors import ServiceError, invalid_parameter, not_authorized
 from melange.server.sns.filter_policies import FilterPolicy, FilterPolicyError, NestedPolicyError
 from melange.server.sns.managing_topics import PAGE_SIZE
 from melange.server.sns.notifications import subscription_confirmation
@@ -84,8 +84,11 @@ def confirm_subscription(call: Call) -> Parameters:
 def unsubscribe(call: Call) -> Parameters:
     arn = _check_arn(call.parameters.get("SubscriptionArn"))
     with call.broker.lock:
-        subscription = call.broker.subscriptions.pop(arn, None)
+        subscription = call.broker.subscriptions.get(arn)
         if subscription is not None:
+            if call.caller.access_key_id:  # recipients follow the address in a notification, and sign nothing
+                _check_owner(call, subscription, "Unsubscribe")
+            del call.broker.subscriptions[arn]
             subscription.topic.subscriptions.pop(arn, None)
             subscription.topic.deleted_subscriptions += 1
             if subscription.protocol in {"http", "https"} and not subscription.is_pending:
@@ -97,13 +100,13 @@ def unsubscribe(call: Call) -> Parameters:
 
 def get_subscription_attributes(call: Call) -> Parameters:
     with call.broker.lock:
-        return {"Attributes": _find(call).described()}
+        return {"Attributes": _find(call, "GetSubscriptionAttributes").described()}
 
 
 def set_subscription_attributes(call: Call) -> Parameters:
     name, value = call.parameters.get("AttributeName", ""), call.parameters.get("AttributeValue", "")
     with call.broker.lock:
-        subscription = _find(call)
+        subscription = _find(call, "SetSubscriptionAttributes")
         subscription.set_attributes(*_check_attributes(subscription, {name: value}))
     return {}
 
@@ -139,12 +142,19 @@ def _page(call: Call, subscriptions: list[Subscription]) -> Parameters:
     return {"Subscriptions": shown} | ({"NextToken": token} if token else {})
 
 
-def _find(call: Call) -> Subscription:
+def _find(call: Call, action: str) -> Subscription:
     arn = _check_arn(call.parameters.get("SubscriptionArn"))
     subscription = call.broker.subscriptions.get(arn)
     if subscription is None:
         raise ServiceError("NotFound", "Subscription does not exist", 404)
+    _check_owner(call, subscription, action)
     return subscription
+
+
+def _check_owner(call: Call, subscription: Subscription, action: str) -> None:
+    """Raise unless the subscription, or its topic, is the caller's."""
+    if call.account not in {subscription.owner, subscription.topic.account}:
+        raise not_authorized("AuthorizationError", call.account, f"SNS:{action}", subscription.arn)
 
 
 def _check_arn(arn: str | None) -> str:

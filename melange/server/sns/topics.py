@@ -8,7 +8,7 @@ from typing import Any
 
 from melange.engine.fifo import DeduplicationWindow
 from melange.server.calls import Call
-from melange.server.errors import ServiceError, invalid_parameter
+from melange.server.errors import ServiceError, invalid_parameter, not_authorized
 from melange.server.policies import Access, Policy
 from melange.server.sns.filter_policies import FilterPolicy
 
@@ -252,13 +252,13 @@ def find_topic(call: Call, action: str, parameter: str = "TopicArn") -> Topic:
         raise invalid_parameter("TargetArn Reason: No endpoint found for the target arn specified")
     if topic is None:
         raise ServiceError("NotFound", "Topic does not exist", 404)
+    check_access(call, topic, action)
+    return topic
+
+
+def check_access(call: Call, topic: Topic, action: str) -> None:
+    """Raise if the topic's policy forbids the action to the caller, or does not allow it to another account."""
     access = Access(call.account, f"SNS:{action}", topic.arn, source_account=call.account)
     is_owner = call.account == topic.account
     if topic.policy.denies(access) or not (is_owner or topic.policy.allows(access)):
-        raise ServiceError(
-            "AuthorizationError",
-            f"User: arn:aws:iam::{call.account}:root is not authorized to perform: SNS:{action} on resource: "
-            f"{topic.arn}",
-            403,
-        )
-    return topic
+        raise not_authorized("AuthorizationError", call.account, access.action, topic.arn)

@@ -17,7 +17,7 @@ from melange.server.sqs.queue_attributes import (
     is_same,
     unknown_attribute,
 )
-from melange.server.sqs.queues import Queue, find_queue, queue_arn
+from melange.server.sqs.queues import Queue, check_access, find_queue, queue_arn
 
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
@@ -66,8 +66,10 @@ def get_queue_url(call: Call) -> Parameters:
         raise missing_parameter("QueueName")
     arn = queue_arn(call.region, call.parameters.get("QueueOwnerAWSAccountId") or call.account, name)
     with call.broker.lock:
-        if arn not in call.broker.queues:
+        queue = call.broker.queues.get(arn)
+        if queue is None:
             raise no_such_queue()
+        check_access(call, queue, "GetQueueUrl")
     return {"QueueUrl": _url(call, arn)}
 
 
@@ -85,7 +87,7 @@ def list_queues(call: Call) -> Parameters:
 def list_dead_letter_source_queues(call: Call) -> Parameters:
     limit = _page_size(call)
     with call.broker.lock:
-        target = find_queue(call)
+        target = find_queue(call, "ListDeadLetterSourceQueues")
         found = [
             queue.arn for queue in call.broker.queues.values() if queue.stored.dead_letters is target.stored
         ]
@@ -96,7 +98,7 @@ def get_queue_attributes(call: Call) -> Parameters:
     names = call.parameters.get("AttributeNames", [])
     check_names(names)
     with call.broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "GetQueueAttributes")
         found = {
             name: queue.attributes[name]
             for name in SETTABLE
@@ -111,7 +113,7 @@ def get_queue_attributes(call: Call) -> Parameters:
 def set_queue_attributes(call: Call) -> Parameters:
     attributes = call.parameters.get("Attributes", {})
     with call.broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "SetQueueAttributes")
         if "FifoQueue" in attributes:
             if not queue.is_fifo:
                 raise unknown_attribute("FifoQueue")
@@ -130,7 +132,7 @@ def set_queue_attributes(call: Call) -> Parameters:
 def delete_queue(call: Call) -> Parameters:
     broker = call.broker
     with broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "DeleteQueue")
         del broker.queues[queue.arn]
         broker.deleted_queues[queue.arn] = broker.now()
         queue.purge()
@@ -143,7 +145,7 @@ def delete_queue(call: Call) -> Parameters:
 def purge_queue(call: Call) -> Parameters:
     broker = call.broker
     with broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "PurgeQueue")
         now = broker.now()
         if broker.strict and queue.purged_at + _LOCKED_SECONDS > now:
             raise sqs_error(
@@ -159,20 +161,20 @@ def purge_queue(call: Call) -> Parameters:
 
 def list_queue_tags(call: Call) -> Parameters:
     with call.broker.lock:
-        tags = dict(find_queue(call).tags)
+        tags = dict(find_queue(call, "ListQueueTags").tags)
     return {"Tags": tags} if tags else {}
 
 
 def tag_queue(call: Call) -> Parameters:
     with call.broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "TagQueue")
         queue.tags |= call.parameters.get("Tags", {})
     return {}
 
 
 def untag_queue(call: Call) -> Parameters:
     with call.broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "UntagQueue")
         for key in call.parameters.get("TagKeys", []):
             queue.tags.pop(key, None)
     return {}
@@ -185,7 +187,7 @@ def add_permission(call: Call) -> Parameters:
         if not values:
             raise missing_parameter(name)
     with call.broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "AddPermission")
         document = _policy_of(queue)
         if any(statement.get("Sid") == label for statement in document["Statement"]):
             raise invalid_value(label, "Label", "Already exists.")
@@ -199,7 +201,7 @@ def add_permission(call: Call) -> Parameters:
 def remove_permission(call: Call) -> Parameters:
     label = _label(call)
     with call.broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "RemovePermission")
         document = _policy_of(queue)
         left = [statement for statement in document["Statement"] if statement.get("Sid") != label]
         if len(left) == len(document["Statement"]):

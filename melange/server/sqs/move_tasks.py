@@ -15,7 +15,7 @@ from melange.server.broker import Broker
 from melange.server.calls import Call, Parameters
 from melange.server.errors import ServiceError, invalid_value, missing_parameter
 from melange.server.sqs.messages import SentMessage
-from melange.server.sqs.queues import Queue
+from melange.server.sqs.queues import Queue, check_access
 from melange.server.sqs.sending import put
 
 if TYPE_CHECKING:
@@ -166,9 +166,9 @@ def start_message_move_task(call: Call) -> Parameters:
     if rate is not None and not 1 <= rate <= _MAX_RATE:
         raise invalid_value(rate, "MaxNumberOfMessagesPerSecond", "Must be between 1 and 500, if provided.")
     with broker.lock:
-        source = _find(broker, source_arn, "SourceArn")
+        source = _find(call, source_arn, "SourceArn", "StartMessageMoveTask")
         if destination_arn:
-            destination = _find(broker, destination_arn, "DestinationArn")
+            destination = _find(call, destination_arn, "DestinationArn", "StartMessageMoveTask")
             if destination is source:  # a FIFO queue would drop its messages as duplicates
                 raise ServiceError(
                     "InvalidParameterValue", "Source and destination queue must not be the same."
@@ -203,7 +203,7 @@ def list_message_move_tasks(call: Call) -> Parameters:
     if not 1 <= limit <= _SHOWN_TASKS:
         raise invalid_value(limit, "MaxResults", "Must be between 1 and 10, if provided.")
     with call.broker.lock:
-        _find(call.broker, source_arn, "SourceArn")
+        _find(call, source_arn, "SourceArn", "ListMessageMoveTasks")
         tasks = [task for task in reversed(call.broker.move_tasks.values()) if task.source_arn == source_arn]
         return {"Results": [_describe(task) for task in tasks[:limit]]}
 
@@ -218,7 +218,7 @@ def cancel_message_move_task(call: Call) -> Parameters:
     except (binascii.Error, ValueError, KeyError, TypeError):
         raise ServiceError("InvalidParameterValue", "Value for parameter TaskHandle is invalid.") from None
     with call.broker.lock:
-        _find(call.broker, source_arn, "SourceArn")
+        _find(call, source_arn, "SourceArn", "CancelMessageMoveTask")
         task = call.broker.move_tasks.get(task_id)
         if task is None or task.source_arn != source_arn:
             raise ServiceError("ResourceNotFoundException", "Task does not exist.", 404)
@@ -235,14 +235,15 @@ def _forget_old_tasks(broker: Broker, source_arn: str) -> None:
         del broker.move_tasks[task.task_id]
 
 
-def _find(broker: Broker, arn: object, name: str) -> Queue:
-    queue = broker.queues.get(str(arn))
+def _find(call: Call, arn: object, name: str, action: str) -> Queue:
+    queue = call.broker.queues.get(str(arn))
     if queue is None:
         raise ServiceError(
             "ResourceNotFoundException",
             f"The resource that you specified for the {name} parameter doesn't exist.",
             404,
         )
+    check_access(call, queue, action)
     return queue
 
 

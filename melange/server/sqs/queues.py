@@ -13,8 +13,8 @@ from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS
 from melange.engine.fifo import FifoQueue
 from melange.engine.queue import Copy, StoredQueue
 from melange.server.calls import Call
-from melange.server.errors import ServiceError, invalid_value, missing_parameter, no_such_queue
-from melange.server.policies import Policy
+from melange.server.errors import ServiceError, invalid_value, missing_parameter, no_such_queue, not_authorized
+from melange.server.policies import Access, Policy
 from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.queue_attributes import DEFAULTS, FIFO_DEFAULTS
 
@@ -26,6 +26,25 @@ _PATH = re.compile(r"/(?:.*/)?([0-9]{12})/([A-Za-z0-9_.-]{1,80})/?")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(?:\.fifo)?")
 _HANDLE = re.compile(r"([0-9]{1,18})-([0-9]{1,9})-([0-9a-f]{32})")
+
+
+_OWNER_ACTIONS = frozenset(
+    {
+        "AddPermission",
+        "CancelMessageMoveTask",
+        "DeleteQueue",
+        "ListMessageMoveTasks",
+        "ListQueueTags",
+        "RemovePermission",
+        "SetQueueAttributes",
+        "StartMessageMoveTask",
+        "TagQueue",
+        "UntagQueue",
+    }
+)
+"""A policy cannot give these to another account; see
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-overview-of-managing-access.html.
+"""
 
 
 class Attempt(NamedTuple):
@@ -178,11 +197,11 @@ def queue_arn(region: str, account: str, name: str) -> str:
     return f"arn:aws:sqs:{region}:{account}:{name}"
 
 
-def find_queue(call: Call) -> Queue:
+def find_queue(call: Call, action: str) -> Queue:
     """Return the queue that a call names by its URL, whatever its host, or by a name of the account.
 
     Raises:
-        ServiceError: it does not exist, or what was given is not the URL of a queue.
+        ServiceError: it does not exist, what was given is not the URL of a queue, or the caller may not do this.
     """
     url = call.parameters.get("QueueUrl")
     if not url:
@@ -193,7 +212,17 @@ def find_queue(call: Call) -> Queue:
     queue = call.broker.queues.get(queue_arn(call.region, named[0] or call.account, named[1]))
     if queue is None:
         raise no_such_queue()
+    check_access(call, queue, action)
     return queue
+
+
+def check_access(call: Call, queue: Queue, action: str) -> None:
+    """Raise unless the queue is the caller's, or its policy allows the caller's account the action."""
+    if call.account == queue.account:
+        return
+    access = Access(call.account, f"SQS:{action}", queue.arn)
+    if action in _OWNER_ACTIONS or queue.policy is None or not queue.policy.allows(access):
+        raise not_authorized("AccessDenied", call.account, access.action, queue.arn)
 
 
 @lru_cache(maxsize=4_096)

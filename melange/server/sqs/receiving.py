@@ -30,7 +30,7 @@ def receive_message(call: Call) -> Parameters:
     )
     attempt_id = parameters.get("ReceiveRequestAttemptId")
     with broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "ReceiveMessage")
         if attempt_id is not None:
             check_identifier("ReceiveRequestAttemptId", attempt_id)
         if visibility_seconds is None:
@@ -53,7 +53,7 @@ def receive_message(call: Call) -> Parameters:
 
 def delete_message(call: Call) -> Parameters:
     with call.broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "DeleteMessage")
         _delete(call, queue, call.parameters, call.broker.now())
     return {}
 
@@ -61,7 +61,7 @@ def delete_message(call: Call) -> Parameters:
 def delete_message_batch(call: Call) -> Parameters:
     entries = call.parameters.get("Entries", [])
     with call.broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "DeleteMessage")
         check_entries(entries, "DeleteMessageBatchRequestEntry")
         now = call.broker.now()
         return for_each(entries, lambda entry: _delete(call, queue, entry, now))
@@ -69,7 +69,7 @@ def delete_message_batch(call: Call) -> Parameters:
 
 def change_message_visibility(call: Call) -> Parameters:
     with call.broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "ChangeMessageVisibility")
         _change_visibility(call, queue, call.parameters)
     return {}
 
@@ -77,7 +77,7 @@ def change_message_visibility(call: Call) -> Parameters:
 def change_message_visibility_batch(call: Call) -> Parameters:
     entries = call.parameters.get("Entries", [])
     with call.broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "ChangeMessageVisibility")
         check_entries(entries, "ChangeMessageVisibilityBatchRequestEntry")
         return for_each(entries, lambda entry: _change_visibility(call, queue, entry))
 

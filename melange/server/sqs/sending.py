@@ -31,14 +31,14 @@ _MAX_BATCH_BYTES = 1_048_576
 
 def send_message(call: Call) -> Parameters:
     with call.broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "SendMessage")
         return _send(call, queue, call.parameters)
 
 
 def send_message_batch(call: Call) -> Parameters:
     entries = call.parameters.get("Entries", [])
     with call.broker.lock:
-        queue = find_queue(call)
+        queue = find_queue(call, "SendMessage")
         check_entries(entries, "SendMessageBatchRequestEntry")
         size = sum(map(_size, entries))
         if size > _MAX_BATCH_BYTES:

@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -98,6 +99,124 @@ def test_accounts_and_regions_are_apart(server):
     assert client(server, "sts", account="111111111111").get_caller_identity()["Account"] == "111111111111"
     for other in (client(server, "sqs"), client(server, "sqs", "eu-west-1", "111111111111")):
         assert "QueueUrls" not in other.list_queues()
+
+
+OWNER, OTHER = "111111111111", "222222222222"
+
+
+def queue_of_owner(server):
+    return client(server, "sqs", account=OWNER).create_queue(QueueName="orders")["QueueUrl"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters"),
+    [
+        ("send_message", {"MessageBody": "order"}),
+        ("send_message_batch", {"Entries": [{"Id": "1", "MessageBody": "order"}]}),
+        ("receive_message", {}),
+        ("delete_message", {"ReceiptHandle": "any"}),
+        ("change_message_visibility", {"ReceiptHandle": "any", "VisibilityTimeout": 0}),
+        ("get_queue_attributes", {"AttributeNames": ["All"]}),
+        ("set_queue_attributes", {"Attributes": {"DelaySeconds": "1"}}),
+        ("list_dead_letter_source_queues", {}),
+        ("list_queue_tags", {}),
+        ("purge_queue", {}),
+        ("delete_queue", {}),
+    ],
+)
+def test_a_queue_is_closed_to_other_accounts(server, operation, parameters):
+    url = queue_of_owner(server)
+
+    with pytest.raises(ClientError) as denied:
+        getattr(client(server, "sqs", account=OTHER), operation)(QueueUrl=url, **parameters)
+
+    assert denied.value.response["Error"]["Code"] == "AccessDenied"
+    assert denied.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+
+
+def test_the_address_and_the_move_tasks_of_a_queue_are_closed_to_other_accounts(server):
+    queue_of_owner(server)
+    stranger = client(server, "sqs", account=OTHER)
+    arn = f"arn:aws:sqs:us-east-1:{OWNER}:orders"
+
+    for call in (
+        lambda: stranger.get_queue_url(QueueName="orders", QueueOwnerAWSAccountId=OWNER),
+        lambda: stranger.start_message_move_task(SourceArn=arn),
+        lambda: stranger.list_message_move_tasks(SourceArn=arn),
+    ):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            call()
+
+
+def test_a_policy_opens_a_queue_for_an_action_of_another_account(server):
+    url = queue_of_owner(server)
+    client(server, "sqs", account=OWNER).add_permission(
+        QueueUrl=url, Label="other", AWSAccountIds=[OTHER], Actions=["SendMessage", "GetQueueUrl"]
+    )
+    other = client(server, "sqs", account=OTHER)
+
+    sent = other.send_message_batch(
+        QueueUrl=other.get_queue_url(QueueName="orders", QueueOwnerAWSAccountId=OWNER)["QueueUrl"],
+        Entries=[{"Id": "1", "MessageBody": "order"}],
+    )
+
+    assert len(sent["Successful"]) == 1
+    with pytest.raises(ClientError, match="AccessDenied"):
+        other.receive_message(QueueUrl=url)
+
+
+def test_a_policy_for_everybody_gives_no_administration_of_a_queue(server):
+    url = queue_of_owner(server)
+    statement = {"Effect": "Allow", "Principal": "*", "Action": "sqs:*", "Resource": "*"}
+    client(server, "sqs", account=OWNER).set_queue_attributes(
+        QueueUrl=url, Attributes={"Policy": json.dumps({"Statement": [statement]})}
+    )
+    other = client(server, "sqs", account=OTHER)
+
+    other.send_message(QueueUrl=url, MessageBody="order")
+
+    with pytest.raises(ClientError, match="AccessDenied"):
+        other.delete_queue(QueueUrl=url)
+
+
+def test_the_tags_of_a_topic_are_closed_to_other_accounts(server):
+    arn = client(server, "sns", account=OWNER).create_topic(Name="orders")["TopicArn"]
+    stranger = client(server, "sns", account=OTHER)
+
+    for call in (
+        lambda: stranger.tag_resource(ResourceArn=arn, Tags=[{"Key": "team", "Value": "x"}]),
+        lambda: stranger.untag_resource(ResourceArn=arn, TagKeys=["team"]),
+        lambda: stranger.list_tags_for_resource(ResourceArn=arn),
+    ):
+        with pytest.raises(ClientError, match="AuthorizationError"):
+            call()
+
+
+def test_a_subscription_is_closed_to_all_but_its_owner_and_the_owner_of_its_topic(server):
+    sns = client(server, "sns", account=OWNER)
+    topic = sns.create_topic(Name="orders")["TopicArn"]
+    sns.add_permission(TopicArn=topic, Label="other", AWSAccountId=[OTHER], ActionName=["Subscribe"])
+    subscriber = client(server, "sns", account=OTHER)
+    arn = subscriber.subscribe(
+        TopicArn=topic,
+        Protocol="sqs",
+        Endpoint=f"arn:aws:sqs:us-east-1:{OTHER}:orders",
+        ReturnSubscriptionArn=True,
+    )["SubscriptionArn"]
+    stranger = client(server, "sns", account="333333333333")
+    change = {"AttributeName": "RawMessageDelivery", "AttributeValue": "true"}
+
+    subscriber.set_subscription_attributes(SubscriptionArn=arn, **change)
+
+    assert sns.get_subscription_attributes(SubscriptionArn=arn)["Attributes"]["RawMessageDelivery"] == "true"
+    for call in (
+        lambda: stranger.get_subscription_attributes(SubscriptionArn=arn),
+        lambda: stranger.set_subscription_attributes(SubscriptionArn=arn, **change),
+        lambda: stranger.unsubscribe(SubscriptionArn=arn),
+    ):
+        with pytest.raises(ClientError, match="AuthorizationError"):
+            call()
+    assert arn in [one["SubscriptionArn"] for one in sns.list_subscriptions()["Subscriptions"]]
 
 
 def test_what_cannot_be_read_is_answered_and_the_connection_closed(server):
