@@ -71,5 +71,7 @@ def sqs_error(name: str, message: str, status: int = 400) -> ServiceError:
 def not_authorized(code: str, account: str, action: str, arn: str) -> ServiceError:
     """Return the error for what an account may not do with a resource."""
     return ServiceError(
-        code, f"User: arn:aws:iam::{account}:root is not authorized to perform: {action} on resource: {arn}", 403
+        code,
+        f"User: arn:aws:iam::{account}:root is not authorized to perform: {action} on resource: {arn}",
+        403,
     )

@@ -13,7 +13,13 @@ from melange.drivers.sqs_rules import DEDUPLICATION_SECONDS
 from melange.engine.fifo import FifoQueue
 from melange.engine.queue import Copy, StoredQueue
 from melange.server.calls import Call
-from melange.server.errors import ServiceError, invalid_value, missing_parameter, no_such_queue, not_authorized
+from melange.server.errors import (
+    ServiceError,
+    invalid_value,
+    missing_parameter,
+    no_such_queue,
+    not_authorized,
+)
 from melange.server.policies import Access, Policy
 from melange.server.sqs.messages import SentMessage
 from melange.server.sqs.queue_attributes import DEFAULTS, FIFO_DEFAULTS
