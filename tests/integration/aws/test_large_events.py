@@ -165,3 +165,15 @@ def test_the_size_is_a_number_on_the_wire(server, driver, name) -> None:
 
     assert raw["MessageAttributes"]["ExtendedPayloadSize"] == {"DataType": "Number", "StringValue": "2000012"}
     assert json.loads(raw["Body"])[0] == "software.amazon.payloadoffloading.PayloadS3Pointer"
+
+
+def test_options_are_passed_on_to_s3(server, s3, bucket, name) -> None:
+    store = S3Store(bucket, client=s3, put_options={"Metadata": {"team": "imports"}, "ContentLanguage": "de"})
+    with LargeEvents(AwsDriver(endpoint_url=server), store) as driver:
+        driver.declare_queue(name)
+
+        QueueMessagePublisher(name, driver).send(LARGE)
+
+    (key,) = keys_in(s3, bucket)
+    stored = s3.head_object(Bucket=bucket, Key=key)
+    assert (stored["Metadata"], stored["ContentLanguage"]) == ({"team": "imports"}, "de")
