@@ -219,7 +219,7 @@ def cancel_message_move_task(call: Call) -> Parameters:
         raise ServiceError("InvalidParameterValue", "Value for parameter TaskHandle is invalid.") from None
     with call.broker.lock:
         _find(call, source_arn, "SourceArn", "CancelMessageMoveTask")
-        task = call.broker.move_tasks.get(task_id)
+        task = call.broker.move_tasks.get(str(task_id))
         if task is None or task.source_arn != source_arn:
             raise ServiceError("ResourceNotFoundException", "Task does not exist.", 404)
         if task.status != "RUNNING":

@@ -1,14 +1,17 @@
 """Clients that send nonsense, or nothing, or too much: each is answered or dropped, and the others do not notice."""
 
+import json
 import select
 import shlex
 import socket
 import subprocess
 import sys
+from base64 import b64encode
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
+from botocore.exceptions import ClientError
 
 from melange.server import Broker, Server, http, socket_listener
 from waiting import eventually
@@ -86,6 +89,17 @@ def test_a_fault_with_a_value_of_the_wrong_type_is_refused(control, options) -> 
 
     assert status == 400
     assert answer["error"]
+
+
+@pytest.mark.parametrize("task_id", [[], {}])
+def test_a_handle_of_a_move_task_that_is_odd_is_refused(client, task_id) -> None:
+    sqs = client("sqs")
+    url = sqs.create_queue(QueueName="orders")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    handle = b64encode(json.dumps({"taskId": task_id, "sourceArn": arn}).encode()).decode()
+
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        sqs.cancel_message_move_task(TaskHandle=handle)
 
 
 def test_half_of_a_surrogate_pair_is_answered(server) -> None:
