@@ -29,7 +29,7 @@ NO_THREADS_PAUSE_SECONDS = 10.0
 SLOW_CALL_SECONDS = 0.005
 """A call of the broker that takes longer has waited for the network, and others could have waited beside it."""
 
-MOST_CALLS = 8
+MOST_CALLS = 10
 """The most polls of a queue at a time, and the most calls that acknowledge."""
 
 _current: ContextVar[object] = ContextVar("melange.threads", default=None)

@@ -38,7 +38,7 @@ _SMALL_MESSAGE_CHARACTERS = 2_000
 DISTANT_SECONDS = 0.005
 """A call that takes longer has waited for the network, and others could have waited beside it."""
 
-MOST_CALLS = 8
+MOST_CALLS = 10
 """The most calls that one publish has open at a time."""
 
 _SYSTEM_ATTRIBUTES = (

@@ -239,7 +239,7 @@ def test_an_outage_stops_the_calls_side_by_side(broker):
     assert ids(failures) == [f"id-{number}" for number in range(10, 300)]
     assert isinstance(failures[0].error, DriverConnectionError)
     assert "not sent" in str(failures[-1].error)
-    assert broker.requests["PublishBatch"] <= 1 + 8 * 4
+    assert broker.requests["PublishBatch"] <= 1 + 10 * 4
 
 
 def test_a_mistake_in_a_call_side_by_side_is_raised(broker):
