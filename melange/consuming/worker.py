@@ -262,7 +262,9 @@ class Worker(Lifecycle):
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
             finished &= not thread.is_alive()
-        for one in self._queue_workers:  # first: after a cancelled listener the next of its message would begin
+        for (
+            one
+        ) in self._queue_workers:  # first: after a cancelled listener the next of its message would begin
             one.begin_no_listener()
         finished &= shared.event_loop.cancel()
         if not finished:  # cancelled listeners release their messages
