@@ -88,7 +88,7 @@ class BodyMemory:
 
 
 class RequestReader:
-    """Reads the requests of one connection, one after the other; call ``close`` after the last.
+    """Reads the requests of one connection, one after the other; call ``release`` once each is answered.
 
     Args:
         memory: counts the bodies of all connections. Small requests are not counted, to cost nothing.
@@ -111,7 +111,6 @@ class RequestReader:
             BadRequestError: what came is not a request, or is too large.
             OSError: the connection is broken.
         """
-        self.close()  # the request before this one is answered
         end = self._find_end_of_head()
         if end < 0:
             return None
@@ -130,7 +129,7 @@ class RequestReader:
         self._give_up_at = math.inf
         return Request(method, target, headers, body, keeps_alive)
 
-    def close(self) -> None:
+    def release(self) -> None:
         """Stop counting the memory of the last request. Idempotent."""
         self._memory.release(self._counted)
         self._counted = self._received = 0
@@ -182,7 +181,7 @@ class RequestReader:
     def _count(self, size: int) -> None:
         if not self._memory.take(size):
             self._buffer.clear()  # at once: the client may still have its answer to read
-            self.close()
+            self.release()
             raise BadRequestError(
                 503, "other requests take all memory for bodies: send it later, or raise --max-memory"
             )

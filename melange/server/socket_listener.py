@@ -118,7 +118,7 @@ class SocketListener:
             try:
                 self._serve_requests(connection, reader)
             finally:
-                reader.close()
+                reader.release()
         except OSError:  # the client is gone
             pass
         finally:
@@ -144,6 +144,8 @@ class SocketListener:
             if response.sent == "nothing":
                 return
             answer = response.encode(keeps_alive=keeps_alive, is_head=request.method == "HEAD")
+            del request  # whoever has the answer may send the next, on another connection
+            reader.release()
             if response.sent == "half":
                 connection.sendall(answer[: len(answer) - len(response.body) // 2])
                 return
