@@ -259,8 +259,9 @@ class ExchangeMessageConsumer(ListenerRegistry):
                         finished.append((lease, self.processor.process(lease)))
                 finally:
                     settled += sum(self._settler.settle(finished[first:]))
-                if batch is not batches[0]:
-                    self._suspects.survived()
+                if batch is batches[0]:
+                    continue
+                self._suspects.survived()
         except BaseException as error:
             # The store is unavailable, or the process is asked to end: what is finished was settled all the same, the
             # rest is released.

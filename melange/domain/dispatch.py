@@ -64,8 +64,9 @@ class Publishing:
             try:
                 for handler in handlers:
                     result = handler(event)
-                    if result is not None:
-                        refuse_awaitable(handler, result, _AWAIT)
+                    if result is None:
+                        continue
+                    refuse_awaitable(handler, result, _AWAIT)
             except BaseException as error:
                 explain(error, handler, event)
                 raise
@@ -102,8 +103,9 @@ class Publishing:
                 for handler in handlers:
                     result = handler(event)
                     # Coroutines first, because that check is fast.
-                    if result is not None and (type(result) is CoroutineType or is_awaitable(result)):
-                        await result
+                    if result is None or not (type(result) is CoroutineType or is_awaitable(result)):
+                        continue
+                    await result
             except BaseException as error:
                 explain(error, handler, event)
                 raise

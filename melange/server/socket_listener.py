@@ -144,7 +144,7 @@ class SocketListener:
             if response.sent == "nothing":
                 return
             answer = response.encode(keeps_alive=keeps_alive, is_head=request.method == "HEAD")
-            del request  # whoever has the answer may send the next, on another connection
+            del request  # a client that has the answer may send the next, on another connection
             reader.release()
             if response.sent == "half":
                 connection.sendall(answer[: len(answer) - len(response.body) // 2])

@@ -116,10 +116,9 @@ class MemoryBroker:
             return
         for topic in self.topics.values():
             topic.unbind(deleted)
-        for other in self.queues.values():
-            if other.stored.dead_letters is deleted.stored:
-                handle = replace(other.queue, dead_letter_queue=None, max_receive_count=None)
-                other.queue, other.stored.dead_letters = handle, None
+        for source in self.sources_of(deleted):
+            handle = replace(source.queue, dead_letter_queue=None, max_receive_count=None)
+            source.queue, source.stored.dead_letters = handle, None
         deleted.stored.waiters.wake_all()
         self.tags.pop(queue.address, None)
         self.queues.pop(queue.address)
@@ -127,11 +126,16 @@ class MemoryBroker:
     def bindings_of(self, queue: Queue) -> list[Binding]:
         """See ``BrokerAdministration.list_bindings``."""
         target = self.queue(queue)
-        return [
-            Binding(topic.topic, topic.bindings[target])
-            for topic in self.topics.values()
-            if target in topic.bindings
-        ]
+        return [Binding(topic.topic, topic.bindings[target]) for topic in self.topics_of(target)]
+
+    def topics_of(self, queue: MemoryQueue) -> list[MemoryTopic]:
+        """Return the topics that the queue is bound to."""
+        return [topic for topic in self.topics.values() if queue in topic.bindings]
+
+    def sources_of(self, dead_letter_queue: MemoryQueue) -> list[MemoryQueue]:
+        """Return the queues that send their dead letters here."""
+        target = dead_letter_queue.stored
+        return [queue for queue in self.queues.values() if queue.stored.dead_letters is target]
 
     def topic_names(self) -> list[str]:
         return [topic.topic.name for topic in self.topics.values()]

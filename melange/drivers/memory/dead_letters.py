@@ -36,13 +36,8 @@ class MemoryDeadLetters:
 
     def sources(self, dead_letter_queue: Queue) -> dict[str, str]:
         with self._lock:
-            target = self._broker.queue(dead_letter_queue)
-            queues = [
-                queue.queue
-                for queue in self._broker.queues.values()
-                if queue.stored.dead_letters is target.stored
-            ]
-        return {queue.name: queue.address for queue in queues}
+            sources = self._broker.sources_of(self._broker.queue(dead_letter_queue))
+            return {source.queue.name: source.queue.address for source in sources}
 
     def browse(self, queue: Queue, *, visibility_timeout_seconds: int) -> list[FoundDeadLetter]:
         deliveries = self._driver.receive(

@@ -218,8 +218,9 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             for delivery in deliveries:
                 source = self._broker.queues.get(delivery.queue.address)
                 error = source.acknowledge(delivery, now) if source else _gone(delivery)
-                if error:
-                    failures.append(Failure(delivery, error))
+                if error is None:
+                    continue
+                failures.append(Failure(delivery, error))
         return failures
 
     def defer(self, deliveries: Sequence[Delivery], seconds: int) -> list[Failure[Delivery]]:
@@ -232,8 +233,9 @@ class InMemoryDriver(MessagingDriver, BrokerAdministration):
             for delivery in deliveries:
                 source = self._broker.queues.get(delivery.queue.address)
                 error = source.defer(delivery, seconds, now) if source else _gone(delivery)
-                if error:
-                    failures.append(Failure(delivery, error))
+                if error is None:
+                    continue
+                failures.append(Failure(delivery, error))
         return failures
 
     def list_bindings(self, queue: Queue) -> list[Binding]:

@@ -44,11 +44,8 @@ class MemoryInspection:
     def tagged_queues(self, key: str, value: str) -> list[ObservedQueue]:
         with self._lock:
             self._check_open()
-            return [
-                self._observed(queue)
-                for queue in self._broker.queues.values()
-                if self._broker.tags.get(queue.queue.address, {}).get(key) == value
-            ]
+            queues = [self._observed(queue) for queue in self._broker.queues.values()]
+        return [queue for queue in queues if queue.tags.get(key) == value]
 
     def subscriptions_of(self, topic: ObservedTopic) -> list[ObservedSubscription]:
         with self._lock:
@@ -60,11 +57,9 @@ class MemoryInspection:
         with self._lock:
             self._check_open()
             target = self._broker.queues.get(queue.address)
-            return [
-                self._subscription(topic, target)
-                for topic in self._broker.topics.values()
-                if target is not None and target in topic.bindings
-            ]
+            if target is None:
+                return []
+            return [self._subscription(topic, target) for topic in self._broker.topics_of(target)]
 
     def policy_problem(self, queue: ObservedQueue, topic: ObservedTopic) -> str | None:
         return None
