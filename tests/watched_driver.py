@@ -7,6 +7,7 @@ import time
 from melange import DriverConnectionError, ExchangeMessageConsumer, Worker
 from melange.drivers.memory import InMemoryDriver
 from melange.messages import Message
+from waiting import eventually
 
 
 class WatchedDriver(InMemoryDriver):
@@ -21,6 +22,7 @@ class WatchedDriver(InMemoryDriver):
         self.deferring_seconds = deferring_seconds
         self.is_patient = is_patient
         self.receives = []
+        self.open_polls = 0
         self.released = {}
         self.most_in_flight = 0
         self._watched = set()
@@ -31,9 +33,15 @@ class WatchedDriver(InMemoryDriver):
         return len(self._watched)
 
     def receive(self, queue, limit, wait_seconds, *, visibility_timeout_seconds=30):
-        deliveries = super().receive(
-            queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
-        )
+        with self._watching:
+            self.open_polls += 1
+        try:
+            deliveries = super().receive(
+                queue, limit, wait_seconds, visibility_timeout_seconds=visibility_timeout_seconds
+            )
+        finally:
+            with self._watching:
+                self.open_polls -= 1
         with self._watching:
             self.receives.append((queue.name, time.monotonic(), deliveries))
             self._watched.update(delivery.receipt_handle for delivery in deliveries)
@@ -107,3 +115,9 @@ def left_in(driver, queue_name="stock"):
 
 def worker_on(*consumers, **options):
     return Worker(*consumers, **{"grace_seconds": 10, **options})
+
+
+def begin_stop(worker):
+    """Stop the worker; return as soon as no delivery begins any more, while listeners at work go on."""
+    worker.stop(0)
+    eventually(lambda: worker._shared.threads._closed)

@@ -127,7 +127,7 @@ def test_one_that_fails_is_tried_again_until_it_works_and_the_other_never_stops(
 
 def test_a_replacement_that_fails_does_not_stop_the_others(group) -> None:
     group.start()
-    group.wait_for(lambda: group.begun(1) and group.begun(2))
+    group.wait_for(lambda: group.works(1) and group.works(2))
     group.fate(2, "2")
     os.kill(group.begun(2)[0], signal.SIGKILL)
 

@@ -170,8 +170,7 @@ def test_a_queue_of_coroutines_and_one_of_plain_listeners_take_turns(running):
     running(coroutines, plain, concurrency=2)
 
     eventually(lambda: len(order) == 1000)
-    assert order[:700].count("coroutine") > 100
-    assert order[:700].count("plain") > 100
+    assert set(order[:500]) == {"coroutine", "plain"}  # neither waits until the other is empty
 
 
 def test_failures_of_coroutines_are_settled_beside_the_event_loop(running):

@@ -64,9 +64,7 @@ def test_thousands_of_failing_groups_stay_within_the_bound_and_leave_capacity_to
     send(driver, consumer.queue, 20, lambda number: f"healthy-{number}", first=3_000)
     eventually(lambda: len(healthy) == 20)
 
-    began = time.monotonic()
-    assert worker.stop(DEADLINE_SECONDS)
-    assert time.monotonic() - began < 10
+    assert worker.stop(DEADLINE_SECONDS)  # within its grace period
     assert driver.most_in_flight <= queue.limit
     assert driver.in_flight == 0
     assert worker.health().queues[0].leases_lost == 0
@@ -142,7 +140,7 @@ def test_a_head_that_lost_its_lease_while_it_waited_gives_up_its_lane_and_comes_
 
     send(driver, consumer.queue, 1, lambda number: "a")
     worker = running(consumer, concurrency=1)
-    eventually(lambda: seen == [0])
+    eventually(lambda: worker._queue_workers[0]._lanes.waiting)
     driver.is_down = False
     for lease in list(worker._queue_workers[0]._keeper._held):
         lease.lose()

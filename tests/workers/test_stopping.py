@@ -17,7 +17,7 @@ from melange import (
 from melange.drivers.memory import InMemoryDriver
 from melange.middleware import Middleware
 from waiting import eventually
-from watched_driver import WatchedDriver, consumer_of, left_in, send, worker_on
+from watched_driver import WatchedDriver, begin_stop, consumer_of, left_in, send, worker_on
 
 DEADLINE_SECONDS = 30
 
@@ -41,14 +41,14 @@ def test_a_retry_that_waits_is_released_with_the_rest_of_its_delay(is_patient):
 
     send(driver, consumer.queue, 1, lambda number: "a")
     worker = worker_on(consumer, grace_seconds=9)
+    began_at = time.monotonic()
     worker.start()
     assert failed.wait(DEADLINE_SECONDS)
     eventually(lambda: worker._queue_workers[0]._lanes.waiting)
-    failed_at = time.monotonic()
     threading.Event().wait(1.2)
     assert worker.stop(DEADLINE_SECONDS)
 
-    passed = time.monotonic() - failed_at
+    passed = time.monotonic() - began_at
     assert 100 - passed - 1 <= driver.released["id-0"] <= 99
     assert driver.measure_queue(consumer.queue).in_flight == 1  # until its delay is over
     assert driver.in_flight == 0
@@ -73,12 +73,13 @@ def test_what_is_released_on_a_stop_is_not_received_by_the_workers_own_open_poll
     worker.start()
     for _ in range(2):
         assert started.acquire(timeout=DEADLINE_SECONDS)
-    threading.Event().wait(0.2)  # the next poll is open
+    eventually(lambda: driver.open_polls)
     stopped_at = time.monotonic()
-    threading.Timer(0.2, gate.set).start()
+    begin_stop(worker)
+    gate.set()
 
     assert worker.stop(DEADLINE_SECONDS)
-    assert time.monotonic() - stopped_at >= 1  # the poll was waited for
+    assert not driver.open_polls
     assert receives_since(driver, stopped_at) == []
     assert driver.measure_queue(consumer.queue).visible == 2
     assert driver.in_flight == 0
@@ -86,16 +87,18 @@ def test_what_is_released_on_a_stop_is_not_received_by_the_workers_own_open_poll
 
 def test_what_the_last_poll_still_brings_is_released():
     driver = WatchedDriver(is_patient=True)
-    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=3))
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=20))
     seen = []
     consumer.listener(name="listener")(seen.append)
-    worker = worker_on(consumer, grace_seconds=9)
+    worker = worker_on(consumer, grace_seconds=25)
     worker.start()
-    threading.Event().wait(0.2)
-    threading.Timer(0.3, send, [driver, consumer.queue, 5]).start()
+    eventually(lambda: driver.open_polls)
+    begin_stop(worker)
+    send(driver, consumer.queue, 5)
 
     assert worker.stop(DEADLINE_SECONDS)
 
+    assert any(deliveries for *_, deliveries in driver.receives)
     assert seen == []
     assert driver.measure_queue(consumer.queue).visible == 5
 
@@ -128,7 +131,8 @@ def test_restarts_use_no_attempts_and_few_receives(queue_name):
         worker = worker_on(consumer, concurrency=1)
         worker.start()
         assert begun.wait(DEADLINE_SECONDS)
-        threading.Timer(0.05, gate.set).start()
+        begin_stop(worker)
+        gate.set()
         assert worker.stop(DEADLINE_SECONDS)
 
     last = consumer_of(driver, queue_name, queue=QueueOptions(wait_seconds=0))
@@ -371,7 +375,8 @@ def test_suspects_that_have_not_begun_are_released_and_the_one_at_work_is_waited
     worker = worker_on(consumer, concurrency=5)
     worker.start()
     assert begun.wait(DEADLINE_SECONDS)
-    threading.Timer(0.3, gate.set).start()
+    begin_stop(worker)
+    gate.set()
 
     assert worker.stop(DEADLINE_SECONDS)
     assert len(seen) == 1
@@ -397,7 +402,8 @@ def test_a_suspect_that_waits_for_others_is_released_on_a_stop():
     worker.start()
     assert begun.wait(DEADLINE_SECONDS)
     eventually(lambda: worker.health().queues[0].in_flight == 2)
-    threading.Timer(0.3, gate.set).start()
+    begin_stop(worker)
+    gate.set()
 
     assert worker.stop(DEADLINE_SECONDS)
     assert seen == [0]
@@ -467,15 +473,13 @@ def test_a_delivery_that_another_worker_has_taken_over_is_not_left_behind_by_the
     worker = worker_on(consumer, concurrency=1, grace_seconds=9)
     worker.start()
     assert began.wait(DEADLINE_SECONDS)
-    eventually(lambda: driver.in_flight == 2)
-    waiting = [one for *_, found in driver.receives for one in found if one.message.message_id == "id-21"]
+    waiting = eventually(
+        lambda: [one for *_, found in driver.receives for one in found if one.message.message_id == "id-21"]
+    )
     driver.defer(waiting, 0)  # its lease is lost, as after a long pause of the process
     taken = InMemoryDriver.receive(driver, consumer.queue, 1, 0)
-    stopping = threading.Thread(target=worker.stop, args=(DEADLINE_SECONDS,))
-    stopping.start()
-    eventually(lambda: worker.is_stopping)
+    begin_stop(worker)
     gate.set()
-    stopping.join()
 
     assert [one.message.message_id for one in taken] == ["id-21"]
     assert worker.stop(DEADLINE_SECONDS)

@@ -341,7 +341,7 @@ ENDLESS = {
 def test_a_statement_beyond_the_time_limit_is_interrupted_and_frees_worker_and_connection(
     database, inbox, effect, make_consumer, publisher, running, left_in
 ):
-    consumer = make_consumer(inbox, timeout_seconds=0.5)
+    consumer = make_consumer(inbox, timeout_seconds=2)
     interrupted = []
 
     @consumer.listener(name="write")
@@ -367,7 +367,7 @@ def test_a_statement_beyond_the_time_limit_is_interrupted_and_frees_worker_and_c
 def test_what_a_listener_does_beyond_its_time_limit_is_refused(
     database, inbox, effect, make_consumer, publisher, running, left_in
 ):
-    consumer = make_consumer(inbox, timeout_seconds=0.2)
+    consumer = make_consumer(inbox, timeout_seconds=2)
     goes_on, refusals = threading.Event(), []
 
     @consumer.listener(name="write")

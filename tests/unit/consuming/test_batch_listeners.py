@@ -25,6 +25,7 @@ from melange.drivers.memory import InMemoryDriver
 from melange.messages import message_being_handled
 from melange.testing import Harness
 from waiting import eventually
+from watched_driver import begin_stop
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def test_only_the_named_events_fail(driver, consumer, work) -> None:
 def test_any_other_exception_fails_all_events(driver, consumer, work, error) -> None:
     runs = []
 
-    @consumer.batch_listener(OrderPlaced, max_events=2, max_seconds=0.05)
+    @consumer.batch_listener(OrderPlaced, max_events=2, max_seconds=60)
     def insert(events):
         runs.append(len(events))
         if len(runs) == 1:
@@ -161,7 +162,7 @@ def test_any_other_exception_fails_all_events(driver, consumer, work, error) -> 
     work(2)
 
     eventually(lambda: is_empty(driver))
-    assert sum(runs) == 4
+    assert runs == [2, 2]
 
 
 def test_an_event_that_was_finished_before_is_not_in_a_batch_again(driver, consumer, work) -> None:
@@ -212,11 +213,10 @@ def test_a_stop_lets_a_batch_finish(driver, consumer, work) -> None:
     worker = work(2)
     assert begun.wait(30)
 
-    stopping = threading.Thread(target=worker.stop)
-    stopping.start()
+    begin_stop(worker)
     may_end.set()
-    stopping.join()
 
+    assert worker.stop(30)
     assert done == [OrderPlaced(1)]
     assert is_empty(driver)
 
@@ -307,7 +307,7 @@ def test_an_asynchronous_batch_is_cancelled_when_all_its_events_are_over_their_t
 ) -> None:
     ends = []
 
-    @consumer.batch_listener(OrderPlaced, max_events=2, max_seconds=60, timeout_seconds=0.1)
+    @consumer.batch_listener(OrderPlaced, max_events=2, max_seconds=60, timeout_seconds=1)
     async def hang(events):
         try:
             await asyncio.Event().wait()

@@ -78,7 +78,7 @@ def publish(driver, *numbers):
 
 def test_a_plain_listener_that_hangs_is_given_up_and_its_slot_works_on(consumer_of, start, gate, caplog):
     driver = InMemoryDriver()
-    consumer = consumer_of(driver, timeout_seconds=0.2)
+    consumer = consumer_of(driver, timeout_seconds=1)
     attempts, returned = [], threading.Event()
 
     @consumer.listener(name="ship")
@@ -95,7 +95,7 @@ def test_a_plain_listener_that_hangs_is_given_up_and_its_slot_works_on(consumer_
     assert sorted(attempts) == [(0, 1), (0, 2), (1, 1)]
     assert worker.health().queues[0].timed_out == 1
     (log,) = [one.getMessage() for one in caplog.records if one.name == "melange.consuming.time_limit"]
-    assert "listener ship runs for more than 0.2 s" in log
+    assert "listener ship runs for more than 1 s" in log
     assert "in ship_slowly" in log
     gate.set()
     assert returned.wait(DEADLINE_SECONDS)
@@ -103,7 +103,7 @@ def test_a_plain_listener_that_hangs_is_given_up_and_its_slot_works_on(consumer_
 
 def test_a_run_that_was_given_up_and_returns_late_marks_nothing(consumer_of, gate):
     driver = InMemoryDriver()
-    consumer = consumer_of(driver, timeout_seconds=0.1)
+    consumer = consumer_of(driver, timeout_seconds=1)
     attempts, returned = [], threading.Event()
 
     @consumer.listener()
@@ -148,7 +148,7 @@ def test_a_listener_may_have_a_limit_of_its_own(consumer_of, gate, how):
             gate.wait(DEADLINE_SECONDS)
 
     class Hangs(ExchangeListener):
-        timeout_seconds = 0.1
+        timeout_seconds = 1
 
         def process(self, event, attempt):
             hang_at_first(event, attempt)
@@ -156,7 +156,7 @@ def test_a_listener_may_have_a_limit_of_its_own(consumer_of, gate, how):
     if how == "attribute":
         consumer.subscribe(Hangs())
     else:
-        consumer.listener(timeout_seconds=0.1)(hang_at_first)
+        consumer.listener(timeout_seconds=1)(hang_at_first)
     publish(driver, 0)
     consumer.consume_event()
     eventually(consumer.consume_event)
@@ -178,7 +178,7 @@ def test_a_limit_out_of_bounds_is_refused(consumer_of, timeout_seconds):
 
 def test_an_asynchronous_listener_that_hangs_is_cancelled_and_cleans_up(consumer_of, start):
     driver = InMemoryDriver()
-    consumer = consumer_of(driver, timeout_seconds=0.2)
+    consumer = consumer_of(driver, timeout_seconds=1)
     attempts, cleaned_up = [], []
 
     @consumer.listener(name="ship")
@@ -203,7 +203,7 @@ def test_an_asynchronous_listener_that_ignores_its_cancellation_is_given_up(
 ):
     monkeypatch.setattr("melange.consuming.event_loop.CANCELLING_SECONDS", 0.2)
     driver = InMemoryDriver()
-    consumer = consumer_of(driver, timeout_seconds=0.2)
+    consumer = consumer_of(driver, timeout_seconds=1)
     attempts = []
     released = asyncio.Event()
 
@@ -392,7 +392,7 @@ def test_a_worker_with_too_many_hanging_threads_ends_with_1(consumer_of, gate, m
 
 def test_listeners_that_hang_many_times_stop_nobody_else(consumer_of, start, gate):
     driver = InMemoryDriver()
-    consumer = consumer_of(driver, timeout_seconds=0.02)
+    consumer = consumer_of(driver, timeout_seconds=0.1)
     finished = []
 
     @consumer.listener("ProductAdded", name="ship")
@@ -404,7 +404,7 @@ def test_listeners_that_hang_many_times_stop_nobody_else(consumer_of, start, gat
     worker = start(consumer, concurrency=2)
     publish(driver, *range(60))
 
-    eventually(lambda: sorted(finished) == list(range(0, 60, 2)))
+    eventually(lambda: set(finished) == set(range(0, 60, 2)))  # on a busy machine some take two runs
     eventually(lambda: consumer.time_limits.hanging > 20)
     assert worker.health().ready
     gate.set()
