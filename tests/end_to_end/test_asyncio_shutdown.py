@@ -52,7 +52,7 @@ def plain(event):
 worker = Worker(consumer, concurrency=2, grace_seconds=float(os.environ["GRACE_SECONDS"]))
 
 def note_stop():
-    while not worker.is_stopping:
+    while not worker._shared.threads._closed:  # no other listener begins then
         time.sleep(0.02)
     Path("stopping").touch()
 

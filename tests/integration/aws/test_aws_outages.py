@@ -29,13 +29,14 @@ def hanging_url() -> Iterator[str]:
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
+    """Fail a block that takes longer: less than without the limit, more than a busy machine adds."""
     started = time.monotonic()
     yield
     assert time.monotonic() - started < seconds
 
 
 def test_a_broker_that_hangs_holds_a_publish_no_longer_than_its_time(hanging_url):
-    with AwsDriver(endpoint_url=hanging_url, call_timeout_seconds=2) as driver, at_most(4):
+    with AwsDriver(endpoint_url=hanging_url, call_timeout_seconds=2) as driver, at_most(12):
         (failure,) = driver.publish(TOPIC, [Message("id", "{}")])
 
     assert isinstance(failure.error, DriverConnectionError)
@@ -44,14 +45,14 @@ def test_a_broker_that_hangs_holds_a_publish_no_longer_than_its_time(hanging_url
 def test_a_publish_of_many_is_given_up_with_its_first_ten(hanging_url):
     messages = [Message(f"id-{number}", "{}") for number in range(100)]
 
-    with AwsDriver(endpoint_url=hanging_url, call_timeout_seconds=1) as driver, at_most(3):
+    with AwsDriver(endpoint_url=hanging_url, call_timeout_seconds=1) as driver, at_most(8):
         failures = driver.publish(TOPIC, messages)
 
     assert len(failures) == 100
 
 
 def test_some_seconds_are_the_default(hanging_url):
-    with AwsDriver(endpoint_url=hanging_url) as driver, at_most(17):
+    with AwsDriver(endpoint_url=hanging_url) as driver, at_most(45):
         driver.publish(TOPIC, [Message("id", "{}")])
 
 
@@ -61,7 +62,7 @@ def test_a_driver_that_only_publishes_may_read_shortly(hanging_url):
 
 
 def test_settling_and_receiving_at_once_are_limited_too(hanging_url):
-    with AwsDriver(endpoint_url=hanging_url, call_timeout_seconds=1) as driver, at_most(6):
+    with AwsDriver(endpoint_url=hanging_url, call_timeout_seconds=1) as driver, at_most(12):
         deadline = driver.clock.monotonic() + 30
         delivery = Delivery(Message("id", "{}"), QUEUE, "handle", 1, deadline)
         (failure,) = driver.acknowledge([delivery])

@@ -31,11 +31,11 @@ def make_engine(database: Database) -> Iterator[Any]:
 
 
 def dawdle() -> None:
-    threading.Event().wait(0.5)
+    threading.Event().wait(2)
 
 
 def test_a_batch_outlasts_the_time_that_transactions_may_be_idle(database, driver, make_engine) -> None:
-    impatient = make_engine(connect_args={"options": "-c idle_in_transaction_session_timeout=100"})
+    impatient = make_engine(connect_args={"options": "-c idle_in_transaction_session_timeout=1000"})
     database.write("a0")
     driver.judge = lambda topic, name: dawdle()
 
@@ -44,7 +44,7 @@ def test_a_batch_outlasts_the_time_that_transactions_may_be_idle(database, drive
     assert count == 1
     assert driver.accepted == ["a0"]
     with impatient.connect() as connection:  # as it was, outside of the batch
-        assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar() == "100ms"
+        assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar() == "1s"
 
 
 def test_new_connections_may_have_begun_a_transaction_when_the_relay_listens(

@@ -413,14 +413,14 @@ def test_listeners_that_hang_many_times_stop_nobody_else(consumer_of, start, gat
 def test_threads_that_were_given_up_and_have_ended_do_not_count(consumer_of, start, gate, monkeypatch):
     monkeypatch.setattr("melange.consuming.polling.MOST_HANGING", 2)
     driver = InMemoryDriver()
-    consumer = consumer_of(driver, timeout_seconds=0.05)
+    consumer = consumer_of(driver, timeout_seconds=0.5)
     runs = []
 
     @consumer.listener(name="ship")
     def ship(event, attempt):
         runs.append(attempt)
         if attempt == 1:
-            threading.Event().wait(0.1)
+            eventually(lambda: consumer.time_limits.hanging)
 
     worker = start(consumer, concurrency=1)
     for number in range(4):
