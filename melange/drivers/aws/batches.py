@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -107,19 +108,31 @@ def _stops_others(failed: Sequence[Failure[ItemT]], target: Topic | Queue) -> bo
 
 def _run_side_by_side(run: Callable[[], None], most: int, *, at_the_end: Callable[[], None]) -> None:
     """Run the function in this thread and ``most - 1`` others, until all have returned."""
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - most programs do without
+    errors: list[BaseException] = []
 
-    with ThreadPoolExecutor(most - 1, "melange-send") as threads:
-        others = []
+    def run_beside() -> None:
         try:
-            with suppress(RuntimeError):  # the system cannot start another thread
-                for _ in range(most - 1):
-                    others.append(threads.submit(copy_context().run, run))  # noqa: PERF401 - some may have started
             run()
-        finally:
-            at_the_end()
-    for other in others:
-        other.result()
+        except BaseException as error:
+            errors.append(error)
+
+    threads: list[threading.Thread] = []
+    try:
+        with suppress(RuntimeError):  # the system cannot start another thread
+            for _ in range(most - 1):
+                # A daemon, so that calls without an answer do not keep a process that ends or is interrupted.
+                thread = threading.Thread(
+                    target=copy_context().run, args=(run_beside,), name="melange-send", daemon=True
+                )
+                thread.start()
+                threads.append(thread)
+        run()
+    finally:
+        at_the_end()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _in_order(

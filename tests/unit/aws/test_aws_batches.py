@@ -250,6 +250,34 @@ def test_a_mistake_in_a_call_side_by_side_is_raised(broker):
         broker.driver(network.clock).publish(TOPIC, messages(50))
 
 
+def test_an_interrupt_and_the_end_of_the_process_do_not_wait_for_open_calls(broker):
+    clock = InstantClock()
+    is_open, may_end = threading.Event(), threading.Event()
+    first_answers, ended, others = [publish_answer()], [], []
+
+    def answer(params):
+        clock.seconds += 0.01
+        if first_answers:
+            return first_answers.pop()(params)
+        if threading.current_thread() is not threading.main_thread():
+            others.append(threading.current_thread())
+            is_open.set()
+            may_end.wait(DEADLINE_SECONDS)
+            ended.append(params)
+            return publish_answer()(params)
+        is_open.wait(DEADLINE_SECONDS)
+        raise KeyboardInterrupt
+
+    broker.will_answer("PublishBatch", answer)
+
+    with pytest.raises(KeyboardInterrupt):
+        broker.driver(clock).publish(TOPIC, messages(50))
+
+    assert ended == []
+    assert all(thread.daemon for thread in others)
+    may_end.set()
+
+
 def test_a_missing_topic_is_raised(broker):
     broker.will_answer("PublishBatch", sns_error("NotFound", status=404))
 
