@@ -36,6 +36,8 @@ _PERMANENT = (AccessDeniedError, ConfigurationError, QueueNotFoundError, *_MISTA
 _SHORT_POLL_PAUSE_SECONDS = 0.1
 """The pause between empty polls that do not wait, or that a hook or the broker ends at once."""
 
+_ALONE_SECONDS = 1.0
+"""After a failed poll no other is added for this time: it would not help a broker in trouble."""
 
 _THREAD_NAME = "melange-poll-"
 
@@ -79,6 +81,7 @@ class Poller:
         self._accept = accept
         self._asking = threading.Lock()
         self._asked = 0
+        self._alone_until = -math.inf
         self._batch = batch
         self._wait_seconds = min(consumer.options.wait_seconds, longest_wait_seconds)
         self._give_up_seconds = give_up_seconds
@@ -177,6 +180,9 @@ class Poller:
             self.last_poll_at = ended = clock.monotonic()
             if received:
                 self._accept(received)
+        except Exception:
+            self._alone_until = time.monotonic() + _ALONE_SECONDS
+            raise
         finally:
             with self._asking:
                 self._asked -= limit
@@ -185,9 +191,11 @@ class Poller:
             self.stopping.wait(_SHORT_POLL_PAUSE_SECONDS)
         if len(received) < self._batch or seconds < SLOW_CALL_SECONDS or self.stopping.is_set():
             return False
-        if self._allowance(self._asked) >= self._batch and self.store_is_available:
+        if not self.store_is_available:
+            return False
+        if self._allowance(self._asked) >= self._batch and time.monotonic() >= self._alone_until:
             self._beside.add()
-        return self.store_is_available
+        return True
 
     def _await_store(self) -> None:
         """Wait for the deduplication store: polls before that would only raise receive counts."""

@@ -38,7 +38,7 @@ class Worker(Lifecycle):
     """Polls the queues of its consumers and runs their listeners, several at a time.
 
     Leases are renewed until a message is settled, so a listener may take any time. The queues share ``concurrency``
-    threads. For each queue at most ``2 * concurrency`` messages are in flight (``concurrency + 30`` if that is more):
+    threads. For each queue at most ``2 * concurrency`` messages are in flight (``concurrency + 90`` if that is more):
     received and not yet settled, including waiting retries and running acknowledgements. On FIFO queues the messages of
     a group run one at a time, in order, and groups run in parallel.
 
