@@ -458,14 +458,27 @@ def test_restarts_leave_no_threads():
     eventually(lambda: not set(threading.enumerate()) - before)
 
 
+class OnePollAtATime(WatchedDriver):
+    """No poll begins or is open while a test holds ``polling``."""
+
+    def __init__(self):
+        super().__init__()
+        self.polling = threading.Lock()
+
+    def receive(self, *arguments, **options):
+        with self.polling:
+            return super().receive(*arguments, **options)
+
+
 def test_a_delivery_that_another_worker_has_taken_over_is_not_left_behind_by_the_stop():
-    driver = WatchedDriver()
-    consumer = consumer_of(driver)
-    began, gate = threading.Event(), threading.Event()
+    driver = OnePollAtATime()
+    consumer = consumer_of(driver, queue=QueueOptions(wait_seconds=0))
+    seen, began, gate = [], threading.Event(), threading.Event()
 
     @consumer.listener(name="listener")
-    def wait_for_the_last_but_one(event):
-        if event["number"] == 20:
+    def wait_at_the_last_but_one(event, message_id):
+        seen.append(message_id)
+        if len(seen) == 21:
             began.set()
             gate.wait(DEADLINE_SECONDS)
 
@@ -474,12 +487,13 @@ def test_a_delivery_that_another_worker_has_taken_over_is_not_left_behind_by_the
     worker.start()
     assert began.wait(DEADLINE_SECONDS)
     waiting = eventually(
-        lambda: [one for *_, found in driver.receives for one in found if one.message.message_id == "id-21"]
+        lambda: [one for *_, found in driver.receives for one in found if one.message.message_id not in seen]
     )
-    driver.defer(waiting, 0)  # its lease is lost, as after a long pause of the process
-    taken = InMemoryDriver.receive(driver, consumer.queue, 1, 0)
+    with driver.polling:
+        driver.defer(waiting, 0)  # its lease is lost, as after a long pause of the process
+        taken = InMemoryDriver.receive(driver, consumer.queue, 1, 0)
     begin_stop(worker)
     gate.set()
 
-    assert [one.message.message_id for one in taken] == ["id-21"]
+    assert [one.message for one in taken] == [one.message for one in waiting]
     assert worker.stop(DEADLINE_SECONDS)
