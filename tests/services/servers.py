@@ -32,10 +32,18 @@ def free_port(*, second_above: int = 0) -> int:
 
     Both are below those that systems give to connections, of which one could take it while our server restarts.
     """
+    ports = [port for port in _ports_of_this_process() if port + second_above in PORTS]
     while True:
-        port = PORTS[secrets.randbelow(len(PORTS) - second_above)]
+        port = secrets.choice(ports)
         if _is_free(port) and (not second_above or _is_free(port + second_above)):
             return port
+
+
+def _ports_of_this_process() -> range:
+    """Return those of ``PORTS`` that no other process of pytest-xdist takes between our look and our server's start."""
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return PORTS[number % count :: count]
 
 
 def _is_free(port: int) -> bool:

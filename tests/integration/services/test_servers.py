@@ -80,10 +80,23 @@ def test_a_port_is_free_together_with_the_second_one_that_its_server_needs(
     with socket.socket() as other:
         other.bind(("127.0.0.1", first + 1_000))
         monkeypatch.setattr(servers, "PORTS", range(first, first + 1_005))  # five to choose from
+        monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "1")
 
         chosen = {free_port(second_above=1_000) for _ in range(50)}
 
     assert first not in chosen
+
+
+def test_processes_that_run_tests_side_by_side_choose_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "PORTS", range(12_000, 12_020))
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "2")
+    chosen = []
+
+    for worker in ("gw0", "gw1"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        chosen.append({free_port() for _ in range(50)})
+
+    assert chosen[0].isdisjoint(chosen[1])
 
 
 def accepts_connections(port: int) -> bool:
