@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 
 import pytest
@@ -57,7 +58,9 @@ def running(engine, inbox):
     yield start
     for worker in workers:
         try:  # a message may be gone before its attempts are forgotten, and a connection back
-            eventually(lambda: engine.pool.checkedout() == 0)
+            eventually(
+                lambda: worker._shared.threads.is_idle(math.inf) and engine.pool.checkedout() == 0  # noqa: B023
+            )
         finally:
             worker._shared.event_loop.run(engine.dispose())
             assert worker.stop(30)
