@@ -87,7 +87,9 @@ def test_a_port_is_free_together_with_the_second_one_that_its_server_needs(
     assert first not in chosen
 
 
-def test_processes_that_run_tests_side_by_side_choose_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_run_tests_side_by_side_choose_different_ports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(servers, "PORTS", range(12_000, 12_020))
     monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "2")
     chosen = []
