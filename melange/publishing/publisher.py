@@ -259,8 +259,9 @@ class ExchangeMessagePublisher(Publisher[Topic]):
         """Publish events in as few network calls as the broker allows; return their message ids in order.
 
         The keywords are those of ``publish``, for each event; ids may be functions of the event. All
-        events are checked before the first is sent. On a FIFO topic sending stops at the first failed call, and events arrive in
-        their order. To a standard topic several calls may be open at a time.
+        events are checked before the first is sent. To a standard topic several calls may be open at a time. On a FIFO topic
+        sending stops at the first failed call, and the events of a group arrive in their order, unless the broker accepts only
+        a part of a call.
 
         Raises:
             EncodeError, InvalidMessageError: as ``publish``; nothing was sent.
