@@ -148,7 +148,7 @@ def test_a_head_that_lost_its_lease_while_it_waited_gives_up_its_lane_and_comes_
 
     eventually(lambda: left_in(driver, "stock.fifo") == 0)
     assert seen == [0, 0, 1, 2]
-    assert worker.health().queues[0].in_flight == 0
+    eventually(lambda: worker.health().queues[0].in_flight == 0)
 
 
 def test_a_redelivery_that_comes_before_the_loss_is_noticed_takes_over_its_lane(running):

@@ -18,6 +18,7 @@ from melange.consuming.gates import Gate, Gates
 from melange.drivers.memory import InMemoryDriver
 from melange.flow import CircuitBreaker, RateLimit
 from waiting import eventually
+from watched_driver import WatchedDriver
 
 NO_WAIT = QueueOptions(wait_seconds=0)
 SLOW_RETRY = RetryPolicy(backoff=lambda attempt: 1_000)
@@ -83,15 +84,15 @@ class TestPausing:
         assert seen == [0]
 
     def test_a_paused_worker_stays_ready_and_says_so(self) -> None:
-        with InMemoryDriver() as driver:
-            consumer = ExchangeMessageConsumer("work", driver=driver, queue=QueueOptions(wait_seconds=20))
+        with WatchedDriver() as driver:
+            consumer = ExchangeMessageConsumer("work", driver=driver, queue=QueueOptions(wait_seconds=1))
             seen = []
             consumer.listener("Work", name="work")(lambda event: seen.append(event["number"]))
             worker = Worker(consumer)
             worker.start()
-            eventually(lambda: worker.health().queues[0].seconds_since_settled is None)
+            eventually(lambda: driver.open_polls)
             worker.pause()
-            eventually(lambda: worker.health().ready)
+            eventually(lambda: not driver.open_polls and worker.health().ready)
             QueueMessagePublisher("work", driver).send({"number": 1}, "Work")
             assert worker.health().queues[0].flow == "paused"
             assert driver.measure_queue(consumer.queue).visible == 1
