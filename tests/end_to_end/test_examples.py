@@ -148,12 +148,12 @@ def test_the_example_of_telemetry_reports_to_prometheus() -> None:
     with subprocess.Popen(
         [sys.executable, "telemetry.py"],
         cwd=EXAMPLES,
-        env={**os.environ, "METRICS_PORT": str(port)},
+        env={**os.environ, "PYTHONUNBUFFERED": "", "METRICS_PORT": str(port)},
         stdout=subprocess.PIPE,
         text=True,
     ) as example:
         assert example.stdout is not None
-        printed = [example.stdout.readline() for _ in range(2)]
+        printed = sorted(example.stdout.readline() for _ in range(2))  # by two threads
 
         sent = eventually(lambda: metric(port, "melange_listener_duration_seconds_count"))
         example.send_signal(signal.SIGTERM)
