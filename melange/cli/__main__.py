@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import signal
 import sys
@@ -29,6 +30,11 @@ def main() -> int:
         melange(prog_name="melange")
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0
+    except OSError as error:  # click itself ends the command when a pipe is closed
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.stderr.write(f"melange cannot write: {error.strerror}\n")
+        code = 1
     _exit_at_the_latest(code)
     _drop_what_cannot_be_written()
     return code

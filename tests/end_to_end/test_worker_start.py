@@ -303,6 +303,17 @@ def test_repetitions_of_a_signal_do_not_change_the_exit_code_however_far_it_has_
     assert worker.wait(60) == 0
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["guide"]])
+def test_a_full_disk_under_the_output_is_one_line(arguments) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [*MELANGE, *arguments], check=False, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+
+    assert ended.stderr == "melange cannot write: No space left on device\n"
+    assert ended.returncode == 1
+
+
 def test_an_error_that_cannot_be_written_does_not_change_the_exit_code(tmp_path) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run([*MELANGE, "worker", "nowhere:x"], check=False, stderr=full, cwd=tmp_path)
