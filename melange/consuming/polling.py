@@ -181,7 +181,7 @@ class Poller:
             if received:
                 self._accept(received)
         except Exception:
-            self._alone_until = time.monotonic() + _ALONE_SECONDS
+            self._alone_until = clock.monotonic() + _ALONE_SECONDS
             raise
         finally:
             with self._asking:
@@ -189,11 +189,10 @@ class Poller:
         seconds = ended - started
         if not received and seconds < _SHORT_POLL_PAUSE_SECONDS:
             self.stopping.wait(_SHORT_POLL_PAUSE_SECONDS)
-        if len(received) < self._batch or seconds < SLOW_CALL_SECONDS or self.stopping.is_set():
+        is_slow_and_full = len(received) >= self._batch and seconds >= SLOW_CALL_SECONDS
+        if not is_slow_and_full or self.stopping.is_set() or not self.store_is_available:
             return False
-        if not self.store_is_available:
-            return False
-        if self._allowance(self._asked) >= self._batch and time.monotonic() >= self._alone_until:
+        if self._allowance(self._asked) >= self._batch and ended >= self._alone_until:
             self._beside.add()
         return True
 

@@ -56,9 +56,8 @@ def start_relay(database: Database, driver: JudgingDriver) -> Iterator[Callable[
     yield start
     for relay in relays:
         relay.stop(DEADLINE_SECONDS)
-    waiting.eventually(
-        lambda: not set(_relay_threads()) - threads_before
-    )  # a thread outlives its last step a little
+    # A thread outlives its last step a little.
+    waiting.eventually(lambda: not set(_relay_threads()) - threads_before)
 
 
 @pytest.fixture

